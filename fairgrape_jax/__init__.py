@@ -1,0 +1,3 @@
+"""Prune image classifiers without making them unfair, at accelerator scale, in JAX."""
+
+__version__ = "0.1.0"

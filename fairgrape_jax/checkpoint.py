@@ -1,0 +1,82 @@
+"""Saving and restoring a run's state. The one file that imports Orbax."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from fairgrape_jax.masks import layer_names
+
+
+def save(directory: Path, tree: Any) -> None:
+    """Write a pytree of arrays (None leaves allowed) to `directory`, atomically.
+
+    What an interrupted save left there is overwritten.
+    """
+    host = jax.tree.map(np.asarray, jax.device_get(tree))
+    ocp.save(directory.absolute(), host, overwrite=True)
+
+
+def restore(directory: Path, like: Any) -> Any:
+    """Read a pytree with the structure, shapes and dtypes of `like`, as NumPy arrays.
+
+    ValueError that names the first leaf that differs: Orbax alone restores a part in silence.
+    """
+    expected = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like)
+    host = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), expected)
+    stored = ocp.metadata(directory.absolute()).metadata
+    _compare(directory, stored, expected)
+    return ocp.load(directory.absolute(), host)
+
+
+def _compare(directory: Path, stored: Any, expected: Any) -> None:
+    """Raise ValueError unless both trees have the same leaves of the same shapes and dtypes."""
+
+    def leaves(tree: Any) -> dict[tuple[str, ...], tuple[tuple[int, ...], str]]:
+        found = jax.tree_util.tree_flatten_with_path(tree)[0]
+        return {
+            tuple(_plain(key) for key in path): (tuple(leaf.shape), str(np.dtype(leaf.dtype)))
+            for path, leaf in found
+        }
+
+    have, want = leaves(stored), leaves(expected)
+    for path in sorted(have.keys() | want.keys()):
+        if have.get(path) != want.get(path):
+            raise ValueError(
+                f"{directory}: leaf {'/'.join(path)} is {have.get(path, 'absent')} in the "
+                f"checkpoint and {want.get(path, 'absent')} in this run"
+            )
+
+
+def _plain(key: Any) -> str:
+    """The name in a path entry, whether of a dict, a named tuple or a sequence."""
+    for attribute in ("key", "name", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
+
+
+def save_masks(path: Path, masks: Any) -> None:
+    """Write masks as packed bits that any NumPy reads: NAME and NAME.shape for every layer."""
+    arrays: dict[str, np.ndarray] = {}
+    for name, mask in zip(layer_names(masks), jax.tree.leaves(masks), strict=True):
+        arrays[name] = np.packbits(np.asarray(mask))
+        arrays[f"{name}.shape"] = np.asarray(mask.shape, np.int64)
+    np.savez_compressed(path, **arrays)
+
+
+def load_masks(path: Path) -> dict[str, np.ndarray]:
+    """The masks of a stage by layer name, bool arrays of the kernels' shapes."""
+    with np.load(path) as stored:
+        names = [name for name in stored.files if not name.endswith(".shape")]
+        shapes = {name: tuple(stored[f"{name}.shape"]) for name in names}
+        return {
+            name: np.unpackbits(stored[name], count=int(np.prod(shapes[name])))
+            .astype(bool)
+            .reshape(shapes[name])
+            for name in names
+        }

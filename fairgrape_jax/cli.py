@@ -1,0 +1,139 @@
+"""The `fairgrape` command: run experiments, report on them, list what there is."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import sys
+from pathlib import Path
+
+import tyro
+
+from fairgrape_jax import config, data
+from fairgrape_jax.config import Experiment
+from fairgrape_jax.errors import TrainingError, UsageError
+
+USAGE = """usage: fairgrape COMMAND ...
+
+  run EXPERIMENT [--out DIR] [--dataset NAME] [OVERRIDES]
+                      do an experiment, or go on where it was stopped; EXPERIMENT is a
+                      file (experiments/*.py) or the directory of a run
+  report RUN... [--out DIR]
+                      tables and plots of one or several runs
+  list                models, methods, datasets, metrics, experiments
+
+`fairgrape run EXPERIMENT --help` shows every override with its value there."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0, 1 for a stopped run, 2 for a bad request."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    commands = {"run": run, "report": report, "list": show}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    try:
+        if arguments[0] not in commands:
+            raise UsageError(f"unknown command {arguments[0]!r}: choose from {', '.join(commands)}")
+        commands[arguments[0]](arguments[1:])
+    except UsageError as error:
+        print(f"fairgrape: error: {error}", file=sys.stderr)
+        return 2
+    except TrainingError as error:
+        print(f"fairgrape: stopped: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("fairgrape: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(arguments: list[str]) -> None:
+    """`fairgrape run EXPERIMENT [--out DIR] [--dataset NAME] [OVERRIDES]`."""
+    parser = argparse.ArgumentParser(prog="fairgrape run", add_help=False, allow_abbrev=False)
+    parser.add_argument("experiment", nargs="?")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--dataset")
+    options, overrides = parser.parse_known_args(arguments)
+    if options.experiment is None:
+        if {"-h", "--help"} & set(overrides):
+            print(USAGE)
+            return
+        raise UsageError("run: name an experiment, a file of experiments/ or a run directory")
+    path = Path(options.experiment)
+    experiment = load(path)
+    out = options.out or (path if path.is_dir() else Path("runs") / path.stem)
+    if options.dataset:
+        experiment = dataclasses.replace(experiment, data=data.source(options.dataset))
+    experiment = tyro.cli(
+        Experiment, default=experiment, args=overrides, prog=f"fairgrape run {path}"
+    )
+    from fairgrape_jax import report as reporting
+    from fairgrape_jax import rounds
+
+    rounds.run(experiment, out)
+    reporting.write([out], out)
+
+
+def load(path: Path) -> Experiment:
+    """The experiment in a file (its EXPERIMENT) or of a run directory (its config.json)."""
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise UsageError(f"{path}: a folder without config.json is not a run")
+        return config.load(path / "config.json")
+    if not path.is_file():
+        raise UsageError(f"{path}: no such experiment; see `fairgrape list`")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path}: not a Python file that holds an EXPERIMENT")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    experiment = getattr(module, "EXPERIMENT", None)
+    if not isinstance(experiment, Experiment):
+        raise UsageError(f"{path}: defines no EXPERIMENT of type fairgrape_jax.config.Experiment")
+    return experiment
+
+
+def report(arguments: list[str]) -> None:
+    """`fairgrape report RUN... [--out DIR]`."""
+    parser = argparse.ArgumentParser(prog="fairgrape report", allow_abbrev=False)
+    parser.add_argument("runs", nargs="+", type=Path, help="directories of runs")
+    parser.add_argument("--out", type=Path, help="where to write; the first run by default")
+    options = parser.parse_args(arguments)
+    from fairgrape_jax import report as reporting
+
+    reporting.write(options.runs, options.out or options.runs[0])
+
+
+def show(arguments: list[str]) -> None:
+    """`fairgrape list`."""
+    if arguments:
+        raise UsageError(f"list takes no arguments, not {arguments[0]!r}")
+    from fairgrape_jax import methods, metrics, models
+
+    def section(title: str, rows: dict[str, str]) -> None:
+        print(f"{title}:")
+        for name, summary in rows.items():
+            print(f"  {name:<16} {summary}".rstrip())
+
+    section("models", {name: first_line(make) for name, make in models.MODELS.items()})
+    section("methods", {name: method.summary for name, method in methods.METHODS.items()})
+    section("datasets", {name: first_line(kind) for name, (kind, _) in data.SOURCES.items()})
+    section("metrics", {name: first_line(fn) for name, fn in metrics.METRICS.items()})
+    files = sorted(Path("experiments").glob("*.py"))
+    texts = {path: path.read_text() for path in files}
+    section(
+        "experiments (in this folder)",
+        {str(p): t.strip('"').splitlines()[0] for p, t in texts.items() if "\nEXPERIMENT" in t},
+    )
+
+
+def first_line(thing: object) -> str:
+    """The first line of a docstring, of the function behind a partial too."""
+    text = getattr(thing, "func", thing).__doc__ or ""
+    return text.strip().splitlines()[0] if text.strip() else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

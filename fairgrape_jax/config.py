@@ -1,0 +1,181 @@
+"""What a run is: frozen dataclasses of plain values, their checks, and their JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from fairgrape_jax import data, methods, models, train
+from fairgrape_jax.data.augment import AUGMENTATIONS
+from fairgrape_jax.data.source import Source
+from fairgrape_jax.errors import UsageError
+from fairgrape_jax.importance import Formula
+from fairgrape_jax.selection import Deficit
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """Epochs of training, in pieces of falling learning rate."""
+
+    epochs: tuple[int, ...] = ()
+    """Epochs at each learning rate; empty for no training."""
+    rates: tuple[float, ...] = ()
+    """The learning rates, as many as there are numbers of epochs."""
+    best: bool = False
+    """End with the epoch of lowest validation loss instead of the last one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """How importance is measured before each selection."""
+
+    fraction: float = 0.2
+    """Part of each group's training images that is looked at, drawn anew each round (paper: 0.2)."""
+    micro_batch: int = 64
+    """Images per gradient; part of the definition, independent of the number of devices."""
+    formula: Formula = "sum-of-squares"
+    """Square each micro-batch's w*g (official code), or the average gradient's (paper, Sec. 5.4)."""
+    deficit: Deficit = "relative"
+    """FairGRAPE's loss of share: (P-P*)/P* (paper, Eq. 8), or P-P* (official code)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Dense training, then rounds of importance, selection and retraining, per method and seed."""
+
+    data: Source
+    """The dataset and its options."""
+    model: str
+    """A row of the table of models (see `fairgrape list`)."""
+    methods: tuple[str, ...] = ("fairgrape",)
+    """Rows of the table of methods, all pruning the same dense network."""
+    sparsity: float = 0.9
+    """Part of the weights of each layer that is pruned in the end."""
+    keep_per_round: float = 0.9
+    """Factor by which the density falls each round (paper: 0.9; 0.975 for UTKFace)."""
+    dense: Stage = Stage((13, 3, 3), (1e-4, 1e-5, 1e-6), best=True)
+    """Training before pruning."""
+    retrain: Stage = Stage((5,), (1e-5,))
+    """Training after each round."""
+    final: Stage = Stage((13, 3, 3), (1e-4, 1e-5, 1e-6), best=True)
+    """Training after the last round, on top of its retraining."""
+    scoring: Scoring = Scoring()
+    batch: int = 64
+    """Images per training step, over all devices."""
+    optimizer: str = "adam"
+    """adam, adamw or sgd."""
+    momentum: float = 0.9
+    """SGD's momentum, Adam's first-moment decay."""
+    weight_decay: float = 0.0
+    """Weight decay; in the gradient for adam and sgd, decoupled for adamw."""
+    reset_optimizer: bool = True
+    """Start each round with fresh optimizer moments, as the official code does."""
+    augmentation: str = "none"
+    """none, flip, shift or flip_shift, on the training images."""
+    pretrained: str = ""
+    """A .safetensors file of torchvision's weights to start from; empty to start from scratch."""
+    seeds: tuple[int, ...] = (0,)
+    """Each seed is a run of its own: initialisation, order of data, scoring sample."""
+    evaluation_batch: int = 256
+    """Images per device and evaluation step."""
+    checkpoints: Literal["all", "last"] = "all"
+    """Keep the full state of every round, or of a method's last complete round alone."""
+    devices: int = 0
+    """Local devices to use; 0 for all."""
+
+
+# Fields that say where a run is executed, not what it computes: they may differ on resuming.
+PLACE = ("devices",)
+
+
+def check(experiment: Experiment) -> None:
+    """Raise UsageError for a name that no table has or a value out of range."""
+    known(experiment.model, models.MODELS, "model")
+    for method in experiment.methods:
+        known(method, methods.METHODS, "method")
+    known(experiment.optimizer, train.OPTIMIZERS, "optimizer")
+    known(experiment.augmentation, AUGMENTATIONS, "augmentation")
+    for name in ("sparsity", "keep_per_round"):
+        value = getattr(experiment, name)
+        if not 0 < value < 1:
+            raise UsageError(f"{name}: {value} is not between 0 and 1 (both excluded)")
+    if not 0 < experiment.scoring.fraction <= 1:
+        raise UsageError(f"scoring.fraction: {experiment.scoring.fraction} is not in (0, 1]")
+    for name, value in (
+        ("batch", experiment.batch),
+        ("evaluation_batch", experiment.evaluation_batch),
+        ("scoring.micro_batch", experiment.scoring.micro_batch),
+    ):
+        if value < 1:
+            raise UsageError(f"{name}: {value} is less than 1")
+    for name in ("methods", "seeds"):
+        values = getattr(experiment, name)
+        if not values or len(set(values)) < len(values):
+            raise UsageError(f"{name}: {values} must be one or more, each named once")
+    if min(experiment.seeds) < 0:
+        raise UsageError(f"seeds: {min(experiment.seeds)} is negative; give 0 or more")
+    for name in ("dense", "retrain", "final"):
+        _check_stage(name, getattr(experiment, name))
+    if experiment.weight_decay < 0 or not 0 <= experiment.momentum < 1:
+        raise UsageError("weight_decay must be at least 0, and momentum at least 0 and below 1")
+
+
+def _check_stage(name: str, stage: Stage) -> None:
+    if len(stage.epochs) != len(stage.rates):
+        raise UsageError(
+            f"{name}: {len(stage.epochs)} numbers of epochs and {len(stage.rates)} rates; "
+            "give as many of one as of the other"
+        )
+    if any(epochs < 1 for epochs in stage.epochs) or any(rate <= 0 for rate in stage.rates):
+        raise UsageError(f"{name}: epochs {stage.epochs} and rates {stage.rates} must be positive")
+
+
+def known(name: str, table: Iterable[str], kind: str) -> None:
+    """UsageError unless `name` is in `table`; it lists what is."""
+    if name not in table:
+        raise UsageError(f"unknown {kind} {name!r}: choose from {', '.join(table)}")
+
+
+def to_dict(experiment: Experiment) -> dict[str, Any]:
+    """Plain values, every default included; the dataset carries its name."""
+    values = json.loads(json.dumps(dataclasses.asdict(experiment)))
+    return values | {"data": {"name": experiment.data.name} | values["data"]}
+
+
+def from_dict(values: dict[str, Any]) -> Experiment:
+    """The inverse of `to_dict`; UsageError for a name or a field that is unknown."""
+    values = dict(values)
+    options = dict(values.pop("data", {}))
+    source = data.source(options.pop("name", ""), **options)
+    return _build(Experiment, values | {"data": source}, "experiment")
+
+
+def _build(kind: Any, values: dict[str, Any], name: str) -> Any:
+    """A dataclass from a dict: nested dataclasses and tuples are rebuilt by type."""
+    hints = typing.get_type_hints(kind)
+    fields = {field.name for field in dataclasses.fields(kind)}
+    if unknown := values.keys() - fields:
+        raise UsageError(f"{name}: unknown field {sorted(unknown)[0]!r}")
+    built = {}
+    for key, value in values.items():
+        if dataclasses.is_dataclass(hints[key]) and isinstance(value, dict):
+            value = _build(hints[key], value, key)
+        built[key] = tuple(value) if isinstance(value, list) else value
+    return kind(**built)
+
+
+def load(path: Path) -> Experiment:
+    """Read the experiment of a run directory's config.json."""
+    try:
+        return from_dict(json.loads(path.read_text())["experiment"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: not the config.json of a run ({error})") from error
+
+
+def identity(experiment: Experiment) -> dict[str, Any]:
+    """What makes two runs the same: all but where they are executed."""
+    return {key: value for key, value in to_dict(experiment).items() if key not in PLACE}

@@ -1,0 +1,102 @@
+"""Datasets: one row per source, one function that loads any of them and checks the result."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fairgrape_jax.data import synthetic, utkface, writers
+from fairgrape_jax.data.source import Progress, Source
+from fairgrape_jax.data.types import Dataset, Split, Task
+from fairgrape_jax.errors import UsageError
+
+__all__ = ["SOURCES", "Dataset", "Source", "Split", "Task", "check", "load", "source"]
+
+# A new dataset is one file with an options class and a load function, and one row here.
+SOURCES: dict[str, tuple[type[Source], Callable[..., Dataset]]] = {
+    "writers": (writers.Writers, writers.load),
+    "utkface": (utkface.UTKFace, utkface.load),
+    "synthetic": (synthetic.Synthetic, synthetic.load),
+}
+
+
+def source(name: str, **options: Any) -> Source:
+    """The options of the dataset `name`. UsageError for an unknown dataset or option.
+
+    >>> source("synthetic", samples=500).seed
+    42
+    """
+    if name not in SOURCES:
+        raise UsageError(f"dataset {name!r} is unknown; known: {', '.join(SOURCES)}")
+    kind = SOURCES[name][0]
+    known = [field.name for field in dataclasses.fields(kind)]
+    for option in options:
+        if option not in known:
+            raise UsageError(f"{name} has no option {option!r}; known: {', '.join(known)}")
+    return kind(**options)
+
+
+def load(source: Source, progress: Progress | None = None) -> Dataset:
+    """Read the dataset that `source` describes, and check it.
+
+    progress: called now and then with (samples read, samples in all).
+    UsageError if the options, the files or the samples in them cannot be used.
+    """
+    if source.name not in SOURCES:
+        raise UsageError(f"dataset {source.name!r} is unknown; known: {', '.join(SOURCES)}")
+    dataset = SOURCES[source.name][1](source, progress)
+    check(dataset)
+    return dataset
+
+
+def check(dataset: Dataset) -> None:
+    """UsageError if the dataset cannot be trained, pruned and evaluated on; says what is wrong."""
+    for name in ("train", "validation", "test"):
+        split = getattr(dataset, name)
+        _check_arrays(name, split, dataset)
+        _check_labels(name, split, dataset.tasks)
+        _check_groups(name, split, dataset.groups)
+
+
+def _check_arrays(name: str, split: Split, dataset: Dataset) -> None:
+    images, labels, groups = split.images, split.labels, split.groups
+    if images.dtype != np.uint8:
+        raise UsageError(f"{name}: images are {images.dtype}, give uint8 (0 to 255)")
+    if images.ndim != 4:
+        raise UsageError(f"{name}: images have shape {images.shape}, give (N, H, W, C)")
+    if not len(images) == len(labels) == len(groups):
+        raise UsageError(
+            f"{name}: {len(images)} images, {len(labels)} labels and {len(groups)} groups;"
+            " give as many of each"
+        )
+    if images.shape[1:] != dataset.shape:
+        raise UsageError(f"{name}: pictures are {images.shape[1:]}, in train {dataset.shape}")
+    if labels.shape[1:] != (len(dataset.tasks),):
+        raise UsageError(f"{name}: labels are {labels.shape}, give (N, {len(dataset.tasks)})")
+
+
+def _check_labels(name: str, split: Split, tasks: tuple[Task, ...]) -> None:
+    for task, column in zip(tasks, split.labels.T, strict=True):
+        wrong = column[(column < 0) | (column >= len(task.classes))]
+        if len(wrong):
+            raise UsageError(
+                f"{name}: label {wrong[0]} of task {task.name!r} is out of range: it has"
+                f" {len(task.classes)} classes, numbered from 0"
+            )
+
+
+def _check_groups(name: str, split: Split, groups: tuple[str, ...]) -> None:
+    wrong = split.groups[(split.groups < 0) | (split.groups >= len(groups))]
+    if len(wrong):
+        raise UsageError(
+            f"{name}: group {wrong[0]} is out of range: there are {len(groups)}, numbered from 0"
+        )
+    for group, count in zip(groups, np.bincount(split.groups, minlength=len(groups)), strict=True):
+        if not count:
+            raise UsageError(
+                f"{name}: no sample of group {group!r}; give more samples, a higher limit,"
+                " or another group column"
+            )

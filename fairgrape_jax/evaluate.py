@@ -1,0 +1,123 @@
+"""Predictions of a model on a split, over padded and masked batches."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from fairgrape_jax import losses, parallel
+from fairgrape_jax.data import augment, pipeline
+from fairgrape_jax.data.types import Dataset, Split
+from fairgrape_jax.masks import Tree, apply_masks
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a model said of every sample of a split: each metric can be recomputed from it.
+
+    labels, predictions: (N, T) int32; groups: (N,) int32; losses: (N,) float32.
+    """
+
+    labels: np.ndarray
+    predictions: np.ndarray
+    groups: np.ndarray
+    losses: np.ndarray
+
+
+def make_evaluate_step(
+    module: nn.Module, dataset: Dataset
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """The per-device step (params, batch_stats, masks, batch) -> (predictions, losses)."""
+
+    def evaluate_step(
+        params: Tree, batch_stats: Tree, masks: Tree, batch: dict[str, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        logits = module.apply(
+            {"params": apply_masks(masks, params), "batch_stats": batch_stats},
+            augment.normalise(batch["images"], dataset.mean, dataset.std),
+            train=False,
+        )
+        return (
+            losses.predictions(logits, dataset.classes),
+            losses.cross_entropy(logits, batch["labels"], dataset.classes),
+        )
+
+    return evaluate_step
+
+
+def predict(
+    step: Callable[..., tuple[jax.Array, jax.Array]],
+    devices: list[jax.Device],
+    params: Tree,
+    batch_stats: Tree,
+    masks: Tree,
+    split: Split,
+    per_device: int,
+) -> Predictions:
+    """Run the lifted step over `split`.
+
+    The batch of one device is the same on any number of devices, and so is the chunk of samples
+    in it: the same program sees the same numbers, and the counts agree to the last digit.
+    """
+    collected = []
+    for batch in pipeline.padded_batches(split, per_device * len(devices)):
+        inputs = {"images": batch["images"], "labels": batch["labels"]}
+        inputs = parallel.split_batch(inputs, devices)
+        collected.append((step(params, batch_stats, masks, inputs), batch["valid"]))
+    predictions, sample_losses = [], []
+    for (predicted, loss), valid in collected:
+        predictions.append(np.asarray(predicted).reshape(len(valid), -1)[valid])
+        sample_losses.append(np.asarray(loss).reshape(-1)[valid])
+    return Predictions(
+        labels=split.labels,
+        predictions=np.concatenate(predictions),
+        groups=split.groups,
+        losses=np.concatenate(sample_losses),
+    )
+
+
+def write_predictions(path: Path, predicted: Predictions, dataset: Dataset) -> None:
+    """One row per sample: its group, then label and prediction of each task, by name."""
+    names = [task.name for task in dataset.tasks]
+    header = ["index", "group", *names, *[f"{name}_predicted" for name in names]]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for i, group in enumerate(predicted.groups):
+            writer.writerow([
+                i,
+                dataset.groups[group],
+                *[task.classes[c] for task, c in zip(dataset.tasks, predicted.labels[i], strict=True)],
+                *[
+                    task.classes[c]
+                    for task, c in zip(dataset.tasks, predicted.predictions[i], strict=True)
+                ],
+            ])  # fmt: skip
+
+
+def read_predictions(
+    path: Path, groups: tuple[str, ...], tasks: list[tuple[str, tuple[str, ...]]]
+) -> Predictions:
+    """The inverse of `write_predictions`; the losses are not kept and come back as NaN."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    group_ids = {name: i for i, name in enumerate(groups)}
+
+    def column(suffix: str) -> np.ndarray:
+        ids = [
+            [classes.index(row[name + suffix]) for row in rows] for name, classes in tasks
+        ]
+        return np.asarray(ids, np.int32).T.reshape(len(rows), len(tasks))
+
+    return Predictions(
+        labels=column(""),
+        predictions=column("_predicted"),
+        groups=np.asarray([group_ids[row["group"]] for row in rows], np.int32),
+        losses=np.full(len(rows), np.nan, np.float32),
+    )

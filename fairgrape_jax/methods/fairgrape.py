@@ -1,0 +1,17 @@
+"""FairGRAPE: keep each group's share of importance in every layer (Lin, Kim, Joo, ECCV 2022)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from fairgrape_jax.masks import Tree
+from fairgrape_jax.methods.layerwise import prune_layers
+from fairgrape_jax.methods.types import Problem
+from fairgrape_jax.selection import select_greedy
+
+
+def prune(problem: Problem, density: float) -> Tree:
+    """One round of Algorithm 1: per-group importance, then the greedy choice in every layer."""
+    importance = problem.importance(True)
+    select = partial(select_greedy, deficit=problem.deficit)
+    return prune_layers(problem.masks, importance, density, select)

@@ -1,0 +1,126 @@
+"""ResNet-18, -34 and -50 with torchvision's layers, names and initial weights."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+def conv_norm(
+    x: jax.Array,
+    names: tuple[str, str],
+    features: int,
+    size: int = 1,
+    stride: int = 1,
+    *,
+    train: bool,
+    axis_name: str | None,
+    dtype: Any,
+    **conv: Any,
+) -> jax.Array:
+    """A convolution padded by half its kernel, then batch norm, inside the calling module.
+
+    Shapes: (B, H, W, C) to (B, ceil(H/stride), ceil(W/stride), features), `size` being odd.
+    `names` are those of the two submodules; `conv` goes to `flax.linen.Conv`.
+    """
+    conv_name, norm_name = names
+    x = nn.Conv(
+        features,
+        (size, size),
+        (stride, stride),
+        padding=size // 2,
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        name=conv_name,
+        **conv,
+    )(x)
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        dtype=dtype,
+        axis_name=axis_name,
+        name=norm_name,
+    )(x)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: (B, H, W, C) to (B, H/stride, W/stride, width)."""
+
+    width: int
+    stride: int
+    axis_name: str | None
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """The block on features (B, H, W, C)."""
+        layer = partial(conv_norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
+        y = nn.relu(layer(x, ("conv1", "bn1"), self.width, 3, self.stride))
+        y = layer(y, ("conv2", "bn2"), self.width, 3)
+        if x.shape != y.shape:
+            x = layer(x, ("downsample_0", "downsample_1"), self.width, 1, self.stride)
+        return nn.relu(x + y)
+
+
+class Bottleneck(nn.Module):
+    """1x1, strided 3x3, 1x1 and a shortcut: (B, H, W, C) to (B, H/stride, W/stride, 4 width)."""
+
+    width: int
+    stride: int
+    axis_name: str | None
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """The block on features (B, H, W, C)."""
+        layer = partial(conv_norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
+        y = nn.relu(layer(x, ("conv1", "bn1"), self.width))
+        y = nn.relu(layer(y, ("conv2", "bn2"), self.width, 3, self.stride))
+        y = layer(y, ("conv3", "bn3"), 4 * self.width)
+        if x.shape != y.shape:
+            x = layer(x, ("downsample_0", "downsample_1"), 4 * self.width, 1, self.stride)
+        return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """A residual network: images (B, H, W, C) to float32 logits (B, num_classes).
+
+    The running variance is flax's, the biased one (torch's is larger by n / (n - 1) of a batch's
+    n values per channel). The bias of the head starts at 0, where torch draws it.
+
+    Source: He et al., "Deep Residual Learning for Image Recognition" (2016), with the stride of a
+    bottleneck on its 3x3 convolution, as in torchvision.
+    """
+
+    block: type[BasicBlock] | type[Bottleneck]
+    stage_sizes: tuple[int, ...]
+    num_classes: int
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Logits of normalised images."""
+        layer = partial(conv_norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
+        x = nn.relu(layer(x, ("conv1", "bn1"), 64, 7, 2))
+        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        for stage, blocks in enumerate(self.stage_sizes):
+            for index in range(blocks):
+                stride = 2 if stage > 0 and index == 0 else 1
+                name = f"layer{stage + 1}_{index}"
+                block = self.block(64 << stage, stride, self.axis_name, self.dtype, name=name)
+                x = block(x, train)
+        kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+        head = nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=kernel_init, name="fc")
+        return head(x.mean((1, 2))).astype(jnp.float32)
+
+
+resnet18 = partial(ResNet, BasicBlock, (2, 2, 2, 2))
+resnet34 = partial(ResNet, BasicBlock, (3, 4, 6, 3))
+resnet50 = partial(ResNet, Bottleneck, (3, 4, 6, 3))

@@ -1,0 +1,31 @@
+"""A progress bar on a terminal, plain lines elsewhere; only process 0 speaks."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+import jax
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def say(line: str) -> None:
+    """Print a line at once, on process 0."""
+    if jax.process_index() == 0:
+        print(line, flush=True)
+
+
+@contextlib.contextmanager
+def bar(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar of `total` steps that vanishes when it is done; yields the function that advances it.
+
+    Without a terminal, and on other processes, the function does nothing.
+    """
+    if not sys.stdout.isatty() or jax.process_index() != 0:
+        yield lambda: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), transient=True) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda: progress.advance(task)

@@ -1,0 +1,287 @@
+"""What a run leaves for its reader: report.md, metrics.csv and plots, from the files of its rounds.
+
+Every number is recomputed from the predictions of each evaluated model; nothing needs a device.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fairgrape_jax import evaluate, metrics
+from fairgrape_jax.errors import UsageError
+from fairgrape_jax.progress import say
+
+# The parts of weights at which methods are compared: of the rounds of a run, the nearest ones.
+LEVELS = (0.5, 0.25, 0.1, 0.05, 0.02)
+# What the tables give an interval for, in this order; group metrics take a place per group.
+STATISTICS = ("accuracy", "group_accuracy", "group_change", "rho_accuracy", "rho_change")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """One evaluated network: a stage of a run, with its record and its test predictions."""
+
+    name: str  # the method, behind the run's name where several runs are compared
+    seed: int
+    record: dict[str, Any]
+    predicted: evaluate.Predictions
+    dense: evaluate.Predictions
+
+    @property
+    def density(self) -> float:
+        return self.record["density"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One method at one density: the mean over seeds and the interval of every statistic."""
+
+    name: str
+    density: float
+    models: tuple[Model, ...]
+    mean: dict[str, np.ndarray]
+    low: dict[str, np.ndarray]
+    high: dict[str, np.ndarray]
+
+
+def write(runs: Sequence[Path], out: Path) -> None:
+    """Write the report of one or several runs to `out`.
+
+    UsageError for a directory that is no run, has no complete stage, or was made on other groups
+    or tasks than the first.
+    """
+    from fairgrape_jax import plots  # imports matplotlib, which nothing else needs
+
+    models = [model for run in runs for model in read(run, label=len(runs) > 1)]
+    first = models[0].record
+    for model in models:
+        if (model.record["groups"], model.record["tasks"]) != (first["groups"], first["tasks"]):
+            raise UsageError(f"{model.name}: made on other groups or tasks than {models[0].name}")
+    out.mkdir(parents=True, exist_ok=True)
+    cells = compare(models)
+    write_csv(out / "metrics.csv", models)
+    plots.accuracy_over_rounds(out / "accuracy_over_rounds.png", models)
+    plots.change_per_group(out / "change_per_group.png", cells)
+    plots.importance_share(out / "importance_share.png", models)
+    (out / "report.md").write_text(render(runs, models, cells))
+    say(f"report: {out / 'report.md'}")
+
+
+def read(run: Path, label: bool = False) -> list[Model]:
+    """All complete stages of a run; dense networks first, then by method, seed and round."""
+    if not (run / "config.json").exists():
+        raise UsageError(f"{run}: not a run (no config.json)")
+    found = []
+    for path in run.glob("seed_*/**/metrics.json"):
+        found.append((json.loads(path.read_text()), path.parent))
+    if not found:
+        raise UsageError(f"{run}: no stage is complete yet")
+    order = json.loads((run / "config.json").read_text())["experiment"]["methods"]
+    rank = {"dense": -1} | {name: place for place, name in enumerate(order)}
+    found.sort(key=lambda x: (rank[x[0]["method"]], x[0]["seed"], x[0]["round"]))
+    dense: dict[int, evaluate.Predictions] = {}
+    models = []
+    for record, directory in found:
+        tasks = [(name, tuple(classes)) for name, classes in record["tasks"]]
+        predicted = evaluate.read_predictions(
+            directory / "predictions.csv", tuple(record["groups"]), tasks
+        )
+        if record["method"] == "dense":
+            dense[record["seed"]] = predicted
+        name = f"{run.name}:{record['method']}" if label else record["method"]
+        models.append(Model(name, record["seed"], record, predicted, dense[record["seed"]]))
+    return models
+
+
+def compare(models: Sequence[Model], replicates: int = 1000) -> list[Cell]:
+    """A cell per method and compared density; the dense networks are the first ones."""
+    cells = []
+    for name in dict.fromkeys(model.name for model in models):
+        own = [model for model in models if model.name == name]
+        for number in compared_rounds(own):
+            chosen = tuple(model for model in own if model.record["round"] == number)
+            cells.append(cell(chosen, replicates))
+    return cells
+
+
+def compared_rounds(models: Sequence[Model]) -> list[int]:
+    """The rounds nearest to LEVELS, and the last one; of those that every seed has completed."""
+    seeds = {model.seed for model in models}
+    density: dict[int, float] = {}
+    for number in {model.record["round"] for model in models}:
+        here = [model for model in models if model.record["round"] == number]
+        if {model.seed for model in here} == seeds:
+            density[number] = here[0].density
+    if not density:
+        return []
+    nearest = [min(density, key=lambda n: abs(np.log(density[n] / level))) for level in LEVELS]
+    close = [
+        n for n, level in zip(nearest, LEVELS, strict=True) if 0.7 < density[n] / level < 1.5
+    ]
+    return sorted({*close, max(density)})
+
+
+def statistics(counts: metrics.Counts, dense: metrics.Counts) -> np.ndarray:
+    """STATISTICS in one vector."""
+    return np.concatenate(
+        [np.atleast_1d(metrics.METRICS[name](counts, dense)) for name in STATISTICS]
+    )
+
+
+def cell(models: tuple[Model, ...], replicates: int) -> Cell:
+    """Mean over seeds and 95 % bootstrap interval of every statistic, for one method and round."""
+    record, first = models[0].record, models[0].predicted
+    groups, classes = len(record["groups"]), [len(c) for _, c in record["tasks"]]
+
+    def tally(predicted: evaluate.Predictions) -> list[np.ndarray]:
+        return metrics.confusion(
+            predicted.labels, predicted.predictions, predicted.groups, groups, classes
+        )
+
+    values = np.stack([statistics(tally(m.predicted), tally(m.dense)) for m in models])
+    low, high = metrics.bootstrap(
+        statistics,
+        first.labels,
+        first.groups,
+        np.stack([m.predicted.predictions for m in models]),
+        np.stack([m.dense.predictions for m in models]),
+        classes,
+        groups,
+        replicates=replicates,
+    )
+    edges = np.cumsum([groups if name.startswith("group") else 1 for name in STATISTICS])[:-1]
+
+    def named(vector: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(STATISTICS, np.split(vector, edges), strict=True))
+
+    return Cell(
+        models[0].name,
+        models[0].density,
+        models,
+        named(values.mean(axis=0)),
+        named(low),
+        named(high),
+    )
+
+
+def write_csv(path: Path, models: Iterable[Model]) -> None:
+    """One row per model with every metric; metrics per group take a column per group."""
+    rows = []
+    for model in models:
+        row = {"method": model.name, "seed": model.seed, "round": model.record["round"]}
+        row["density"] = model.density
+        for name, value in model.record["test"].items():
+            if isinstance(value, list):
+                for group, number in zip(model.record["groups"], value, strict=True):
+                    row[f"{name}:{group}"] = number
+            else:
+                row[name] = value
+        rows.append(row)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def render(runs: Sequence[Path], models: Sequence[Model], cells: Sequence[Cell]) -> str:
+    """The text of report.md."""
+    groups = models[0].record["groups"]
+    predicted = models[0].predicted
+    sizes = np.bincount(predicted.groups, minlength=len(groups))
+    members = ", ".join(f"{name} {size:,}" for name, size in zip(groups, sizes, strict=True))
+    config = json.loads((runs[0] / "config.json").read_text())
+    versions = ", ".join(f"{name} {version}" for name, version in config["versions"].items())
+    devices = config["devices"]
+    parts = [
+        f"# {', '.join(run.name for run in runs)}",
+        f"Test samples: {len(predicted.groups):,} ({members}). Numbers are percentages and "
+        "percentage points: the mean over seeds, in brackets the 95 % bootstrap interval over "
+        "test samples (within groups, paired with the dense network) and seeds. Change: accuracy "
+        "minus the dense network's of the same seed. rho: sample standard deviation over groups "
+        "of accuracy (A) and of change (D), per seed, then averaged.",
+        "## Methods by weights left",
+        overview(cells, groups),
+        "## Every seed",
+        every_seed(cells, groups),
+        "## Error rates",
+        error_rates(cells, groups),
+        "## Plots",
+        "![Accuracy of each group over the rounds](accuracy_over_rounds.png)",
+        "![Change of each group by method](change_per_group.png)",
+        "![Share of importance of each group by layer](importance_share.png)",
+        "## How this was made",
+        f"`fairgrape run` with the settings in config.json; {versions}; {devices['count']} x "
+        f"{devices['kind']} ({devices['platform']}). Every round of every seed: metrics.csv. "
+        "Every prediction: predictions.csv of each round.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def overview(cells: Sequence[Cell], groups: Sequence[str]) -> str:
+    """The main table: a row per method and density."""
+    header = ["method", "weights %", "seeds", "overall"]
+    header += [*groups, *[f"change {name}" for name in groups], "rho(A)", "rho(D)"]
+    rows = []
+    for c in cells:
+        row = [c.name, f"{100 * c.density:.1f}", str(len(c.models))]
+        for name in STATISTICS:
+            if c.name.endswith("dense") and "change" in name:
+                row += ["-"] * len(c.mean[name])
+                continue
+            sign = "+" if name == "group_change" else ""
+            row += [
+                f"{mean:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
+                for mean, low, high in zip(c.mean[name], c.low[name], c.high[name], strict=True)
+            ]
+        rows.append(row)
+    return table(header, rows)
+
+
+def every_seed(cells: Sequence[Cell], groups: Sequence[str]) -> str:
+    """The same without averaging: single runs jump at high sparsity, so all are shown."""
+    header = ["method", "weights %", "seed", "overall", *groups, "rho(A)", "rho(D)", "worst", "gap"]
+    rows = []
+    for c in cells:
+        for model in c.models:
+            test = model.record["test"]
+            numbers = [test["accuracy"], *test["group_accuracy"], test["rho_accuracy"]]
+            numbers += [test["rho_change"], test["worst_group"], test["gap"]]
+            rows.append(
+                [c.name, f"{100 * c.density:.1f}", str(model.seed), *[f"{x:.2f}" for x in numbers]]
+            )
+    return table(header, rows)
+
+
+def error_rates(cells: Sequence[Cell], groups: Sequence[str]) -> str:
+    """FPR and FNR, overall and per group, averaged over seeds."""
+    header = ["method", "weights %", "FPR", *[f"FPR {name}" for name in groups]]
+    header += ["FNR", *[f"FNR {name}" for name in groups]]
+    rows = []
+    for c in cells:
+        tests = [model.record["test"] for model in c.models]
+        values = [
+            np.mean([np.r_[t[rate], t[f"group_{rate}"]] for t in tests], axis=0)
+            for rate in ("fpr", "fnr")
+        ]
+        numbers = [f"{x:.2f}" for x in np.concatenate(values)]
+        rows.append([c.name, f"{100 * c.density:.1f}", *numbers])
+    return table(header, rows)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown.
+
+    >>> print(table(["a", "b"], [["1", "2"]]))
+    | a | b |
+    | --- | --- |
+    | 1 | 2 |
+    """
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

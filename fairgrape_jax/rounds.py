@@ -1,0 +1,407 @@
+"""The story of a run: train dense, then score, select and retrain, round after round.
+
+Every stage (the dense training, each round) is a directory of its own; its metrics.json is written
+last and marks it complete. Running again does what is missing: the same command resumes.
+
+RUN/config.json, metrics.jsonl, seed_0/dense/, seed_0/METHOD/round_01/, ...
+each stage: checkpoint/, masks.npz, predictions.csv, metrics.json
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from fairgrape_jax import (
+    checkpoint,
+    config,
+    data,
+    evaluate,
+    importance,
+    masks,
+    metrics,
+    parallel,
+    schedules,
+    steps,
+    train,
+)
+from fairgrape_jax.config import Experiment, Stage
+from fairgrape_jax.data.types import Dataset
+from fairgrape_jax.errors import UsageError
+from fairgrape_jax.methods import METHODS, Problem
+from fairgrape_jax.progress import bar, say
+from fairgrape_jax.steps import Steps
+from fairgrape_jax.train import State
+
+Tree = masks.Tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What stays the same from the first stage of a run to the last."""
+
+    experiment: Experiment
+    directory: Path
+    dataset: Dataset
+    steps: Steps
+
+
+def run(experiment: Experiment, directory: Path) -> None:
+    """Do, or finish, the whole experiment in `directory`.
+
+    Everything that can be wrong with the request is looked at first: UsageError then, and nothing
+    is written. TrainingError if a loss is not finite; complete rounds stay and can be resumed.
+    """
+    config.check(experiment)
+    devices = parallel.local_devices(experiment.devices)
+    check_directory(experiment, directory)
+    dataset = data.load(experiment.data)
+    check_fit(experiment, dataset, len(devices))
+    compiled = steps.build(experiment, dataset, devices)
+    first = steps.initial_state(experiment, compiled, dataset, experiment.seeds[0])
+    for line in [*dataset.notes, *emptied(experiment, masks.full_masks(first.params))]:
+        say(f"note: {line}")
+    write_config(experiment, directory, devices)
+    this = Run(experiment, directory, dataset, compiled)
+    for seed in experiment.seeds:
+        state, dense = dense_stage(this, seed)
+        for method in experiment.methods:
+            prune_rounds(this, seed, method, state, dense)
+    say(f"complete: {directory}")
+
+
+def check_directory(experiment: Experiment, directory: Path) -> None:
+    """UsageError if `directory` holds another experiment's run, or something else."""
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise UsageError(f"{directory}: is a file; give a folder for the run")
+    stored = directory / "config.json"
+    if not stored.exists():
+        if any(directory.iterdir()):
+            raise UsageError(f"{directory}: not empty and not a run; give a new folder")
+        return
+    mine, theirs = (config.identity(e) for e in (experiment, config.load(stored)))
+    for field in mine:
+        if mine[field] != theirs[field]:
+            raise UsageError(
+                f"{directory}: belongs to another configuration ({field} is {theirs[field]} there, "
+                f"{mine[field]} here); give another --out, or resume it with "
+                f"`fairgrape run {directory}`"
+            )
+
+
+def check_fit(experiment: Experiment, dataset: Dataset, devices: int) -> None:
+    """UsageError if the dataset or the devices do not suit the experiment."""
+    if experiment.batch % devices:
+        raise UsageError(
+            f"batch: {experiment.batch} images cannot be cut evenly over {devices} devices; "
+            f"give a multiple of {devices}, or --devices"
+        )
+    if len(dataset.groups) < 2:
+        raise UsageError(f"groups: {dataset.groups} is one group; fairness needs two or more")
+
+
+def emptied(experiment: Experiment, full: Tree) -> list[str]:
+    """A line for each layer that the target sparsity leaves without a weight."""
+    density = schedules.densities(experiment.sparsity, experiment.keep_per_round)[-1]
+    return [
+        f"layer {row['layer']} has {row['weights']} weights and keeps none at sparsity "
+        f"{experiment.sparsity}: nothing will pass through it"
+        for row in masks.sparsity_table(full)[:-1]
+        if masks.kept(row["weights"], density) == 0
+    ]
+
+
+def write_config(
+    experiment: Experiment, directory: Path, devices: list[jax.Device]
+) -> None:
+    """RUN/config.json: every field, with versions and machine; kept as it is on resuming."""
+    path = directory / "config.json"
+    if path.exists():
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    packages = ("fairgrape-jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+    write_json(
+        path,
+        {
+            "experiment": config.to_dict(experiment),
+            "versions": {name: importlib.metadata.version(name) for name in packages}
+            | {"python": platform.python_version()},
+            "devices": {
+                "kind": devices[0].device_kind,
+                "platform": devices[0].platform,
+                "count": len(devices),
+            },
+        },
+    )
+
+
+def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
+    """The dense network of `seed`, trained or restored, and its predictions on the test split."""
+    directory = run.directory / f"seed_{seed}" / "dense"
+    state = steps.initial_state(run.experiment, run.steps, run.dataset, seed)
+    full = steps.initial_masks(run.steps, state)
+    if complete(directory):
+        state, full = restore(run, directory, state, full)
+        predicted = steps.predict(run.experiment, run.steps, state, full, run.dataset.test)
+        return state, predicted
+    title = f"seed {seed} dense"
+    started = time.perf_counter()
+    state, history = train_stage(run, state, full, run.experiment.dense, seed, title)
+    predicted = steps.predict(run.experiment, run.steps, state, full, run.dataset.test)
+    record = {
+        "seed": seed,
+        "method": "dense",
+        "round": 0,
+        "rounds": 0,
+        "seconds": {"train": time.perf_counter() - started},
+        "history": history,
+        "importance": group_totals(run, state, full, seed),
+    }
+    finish(run, directory, state, full, predicted, predicted, record)
+    return state, predicted
+
+
+def prune_rounds(
+    run: Run, seed: int, name: str, state: State, dense: evaluate.Predictions
+) -> None:
+    """All rounds of one method, from the dense network; complete ones are passed over."""
+    experiment = run.experiment
+    densities = schedules.densities(experiment.sparsity, experiment.keep_per_round)
+    root = run.directory / f"seed_{seed}" / name
+    done = complete_rounds(root, len(densities))
+    # A step takes over the buffers of its state: the dense one must serve the next method too.
+    state = jax.tree.map(lambda x: x.copy(), state)
+    alive = steps.initial_masks(run.steps, state)
+    if done:
+        state, alive = restore(run, round_directory(root, done), state, alive)
+    for number in range(done + 1, len(densities) + 1):
+        last = number == len(densities)
+        title = f"seed {seed} {name} round {number}/{len(densities)}"
+        seconds: dict[str, float] = {}
+        started = time.perf_counter()
+        alive = select(run, name, state, alive, densities[number - 1], round_seed(seed, number))
+        seconds["score and select"] = time.perf_counter() - started
+        state = pruned(run, state, alive)
+        started = time.perf_counter()
+        state, history = train_stage(run, state, alive, experiment.retrain, seed, title)
+        if last:
+            state, more = train_stage(run, state, alive, experiment.final, seed, title + " final")
+            history += more
+        seconds["train"] = time.perf_counter() - started
+        predicted = steps.predict(experiment, run.steps, state, alive, run.dataset.test)
+        record = {
+            "seed": seed,
+            "method": name,
+            "round": number,
+            "rounds": len(densities),
+            "seconds": seconds,
+            "history": history,
+        }
+        if last:
+            record["importance"] = group_totals(run, state, alive, seed)
+        finish(run, round_directory(root, number), state, alive, predicted, dense, record)
+        if experiment.checkpoints == "last":
+            shutil.rmtree(round_directory(root, number - 1) / "checkpoint", ignore_errors=True)
+
+
+def select(run: Run, name: str, state: State, alive: Tree, density: float, seed: int) -> Tree:
+    """The masks of the next round, checked: nested, and of the exact number in every layer."""
+    problem = Problem(
+        params=jax.device_get(state.params),
+        masks=jax.device_get(alive),
+        importance=lambda grouped: steps.score(
+            run.experiment, run.steps, state, alive, run.dataset, grouped=grouped, seed=seed
+        ),
+        deficit=run.experiment.scoring.deficit,
+    )
+    chosen = METHODS[name].prune(problem, density)
+    masks.check_nested(chosen, problem.masks)
+    for row in masks.sparsity_table(chosen)[:-1]:
+        if row["alive"] != masks.kept(row["weights"], density):
+            raise RuntimeError(f"{name}: layer {row['layer']} keeps {row['alive']} weights")
+    return parallel.replicate(chosen, run.steps.devices)
+
+
+def pruned(run: Run, state: State, alive: Tree) -> State:
+    """The state with pruned weights at zero and, if so configured, a fresh optimizer."""
+    params = masks.apply_masks(alive, state.params)
+    state = state._replace(params=params)
+    if run.experiment.reset_optimizer:
+        state = state._replace(opt_state=run.steps.optimizer.init(params))
+    return parallel.replicate(state, run.steps.devices)
+
+
+def train_stage(
+    run: Run, state: State, alive: Tree, stage: Stage, seed: int, title: str
+) -> tuple[State, list[dict[str, float]]]:
+    """All epochs of a stage; returns the state and a record of each epoch."""
+    experiment, split = run.experiment, run.dataset.train
+    history: list[dict[str, float]] = []
+    best: tuple[float, State | None] = (np.inf, None)
+    per_epoch = data.pipeline.steps_per_epoch(len(split), experiment.batch)
+    with bar(title, sum(stage.epochs) * per_epoch) as advance:
+        for rate in train.pieces(stage.epochs, stage.rates):
+            state, loss = train.train_epoch(
+                run.steps.train,
+                run.steps.devices,
+                state,
+                alive,
+                split,
+                batch=experiment.batch,
+                rate=rate,
+                seed=seed,
+                advance=advance,
+            )
+            record = {"epoch": int(state.epoch), "rate": rate, "loss": loss}
+            if stage.best:
+                seen = steps.predict(experiment, run.steps, state, alive, run.dataset.validation)
+                record["validation_loss"] = float(seen.losses.mean(dtype=np.float64))
+                if record["validation_loss"] < best[0]:
+                    best = record["validation_loss"], jax.device_get(state)
+            history.append(record)
+    if best[1] is not None:
+        # The counters go on: no epoch's order and no step's key is used twice.
+        chosen = best[1]._replace(step=state.step, epoch=state.epoch)
+        state = parallel.replicate(chosen, run.steps.devices)
+    return state, history
+
+
+def group_totals(run: Run, state: State, alive: Tree, seed: int) -> dict[str, list[float]]:
+    """The importance of each group in each layer, for the shares of Fig. 5."""
+    scores = steps.score(
+        run.experiment,
+        run.steps,
+        state,
+        alive,
+        run.dataset,
+        grouped=True,
+        seed=round_seed(seed, 0),
+    )
+    totals = importance.layer_totals(jax.tree.leaves(scores))
+    return {
+        name: total.tolist()
+        for name, total in zip(masks.layer_names(alive), totals, strict=True)
+    }
+
+
+def finish(
+    run: Run,
+    directory: Path,
+    state: State,
+    alive: Tree,
+    predicted: evaluate.Predictions,
+    dense: evaluate.Predictions,
+    record: dict[str, Any],
+) -> None:
+    """Write a stage; its metrics.json comes last and makes it complete."""
+    directory.mkdir(parents=True, exist_ok=True)
+    checkpoint.save(directory / "checkpoint", {"state": state, "masks": alive})
+    host_masks = jax.device_get(alive)
+    checkpoint.save_masks(directory / "masks.npz", host_masks)
+    evaluate.write_predictions(directory / "predictions.csv", predicted, run.dataset)
+    seen = steps.predict(run.experiment, run.steps, state, alive, run.dataset.validation)
+    table = masks.sparsity_table(host_masks)
+    counts, dense_counts = (tally(run.dataset, p) for p in (predicted, dense))
+    record = record | {
+        "density": table[-1]["alive"] / table[-1]["weights"],
+        "test": metrics.evaluate_all(counts, dense_counts),
+        "validation_accuracy": metrics.accuracy(tally(run.dataset, seen)),
+        "groups": list(run.dataset.groups),
+        "tasks": [[task.name, list(task.classes)] for task in run.dataset.tasks],
+        "layers": table,
+    }
+    write_json(directory / "metrics.json", record)
+    write_log(run.directory)
+    say(summary(record))
+
+
+def tally(dataset: Dataset, predicted: evaluate.Predictions) -> list[np.ndarray]:
+    """Confusion counts of each task, from predictions."""
+    return metrics.confusion(
+        predicted.labels,
+        predicted.predictions,
+        predicted.groups,
+        len(dataset.groups),
+        dataset.classes,
+    )
+
+
+def summary(record: dict[str, Any]) -> str:
+    """One line of metrics for a stage."""
+    test = record["test"]
+    groups = "  ".join(
+        f"{name} {value:.1f} ({change:+.1f})"
+        for name, value, change in zip(
+            record["groups"], test["group_accuracy"], test["group_change"], strict=True
+        )
+    )
+    place = f"round {record['round']}/{record['rounds']}" if record["round"] else ""
+    spent = sum(record["seconds"].values())
+    return (
+        f"seed {record['seed']} {record['method']:<9} {place:<11} "
+        f"weights {100 * record['density']:5.1f} %  test {test['accuracy']:.1f}  {groups}  "
+        f"rho(D) {test['rho_change']:.2f}  {spent:.1f} s"
+    )
+
+
+def round_seed(seed: int, number: int) -> int:
+    """The seed of a round's scoring sample; every round draws anew."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+def round_directory(root: Path, number: int) -> Path:
+    """Where round `number` of a method is."""
+    return root / f"round_{number:02d}"
+
+
+def complete(directory: Path) -> bool:
+    """Whether a stage was finished."""
+    return (directory / "metrics.json").exists()
+
+
+def complete_rounds(root: Path, count: int) -> int:
+    """The last round of the unbroken sequence of complete ones; 0 for none."""
+    done = 0
+    while done < count and complete(round_directory(root, done + 1)):
+        done += 1
+    return done
+
+
+def restore(run: Run, directory: Path, state: State, alive: Tree) -> tuple[State, Tree]:
+    """A stage's state and masks, on every device."""
+    like = {"state": state, "masks": alive}
+    found = checkpoint.restore(directory / "checkpoint", like)
+    placed = parallel.replicate(found, run.steps.devices)
+    return placed["state"], placed["masks"]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that the file is there whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def write_log(directory: Path) -> None:
+    """RUN/metrics.jsonl: a line per complete stage, rebuilt from them."""
+    lines = []
+    for path in sorted(directory.glob("seed_*/**/metrics.json")):
+        record = json.loads(path.read_text())
+        for key in ("layers", "importance"):
+            record.pop(key, None)
+        lines.append(json.dumps(record))
+    partial = directory / "metrics.partial"
+    partial.write_text("".join(line + "\n" for line in lines))
+    os.replace(partial, directory / "metrics.jsonl")

@@ -1,0 +1,147 @@
+"""The compiled steps of a run: what is built once and used in every round of every method."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+
+from fairgrape_jax import evaluate, importance, losses, models, parallel, train
+from fairgrape_jax.config import Experiment
+from fairgrape_jax.data import augment, pipeline
+from fairgrape_jax.data.types import Dataset, Split
+from fairgrape_jax.masks import Tree, apply_masks, full_masks
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """The network, the optimizer and the lifted steps; each compiles once per run.
+
+    slots: micro-batches per device and call of `accumulate`.
+    """
+
+    devices: list[jax.Device]
+    module: nn.Module
+    optimizer: optax.GradientTransformation
+    train: Callable[..., Any]
+    evaluate: Callable[..., Any]
+    accumulate: Callable[..., Any]
+    reduce: Callable[..., Any]
+    slots: int
+
+
+def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -> Steps:
+    """Make every step of `experiment`; nothing is compiled before it is first called."""
+    module = models.create(experiment.model, sum(dataset.classes), axis_name=parallel.AXIS)
+    optimizer = train.OPTIMIZERS[experiment.optimizer](
+        experiment.momentum, experiment.weight_decay
+    )
+    # On XLA:CPU one micro-batch at a time: convolutions batched over groups are slow there.
+    on_cpu = devices[0].platform == "cpu"
+    scoring = experiment.scoring
+
+    def make_loss(batch_stats: Tree) -> importance.Loss:
+        def loss(params: Tree, images: Any, labels: Any, valid: Any) -> jax.Array:
+            pictures = augment.normalise(images, dataset.mean, dataset.std)
+            logits = module.apply({"params": params, "batch_stats": batch_stats}, pictures)
+            each = losses.cross_entropy(logits, labels, dataset.classes)
+            return losses.masked_mean(each, valid)
+
+        return loss
+
+    def lift(step: Callable[..., Any], in_axes: Any, out_axes: Any, donate: Any = ()) -> Any:
+        return parallel.lift(step, devices, in_axes=in_axes, out_axes=out_axes, donate=donate)
+
+    return Steps(
+        devices=devices,
+        module=module,
+        optimizer=optimizer,
+        train=lift(
+            train.make_train_step(module, dataset, optimizer, experiment.augmentation),
+            (None, None, 0, None),
+            None,
+            donate=(0,),
+        ),
+        evaluate=lift(evaluate.make_evaluate_step(module, dataset), (None, None, None, 0), 0),
+        accumulate=lift(
+            importance.make_accumulate(
+                make_loss, scoring.formula, "unroll" if on_cpu else "vmap"
+            ),
+            (0, None, None, None, 0),
+            0,
+            donate=(0,),
+        ),
+        reduce=lift(importance.make_reduce(scoring.formula), (0, None, None, None), None),
+        slots=1 if on_cpu else len(dataset.groups),
+    )
+
+
+def initial_state(
+    experiment: Experiment, steps: Steps, dataset: Dataset, seed: int
+) -> train.State:
+    """The state before training: fresh from the seed, or with pretrained weights but the head."""
+    state = train.init_state(steps.module, dataset, steps.optimizer, seed)
+    if experiment.pretrained:
+        variables = models.load_pretrained(
+            experiment.model,
+            experiment.pretrained,
+            {"params": state.params, "batch_stats": state.batch_stats},
+        )
+        state = state._replace(
+            params=variables["params"], batch_stats=variables.get("batch_stats", {})
+        )
+    return parallel.replicate(state, steps.devices)
+
+
+def initial_masks(steps: Steps, state: train.State) -> Tree:
+    """Everything alive, on every device."""
+    return parallel.replicate(full_masks(state.params), steps.devices)
+
+
+def predict(
+    experiment: Experiment, steps: Steps, state: train.State, masks: Tree, split: Split
+) -> evaluate.Predictions:
+    """What the masked network says of every sample of `split`."""
+    return evaluate.predict(
+        steps.evaluate,
+        steps.devices,
+        state.params,
+        state.batch_stats,
+        masks,
+        split,
+        experiment.evaluation_batch,
+    )
+
+
+def score(
+    experiment: Experiment,
+    steps: Steps,
+    state: train.State,
+    masks: Tree,
+    dataset: Dataset,
+    *,
+    grouped: bool,
+    seed: int,
+) -> Tree:
+    """Importance on the scoring sample of `seed`: NumPy tree of (G, *w.shape), or (1, *w.shape).
+
+    Each device adds up its own micro-batches; there is one reduction at the end.
+    """
+    groups = len(dataset.groups)
+    scoring = experiment.scoring
+    plan = pipeline.group_batches(
+        dataset.train, scoring.fraction, scoring.micro_batch, groups, seed, grouped=grouped
+    )
+    # One shape for both kinds: without groups, row 0 alone is used.
+    sums = importance.empty_sums(masks, groups, len(steps.devices))
+    for batch in importance.micro_batches(dataset.train, plan, len(steps.devices), steps.slots):
+        sums = steps.accumulate(sums, state.params, state.batch_stats, masks, batch)
+    counts = importance.counts(plan, groups, scoring.formula)
+    reduced = jax.device_get(steps.reduce(sums, state.params, masks, counts))
+    rows = groups if grouped else 1
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:rows], reduced)

@@ -1,0 +1,168 @@
+"""One training step, and the loop around it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from fairgrape_jax import losses, parallel
+from fairgrape_jax.data import augment, pipeline
+from fairgrape_jax.data.types import Dataset, Split
+from fairgrape_jax.errors import TrainingError
+from fairgrape_jax.masks import Tree, apply_masks
+
+
+class State(NamedTuple):
+    """Everything that training changes; with the masks, all that a resumed run needs."""
+
+    params: Tree
+    batch_stats: Tree
+    opt_state: Tree
+    step: jax.Array  # () int32, steps since the start of the run
+    epoch: jax.Array  # () int32, epochs since the start: the position in the data
+    key: jax.Array  # (2,) uint32, the run's random key; every step folds its number into it
+
+
+def sgd(momentum: float, weight_decay: float) -> optax.GradientTransformation:
+    """SGD with momentum and coupled weight decay, before the learning rate."""
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.trace(momentum))
+
+
+def adam(momentum: float, weight_decay: float) -> optax.GradientTransformation:
+    """Adam with L2 weight decay in the gradient (torch's Adam), before the learning rate."""
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.scale_by_adam(b1=momentum))
+
+
+def adamw(momentum: float, weight_decay: float) -> optax.GradientTransformation:
+    """Adam with decoupled weight decay, before the learning rate."""
+    return optax.chain(optax.scale_by_adam(b1=momentum), optax.add_decayed_weights(weight_decay))
+
+
+# An optimizer gives directions; the learning rate is an input of the step, so that stages at
+# different rates share one compiled step.
+OPTIMIZERS: dict[str, Callable[[float, float], optax.GradientTransformation]] = {
+    "adam": adam,
+    "adamw": adamw,
+    "sgd": sgd,
+}
+
+
+def init_state(
+    module: nn.Module, dataset: Dataset, optimizer: optax.GradientTransformation, seed: int
+) -> State:
+    """Fresh parameters, statistics and optimizer state, a pure function of the seed."""
+    init_key, run_key = jax.random.split(jax.random.key(seed))
+    images = jnp.zeros((1, *dataset.shape), jnp.float32)
+    variables = jax.jit(lambda key: module.init(key, images, train=False))(init_key)
+    params = variables["params"]
+    return State(
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(params),
+        step=jnp.zeros((), jnp.int32),
+        epoch=jnp.zeros((), jnp.int32),
+        key=jax.random.key_data(run_key),
+    )
+
+
+def make_train_step(
+    module: nn.Module,
+    dataset: Dataset,
+    optimizer: optax.GradientTransformation,
+    augmentation: str = "none",
+) -> Callable[..., tuple[State, jax.Array]]:
+    """The per-device step (state, masks, batch, rate) -> (state, mean loss of the batch).
+
+    batch: images (B, H, W, C) uint8 and labels (B, T). Parameters are masked in the forward pass
+    and after the update, so a pruned weight is exactly zero whatever the optimizer does.
+    """
+    alter = augment.AUGMENTATIONS[augmentation]
+
+    def train_step(
+        state: State, masks: Tree, batch: dict[str, jax.Array], rate: jax.Array
+    ) -> tuple[State, jax.Array]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        key = jax.random.fold_in(key, jax.lax.axis_index(parallel.AXIS))
+        augment_key, dropout_key = jax.random.split(key)
+        images = augment.normalise(alter(augment_key, batch["images"]), dataset.mean, dataset.std)
+
+        def objective(params: Tree) -> tuple[jax.Array, Tree]:
+            logits, updated = module.apply(
+                {"params": apply_masks(masks, params), "batch_stats": state.batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": dropout_key},
+            )
+            loss = losses.cross_entropy(logits, batch["labels"], dataset.classes).mean()
+            return loss, updated.get("batch_stats", {})
+
+        (loss, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+        loss, batch_stats, gradients = jax.lax.pmean((loss, batch_stats, gradients), parallel.AXIS)
+        directions, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = jax.tree.map(lambda p, d: p - rate * d, state.params, directions)
+        state = state._replace(
+            params=apply_masks(masks, params),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            step=state.step + 1,
+        )
+        return state, loss
+
+    return train_step
+
+
+def train_epoch(
+    step: Callable[..., tuple[State, jax.Array]],
+    devices: list[jax.Device],
+    state: State,
+    masks: Tree,
+    split: Split,
+    *,
+    batch: int,
+    rate: float,
+    seed: int,
+    advance: Callable[[], None] = lambda: None,
+) -> tuple[State, float]:
+    """One pass over `split` in the order of (seed, state.epoch); returns the mean loss.
+
+    A loss that is NaN or infinite raises TrainingError with the step. It is read one step late,
+    so that waiting for it never leaves the device idle.
+    """
+    epoch, first = int(state.epoch), int(state.step)
+    total, pending = 0.0, None
+    count = 0
+    rate_array = np.float32(rate)
+    for samples in pipeline.train_batches(split, batch, seed, epoch):
+        state, loss = step(state, masks, parallel.split_batch(samples, devices), rate_array)
+        if pending is not None:
+            total += checked(pending, first + count - 1)
+        pending, count = loss, count + 1
+        advance()
+    total += checked(pending, first + count - 1)
+    epoch_done = parallel.replicate(np.int32(epoch + 1), devices)
+    return state._replace(epoch=epoch_done), total / count
+
+
+def checked(loss: Any, step: int) -> float:
+    """The loss as a float. TrainingError if it is not finite."""
+    value = float(loss)
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"loss is {value} at step {step}: the last complete round can be resumed by the same "
+            "command; a smaller learning rate is the usual cure"
+        )
+    return value
+
+
+def pieces(epochs: tuple[int, ...], rates: tuple[float, ...]) -> Iterator[float]:
+    """The learning rate of every epoch of a stage."""
+    for count, rate in zip(epochs, rates, strict=True):
+        yield from [rate] * count
