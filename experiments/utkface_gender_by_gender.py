@@ -1,6 +1,6 @@
-"""UTKFace, gender classification, fair over gender: MobileNet-V2 pruned to 90 % (FairGRAPE, Table 2).
+"""UTKFace gender classification, fair over gender: MobileNet-V2 pruned to 90 % (Table 2).
 
-Protocol of the paper and its code: ImageNet weights, 224 pixels, Adam, 80/10/10, keep 0.975 per
+Protocol of FairGRAPE and its code: ImageNet weights, 224 pixels, Adam, 80/10/10, keep 0.975 per
 round (91 rounds), 5 epochs between rounds. The split is by content, so that no picture is in two
 parts; --data.split-by name splits as the paper did. The pictures and the weights are looked for
 below the folder FAIRGRAPE_DATA: utkface/ and weights/mobilenet_v2_imagenet.safetensors.

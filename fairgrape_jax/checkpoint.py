@@ -62,7 +62,7 @@ def _plain(key: Any) -> str:
 
 def save_masks(path: Path, masks: Any) -> None:
     """Write masks as packed bits that any NumPy reads: NAME and NAME.shape for every layer."""
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for name, mask in zip(layer_names(masks), jax.tree.leaves(masks), strict=True):
         arrays[name] = np.packbits(np.asarray(mask))
         arrays[f"{name}.shape"] = np.asarray(mask.shape, np.int64)

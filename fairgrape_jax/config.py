@@ -34,11 +34,11 @@ class Scoring:
     """How importance is measured before each selection."""
 
     fraction: float = 0.2
-    """Part of each group's training images that is looked at, drawn anew each round (paper: 0.2)."""
+    """Part of each group's training images to look at, drawn anew each round (paper: 0.2)."""
     micro_batch: int = 64
     """Images per gradient; part of the definition, independent of the number of devices."""
     formula: Formula = "sum-of-squares"
-    """Square each micro-batch's w*g (official code), or the average gradient's (paper, Sec. 5.4)."""
+    """Square w*g per micro-batch (official code), or of the average gradient (paper, 5.4)."""
     deficit: Deficit = "relative"
     """FairGRAPE's loss of share: (P-P*)/P* (paper, Eq. 8), or P-P* (official code)."""
 

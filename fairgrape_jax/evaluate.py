@@ -6,6 +6,7 @@ import csv
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -38,7 +39,7 @@ def make_evaluate_step(
     def evaluate_step(
         params: Tree, batch_stats: Tree, masks: Tree, batch: dict[str, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
-        logits = module.apply(
+        logits: Any = module.apply(
             {"params": apply_masks(masks, params), "batch_stats": batch_stats},
             augment.normalise(batch["images"], dataset.mean, dataset.std),
             train=False,
@@ -85,20 +86,16 @@ def predict(
 def write_predictions(path: Path, predicted: Predictions, dataset: Dataset) -> None:
     """One row per sample: its group, then label and prediction of each task, by name."""
     names = [task.name for task in dataset.tasks]
-    header = ["index", "group", *names, *[f"{name}_predicted" for name in names]]
+
+    def words(numbers: np.ndarray) -> list[str]:
+        return [task.classes[c] for task, c in zip(dataset.tasks, numbers, strict=True)]
+
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(header)
-        for i, group in enumerate(predicted.groups):
-            writer.writerow([
-                i,
-                dataset.groups[group],
-                *[task.classes[c] for task, c in zip(dataset.tasks, predicted.labels[i], strict=True)],
-                *[
-                    task.classes[c]
-                    for task, c in zip(dataset.tasks, predicted.predictions[i], strict=True)
-                ],
-            ])  # fmt: skip
+        writer.writerow(["index", "group", *names, *[f"{name}_predicted" for name in names]])
+        rows = zip(predicted.groups, predicted.labels, predicted.predictions, strict=True)
+        for index, (group, labels, guesses) in enumerate(rows):
+            writer.writerow([index, dataset.groups[group], *words(labels), *words(guesses)])
 
 
 def read_predictions(
@@ -110,9 +107,7 @@ def read_predictions(
     group_ids = {name: i for i, name in enumerate(groups)}
 
     def column(suffix: str) -> np.ndarray:
-        ids = [
-            [classes.index(row[name + suffix]) for row in rows] for name, classes in tasks
-        ]
+        ids = [[classes.index(row[name + suffix]) for row in rows] for name, classes in tasks]
         return np.asarray(ids, np.int32).T.reshape(len(rows), len(tasks))
 
     return Predictions(

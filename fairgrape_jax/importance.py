@@ -96,11 +96,9 @@ def weigh(masks: Tree, params: Tree, gradients: Tree) -> Tree:
     )
 
 
-def empty_sums(masks: Tree, groups: int, devices: int) -> Tree:
-    """Zero accumulators, one per device: a tree of (devices, G, *w.shape) float32."""
-    return map_masked(
-        lambda m: None if m is None else np.zeros((devices, groups, *m.shape), np.float32), masks
-    )
+def empty_sums(masks: Tree, groups: int, devices: list[jax.Device]) -> Tree:
+    """Zero accumulators, a row on each device: a tree of (devices, G, *w.shape) float32."""
+    return jax.tree.map(lambda m: parallel.zeros((groups, *m.shape), devices), masks)
 
 
 def make_accumulate(
@@ -140,8 +138,10 @@ def make_reduce(formula: Formula) -> Callable[..., Tree]:
 
     def reduce(sums: Tree, params: Tree, masks: Tree, counts: jax.Array) -> Tree:
         means = jax.tree.map(
-            lambda s: jax.lax.psum(s, parallel.AXIS)
-            / jnp.maximum(counts, 1).reshape(-1, *[1] * (s.ndim - 1)),
+            lambda s: (
+                jax.lax.psum(s, parallel.AXIS)
+                / jnp.maximum(counts, 1).reshape(-1, *[1] * (s.ndim - 1))
+            ),
             sums,
         )
         if formula == "sum-of-squares":

@@ -85,15 +85,11 @@ def density(masks: Tree) -> float:
 
 
 def sparsity_table(masks: Tree) -> list[dict[str, Any]]:
-    """One row per layer: name, weights, alive; then the whole network under the name "all"."""
-    rows = [
+    """One row per prunable layer: its name, its weights, how many are alive."""
+    return [
         {"layer": name, "weights": int(leaf.size), "alive": int(np.sum(leaf))}
         for name, leaf in zip(layer_names(masks), jax.tree.leaves(masks), strict=True)
     ]
-    total = {"layer": "all"} | {
-        key: sum(row[key] for row in rows) for key in ("weights", "alive")
-    }
-    return [*rows, total]
 
 
 def check_nested(new: Tree, previous: Tree) -> None:

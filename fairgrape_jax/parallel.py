@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -72,8 +73,16 @@ def traced_once(step: Callable[..., Any]) -> Callable[..., Any]:
 
 def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
     """A copy of `tree` on every device: placed so once, a step never moves it again."""
-    mesh = Mesh(np.asarray(devices), (AXIS,))
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return jax.device_put(tree, _sharding(devices))
+
+
+def zeros(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> jax.Array:
+    """float32 zeros (devices, *shape), one row on each device."""
+    return jnp.zeros((len(devices), *shape), jnp.float32, device=_sharding(devices, AXIS))
+
+
+def _sharding(devices: Sequence[jax.Device], *axes: str) -> NamedSharding:
+    return NamedSharding(Mesh(np.asarray(devices), (AXIS,)), PartitionSpec(*axes))
 
 
 def split_batch(batch: Any, devices: Sequence[jax.Device]) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 if TYPE_CHECKING:
     from fairgrape_jax.report import Cell, Model
@@ -44,6 +44,7 @@ def accuracy_over_rounds(path: Path, models: Sequence[Model]) -> None:
             panel.plot(*mean.T, color=color(i), linewidth=2, marker=".", label=name)
         panel.set(xscale="log", title=group, xlabel="weights left (%)")
         panel.invert_xaxis()
+        panel.xaxis.set_major_locator(LogLocator(10, subs=(1.0, 2.0, 5.0)))
         panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         panel.xaxis.set_minor_formatter(NullFormatter())
         panel.grid(alpha=0.3)

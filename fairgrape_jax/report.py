@@ -36,6 +36,7 @@ class Model:
 
     @property
     def density(self) -> float:
+        """Weights alive over all prunable weights."""
         return self.record["density"]
 
 
@@ -122,9 +123,7 @@ def compared_rounds(models: Sequence[Model]) -> list[int]:
     if not density:
         return []
     nearest = [min(density, key=lambda n: abs(np.log(density[n] / level))) for level in LEVELS]
-    close = [
-        n for n, level in zip(nearest, LEVELS, strict=True) if 0.7 < density[n] / level < 1.5
-    ]
+    close = [n for n, level in zip(nearest, LEVELS, strict=True) if 0.7 < density[n] / level < 1.5]
     return sorted({*close, max(density)})
 
 

@@ -44,6 +44,7 @@ from fairgrape_jax.steps import Steps
 from fairgrape_jax.train import State
 
 Tree = masks.Tree
+SILENCE = 20.0  # seconds of training after which an epoch gets a line of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,14 +119,12 @@ def emptied(experiment: Experiment, full: Tree) -> list[str]:
     return [
         f"layer {row['layer']} has {row['weights']} weights and keeps none at sparsity "
         f"{experiment.sparsity}: nothing will pass through it"
-        for row in masks.sparsity_table(full)[:-1]
+        for row in masks.sparsity_table(full)
         if masks.kept(row["weights"], density) == 0
     ]
 
 
-def write_config(
-    experiment: Experiment, directory: Path, devices: list[jax.Device]
-) -> None:
+def write_config(experiment: Experiment, directory: Path, devices: list[jax.Device]) -> None:
     """RUN/config.json: every field, with versions and machine; kept as it is on resuming."""
     path = directory / "config.json"
     if path.exists():
@@ -173,9 +172,7 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
     return state, predicted
 
 
-def prune_rounds(
-    run: Run, seed: int, name: str, state: State, dense: evaluate.Predictions
-) -> None:
+def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.Predictions) -> None:
     """All rounds of one method, from the dense network; complete ones are passed over."""
     experiment = run.experiment
     densities = schedules.densities(experiment.sparsity, experiment.keep_per_round)
@@ -228,7 +225,7 @@ def select(run: Run, name: str, state: State, alive: Tree, density: float, seed:
     )
     chosen = METHODS[name].prune(problem, density)
     masks.check_nested(chosen, problem.masks)
-    for row in masks.sparsity_table(chosen)[:-1]:
+    for row in masks.sparsity_table(chosen):
         if row["alive"] != masks.kept(row["weights"], density):
             raise RuntimeError(f"{name}: layer {row['layer']} keeps {row['alive']} weights")
     return parallel.replicate(chosen, run.steps.devices)
@@ -251,6 +248,7 @@ def train_stage(
     history: list[dict[str, float]] = []
     best: tuple[float, State | None] = (np.inf, None)
     per_epoch = data.pipeline.steps_per_epoch(len(split), experiment.batch)
+    spoken = time.perf_counter()
     with bar(title, sum(stage.epochs) * per_epoch) as advance:
         for rate in train.pieces(stage.epochs, stage.rates):
             state, loss = train.train_epoch(
@@ -271,6 +269,9 @@ def train_stage(
                 if record["validation_loss"] < best[0]:
                     best = record["validation_loss"], jax.device_get(state)
             history.append(record)
+            if time.perf_counter() - spoken > SILENCE:
+                spoken = time.perf_counter()
+                say(f"{title}: epoch {len(history)}/{sum(stage.epochs)}  loss {loss:.4f}")
     if best[1] is not None:
         # The counters go on: no epoch's order and no step's key is used twice.
         chosen = best[1]._replace(step=state.step, epoch=state.epoch)
@@ -290,10 +291,8 @@ def group_totals(run: Run, state: State, alive: Tree, seed: int) -> dict[str, li
         seed=round_seed(seed, 0),
     )
     totals = importance.layer_totals(jax.tree.leaves(scores))
-    return {
-        name: total.tolist()
-        for name, total in zip(masks.layer_names(alive), totals, strict=True)
-    }
+    by_name = dict(zip(masks.layer_names(alive), totals, strict=True))
+    return {name: by_name[name].tolist() for name in run.steps.layers}
 
 
 def finish(
@@ -312,15 +311,17 @@ def finish(
     checkpoint.save_masks(directory / "masks.npz", host_masks)
     evaluate.write_predictions(directory / "predictions.csv", predicted, run.dataset)
     seen = steps.predict(run.experiment, run.steps, state, alive, run.dataset.validation)
-    table = masks.sparsity_table(host_masks)
     counts, dense_counts = (tally(run.dataset, p) for p in (predicted, dense))
     record = record | {
-        "density": table[-1]["alive"] / table[-1]["weights"],
+        "density": masks.density(host_masks),
         "test": metrics.evaluate_all(counts, dense_counts),
         "validation_accuracy": metrics.accuracy(tally(run.dataset, seen)),
         "groups": list(run.dataset.groups),
         "tasks": [[task.name, list(task.classes)] for task in run.dataset.tasks],
-        "layers": table,
+        "layers": sorted(
+            masks.sparsity_table(host_masks),
+            key=lambda row: run.steps.layers.index(row["layer"]),
+        ),
     }
     write_json(directory / "metrics.json", record)
     write_log(run.directory)

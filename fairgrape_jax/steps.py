@@ -8,21 +8,24 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict
 
 from fairgrape_jax import evaluate, importance, losses, models, parallel, train
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data import augment, pipeline
 from fairgrape_jax.data.types import Dataset, Split
-from fairgrape_jax.masks import Tree, apply_masks, full_masks
+from fairgrape_jax.masks import Tree, full_masks
 
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
     """The network, the optimizer and the lifted steps; each compiles once per run.
 
-    slots: micro-batches per device and call of `accumulate`.
+    slots: micro-batches per device and call of `accumulate`; layers: the names of the prunable
+    layers in the order of the network, which a pytree of dicts does not keep.
     """
 
     devices: list[jax.Device]
@@ -33,14 +36,13 @@ class Steps:
     accumulate: Callable[..., Any]
     reduce: Callable[..., Any]
     slots: int
+    layers: tuple[str, ...]
 
 
 def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -> Steps:
     """Make every step of `experiment`; nothing is compiled before it is first called."""
     module = models.create(experiment.model, sum(dataset.classes), axis_name=parallel.AXIS)
-    optimizer = train.OPTIMIZERS[experiment.optimizer](
-        experiment.momentum, experiment.weight_decay
-    )
+    optimizer = train.OPTIMIZERS[experiment.optimizer](experiment.momentum, experiment.weight_decay)
     # On XLA:CPU one micro-batch at a time: convolutions batched over groups are slow there.
     on_cpu = devices[0].platform == "cpu"
     scoring = experiment.scoring
@@ -48,7 +50,7 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
     def make_loss(batch_stats: Tree) -> importance.Loss:
         def loss(params: Tree, images: Any, labels: Any, valid: Any) -> jax.Array:
             pictures = augment.normalise(images, dataset.mean, dataset.std)
-            logits = module.apply({"params": params, "batch_stats": batch_stats}, pictures)
+            logits: Any = module.apply({"params": params, "batch_stats": batch_stats}, pictures)
             each = losses.cross_entropy(logits, labels, dataset.classes)
             return losses.masked_mean(each, valid)
 
@@ -69,21 +71,32 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         ),
         evaluate=lift(evaluate.make_evaluate_step(module, dataset), (None, None, None, 0), 0),
         accumulate=lift(
-            importance.make_accumulate(
-                make_loss, scoring.formula, "unroll" if on_cpu else "vmap"
-            ),
+            importance.make_accumulate(make_loss, scoring.formula, "unroll" if on_cpu else "vmap"),
             (0, None, None, None, 0),
             0,
             donate=(0,),
         ),
         reduce=lift(importance.make_reduce(scoring.formula), (0, None, None, None), None),
         slots=1 if on_cpu else len(dataset.groups),
+        layers=layer_order(module, dataset),
     )
 
 
-def initial_state(
-    experiment: Experiment, steps: Steps, dataset: Dataset, seed: int
-) -> train.State:
+def layer_order(module: nn.Module, dataset: Dataset) -> tuple[str, ...]:
+    """The names of the prunable layers in the order in which the network makes them."""
+    names: list[str] = []
+
+    def init(key: jax.Array) -> Any:
+        variables = module.init(key, jnp.zeros((1, *dataset.shape)), train=False)
+        flat = flatten_dict(variables["params"], sep="/")  # in order: no pytree has sorted it yet
+        names.extend(name.removesuffix("/kernel") for name in flat if name.endswith("/kernel"))
+        return variables
+
+    jax.eval_shape(init, jax.random.key(0))
+    return tuple(names)
+
+
+def initial_state(experiment: Experiment, steps: Steps, dataset: Dataset, seed: int) -> train.State:
     """The state before training: fresh from the seed, or with pretrained weights but the head."""
     state = train.init_state(steps.module, dataset, steps.optimizer, seed)
     if experiment.pretrained:
@@ -138,7 +151,7 @@ def score(
         dataset.train, scoring.fraction, scoring.micro_batch, groups, seed, grouped=grouped
     )
     # One shape for both kinds: without groups, row 0 alone is used.
-    sums = importance.empty_sums(masks, groups, len(steps.devices))
+    sums = importance.empty_sums(masks, groups, steps.devices)
     for batch in importance.micro_batches(dataset.train, plan, len(steps.devices), steps.slots):
         sums = steps.accumulate(sums, state.params, state.batch_stats, masks, batch)
     counts = importance.counts(plan, groups, scoring.formula)

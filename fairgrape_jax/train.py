@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -59,8 +60,7 @@ def init_state(
 ) -> State:
     """Fresh parameters, statistics and optimizer state, a pure function of the seed."""
     init_key, run_key = jax.random.split(jax.random.key(seed))
-    images = jnp.zeros((1, *dataset.shape), jnp.float32)
-    variables = jax.jit(lambda key: module.init(key, images, train=False))(init_key)
+    variables = _initializer(module, dataset.shape)(init_key)
     params = variables["params"]
     return State(
         params=params,
@@ -70,6 +70,11 @@ def init_state(
         epoch=jnp.zeros((), jnp.int32),
         key=jax.random.key_data(run_key),
     )
+
+
+@functools.cache  # every seed starts anew, but compiles no more than once
+def _initializer(module: nn.Module, shape: tuple[int, ...]) -> Callable[[jax.Array], Tree]:
+    return jax.jit(lambda key: module.init(key, jnp.zeros((1, *shape), jnp.float32), train=False))
 
 
 def make_train_step(

@@ -427,7 +427,9 @@ def test_equal_pictures_share_a_split(faces):
     for seed in range(5):
         dataset = read_faces(faces["tar"], seed=seed, group="gender")
         train, validation, test = map(contents, (dataset.train, dataset.validation, dataset.test))
-        assert not train & validation and not train & test and not validation & test
+        assert not train & validation
+        assert not train & test
+        assert not validation & test
         assert len(train) + len(validation) + len(test) < 254
     by_name = read_faces(faces["tar"], split_by="name")
     assert contents(by_name.train) & contents(by_name.test)
