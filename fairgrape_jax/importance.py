@@ -79,8 +79,8 @@ def group_importance(
     >>> masks = {"kernel": jnp.ones((1, 1), bool)}
     >>> x, y = jnp.array([[1.0], [2.0]]), jnp.zeros((2, 1), int)
     >>> valid = jnp.array([[True, False], [False, True]])
-    >>> group_importance(loss, params, masks, x, y, valid)["kernel"].ravel()
-    Array([ 9., 36.], dtype=float32)
+    >>> group_importance(loss, params, masks, x, y, valid)["kernel"].ravel().tolist()
+    [9.0, 36.0]
     """
     gradients = group_gradients(loss, params, images, labels, valid, execution=execution)
     return weigh(masks, params, gradients)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairgrape_jax import cli
+from fairgrape_jax import cli, config
 from fairgrape_jax.data import writers
 
 ROOT = Path(__file__).parents[1]
@@ -163,12 +163,11 @@ def test_importing_the_package_stays_light():
     assert out.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=lambda p: p.stem)
-def test_experiments_of_the_repository_load_and_survive_json(path):
-    from fairgrape_jax import config
+EXPERIMENTS = [p for p in (ROOT / "experiments").glob("*.py") if "\nEXPERIMENT" in p.read_text()]
 
-    if "\nEXPERIMENT" not in path.read_text():
-        pytest.skip("a script, not an experiment")
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS), ids=lambda path: path.stem)
+def test_experiments_of_the_repository_load_and_survive_json(path):
     experiment = cli.load(path)
     config.check(experiment)
     assert config.from_dict(config.to_dict(experiment)) == experiment
