@@ -20,7 +20,8 @@ EXPERIMENT = Experiment(
     dense=Stage((8,), (1e-3,)),
     retrain=Stage((1,), (1e-3,)),
     final=Stage(),
-    scoring=Scoring(fraction=0.2, micro_batch=64),
+    # A fifth of the rare group is 100 pictures: small micro-batches, or it would have two of them.
+    scoring=Scoring(fraction=0.2, micro_batch=16),
     batch=64,
     seeds=(0, 1, 2),
     checkpoints="last",

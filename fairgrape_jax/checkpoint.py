@@ -12,13 +12,13 @@ from orbax.checkpoint import v1 as ocp
 from fairgrape_jax.masks import layer_names
 
 
-def save(directory: Path, tree: Any) -> None:
+def save(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> None:
     """Write a pytree of arrays (None leaves allowed) to `directory`, atomically.
 
-    What an interrupted save left there is overwritten.
+    metadata: plain values to keep beside it. What stood there before is overwritten.
     """
     host = jax.tree.map(np.asarray, jax.device_get(tree))
-    ocp.save(directory.absolute(), host, overwrite=True)
+    ocp.save(directory.absolute(), host, overwrite=True, custom_metadata=metadata)
 
 
 def restore(directory: Path, like: Any) -> Any:
@@ -26,11 +26,15 @@ def restore(directory: Path, like: Any) -> Any:
 
     ValueError that names the first leaf that differs: Orbax alone restores a part in silence.
     """
-    expected = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like)
-    host = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), expected)
-    stored = ocp.metadata(directory.absolute()).metadata
-    _compare(directory, stored, expected)
-    return ocp.load(directory.absolute(), host)
+    return restore_with_metadata(directory, like)[0]
+
+
+def restore_with_metadata(directory: Path, like: Any) -> tuple[Any, dict[str, Any]]:
+    """The tree as `restore` reads it, and the plain values saved beside it."""
+    stored = ocp.metadata(directory.absolute())
+    _compare(directory, stored.metadata, like)
+    host = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+    return ocp.load(directory.absolute(), host), dict(stored.custom_metadata or {})
 
 
 def _compare(directory: Path, stored: Any, expected: Any) -> None:

@@ -9,6 +9,7 @@ denominator is zero is NaN and stays out of means over classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -157,9 +158,15 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def evaluate_all(counts: Counts, dense: Counts) -> dict[str, float | list[float]]:
-    """Every row of METRICS, as plain numbers and lists."""
-    return {name: np.asarray(metric(counts, dense)).tolist() for name, metric in METRICS.items()}
+def evaluate_all(counts: Counts, dense: Counts) -> dict[str, Any]:
+    """Every row of METRICS as plain numbers and lists, None for NaN: JSON knows no NaN."""
+    return {name: _plain(np.asarray(metric(counts, dense))) for name, metric in METRICS.items()}
+
+
+def _plain(value: np.ndarray) -> Any:
+    if value.ndim:
+        return [_plain(part) for part in value]
+    return None if np.isnan(value) else float(value)
 
 
 def bootstrap(

@@ -58,8 +58,6 @@ def change_per_group(path: Path, cells: Sequence[Cell]) -> None:
     pruned = [cell for cell in cells if not cell.name.endswith("dense")]
     densities = sorted({round(cell.density, 3) for cell in pruned}, reverse=True)[-4:]
     names = list(dict.fromkeys(cell.name for cell in pruned))
-    if not pruned:
-        return
     groups = pruned[0].models[0].record["groups"]
     figure = Figure(figsize=(1.2 + 3.0 * len(densities), 3.8), layout="constrained")
     panels = figure.subplots(1, len(densities), squeeze=False)[0]

@@ -61,6 +61,8 @@ def write(runs: Sequence[Path], out: Path) -> None:
     from fairgrape_jax import plots  # imports matplotlib, which nothing else needs
 
     models = [model for run in runs for model in read(run, label=len(runs) > 1)]
+    if all(model.record["method"] == "dense" for model in models):
+        raise UsageError(f"{runs[0]}: no round is complete yet; run it on first")
     first = models[0].record
     for model in models:
         if (model.record["groups"], model.record["tasks"]) != (first["groups"], first["tasks"]):
@@ -266,7 +268,7 @@ def error_rates(cells: Sequence[Cell], groups: Sequence[str]) -> str:
     for c in cells:
         tests = [model.record["test"] for model in c.models]
         values = [
-            np.mean([np.r_[t[rate], t[f"group_{rate}"]] for t in tests], axis=0)
+            np.mean([np.array([t[rate], *t[f"group_{rate}"]], float) for t in tests], axis=0)
             for rate in ("fpr", "fnr")
         ]
         numbers = [f"{x:.2f}" for x in np.concatenate(values)]

@@ -32,19 +32,18 @@ from fairgrape_jax import (
     metrics,
     parallel,
     schedules,
+    stages,
     steps,
-    train,
 )
 from fairgrape_jax.config import Experiment, Stage
 from fairgrape_jax.data.types import Dataset
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.methods import METHODS, Problem
-from fairgrape_jax.progress import bar, say
+from fairgrape_jax.progress import say
 from fairgrape_jax.steps import Steps
 from fairgrape_jax.train import State
 
 Tree = masks.Tree
-SILENCE = 20.0  # seconds of training after which an epoch gets a line of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +156,8 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
         return state, predicted
     title = f"seed {seed} dense"
     started = time.perf_counter()
-    state, history = train_stage(run, state, full, run.experiment.dense, seed, title)
+    plan = [run.experiment.dense]
+    state, history = train_stages(run, directory, state, full, plan, seed, title)
     predicted = steps.predict(run.experiment, run.steps, state, full, run.dataset.test)
     record = {
         "seed": seed,
@@ -178,13 +178,15 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
     densities = schedules.densities(experiment.sparsity, experiment.keep_per_round)
     root = run.directory / f"seed_{seed}" / name
     done = complete_rounds(root, len(densities))
+    if done == len(densities):
+        return
     # A step takes over the buffers of its state: the dense one must serve the next method too.
     state = jax.tree.map(lambda x: x.copy(), state)
     alive = steps.initial_masks(run.steps, state)
     if done:
         state, alive = restore(run, round_directory(root, done), state, alive)
     for number in range(done + 1, len(densities) + 1):
-        last = number == len(densities)
+        last, directory = number == len(densities), round_directory(root, number)
         title = f"seed {seed} {name} round {number}/{len(densities)}"
         seconds: dict[str, float] = {}
         started = time.perf_counter()
@@ -192,10 +194,8 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
         seconds["score and select"] = time.perf_counter() - started
         state = pruned(run, state, alive)
         started = time.perf_counter()
-        state, history = train_stage(run, state, alive, experiment.retrain, seed, title)
-        if last:
-            state, more = train_stage(run, state, alive, experiment.final, seed, title + " final")
-            history += more
+        plan = [experiment.retrain, experiment.final] if last else [experiment.retrain]
+        state, history = train_stages(run, directory, state, alive, plan, seed, title)
         seconds["train"] = time.perf_counter() - started
         predicted = steps.predict(experiment, run.steps, state, alive, run.dataset.test)
         record = {
@@ -208,7 +208,7 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
         }
         if last:
             record["importance"] = group_totals(run, state, alive, seed)
-        finish(run, round_directory(root, number), state, alive, predicted, dense, record)
+        finish(run, directory, state, alive, predicted, dense, record)
         if experiment.checkpoints == "last":
             shutil.rmtree(round_directory(root, number - 1) / "checkpoint", ignore_errors=True)
 
@@ -240,43 +240,21 @@ def pruned(run: Run, state: State, alive: Tree) -> State:
     return parallel.replicate(state, run.steps.devices)
 
 
-def train_stage(
-    run: Run, state: State, alive: Tree, stage: Stage, seed: int, title: str
+def train_stages(
+    run: Run, directory: Path, state: State, alive: Tree, plan: list[Stage], seed: int, title: str
 ) -> tuple[State, list[dict[str, float]]]:
-    """All epochs of a stage; returns the state and a record of each epoch."""
-    experiment, split = run.experiment, run.dataset.train
-    history: list[dict[str, float]] = []
-    best: tuple[float, State | None] = (np.inf, None)
-    per_epoch = data.pipeline.steps_per_epoch(len(split), experiment.batch)
-    spoken = time.perf_counter()
-    with bar(title, sum(stage.epochs) * per_epoch) as advance:
-        for rate in train.pieces(stage.epochs, stage.rates):
-            state, loss = train.train_epoch(
-                run.steps.train,
-                run.steps.devices,
-                state,
-                alive,
-                split,
-                batch=experiment.batch,
-                rate=rate,
-                seed=seed,
-                advance=advance,
-            )
-            record = {"epoch": int(state.epoch), "rate": rate, "loss": loss}
-            if stage.best:
-                seen = steps.predict(experiment, run.steps, state, alive, run.dataset.validation)
-                record["validation_loss"] = float(seen.losses.mean(dtype=np.float64))
-                if record["validation_loss"] < best[0]:
-                    best = record["validation_loss"], jax.device_get(state)
-            history.append(record)
-            if time.perf_counter() - spoken > SILENCE:
-                spoken = time.perf_counter()
-                say(f"{title}: epoch {len(history)}/{sum(stage.epochs)}  loss {loss:.4f}")
-    if best[1] is not None:
-        # The counters go on: no epoch's order and no step's key is used twice.
-        chosen = best[1]._replace(step=state.step, epoch=state.epoch)
-        state = parallel.replicate(chosen, run.steps.devices)
-    return state, history
+    """All epochs of the stages in `plan`; a partial save in `directory` is picked up."""
+    return stages.run_stages(
+        run.experiment,
+        run.steps,
+        run.dataset,
+        state,
+        alive,
+        plan,
+        seed=seed,
+        title=title,
+        directory=directory,
+    )
 
 
 def group_totals(run: Run, state: State, alive: Tree, seed: int) -> dict[str, list[float]]:
@@ -324,6 +302,7 @@ def finish(
         ),
     }
     write_json(directory / "metrics.json", record)
+    stages.forget(directory)
     write_log(run.directory)
     say(summary(record))
 
@@ -391,7 +370,7 @@ def restore(run: Run, directory: Path, state: State, alive: Tree) -> tuple[State
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that the file is there whole or not at all."""
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
+    partial.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
     os.replace(partial, path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -165,9 +165,3 @@ def checked(loss: Any, step: int) -> float:
             "command; a smaller learning rate is the usual cure"
         )
     return value
-
-
-def pieces(epochs: tuple[int, ...], rates: tuple[float, ...]) -> Iterator[float]:
-    """The learning rate of every epoch of a stage."""
-    for count, rate in zip(epochs, rates, strict=True):
-        yield from [rate] * count

@@ -1,5 +1,7 @@
 """Metrics against the paper's printed tables, closed forms and plain counting."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -132,6 +134,13 @@ def test_error_rates_of_two_classes_are_those_of_the_positive_one():
     assert metrics.fnr(counts) == pytest.approx(30)
     np.testing.assert_allclose(metrics.group_fpr(counts), [10, 0])
     np.testing.assert_allclose(metrics.group_fnr(counts), [30, np.nan])
+
+
+def test_rates_without_a_denominator_are_null_in_json():
+    counts = [np.array([[[90, 10], [30, 70]], [[50, 0], [0, 0]]])]
+    values = metrics.evaluate_all(counts, counts)
+    assert values["group_fnr"] == [30.0, None]
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
 
 
 def test_error_rates_of_many_classes_are_means_over_those_that_occur():

@@ -9,7 +9,17 @@ import jax
 import numpy as np
 import pytest
 
-from fairgrape_jax import checkpoint, evaluate, masks, metrics, parallel, rounds, schedules
+from fairgrape_jax import (
+    checkpoint,
+    evaluate,
+    masks,
+    metrics,
+    parallel,
+    rounds,
+    schedules,
+    stages,
+    train,
+)
 from fairgrape_jax.config import Experiment, Scoring, Stage
 from fairgrape_jax.data import load, source
 from fairgrape_jax.errors import TrainingError, UsageError
@@ -75,7 +85,7 @@ def load_checkpoint(stage):
     return checkpoint.restore(stage / "checkpoint", template())
 
 
-def stages(directory):
+def complete_stages(directory):
     return sorted(
         str(path.parent.relative_to(directory)) for path in directory.rglob("metrics.json")
     )
@@ -91,7 +101,7 @@ def assert_same(one, other):
 
 def test_every_stage_is_there_with_its_files(finished):
     directory, _ = finished
-    found = stages(directory)
+    found = complete_stages(directory)
     assert found == sorted(f"seed_{s}/{name}" for s in (0, 1) for name in STAGES)
     for name in found:
         files = {path.name for path in (directory / name).iterdir()}
@@ -176,11 +186,42 @@ def test_a_stopped_run_resumes_to_the_same_bits(finished, tmp_path, monkeypatch,
     monkeypatch.setattr(rounds, "write_json", stopping)
     with pytest.raises(KeyboardInterrupt):
         rounds.run(experiment, tmp_path / "run")
-    assert len(stages(tmp_path / "run")) == stop_at
+    assert len(complete_stages(tmp_path / "run")) == stop_at
     monkeypatch.undo()
     rounds.run(experiment, tmp_path / "run")
     expected = {k: v for k, v in stage_files(complete).items() if k.startswith("seed_0")}
     assert_same(stage_files(tmp_path / "run"), expected)
+
+
+@pytest.mark.parametrize("stop_at", [2, 7])  # in the dense training; in the last round's final
+def test_training_stopped_between_epochs_goes_on_to_the_same_bits(
+    tmp_path, monkeypatch, capsys, stop_at
+):
+    experiment = dataclasses.replace(
+        TINY,
+        seeds=(0,),
+        methods=("fairgrape",),
+        dense=Stage((2, 1), (1e-2, 1e-3), best=True),
+        final=Stage((1, 1), (1e-3, 1e-4), best=True),
+    )
+    rounds.run(experiment, tmp_path / "whole")
+    monkeypatch.setattr(stages, "SAVE_EVERY", 0.0)
+    epoch, calls = train.train_epoch, []
+
+    def stopping(*args, **options):
+        calls.append(1)
+        if len(calls) == stop_at + 1:
+            raise KeyboardInterrupt
+        return epoch(*args, **options)
+
+    monkeypatch.setattr(train, "train_epoch", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        rounds.run(experiment, tmp_path / "run")
+    rounds.run(experiment, tmp_path / "run")
+    assert "going on after epoch" in capsys.readouterr().out
+    assert len(calls) == 3 + 3 + 2 + 1  # no epoch was trained twice, one was begun twice
+    assert_same(stage_files(tmp_path / "run"), stage_files(tmp_path / "whole"))
+    assert not list((tmp_path / "run").rglob("partial"))
 
 
 def test_only_the_last_checkpoint_is_kept_if_so_configured(tmp_path):
@@ -215,7 +256,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_can_be_resumed(tmp_pa
         rounds.run(broken, tmp_path / "run")
     step = int(re.search(r"step (\d+)", str(error.value))[1])
     assert step >= 3 * 10  # three dense epochs of ten steps were done before
-    assert stages(tmp_path / "run") == ["seed_0/dense"]
+    assert complete_stages(tmp_path / "run") == ["seed_0/dense"]
     with pytest.raises(TrainingError, match=f"step {step}:"):
         rounds.run(broken, tmp_path / "run")
 

@@ -1,0 +1,107 @@
+"""Training stages: epochs at falling rates, the best epoch, and going on in the middle."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from fairgrape_jax import checkpoint, parallel, steps, train
+from fairgrape_jax.config import Experiment, Stage
+from fairgrape_jax.data import pipeline
+from fairgrape_jax.data.types import Dataset
+from fairgrape_jax.masks import Tree
+from fairgrape_jax.progress import bar, say
+from fairgrape_jax.steps import Steps
+from fairgrape_jax.train import State
+
+SAVE_EVERY = 300.0  # seconds of training after which the next epoch's end is saved
+SILENCE = 20.0  # seconds of training after which an epoch gets a line of its own
+
+
+def run_stages(
+    experiment: Experiment,
+    compiled: Steps,
+    dataset: Dataset,
+    state: State,
+    alive: Tree,
+    stages: Sequence[Stage],
+    *,
+    seed: int,
+    title: str,
+    directory: Path,
+) -> tuple[State, list[dict[str, float]]]:
+    """Train through `stages`; returns the state and a record of each epoch.
+
+    After SAVE_EVERY seconds the end of an epoch is saved to `directory`/partial; called again
+    with the same arguments, training goes on from there to the same bits.
+    """
+    partial = directory / "partial"
+    history: list[dict[str, float]] = []
+    best, best_loss = state, math.inf
+    if partial.exists():
+        found, said = checkpoint.restore_with_metadata(partial, {"state": state, "best": best})
+        state, best = parallel.replicate(found["state"], compiled.devices), found["best"]
+        history, best_loss = said["history"], said["best_loss"] or math.inf
+        say(f"{title}: going on after epoch {len(history)}")
+    saved = spoken = time.perf_counter()
+    plan = epochs(stages)
+    per_epoch = pipeline.steps_per_epoch(len(dataset.train), experiment.batch)
+    with bar(title, (len(plan) - len(history)) * per_epoch) as advance:
+        for rate, keep_best, ends in plan[len(history) :]:
+            state, loss = train.train_epoch(
+                compiled.train,
+                compiled.devices,
+                state,
+                alive,
+                dataset.train,
+                batch=experiment.batch,
+                rate=rate,
+                seed=seed,
+                advance=advance,
+            )
+            record = {"epoch": int(state.epoch), "rate": rate, "loss": loss}
+            if keep_best:
+                seen = steps.predict(experiment, compiled, state, alive, dataset.validation)
+                record["validation_loss"] = float(seen.losses.mean(dtype=np.float64))
+                if record["validation_loss"] < best_loss:
+                    best, best_loss = jax.device_get(state), record["validation_loss"]
+            history.append(record)
+            if ends and best_loss < math.inf:
+                # The counters go on: no epoch's order and no step's key is used twice.
+                best = best._replace(step=state.step, epoch=state.epoch)
+                state, best_loss = parallel.replicate(best, compiled.devices), math.inf
+            now = time.perf_counter()
+            if now - spoken > SILENCE:
+                spoken = now
+                say(f"{title}: epoch {len(history)}/{len(plan)}  loss {loss:.4f}")
+            if now - saved > SAVE_EVERY:
+                saved, known = now, best_loss < math.inf
+                tree = {"state": state, "best": best if known else state}
+                said = {"history": history, "best_loss": best_loss if known else None}
+                checkpoint.save(partial, tree, said)
+    return state, history
+
+
+def epochs(stages: Sequence[Stage]) -> list[tuple[float, bool, bool]]:
+    """Each epoch's learning rate, whether the best one is sought, and whether it ends its stage.
+
+    >>> epochs([Stage((2,), (0.1,)), Stage((1,), (0.01,), best=True)])
+    [(0.1, False, False), (0.1, False, True), (0.01, True, True)]
+    """
+    plan = []
+    for stage in stages:
+        pieces = zip(stage.epochs, stage.rates, strict=True)
+        rates = [rate for count, rate in pieces for _ in range(count)]
+        plan += [(rate, stage.best, i + 1 == len(rates)) for i, rate in enumerate(rates)]
+    return plan
+
+
+def forget(directory: Path) -> None:
+    """Remove the partial save of a stage that is complete."""
+    shutil.rmtree(directory / "partial", ignore_errors=True)
