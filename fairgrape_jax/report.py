@@ -74,6 +74,7 @@ def write(runs: Sequence[Path], out: Path) -> None:
     plots.change_per_group(out / "change_per_group.png", cells)
     plots.importance_share(out / "importance_share.png", models)
     (out / "report.md").write_text(render(runs, models, cells))
+    say(short(cells, first["groups"]))
     say(f"report: {out / 'report.md'}")
 
 
@@ -243,6 +244,24 @@ def overview(cells: Sequence[Cell], groups: Sequence[str]) -> str:
             ]
         rows.append(row)
     return table(header, rows)
+
+
+def short(cells: Sequence[Cell], groups: Sequence[str]) -> str:
+    """A few columns for a terminal: the dense networks, and each method at its last round."""
+    last = {cell.name: cell for cell in cells}.values()  # a later round replaces an earlier one
+    rows = [["method", "weights %", "overall", *groups, "rho(D)", "95 % interval"]]
+    for c in last:
+        numbers = [f"{c.mean['accuracy'][0]:.1f}"]
+        for accuracy, change in zip(c.mean["group_accuracy"], c.mean["group_change"], strict=True):
+            numbers.append(f"{accuracy:.1f} ({change:+.1f})")
+        spread = f"{c.mean['rho_change'][0]:.2f}"
+        interval = f"{c.low['rho_change'][0]:.2f} - {c.high['rho_change'][0]:.2f}"
+        rows.append([c.name, f"{100 * c.density:.1f}", *numbers, spread, interval])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
 
 
 def every_seed(cells: Sequence[Cell], groups: Sequence[str]) -> str:
