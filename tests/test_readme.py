@@ -1,0 +1,101 @@
+"""The README's code runs, its commands exist, and imports go down the floors that it draws."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from test_methods import problem
+
+from fairgrape_jax import cli, masks
+from fairgrape_jax.methods import METHODS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+# From the highest floor down; a module may import what stands below it or beside it.
+FLOORS = [
+    {"cli"},
+    {"rounds", "report", "plots"},
+    {"stages", "steps"},
+    {"config"},
+    {"train", "evaluate", "checkpoint", "progress"},
+    {"methods"},
+    {"importance"},
+    {"selection", "schedules", "losses", "metrics"},
+    {"models", "data"},
+    {"masks", "parallel", "errors"},
+]
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_first_example_runs():
+    names = {}
+    exec(blocks("python")[0], names)
+    assert names["mask"].sum() == len(names["layer"]) // 10
+
+
+def test_the_new_method_keeps_what_a_method_promises():
+    names = {}
+    exec(blocks("python")[1], names)
+    given = problem(alive=0.7)
+    chosen = names["prune"](given, 0.3)
+    masks.check_nested(chosen, given.masks)
+    for row in masks.sparsity_table(chosen):
+        assert row["alive"] == masks.kept(row["weights"], 0.3)
+    assert "random" not in METHODS  # else the README should show another one
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"(?:experiments|docs)/[\w/]+\.\w+", README)))
+)
+def test_files_that_the_readme_names_exist(path):
+    assert (ROOT / path).is_file()
+
+
+def test_overrides_in_the_readme_are_known():
+    command = next(text for text in blocks("") if "--data.limit" in text)
+    words = command.replace("\\\n", " ").split()[2:]
+    path, *overrides = words
+    flags = {word for word in overrides if word.startswith("--")} - {"--out"}
+    values = cli.load(ROOT / path)
+    for flag in flags:
+        value = values
+        for name in flag[2:].replace("-", "_").split("."):
+            assert hasattr(value, name), flag
+            value = getattr(value, name)
+
+
+def test_make_targets_in_the_readme_exist():
+    targets = set(re.findall(r"^make ([\w-]+)", README, re.MULTILINE))
+    makefile = (ROOT / "Makefile").read_text()
+    assert targets
+    assert all(f"\n{target}:" in makefile for target in targets)
+
+
+def floor(module):
+    """How many floors lie above a module of the package."""
+    top = module.split(".")[0]
+    return next(i for i, names in enumerate(FLOORS) if top in names)
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((ROOT / "fairgrape_jax").rglob("*.py")),
+    ids=lambda p: f"{p.parent.name}.{p.stem}",
+)
+def test_imports_go_down(path):
+    parts = path.relative_to(ROOT / "fairgrape_jax").with_suffix("").parts
+    if parts == ("__init__",):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not (
+            isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fairgrape_jax")
+        ):
+            continue
+        inside = node.module.removeprefix("fairgrape_jax").removeprefix(".")
+        imported = [inside] if inside else [alias.name for alias in node.names]
+        for module in imported:
+            assert floor(module) >= floor(parts[0]), f"{'.'.join(parts)} imports {module}"
