@@ -88,7 +88,11 @@ def load(path: Path) -> Experiment:
     if spec is None or spec.loader is None:
         raise UsageError(f"{path}: not a Python file that holds an EXPERIMENT")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(path.parent.absolute()))  # an experiment may build on one beside it
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
     experiment = getattr(module, "EXPERIMENT", None)
     if not isinstance(experiment, Experiment):
         raise UsageError(f"{path}: defines no EXPERIMENT of type fairgrape_jax.config.Experiment")

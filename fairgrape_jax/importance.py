@@ -25,6 +25,7 @@ from fairgrape_jax.data.types import Split
 from fairgrape_jax.masks import Tree, map_masked
 
 Formula = Literal["sum-of-squares", "square-of-mean"]
+Execution = Literal["vmap", "unroll"]
 Loss = Callable[..., jax.Array]  # (params, images, labels, valid) -> mean loss of the valid
 
 
@@ -35,7 +36,7 @@ def group_gradients(
     labels: jax.Array,
     valid: jax.Array,
     *,
-    execution: Literal["vmap", "unroll"] = "vmap",
+    execution: Execution = "vmap",
 ) -> Tree:
     """The gradient of each group's mean loss; a tree of (G, *w.shape).
 
@@ -66,7 +67,7 @@ def group_importance(
     labels: jax.Array,
     valid: jax.Array,
     *,
-    execution: Literal["vmap", "unroll"] = "vmap",
+    execution: Execution = "vmap",
 ) -> Tree:
     """I[k, w] = (w * dL_k/dw)^2 of every prunable weight; a tree of (G, *w.shape), else None.
 
@@ -102,7 +103,7 @@ def empty_sums(masks: Tree, groups: int, devices: list[jax.Device]) -> Tree:
 
 
 def make_accumulate(
-    make_loss: Callable[[Tree], Loss], formula: Formula, execution: Literal["vmap", "unroll"]
+    make_loss: Callable[[Tree], Loss], formula: Formula, execution: Execution
 ) -> Callable[..., Tree]:
     """The per-device step that adds some micro-batches to the accumulators.
 

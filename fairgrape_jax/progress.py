@@ -17,15 +17,20 @@ def say(line: str) -> None:
 
 
 @contextlib.contextmanager
-def bar(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar of `total` steps that vanishes when it is done; yields the function that advances it.
+def bar(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """A bar that vanishes when it is done; yields the function that moves it.
 
-    Without a terminal, and on other processes, the function does nothing.
+    Called without arguments it goes on by one; with (done, total) it is set. Without a terminal,
+    and on other processes, the function does nothing.
     """
     if not sys.stdout.isatty() or jax.process_index() != 0:
-        yield lambda: None
+        yield lambda *_: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), transient=True) as progress:
         task = progress.add_task(title, total=total)
-        yield lambda: progress.advance(task)
+
+        def move(done: int | None = None, total: int | None = None) -> None:
+            progress.update(task, advance=1 if done is None else None, completed=done, total=total)
+
+        yield move

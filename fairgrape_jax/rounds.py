@@ -39,7 +39,7 @@ from fairgrape_jax.config import Experiment, Stage
 from fairgrape_jax.data.types import Dataset
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.methods import METHODS, Problem
-from fairgrape_jax.progress import say
+from fairgrape_jax.progress import bar, say
 from fairgrape_jax.steps import Steps
 from fairgrape_jax.train import State
 
@@ -65,7 +65,8 @@ def run(experiment: Experiment, directory: Path) -> None:
     config.check(experiment)
     devices = parallel.local_devices(experiment.devices)
     check_directory(experiment, directory)
-    dataset = data.load(experiment.data)
+    with bar("reading") as move:
+        dataset = data.load(experiment.data, move)
     check_fit(experiment, dataset, len(devices))
     compiled = steps.build(experiment, dataset, devices)
     first = steps.initial_state(experiment, compiled, dataset, experiment.seeds[0])

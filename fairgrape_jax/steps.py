@@ -17,6 +17,7 @@ from fairgrape_jax import evaluate, importance, losses, models, parallel, train
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data import augment, pipeline
 from fairgrape_jax.data.types import Dataset, Split
+from fairgrape_jax.importance import Execution
 from fairgrape_jax.masks import Tree, full_masks
 
 
@@ -43,8 +44,7 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
     """Make every step of `experiment`; nothing is compiled before it is first called."""
     module = models.create(experiment.model, sum(dataset.classes), axis_name=parallel.AXIS)
     optimizer = train.OPTIMIZERS[experiment.optimizer](experiment.momentum, experiment.weight_decay)
-    # On XLA:CPU one micro-batch at a time: convolutions batched over groups are slow there.
-    on_cpu = devices[0].platform == "cpu"
+    execution, slots = batching(devices[0].platform, len(dataset.groups))
     scoring = experiment.scoring
 
     def make_loss(batch_stats: Tree) -> importance.Loss:
@@ -71,15 +71,23 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         ),
         evaluate=lift(evaluate.make_evaluate_step(module, dataset), (None, None, None, 0), 0),
         accumulate=lift(
-            importance.make_accumulate(make_loss, scoring.formula, "unroll" if on_cpu else "vmap"),
+            importance.make_accumulate(make_loss, scoring.formula, execution),
             (0, None, None, None, 0),
             0,
             donate=(0,),
         ),
         reduce=lift(importance.make_reduce(scoring.formula), (0, None, None, None), None),
-        slots=1 if on_cpu else len(dataset.groups),
+        slots=slots,
         layers=layer_order(module, dataset),
     )
+
+
+def batching(platform: str, groups: int) -> tuple[Execution, int]:
+    """How the micro-batches of one call are executed, and how many there are.
+
+    On XLA:CPU one at a time, because convolutions batched over groups are slow there.
+    """
+    return ("unroll", 1) if platform == "cpu" else ("vmap", groups)
 
 
 def layer_order(module: nn.Module, dataset: Dataset) -> tuple[str, ...]:

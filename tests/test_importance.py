@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from golden_networks import CLASSES, GOLDEN, SEED, golden_state
 
-from fairgrape_jax import importance, losses, masks, models, parallel
+from fairgrape_jax import importance, losses, masks, models, parallel, steps
 from fairgrape_jax.config import Experiment, Scoring
 from fairgrape_jax.data import load, pipeline, source
 from fairgrape_jax.models.torchvision import NETWORKS
@@ -205,6 +205,14 @@ def test_importance_is_the_same_on_any_number_of_devices(devices):
 
 def test_micro_batches_per_call_do_not_matter():
     assert relative(scored(2, slots=3)[-1], scored(1)[-1]) < 1e-6
+
+
+@pytest.mark.parametrize("formula", ["sum-of-squares", "square-of-mean"])
+def test_accelerators_batch_over_groups_to_the_same_importance(monkeypatch, formula):
+    expected = scored(1, formula=formula)[-1]
+    assert steps.batching("gpu", 3) == ("vmap", 3)
+    monkeypatch.setattr(steps, "batching", lambda platform, groups: ("vmap", groups))
+    assert relative(scored(2, formula=formula)[-1], expected) < 1e-5
 
 
 def test_without_groups_there_is_one_row():
