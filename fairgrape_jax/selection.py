@@ -41,7 +41,7 @@ def select_greedy(
     array([ True, False,  True, False])
     """
     importance, previous = np.asarray(importance), np.asarray(previous)
-    _check(importance, previous, keep)
+    check_layer(importance, previous, keep)
     if deficit not in ("relative", "absolute"):
         raise ValueError(f"deficit: {deficit!r} is neither 'relative' nor 'absolute'")
     if advances < 1:
@@ -71,7 +71,7 @@ def select_top(scores: np.ndarray, previous: np.ndarray, keep: int) -> np.ndarra
     array([False,  True, False, False])
     """
     scores, previous = np.asarray(scores), np.asarray(previous)
-    _check(scores[:, None], previous, keep)
+    check_layer(scores[:, None], previous, keep)
     alive = np.flatnonzero(previous)
     mask = np.zeros(len(previous), bool)
     mask[alive[descending(scores[alive])[:keep]]] = True
@@ -109,7 +109,8 @@ def shares(importance: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return kept / total if total > 0 else np.zeros_like(kept)
 
 
-def _check(importance: np.ndarray, previous: np.ndarray, keep: int) -> None:
+def check_layer(importance: np.ndarray, previous: np.ndarray, keep: int) -> None:
+    """ValueError unless a choice of `keep` weights can be made from these arrays."""
     if importance.ndim != 2 or previous.shape != importance.shape[:1]:
         raise ValueError(
             f"importance {importance.shape} and previous {previous.shape} do not fit: "

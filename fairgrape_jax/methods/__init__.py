@@ -4,7 +4,7 @@ A method is a function `prune(problem, density) -> masks`; see `methods.types`. 
 over this table check a new row for exact counts, nesting and determinism without being told.
 """
 
-from fairgrape_jax.methods import fairgrape, magnitude, taylor
+from fairgrape_jax.methods import fairgrape, fairgrape_maxmin, magnitude, taylor
 from fairgrape_jax.methods.types import Method, Problem
 
 METHODS: dict[str, Method] = {
@@ -12,6 +12,9 @@ METHODS: dict[str, Method] = {
     "taylor": Method("largest (w*g)^2 in every layer, without groups", taylor.prune),
     "fairgrape": Method(
         "each group's share of (w*g)^2 kept in every layer, greedily", fairgrape.prune
+    ),
+    "fairgrape-maxmin": Method(
+        "most (w*g)^2 retained for the worst group in every layer", fairgrape_maxmin.prune
     ),
 }
 

@@ -1,0 +1,103 @@
+"""The max-min choice: never below greedy, never above its bound, and near it."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairgrape_jax import maxmin
+from fairgrape_jax.maxmin import certified_maxmin, select_maxmin
+from fairgrape_jax.selection import select_greedy
+
+FAMILIES = {
+    "lognormal": lambda r, n, g: np.exp(2 * r.normal(size=(n, 1)) + r.normal(size=(n, g))),
+    "independent": lambda r, n, g: np.exp(1.5 * r.normal(size=(n, g))),
+    "skewed": lambda r, n, g: np.exp(2 * r.normal(size=(n, g))) * 10.0 ** -np.arange(g),
+    "heavy-tailed": lambda r, n, g: r.pareto(1.1, (n, 1)) * r.random((n, g)),
+    "sparse": lambda r, n, g: np.exp(r.normal(size=(n, g))) * (r.random((n, g)) < 0.2),
+    "tied": lambda r, n, g: r.integers(0, 4, (n, g)).astype(float),
+    "constant": lambda r, n, g: np.ones((n, g)),
+}
+
+
+def retained(importance, previous, mask):
+    totals = importance[previous].sum(axis=0, dtype=np.float64)
+    kept = importance[mask].sum(axis=0, dtype=np.float64)
+    return (kept[totals > 0] / totals[totals > 0]).min()
+
+
+@pytest.mark.parametrize("groups", [2, 7, 14])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_between_greedy_and_the_bound_and_near_the_bound(family, groups):
+    for seed, (n, density) in enumerate([(60, 0.5), (400, 0.1), (3000, 0.9), (20_000, 0.02)]):
+        rng = np.random.default_rng([seed, groups])
+        importance = FAMILIES[family](rng, n, groups).astype(np.float32)
+        previous = rng.random(n) < 0.8
+        keep = max(1, int(density * previous.sum()))
+        mask, found = certified_maxmin(importance, previous, keep)
+        assert mask.sum() == keep
+        assert not np.any(mask & ~previous)
+        worst = retained(importance, previous, mask)
+        assert worst >= retained(importance, previous, select_greedy(importance, previous, keep))
+        assert worst == pytest.approx(found.achieved, rel=1e-5)
+        assert worst <= found.bound * (1 + 1e-5)
+        heaviest = (importance[previous] / importance[previous].sum(axis=0)).max()
+        assert found.gap <= 2 * heaviest * groups, (n, density)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    values=st.lists(
+        st.tuples(*[st.sampled_from([0.0, 0.5, 1.0, 2.0, 7.0])] * 2), min_size=2, max_size=9
+    ),
+    data=st.data(),
+)
+def test_the_bound_holds_for_every_choice_there_is(values, data):
+    importance = np.array(values)
+    keep = data.draw(st.integers(1, len(values)))
+    everything = np.ones(len(values), bool)
+    mask, found = certified_maxmin(importance, everything, keep)
+    assert mask.sum() == keep
+    if not importance.any():
+        return
+    best = 0.0
+    for chosen in combinations(range(len(values)), keep):
+        other = np.zeros(len(values), bool)
+        other[list(chosen)] = True
+        best = max(best, retained(importance, everything, other))
+    assert best <= found.bound + 1e-9
+
+
+def test_the_sample_changes_the_passes_and_not_the_bound(monkeypatch):
+    rng = np.random.default_rng(0)
+    importance = FAMILIES["lognormal"](rng, 50_000, 7).astype(np.float32)
+    everything = np.ones(len(importance), bool)
+    _, plain = certified_maxmin(importance, everything, 5000)
+    monkeypatch.setattr(maxmin, "SAMPLE", 5000)
+    _, coarse = certified_maxmin(importance, everything, 5000)
+    assert coarse.bound == pytest.approx(plain.bound, rel=1e-5)
+    assert coarse.passes < plain.passes
+
+
+def test_a_weight_that_serves_all_is_better_than_the_best_of_each():
+    """Greedy takes the largest of the worst group; the optimum sees the weight good for both."""
+    importance = np.array([[5.0, 0.0], [0.0, 5.0], [4.0, 4.0], [1.0, 1.0]])
+    everything = np.ones(4, bool)
+    np.testing.assert_array_equal(select_maxmin(importance, everything, 1), [0, 0, 1, 0])
+    np.testing.assert_array_equal(select_greedy(importance, everything, 1), [1, 0, 0, 0])
+
+
+def test_scale_of_a_group_does_not_matter():
+    rng = np.random.default_rng(1)
+    importance = FAMILIES["lognormal"](rng, 2000, 4)
+    everything = np.ones(2000, bool)
+    _, one = certified_maxmin(importance, everything, 300)
+    _, other = certified_maxmin(importance * [1, 1e-6, 1, 1e6], everything, 300)
+    assert one.achieved == pytest.approx(other.achieved, rel=1e-4)
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="keep: 3"):
+        select_maxmin(np.ones((2, 2)), np.ones(2, bool), 3)
