@@ -1,0 +1,81 @@
+"""The order of samples, padding, and micro-batches of one group."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from data_helpers import split_of
+
+from fairgrape_jax.data import pipeline
+from fairgrape_jax.errors import UsageError
+
+
+def test_train_batches_follow_seed_epoch_and_step():
+    split = split_of([7, 4])
+    batches = list(pipeline.train_batches(split, 4, seed=1, epoch=2))
+    assert len(batches) == pipeline.steps_per_epoch(11, 4) == 2
+    order = pipeline.epoch_order(11, seed=1, epoch=2)
+    seen = np.concatenate([batch["labels"][:, 0] for batch in batches])
+    np.testing.assert_array_equal(seen, order[:8])
+    assert batches[0]["images"].dtype == np.uint8
+    resumed = list(pipeline.train_batches(split, 4, seed=1, epoch=2, start=1))
+    np.testing.assert_array_equal(resumed[0]["labels"], batches[1]["labels"])
+    assert len(resumed) == 1
+    assert not np.array_equal(order, pipeline.epoch_order(11, seed=1, epoch=3))
+
+
+def test_a_small_split_fills_one_batch():
+    (batch,) = pipeline.train_batches(split_of([3]), 8, seed=0, epoch=0)
+    assert len(batch["images"]) == 8
+    assert set(batch["labels"][:, 0]) == {0, 1, 2}
+
+
+def test_padded_batches_hold_every_sample_once():
+    split = split_of([6, 3])
+    batches = list(pipeline.padded_batches(split, 4))
+    assert [len(batch["images"]) for batch in batches] == [4, 4, 4]
+    whole = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+    np.testing.assert_array_equal(whole["labels"][whole["valid"]], split.labels)
+    np.testing.assert_array_equal(whole["groups"][whole["valid"]], split.groups)
+    assert np.all(whole["labels"][~whole["valid"]] == 0)
+
+
+def test_group_batches_are_pure_and_complete():
+    split = split_of([100, 37, 5])
+    indices, valid, group = pipeline.group_batches(split, 0.5, 8, 3, seed=0)
+    assert indices.shape == valid.shape == (7 + 3 + 1, 8)
+    np.testing.assert_array_equal(split.groups[indices], np.repeat(group[:, None], 8, axis=1))
+    drawn = indices[valid]
+    assert len(np.unique(drawn)) == len(drawn)
+    np.testing.assert_array_equal(np.bincount(split.groups[drawn]), [50, 19, 3])
+    again = pipeline.group_batches(split, 0.5, 8, 3, seed=0)
+    np.testing.assert_array_equal(indices, again.indices)
+    # Any stretch has nearly the mix of the whole: never off by more than one micro-batch.
+    for i in range(len(group)):
+        assert np.all(
+            np.abs(np.bincount(group[:i], minlength=3) - i / 11 * np.array([7, 3, 1])) <= 1
+        )
+
+
+def test_ungrouped_batches_draw_the_same_samples():
+    split = split_of([100, 37, 5])
+    indices, valid, _ = pipeline.group_batches(split, 0.3, 8, 3, seed=4)
+    mixed = pipeline.group_batches(split, 0.3, 8, 3, seed=4, grouped=False)
+    assert set(mixed.indices[mixed.valid]) == set(indices[valid])
+    assert not mixed.group.any()
+    assert len(mixed.group) == -(-44 // 8)
+    assert len(np.unique(split.groups[mixed.indices[0]])) > 1
+
+
+def test_group_batches_round_up_but_not_by_floating_point():
+    split = split_of([100, 10])
+    drawn = pipeline.group_batches(split, 0.07, 1, 3, seed=0)  # the third group has no samples
+    np.testing.assert_array_equal(np.bincount(drawn.group), [7, 1])
+    everything = pipeline.group_batches(split, 1.0, 64, 2, seed=0)
+    assert np.count_nonzero(everything.valid) == 110
+
+
+@pytest.mark.parametrize(("fraction", "size"), [(0.0, 8), (1.5, 8), (0.5, 0)])
+def test_group_batches_need_a_fraction_and_a_size(fraction, size):
+    with pytest.raises(UsageError, match=r"fraction=|size="):
+        pipeline.group_batches(split_of([4]), fraction, size, 1, seed=0)
