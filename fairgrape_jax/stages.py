@@ -47,7 +47,8 @@ def run_stages(
     if partial.exists():
         found, said = checkpoint.restore_with_metadata(partial, {"state": state, "best": best})
         state, best = parallel.replicate(found["state"], compiled.devices), found["best"]
-        history, best_loss = said["history"], said["best_loss"] or math.inf
+        history = said["history"]
+        best_loss = math.inf if said["best_loss"] is None else said["best_loss"]
         say(f"{title}: going on after epoch {len(history)}")
     saved = spoken = time.perf_counter()
     plan = epochs(stages)

@@ -29,9 +29,7 @@ def source(name: str, **options: Any) -> Source:
     >>> source("synthetic", samples=500).seed
     42
     """
-    if name not in SOURCES:
-        raise UsageError(f"dataset {name!r} is unknown; known: {', '.join(SOURCES)}")
-    kind = SOURCES[name][0]
+    kind, _ = _row(name)
     known = [field.name for field in dataclasses.fields(kind)]
     for option in options:
         if option not in known:
@@ -45,11 +43,16 @@ def load(source: Source, progress: Progress | None = None) -> Dataset:
     progress: called now and then with (samples read, samples in all).
     UsageError if the options, the files or the samples in them cannot be used.
     """
-    if source.name not in SOURCES:
-        raise UsageError(f"dataset {source.name!r} is unknown; known: {', '.join(SOURCES)}")
-    dataset = SOURCES[source.name][1](source, progress)
+    _, read = _row(source.name)
+    dataset = read(source, progress)
     check(dataset)
     return dataset
+
+
+def _row(name: str) -> tuple[type[Source], Callable[..., Dataset]]:
+    if name not in SOURCES:
+        raise UsageError(f"dataset {name!r} is unknown; known: {', '.join(SOURCES)}")
+    return SOURCES[name]
 
 
 def check(dataset: Dataset) -> None:
