@@ -1,0 +1,274 @@
+"""Many layers as one array of blocks: sums, order statistics and gathers that know the layer.
+
+The weights of all segments (a segment is what a count is kept in: a layer, or the whole network)
+lie one after the other in blocks of BLOCK weights, so one program serves layers of any sizes. Every
+function runs on the blocks of one device; with `axis`, the name of a mapped axis over which the
+blocks are cut in order, sums and counts meet in a collective, and no device sees another's weights.
+
+Results do not depend on how many devices there are: counts are integers, and importances are added
+as fixed-point integers above the level of a block, which no order of addition changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+BLOCK = 1024
+CHUNK = 256  # blocks looked at together in a pass: what fits a cache, and bounds a pass's memory
+HIGH = 30  # bits of a fixed-point sum's upper integer
+
+
+class Blocks(NamedTuple):
+    """The weights of L segments, on one device.
+
+    keys: (blocks, G, BLOCK) int32, the bits of the importances, which order as the floats do, and
+    -1 for what is dead or padding; segment: (blocks,) int32, in order; start: (blocks,) int32, the
+    index in its segment of a block's first weight; size: (L,) int32, the weights of each segment.
+    """
+
+    keys: jax.Array
+    segment: jax.Array
+    start: jax.Array
+    size: jax.Array
+
+
+class Fixed(NamedTuple):
+    """Sums as whole numbers: (high * 2^-30 + low * 2^-bits) * scale, exactly added."""
+
+    high: jax.Array
+    low: jax.Array
+    scale: jax.Array
+    bits: int
+
+    def value(self) -> jax.Array:
+        """As float32."""
+        high, low = (part.astype(jnp.float32) for part in (self.high, self.low))
+        return (high * 2.0**-HIGH + low * 2.0**-self.bits) * self.scale
+
+    def column(self, j: int) -> Fixed:
+        """Of sums (..., C) with scales (..., 1), those in column j."""
+        high, low, scale = self.high[..., j], self.low[..., j], self.scale[..., 0]
+        return Fixed(high, low, scale, self.bits)
+
+    def minus(self, other: Fixed) -> Fixed:
+        """The difference, still exact; of one scale."""
+        return self._replace(high=self.high - other.high, low=self.low - other.low)
+
+
+def pack(
+    importances: Sequence[jax.Array],
+    previous: Sequence[jax.Array],
+    segments: Sequence[int],
+    shards: int = 1,
+) -> Blocks:
+    """Lay (G, n) importances and (n,) masks out in blocks, their number divisible by `shards`.
+
+    segments: for each array the segment that it belongs to, in order, from 0. A second array of a
+    segment goes on counting where the first one ends.
+    """
+    groups = importances[0].shape[0]
+    each = [-(-rows.shape[1] // BLOCK) for rows in importances]
+    count = padded_count(sum(each), shards)
+    keys = jnp.full((count, groups, BLOCK), -1, jnp.int32)
+    segment = np.full(count, segments[-1], np.int32)
+    start = np.zeros(count, np.int32)
+    size = np.zeros(segments[-1] + 1, np.int32)
+    first = 0
+    for rows, alive, member, many in zip(importances, previous, segments, each, strict=True):
+        bits = lax.bitcast_convert_type(rows.astype(jnp.float32) + 0.0, jnp.int32)
+        spare = ((0, 0), (0, many * BLOCK - rows.shape[1]))
+        bits = jnp.pad(jnp.where(alive, bits, -1), spare, constant_values=-1)
+        bits = jnp.moveaxis(bits.reshape(groups, many, BLOCK), 1, 0)
+        keys = lax.dynamic_update_slice(keys, bits, (first, 0, 0))
+        segment[first : first + many] = member
+        start[first : first + many] = size[member] + BLOCK * np.arange(many)
+        size[member] += rows.shape[1]
+        first += many
+    return Blocks(keys, *map(jnp.asarray, (segment, start, size)))
+
+
+def padded_count(count: int, shards: int) -> int:
+    """`count` blocks and as many empty ones as make every shard a whole number of chunks.
+
+    >>> padded_count(10, 1), padded_count(10, 4), padded_count(1000, 1)
+    (10, 12, 1024)
+    """
+    each = -(-count // shards)
+    chunk = min(CHUNK, each)
+    return shards * chunk * -(-each // chunk)
+
+
+def unpack(mask: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:
+    """(blocks, BLOCK) back to one (n,) array for each that was packed."""
+    masks, block = [], 0
+    for n in sizes:
+        blocks = -(-n // BLOCK)
+        masks.append(mask[block : block + blocks].reshape(-1)[:n])
+        block += blocks
+    return masks
+
+
+def over_chunks(fn: Callable[..., Any], *arrays: jax.Array) -> Any:
+    """`fn` of CHUNK blocks at a time of every array, the results one after the other."""
+    blocks = len(arrays[0])
+    chunk = min(CHUNK, blocks)
+
+    def cut(x: jax.Array) -> jax.Array:
+        return x.reshape(blocks // chunk, chunk, *x.shape[1:])
+
+    found = lax.map(lambda parts: fn(*parts), tuple(map(cut, arrays)))
+    return jax.tree.map(lambda x: x.reshape(blocks, *x.shape[2:]), found)
+
+
+def values(keys: jax.Array) -> jax.Array:
+    """The importances that keys stand for, 0 for the dead."""
+    return lax.bitcast_convert_type(jnp.maximum(keys, 0), jnp.float32)
+
+
+def indices(blocks: Blocks) -> jax.Array:
+    """(blocks, BLOCK) the index of every weight in its segment."""
+    return blocks.start[:, None] + jnp.arange(BLOCK, dtype=jnp.int32)
+
+
+def count(per_block: jax.Array, blocks: Blocks, axis: str | None) -> jax.Array:
+    """Integers of blocks, added up by segment: (blocks, ...) to (L, ...)."""
+    found = jax.ops.segment_sum(
+        per_block.astype(jnp.int32), blocks.segment, len(blocks.size), indices_are_sorted=True
+    )
+    return lax.psum(found, axis) if axis else found
+
+
+def scale_of(per_block: jax.Array, blocks: Blocks, axis: str | None) -> jax.Array:
+    """A power of two above what the blocks of each segment can add up to; (L, ...)."""
+    total = lax.psum(len(blocks.segment), axis) if axis else len(blocks.segment)
+    largest = jax.ops.segment_max(per_block, blocks.segment, len(blocks.size))
+    largest = jnp.maximum(lax.pmax(largest, axis) if axis else largest, 1e-37)
+    bits = lax.bitcast_convert_type(jnp.minimum(largest * total, 1.5e38), jnp.int32)
+    return lax.bitcast_convert_type(((bits >> 23) + 1) << 23, jnp.float32)
+
+
+def add(per_block: jax.Array, scale: jax.Array, blocks: Blocks, axis: str | None) -> Fixed:
+    """Non-negative floats of blocks, added up by segment: (blocks, ...) to (L, ...)."""
+    total = lax.psum(len(blocks.segment), axis) if axis else len(blocks.segment)
+    bits = 31 - max(1, int(total).bit_length())  # the lower integers' sum must not overflow
+    part = per_block / scale[blocks.segment] * 2.0**HIGH
+    high = jnp.floor(part)
+    low = jnp.floor((part - high) * 2.0**bits)
+    high, low = count(high, blocks, axis), count(low, blocks, axis)
+    return Fixed(high + (low >> bits), low & ((1 << bits) - 1), scale, HIGH + bits)
+
+
+def ordered(scores: jax.Array) -> jax.Array:
+    """uint32 that order as float32 scores do; none is below 2^22."""
+    bits = lax.bitcast_convert_type(scores, jnp.int32)
+    return lax.bitcast_convert_type(bits ^ ((bits >> 31) | jnp.int32(-(2**31))), jnp.uint32)
+
+
+def largest(scores: jax.Array, keep: jax.Array, blocks: Blocks, axis: str | None) -> jax.Array:
+    """The `keep` largest uint32 scores of every segment, ties to the lower index.
+
+    scores: (blocks, BLOCK), 0 for what cannot be chosen; keep: (L,). The keep-th largest is found
+    bit by bit, by counting, without a sort; where it is tied, so is the last index.
+    """
+    own = blocks.segment
+    bound = _nth(lambda _: scores, keep, blocks, axis)
+    above = scores > bound[own][:, None]
+    left = keep - count(above.sum(axis=1), blocks, axis)
+    some = (left > 0)[own][:, None]
+
+    def tied() -> jax.Array:
+        return (scores == bound[own][:, None]) & (scores > 0) & some
+
+    def backwards(_: Any) -> jax.Array:  # computed anew in every pass rather than held
+        return jnp.where(tied(), ~indices(blocks).astype(jnp.uint32), 0)
+
+    def first() -> jax.Array:
+        last = jnp.maximum(_nth(backwards, left, blocks, axis), 1)
+        return above | (backwards(None) >= last[own][:, None])
+
+    all_of_them = jnp.all(left == count(tied().sum(axis=1), blocks, axis))
+    return lax.cond(all_of_them, lambda: above | tied(), first)
+
+
+def _nth(
+    scores: Callable[[Any], jax.Array], n: jax.Array, blocks: Blocks, axis: str | None
+) -> jax.Array:
+    """The n-th largest score of each segment: the largest bound that n scores reach; (L,)."""
+
+    def refine(i: jax.Array, bound: jax.Array) -> jax.Array:
+        higher = bound | (jnp.uint32(1) << (31 - i).astype(jnp.uint32))
+        reached = (scores(i) >= higher[blocks.segment][:, None]).sum(axis=1)
+        return jnp.where(count(reached, blocks, axis) >= n, higher, bound)
+
+    return lax.fori_loop(0, 32, refine, jnp.zeros(len(blocks.size), jnp.uint32))
+
+
+class Gathered(NamedTuple):
+    """Some weights of every segment, in order of index, up to a capacity of C.
+
+    keys: (L, C, G), -1 beyond the last; indices: (L, C) in the segment; place: (L, C) in the
+    flattened blocks of this device, and beyond them for another's.
+    """
+
+    keys: jax.Array
+    indices: jax.Array
+    place: jax.Array
+
+
+def gather(flags: jax.Array, capacity: int, blocks: Blocks, axis: str | None) -> Gathered:
+    """The weights with a flag, the first `capacity` of every segment; flags: (blocks, BLOCK)."""
+    nowhere = blocks.segment.shape[0] * BLOCK
+    powers = 1 << np.arange(32, dtype=np.uint32)
+    words = jnp.where(flags.reshape(-1, 32), powers, 0).sum(axis=1, dtype=jnp.uint32)
+    each = lax.population_count(words).astype(jnp.int32)
+    ends = jnp.cumsum(each)
+    mine = jax.ops.segment_sum(
+        each.reshape(-1, BLOCK // 32).sum(axis=1), blocks.segment, len(blocks.size)
+    )
+    slot = jnp.arange(capacity)
+    wanted = (jnp.cumsum(mine) - mine)[:, None] + slot
+    word = jnp.minimum(jnp.searchsorted(ends, wanted, side="right"), len(words) - 1)
+    place = word * 32 + _bit(words[word], wanted - (ends[word] - each[word]))
+    block, offset = place // BLOCK, place % BLOCK
+    some = slot < mine[:, None]
+    keys = jnp.where(some[..., None], blocks.keys[block, :, offset], -1)
+    index = jnp.where(some, blocks.start[block] + offset, jnp.iinfo(jnp.int32).max)
+    place = jnp.where(some, place, nowhere)
+    if axis is None:
+        return Gathered(keys, index, place)
+    shard = jnp.full_like(place, lax.axis_index(axis))
+    everyone = jax.tree.map(
+        lambda x: jnp.moveaxis(lax.all_gather(x, axis), 0, 1).reshape(len(x), -1, *x.shape[2:]),
+        (keys, index, place, shard),
+    )
+    first = jnp.argsort(everyone[1], axis=1, stable=True)[:, :capacity]
+    keys, index, place, shard = (
+        jnp.take_along_axis(x, first.reshape(*first.shape, *[1] * (x.ndim - 2)), axis=1)
+        for x in everyone
+    )
+    return Gathered(keys, index, jnp.where(shard == lax.axis_index(axis), place, nowhere))
+
+
+def _bit(word: jax.Array, rank: jax.Array) -> jax.Array:
+    """The position of the set bit of each uint32 that has `rank` set bits below it."""
+    position = jnp.zeros_like(rank)
+    for width in (16, 8, 4, 2, 1):
+        low = lax.population_count(word & jnp.uint32((1 << width) - 1)).astype(jnp.int32)
+        higher = rank >= low
+        rank = rank - jnp.where(higher, low, 0)
+        word = jnp.where(higher, word >> jnp.uint32(width), word)
+        position = position + jnp.where(higher, width, 0)
+    return position
+
+
+def scatter(taken: jax.Array, gathered: Gathered, blocks: Blocks) -> jax.Array:
+    """(blocks, BLOCK) bool: True where a gathered weight is taken; taken: (L, C)."""
+    shape = (len(blocks.segment), BLOCK)
+    place = jnp.where(taken, gathered.place, shape[0] * BLOCK).reshape(-1)
+    return jnp.zeros(shape[0] * BLOCK, bool).at[place].set(True, mode="drop").reshape(shape)
