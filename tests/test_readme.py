@@ -23,7 +23,7 @@ FLOORS = [
     {"importance", "maxmin"},
     {"selection", "schedules", "losses", "metrics"},
     {"models", "data"},
-    {"masks", "parallel", "errors"},
+    {"masks", "parallel", "hosts", "errors"},
 ]
 
 
