@@ -10,11 +10,14 @@ import dataclasses
 import os
 import socket
 import sys
+import threading
 import time
 
 import jax
 
 from fairgrape_jax.errors import UsageError
+
+PATIENCE = 5.0  # seconds that a failed process waits for others that failed in the same way
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,12 +114,16 @@ def first() -> bool:
 
 
 def leave(code: int) -> None:
-    """End this process with `code` at once if there are others; otherwise do nothing.
+    """End this process with `code` now if it failed and there are others; else do nothing.
 
-    An ordinary exit would wait for the others to finish, and they wait for this one in a
+    An ordinary exit would wait minutes for the others to finish, and they wait for this one in a
     collective; they notice that it is gone by the closed connection or the missing heartbeat.
+    Where all fail alike (a wrong flag) all are here at once, and none is cut off.
     """
     if code and jax.distributed.is_initialized():
+        together = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+        together.start()
+        together.join(PATIENCE)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -12,6 +12,7 @@ import pytest
 from fairgrape_jax import (
     checkpoint,
     evaluate,
+    layout,
     masks,
     metrics,
     parallel,
@@ -175,7 +176,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(finished, tmp_path, monkeypatch,
     """Stopped after the checkpoint of a stage was written but before the stage was complete."""
     complete, _ = finished
     experiment = dataclasses.replace(TINY, seeds=(0,))
-    write, calls = rounds.write_json, []
+    write, calls = layout.write_json, []
 
     def stopping(path, value):
         calls.append(path)
@@ -183,7 +184,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(finished, tmp_path, monkeypatch,
             raise KeyboardInterrupt
         write(path, value)
 
-    monkeypatch.setattr(rounds, "write_json", stopping)
+    monkeypatch.setattr(layout, "write_json", stopping)
     with pytest.raises(KeyboardInterrupt):
         rounds.run(experiment, tmp_path / "run")
     assert len(complete_stages(tmp_path / "run")) == stop_at
