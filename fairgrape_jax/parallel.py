@@ -5,12 +5,14 @@ replicated (axis None), batches and accumulators carry a leading device axis (ax
 
 Over many hosts a step runs on the devices of all processes at once, and collectives cross them.
 Outside the steps every array is this process's own: its copy of what is replicated, the rows of
-its own devices of what is not. So nothing but a step (and `from_first`) can wait for another host.
+its own devices of what is not. So only a step (and `from_first`, `agree`) can wait for another
+host.
 """
 
 from __future__ import annotations
 
 import functools
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -225,6 +227,24 @@ def from_first(tree: Any, devices: Sequence[jax.Device]) -> Any:
         for piece, value in zip(np.split(bits, ends), values, strict=True)
     ]
     return jax.tree.unflatten(structure, got)
+
+
+def agree(tree: Any, devices: Sequence[jax.Device]) -> bool:
+    """Whether every process holds the same values, bit for bit; all get the same answer."""
+    if jax.process_count() == 1:
+        return True
+    digest = 0
+    for value in jax.tree.leaves(tree):
+        array = np.asarray(value)
+        digest = zlib.crc32(f"{array.shape}{array.dtype}".encode(), digest)
+        digest = zlib.crc32(array.tobytes(), digest)
+    rows = np.full((len(devices), 1), digest, np.uint32)
+    return len(np.unique(np.asarray(_all_rows(tuple(devices))(rows)))) == 1
+
+
+@functools.cache
+def _all_rows(devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
+    return _pmap(lambda row: jax.lax.all_gather(row, AXIS), devices, (0,), None, ())
 
 
 @functools.cache

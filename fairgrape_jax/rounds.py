@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import json
 import platform
 import shutil
 import time
@@ -71,6 +72,13 @@ def run(experiment: Experiment, directory: Path) -> None:
     with bar("reading") as move:
         dataset = data.load(experiment.data, move)
     check_fit(experiment, dataset, parallel.device_count(devices))
+    given = [np.frombuffer(json.dumps(config.to_dict(experiment)).encode(), np.uint8)]
+    splits = (dataset.train, dataset.validation, dataset.test)
+    if not parallel.agree([given, *map(dataclasses.astuple, splits)], devices):
+        raise UsageError(
+            "--distributed: the processes were given different options or read different data; "
+            "start all with the same command on the same files"
+        )
     compiled = steps.build(experiment, dataset, devices)
     first = steps.initial_state(experiment, compiled, dataset, experiment.seeds[0])
     for line in [*dataset.notes, *emptied(experiment, masks.full_masks(first.params))]:
@@ -297,8 +305,11 @@ def finish(
 ) -> None:
     """Write a stage; its metrics.json comes last and makes it complete.
 
-    Process 0 writes; the others take part in what all must do together.
+    Process 0 writes; the others take part in what all must do together. RuntimeError if their
+    parameters are no longer the same.
     """
+    if not parallel.agree((state, alive), run.steps.devices):
+        raise RuntimeError(f"{directory}: the processes hold different parameters; see many_hosts")
     checkpoint.save(directory / "checkpoint", {"state": state, "masks": alive})
     seen = steps.predict(run.experiment, run.steps, state, alive, run.dataset.validation)
     if not hosts.first():

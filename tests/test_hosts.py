@@ -21,7 +21,7 @@ from fairgrape_jax.errors import UsageError
 from fairgrape_jax.steps import build, initial_masks, initial_state
 
 LIMIT = 240  # seconds after which processes that should have ended are killed
-EXPERIMENT = '''"""A small experiment; only its last round trains, so that scores can be compared."""
+EXPERIMENT = '''"""A small experiment; only its last round trains: scores can be compared."""
 from fairgrape_jax.config import Experiment, Scoring, Stage
 from fairgrape_jax.data import source
 
@@ -40,6 +40,8 @@ EXPERIMENT = Experiment(
 )
 '''
 STAGES = ["dense", "fairgrape/round_01", "fairgrape/round_02"]
+MAIN = "from fairgrape_jax import cli, stages; raise SystemExit(cli.main())"
+SAVING = MAIN.replace("; raise", "; stages.SAVE_EVERY = 0.0; raise")  # after every epoch
 # Importance of the same parameters, and who is process 0; run in every process of a cluster.
 SCORE = """
 import sys
@@ -64,6 +66,8 @@ for how in parallel.LIFTS:
         tree = steps.score(experiment, built, state, alive, dataset, grouped=grouped, seed=5)
         for i, leaf in enumerate(jax.tree.leaves(tree)):
             found[f"{how}.{grouped}.{i}"] = leaf
+same = parallel.agree(state, built.devices)
+found["agree"] = [same, parallel.agree((state, process), built.devices)]
 mine = {"a": np.float64(process), "b": np.arange(3) > process, "c": None}
 found |= {f"first.{k}": v for k, v in parallel.from_first(mine, built.devices).items() if k != "c"}
 np.savez(out / f"process_{process}.npz", **found)
@@ -111,26 +115,33 @@ class Cluster:
                 process.wait()
         return [process.returncode for process in self.processes]
 
-    def wait_for(self, text, limit=LIMIT):
-        """Until process 0 has said `text`."""
+    def wait_for(self, reached, limit=LIMIT):
+        """Until `reached`, a function of what process 0 has said, is true."""
         end = time.monotonic() + limit
-        while text not in self.logs[0].read_text():
+        while not reached(self.logs[0].read_text()):
             if time.monotonic() > end or self.processes[0].poll() is not None:
-                self.wait(0.1)
-                raise AssertionError(f"never said {text!r}\n{self.said()}")
+                for process in self.processes:
+                    process.kill()
+                raise AssertionError(f"never came so far\n{self.said()}")
             time.sleep(0.02)
 
     def said(self):
         return "\n".join(f"--- {log.name}\n{log.read_text()}" for log in self.logs)
 
 
-def start(folder, out, *extra, devices=(2, 2)):
-    """`fairgrape run small.py --distributed`, a process for each number of devices."""
+def start(folder, out, *extra, devices=(2, 2), main=MAIN, second=()):
+    """`fairgrape run small.py --distributed`, a process for each number of devices.
+
+    second: what the second process alone is given.
+    """
     (folder / "small.py").write_text(EXPERIMENT)
     address = f"localhost:{free_port()}"
-    command = f"-m fairgrape_jax.cli run small.py --out {out} --distributed --heartbeat-timeout 10"
+    command = f"run small.py --out {out} --distributed --heartbeat-timeout 10"
     command += f" --coordinator-address {address} --num-processes {len(devices)}"
-    commands = [[*command.split(), "--process-id", str(i), *extra] for i in range(len(devices))]
+    commands = [
+        ["-c", main, *command.split(), "--process-id", str(i), *extra, *(second if i else ())]
+        for i in range(len(devices))
+    ]
     return Cluster(folder, commands, devices)
 
 
@@ -267,6 +278,7 @@ def test_importance_of_the_same_parameters_agrees_over_processes(tmp_path, exper
                 np.testing.assert_array_equal(found, other[f"{how}.{grouped}.{i}"])
                 assert np.linalg.norm(found - expected) < 1e-6 * np.linalg.norm(expected)
     for process in (zero, other):  # what process 0 had, dtypes too
+        np.testing.assert_array_equal(process["agree"], [True, False])
         assert process["first.a"] == 0
         assert process["first.a"].dtype == np.float64
         np.testing.assert_array_equal(process["first.b"], [False, True, True])
@@ -313,18 +325,24 @@ def test_a_run_of_one_process_goes_on_in_two(tmp_path, experiment, devices):
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("dead", [0, 1])
+@pytest.mark.parametrize(("dead", "main"), [(0, MAIN), (1, MAIN), (1, SAVING)])
 def test_when_a_host_dies_the_other_stops_and_the_same_command_goes_on(
-    two, tmp_path, experiment, dead
+    two, tmp_path, experiment, dead, main
 ):
-    cluster = start(tmp_path, tmp_path / "run")
-    cluster.wait_for("seed 0 dense")
+    """Killed after the dense training, or in the middle of it, after an epoch was saved."""
+    cluster = start(tmp_path, tmp_path / "run", main=main)
+    if main == MAIN:
+        cluster.wait_for(lambda said: "seed 0 dense" in said)
+    else:
+        saved = tmp_path / "run/seed_0/dense/partial"
+        cluster.wait_for(lambda _: saved.exists())
     cluster.processes[dead].send_signal(signal.SIGKILL)
     codes = cluster.wait(60)
     assert codes[dead] == -signal.SIGKILL
     assert codes[1 - dead] not in (0, None), cluster.said()
     assert not (tmp_path / "run/seed_0" / STAGES[-1] / "metrics.json").exists()
-    run_two(tmp_path, tmp_path / "run")
+    again = run_two(tmp_path, tmp_path / "run")
+    assert ("going on after epoch" in again.said()) == (main == SAVING)
     assert_same_bits(tmp_path / "run", two[0], experiment)
 
 
@@ -344,6 +362,15 @@ def test_what_all_see_wrong_ends_all_with_a_line(tmp_path, extra, devices, messa
         (line,) = [x for x in log.read_text().splitlines() if x.startswith("fairgrape: ")]
         assert line.startswith("fairgrape: error: ")
         assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("second", [("--seeds", "1"), ("--data.seed", "2")])
+def test_processes_with_other_options_are_refused(tmp_path, second):
+    cluster = start(tmp_path, tmp_path / "run", second=second)
+    assert cluster.wait(60) == [2, 2], cluster.said()
+    assert cluster.said().count("error: --distributed: the processes were given different") == 2
     assert not (tmp_path / "run").exists()
 
 

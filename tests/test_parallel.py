@@ -11,10 +11,10 @@ import pytest
 from flax import linen as nn
 
 from fairgrape_jax import importance, models, parallel, train
-from fairgrape_jax.config import Experiment, Scoring
+from fairgrape_jax.config import Experiment, Scoring, check, identity
 from fairgrape_jax.data import load, pipeline, source
 from fairgrape_jax.data.types import Split
-from fairgrape_jax.errors import TrainingError
+from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.steps import build, initial_masks, initial_state, predict, score
 
 TINY = Experiment(
@@ -264,8 +264,23 @@ def test_a_loss_is_read_one_step_late_and_blamed_on_its_own_step(bad):
     assert len(begun) == min(bad + 2, 10)
 
 
+@pytest.mark.parametrize(("field", "value"), [("lift", "vmap"), ("precision", "float16")])
+def test_unknown_ways_are_refused(field, value):
+    experiment = dataclasses.replace(TINY, **{field: value})
+    with pytest.raises(UsageError, match=f"unknown {field} '{value}': choose from"):
+        check(experiment)
+
+
+def test_how_steps_are_lifted_is_no_part_of_what_a_run_is():
+    changed = dataclasses.replace(TINY, lift="shard_map", devices=3)
+    assert identity(changed) == identity(TINY)
+    for field, value in (("sync_batch_stats", False), ("precision", "bfloat16")):
+        assert identity(dataclasses.replace(TINY, **{field: value})) != identity(TINY)
+
+
 def test_alone_every_process_agrees_with_itself():
     tree = {"a": np.arange(3), "b": None}
     assert parallel.from_first(tree, parallel.local_devices(2)) is tree
+    assert parallel.agree(tree, parallel.local_devices(2))
     assert parallel.part() == (0, 1)
     assert parallel.device_count(parallel.local_devices(2)) == 2

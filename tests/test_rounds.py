@@ -43,9 +43,8 @@ TINY = Experiment(
 STAGES = ["dense", *[f"{m}/round_0{n}" for m in ("fairgrape", "magnitude") for n in (1, 2, 3)]]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A complete run, and how many programs had been compiled when each of its lines was said."""
+def counting(experiment, directory):
+    """Do a run; how many programs had been compiled when each of its lines was said."""
     compiled, counts = [], {}
 
     def listen(event, duration, **details):
@@ -53,11 +52,17 @@ def finished(tmp_path_factory):
             compiled.append(str(details.get("fun_name")))
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    directory = tmp_path_factory.mktemp("runs") / "tiny"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rounds, "say", lambda line: counts.update({line: len(compiled)}))
-        rounds.run(TINY, directory)
-    return directory, counts
+        rounds.run(experiment, directory)
+    return counts
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A complete run, and the programs compiled until each line."""
+    directory = tmp_path_factory.mktemp("runs") / "tiny"
+    return directory, counting(TINY, directory)
 
 
 def stage_files(directory):
@@ -144,6 +149,19 @@ def test_nothing_is_compiled_after_the_first_rounds(finished):
     after = {" ".join(line.split()[:4]): count for line, count in counts.items()}
     assert after["seed 0 dense weights"] > 4
     assert after["seed 1 fairgrape round"] == after["seed 0 fairgrape round"]
+
+
+def test_by_shard_map_a_run_leaves_the_same_bits_and_compiles_as_little(finished, tmp_path):
+    """The steps of both rounds after the first are those that the first compiled."""
+    experiment = dataclasses.replace(
+        TINY, seeds=(0,), methods=("fairgrape", "magnitude"), lift="shard_map"
+    )
+    counts = counting(experiment, tmp_path / "run")
+    after = [count for line, count in counts.items() if line.startswith("seed 0 magnitude")]
+    assert len(after) == 3
+    assert after[0] == after[1] == after[2] >= 4
+    expected = {k: v for k, v in stage_files(finished[0]).items() if k.startswith("seed_0")}
+    assert_same(stage_files(tmp_path / "run"), expected)
 
 
 def test_metrics_follow_from_the_predictions(finished):
