@@ -82,7 +82,7 @@ def free_port():
 class Cluster:
     """Processes on this machine, and what each has said."""
 
-    def __init__(self, folder, commands, devices):
+    def __init__(self, folder, commands, devices, environments=({}, {})):
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "NPROC": "16",  # see conftest.py
@@ -90,12 +90,13 @@ class Cluster:
         }
         self.logs = [folder / f"process_{i}.txt" for i in range(len(commands))]
         self.processes = []
-        for log, command, count in zip(self.logs, commands, devices, strict=True):
+        each = zip(self.logs, commands, devices, environments, strict=False)
+        for log, command, count, more in each:
             with log.open("w") as file:
                 process = subprocess.Popen(
                     [sys.executable, *command],
                     cwd=folder,
-                    env=environment | {"JAX_NUM_CPU_DEVICES": str(count)},
+                    env=environment | {"JAX_NUM_CPU_DEVICES": str(count)} | more,
                     stdout=file,
                     stderr=subprocess.STDOUT,
                 )
@@ -372,6 +373,19 @@ def test_processes_with_other_options_are_refused(tmp_path, second):
     assert cluster.wait(60) == [2, 2], cluster.said()
     assert cluster.said().count("error: --distributed: the processes were given different") == 2
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.multiprocess
+def test_slurm_tells_who_the_processes_are(two, tmp_path, experiment):
+    """No flag but --distributed: jax reads what SLURM sets in each task."""
+    (tmp_path / "small.py").write_text(EXPERIMENT)
+    slurm = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    slurm |= {"JAX_COORDINATOR_PORT": str(free_port())}
+    command = ["-c", MAIN, "run", "small.py", "--out", str(tmp_path / "run"), "--distributed"]
+    tasks = [slurm | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
+    cluster = Cluster(tmp_path, [command] * 2, (2, 2), tasks)
+    assert cluster.wait() == [0, 0], cluster.said()
+    assert_same_bits(tmp_path / "run", two[0], experiment)
 
 
 def test_without_a_cluster_the_flags_are_asked_for(tmp_path):
