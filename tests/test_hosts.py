@@ -315,6 +315,13 @@ def test_a_run_of_two_processes_goes_on_in_one(two, tmp_path, experiment, device
     check_resumed(tmp_path / "run", two[0], 1, experiment)
 
 
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_run_on_4_devices_goes_on_on_others(one, tmp_path, experiment, devices):
+    keep_until(one, tmp_path / "run", 1)
+    run_one(experiment, tmp_path / "run", devices)
+    check_resumed(tmp_path / "run", one, 1, experiment)
+
+
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("devices", [1, 4, 8])
 def test_a_run_of_one_process_goes_on_in_two(tmp_path, experiment, devices):
@@ -326,7 +333,11 @@ def test_a_run_of_one_process_goes_on_in_two(tmp_path, experiment, devices):
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize(("dead", "main"), [(0, MAIN), (1, MAIN), (1, SAVING)])
+@pytest.mark.parametrize(
+    ("dead", "main"),
+    [(0, MAIN), (1, MAIN), (1, SAVING)],
+    ids=["process 0", "process 1", "process 1 in the middle of a stage"],
+)
 def test_when_a_host_dies_the_other_stops_and_the_same_command_goes_on(
     two, tmp_path, experiment, dead, main
 ):
@@ -363,6 +374,17 @@ def test_what_all_see_wrong_ends_all_with_a_line(tmp_path, extra, devices, messa
         (line,) = [x for x in log.read_text().splitlines() if x.startswith("fairgrape: ")]
         assert line.startswith("fairgrape: error: ")
         assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.multiprocess
+def test_what_one_alone_sees_wrong_stops_the_others(tmp_path):
+    missing = ("--dataset", "utkface", "--data.path", "nowhere")
+    cluster = start(tmp_path, tmp_path / "run", second=missing)
+    codes = cluster.wait(60)
+    assert codes[1] == 2
+    assert codes[0] not in (0, 2), cluster.said()
+    assert "nowhere" in cluster.logs[1].read_text()
     assert not (tmp_path / "run").exists()
 
 
