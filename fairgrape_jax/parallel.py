@@ -70,6 +70,12 @@ def lift(
     how: by `jax.pmap`, or by `jax.jit(jax.shard_map)`; the results are the same.
     Tracing a second time raises RuntimeError: one compile per run is a promise, and a shape that
     changes between rounds would break it silently.
+
+    >>> def step(scale, row):
+    ...     return scale * jax.lax.pmean(row, AXIS)
+    >>> lifted = lift(step, local_devices(1), in_axes=(None, 0), out_axes=None, how="shard_map")
+    >>> lifted(np.float32(2), np.ones((1, 3), np.float32)).tolist()
+    [2.0, 2.0, 2.0]
     """
     return LIFTS[how](traced_once(step), devices, in_axes, out_axes, donate)
 
