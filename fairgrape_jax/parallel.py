@@ -243,7 +243,7 @@ def agree(tree: Any, devices: Sequence[jax.Device]) -> bool:
     for value in jax.tree.leaves(tree):
         array = np.asarray(value)
         digest = zlib.crc32(f"{array.shape}{array.dtype}".encode(), digest)
-        digest = zlib.crc32(array.tobytes(), digest)
+        digest = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, digest)
     rows = np.full((len(devices), 1), digest, np.uint32)
     return len(np.unique(np.asarray(_all_rows(tuple(devices))(rows)))) == 1
 
