@@ -5,8 +5,8 @@ replicated (axis None), batches and accumulators carry a leading device axis (ax
 
 Over many hosts a step runs on the devices of all processes at once, and collectives cross them.
 Outside the steps every array is this process's own: its copy of what is replicated, the rows of
-its own devices of what is not. So only a step (and `from_first`, `agree`) can wait for another
-host.
+its own devices of what is not. So only a step, and `from_first`, `agree` and `all_rows`, can wait
+for another host.
 """
 
 from __future__ import annotations
@@ -245,7 +245,14 @@ def agree(tree: Any, devices: Sequence[jax.Device]) -> bool:
         digest = zlib.crc32(f"{array.shape}{array.dtype}".encode(), digest)
         digest = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, digest)
     rows = np.full((len(devices), 1), digest, np.uint32)
-    return len(np.unique(np.asarray(_all_rows(tuple(devices))(rows)))) == 1
+    return len(np.unique(all_rows(rows, devices))) == 1
+
+
+def all_rows(rows: Any, devices: Sequence[jax.Device]) -> np.ndarray:
+    """The rows (devices, ...) of every process, one below the other, by process."""
+    if jax.process_count() == 1:
+        return np.asarray(rows)
+    return np.asarray(_all_rows(tuple(devices))(rows))
 
 
 @functools.cache

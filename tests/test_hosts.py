@@ -43,6 +43,7 @@ for how in parallel.LIFTS:
             found[f"{how}.{grouped}.{i}"] = leaf
 same = parallel.agree(state, built.devices)
 found["agree"] = [same, parallel.agree((state, process), built.devices)]
+found["rows"] = parallel.all_rows(np.array([[2 * process], [2 * process + 1]]), built.devices)
 mine = {"a": np.float64(process), "b": np.arange(3) > process, "c": None}
 found |= {f"first.{k}": v for k, v in parallel.from_first(mine, built.devices).items() if k != "c"}
 np.savez(out / f"process_{process}.npz", **found)
@@ -183,6 +184,7 @@ def test_importance_of_the_same_parameters_agrees_over_processes(tmp_path, exper
                 assert np.linalg.norm(found - expected) < 1e-6 * np.linalg.norm(expected)
     for process in (zero, other):  # what process 0 had, dtypes too
         np.testing.assert_array_equal(process["agree"], [True, False])
+        np.testing.assert_array_equal(process["rows"], np.arange(4)[:, None])
         assert process["first.a"] == 0
         assert process["first.a"].dtype == np.float64
         np.testing.assert_array_equal(process["first.b"], [False, True, True])
