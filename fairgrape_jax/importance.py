@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fairgrape_jax import parallel
-from fairgrape_jax.data.pipeline import GroupBatches
+from fairgrape_jax.data.pipeline import GroupBatches, rows_of
 from fairgrape_jax.data.types import Split
 from fairgrape_jax.masks import Tree, map_masked
 
@@ -153,14 +153,17 @@ def make_reduce(formula: Formula) -> Callable[..., Tree]:
 
 
 def micro_batches(
-    split: Split, plan: GroupBatches, devices: int, slots: int
+    split: Split, plan: GroupBatches, devices: int, slots: int, part: tuple[int, int] = (0, 1)
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The micro-batches of `plan`, (devices, slots, b, ...) at a time; the last ones are empty."""
+    """The micro-batches of `plan`, (devices, slots, b, ...) at a time; the last ones are empty.
+
+    part: give those of one process's devices alone, (which, of how many processes).
+    """
     per_call = devices * slots
     total = len(plan.group)
     padded = np.arange(math.ceil(total / per_call) * per_call)
     for start in range(0, len(padded), per_call):
-        rows = padded[start : start + per_call]
+        rows = rows_of(padded[start : start + per_call], part)
         real = np.minimum(rows, total - 1)
         indices = plan.indices[real]
         batch = {
@@ -169,7 +172,7 @@ def micro_batches(
             "valid": plan.valid[real] & (rows < total)[:, None],
             "group": plan.group[real],
         }
-        yield {key: x.reshape(devices, slots, *x.shape[1:]) for key, x in batch.items()}
+        yield {key: x.reshape(-1, slots, *x.shape[1:]) for key, x in batch.items()}
 
 
 def counts(plan: GroupBatches, groups: int, formula: Formula) -> np.ndarray:

@@ -41,8 +41,16 @@ class Steps:
 
 
 def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -> Steps:
-    """Make every step of `experiment`; nothing is compiled before it is first called."""
-    module = models.create(experiment.model, sum(dataset.classes), axis_name=parallel.AXIS)
+    """Make every step of `experiment`; nothing is compiled before it is first called.
+
+    devices: those of this process; the steps run on as many of every process.
+    """
+    module = models.create(
+        experiment.model,
+        sum(dataset.classes),
+        axis_name=parallel.AXIS if experiment.sync_batch_stats else None,
+        dtype=experiment.precision,
+    )
     optimizer = train.OPTIMIZERS[experiment.optimizer](experiment.momentum, experiment.weight_decay)
     execution, slots = batching(devices[0].platform, len(dataset.groups))
     scoring = experiment.scoring
@@ -57,7 +65,14 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         return loss
 
     def lift(step: Callable[..., Any], in_axes: Any, out_axes: Any, donate: Any = ()) -> Any:
-        return parallel.lift(step, devices, in_axes=in_axes, out_axes=out_axes, donate=donate)
+        return parallel.lift(
+            step,
+            devices,
+            in_axes=in_axes,
+            out_axes=out_axes,
+            donate=donate,
+            how=experiment.lift,
+        )
 
     return Steps(
         devices=devices,
@@ -69,7 +84,7 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
             None,
             donate=(0,),
         ),
-        evaluate=lift(evaluate.make_evaluate_step(module, dataset), (None, None, None, 0), 0),
+        evaluate=lift(evaluate.make_evaluate_step(module, dataset), (None, None, None, 0), None),
         accumulate=lift(
             importance.make_accumulate(make_loss, scoring.formula, execution),
             (0, None, None, None, 0),
@@ -160,7 +175,9 @@ def score(
     )
     # One shape for both kinds: without groups, row 0 alone is used.
     sums = importance.empty_sums(masks, groups, steps.devices)
-    for batch in importance.micro_batches(dataset.train, plan, len(steps.devices), steps.slots):
+    count = parallel.device_count(steps.devices)
+    batches = importance.micro_batches(dataset.train, plan, count, steps.slots, parallel.part())
+    for batch in parallel.ahead(batches, steps.devices):
         sums = steps.accumulate(sums, state.params, state.batch_stats, masks, batch)
     counts = importance.counts(plan, groups, scoring.formula)
     reduced = jax.device_get(steps.reduce(sums, state.params, masks, counts))

@@ -86,7 +86,9 @@ def make_train_step(
     """The per-device step (state, masks, batch, rate) -> (state, mean loss of the batch).
 
     batch: images (B, H, W, C) uint8 and labels (B, T). Parameters are masked in the forward pass
-    and after the update, so a pruned weight is exactly zero whatever the optimizer does.
+    and after the update, so a pruned weight is exactly zero whatever the optimizer does. Loss,
+    gradients and running statistics are averaged over the devices, so that all stay equal; whether
+    batch norm normalises by the statistics of all is the module's `axis_name`.
     """
     alter = augment.AUGMENTATIONS[augmentation]
 
@@ -139,14 +141,19 @@ def train_epoch(
     """One pass over `split` in the order of (seed, state.epoch); returns the mean loss.
 
     A loss that is NaN or infinite raises TrainingError with the step. It is read one step late,
-    so that waiting for it never leaves the device idle.
+    so that waiting for it never leaves the device idle. Each process reads its own rows of every
+    batch.
     """
     epoch, first = int(state.epoch), int(state.step)
     total, pending = 0.0, None
     count = 0
     rate_array = np.float32(rate)
-    for samples in pipeline.train_batches(split, batch, seed, epoch):
-        state, loss = step(state, masks, parallel.split_batch(samples, devices), rate_array)
+    batches = (
+        parallel.split_batch(samples, devices)
+        for samples in pipeline.train_batches(split, batch, seed, epoch, part=parallel.part())
+    )
+    for samples in parallel.ahead(batches, devices):
+        state, loss = step(state, masks, samples, rate_array)
         if pending is not None:
             total += checked(pending, first + count - 1)
         pending, count = loss, count + 1
