@@ -144,6 +144,12 @@ def count(per_block: jax.Array, blocks: Blocks, axis: str | None) -> jax.Array:
     return lax.psum(found, axis) if axis else found
 
 
+def true(flags: jax.Array) -> jax.Array:
+    """How many flags are set in each block; bytes first, to take little memory."""
+    few = flags.reshape(len(flags), -1, 128).sum(axis=2, dtype=jnp.uint8)
+    return few.sum(axis=1, dtype=jnp.int32)
+
+
 def scale_of(per_block: jax.Array, blocks: Blocks, axis: str | None) -> jax.Array:
     """A power of two above what the blocks of each segment can add up to; (L, ...)."""
     total = lax.psum(len(blocks.segment), axis) if axis else len(blocks.segment)
@@ -179,7 +185,7 @@ def largest(scores: jax.Array, keep: jax.Array, blocks: Blocks, axis: str | None
     own = blocks.segment
     bound = _nth(lambda _: scores, keep, blocks, axis)
     above = scores > bound[own][:, None]
-    left = keep - count(above.sum(axis=1), blocks, axis)
+    left = keep - count(true(above), blocks, axis)
     some = (left > 0)[own][:, None]
 
     def tied() -> jax.Array:
@@ -192,7 +198,7 @@ def largest(scores: jax.Array, keep: jax.Array, blocks: Blocks, axis: str | None
         last = jnp.maximum(_nth(backwards, left, blocks, axis), 1)
         return above | (backwards(None) >= last[own][:, None])
 
-    all_of_them = jnp.all(left == count(tied().sum(axis=1), blocks, axis))
+    all_of_them = jnp.all(left == count(true(tied()), blocks, axis))
     return lax.cond(all_of_them, lambda: above | tied(), first)
 
 
@@ -203,7 +209,7 @@ def _nth(
 
     def refine(i: jax.Array, bound: jax.Array) -> jax.Array:
         higher = bound | (jnp.uint32(1) << (31 - i).astype(jnp.uint32))
-        reached = (scores(i) >= higher[blocks.segment][:, None]).sum(axis=1)
+        reached = true(scores(i) >= higher[blocks.segment][:, None])
         return jnp.where(count(reached, blocks, axis) >= n, higher, bound)
 
     return lax.fori_loop(0, 32, refine, jnp.zeros(len(blocks.size), jnp.uint32))
