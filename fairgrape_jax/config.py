@@ -15,7 +15,7 @@ from fairgrape_jax.data.source import Source
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.importance import Formula
 from fairgrape_jax.parallel import Lift
-from fairgrape_jax.selection import Deficit
+from fairgrape_jax.selection import Deficit, Scope, Select
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +42,10 @@ class Scoring:
     """Square w*g per micro-batch (official code), or of the average gradient (paper, 5.4)."""
     deficit: Deficit = "relative"
     """FairGRAPE's loss of share: (P-P*)/P* (paper, Eq. 8), or P-P* (official code)."""
+    select: Select = "threshold"
+    """FairGRAPE's choice as a fixed point on the device, or by greedy steps on the host."""
+    scope: Scope = "layer"
+    """Keep a count in every layer (paper), or in the whole network; for every method."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +116,10 @@ def check(experiment: Experiment) -> None:
         value = getattr(experiment, name)
         if not 0 < value < 1:
             raise UsageError(f"{name}: {value} is not between 0 and 1 (both excluded)")
+    if experiment.scoring.select == "threshold" and experiment.scoring.deficit == "absolute":
+        raise UsageError(
+            "scoring.deficit: the absolute one has no fixed point; give --scoring.select greedy"
+        )
     if not 0 < experiment.scoring.fraction <= 1:
         raise UsageError(f"scoring.fraction: {experiment.scoring.fraction} is not in (0, 1]")
     for name, value in (

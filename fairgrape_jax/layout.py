@@ -38,7 +38,7 @@ def write_log(directory: Path) -> None:
     lines = []
     for path in sorted(directory.glob("seed_*/**/metrics.json")):
         record = json.loads(path.read_text())
-        for key in ("layers", "importance"):
+        for key in ("layers", "importance", "selection"):
             record.pop(key, None)
         lines.append(json.dumps(record))
     partial = directory / "metrics.partial"

@@ -205,7 +205,10 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
         title = f"seed {seed} {name} round {number}/{len(densities)}"
         seconds: dict[str, float] = {}
         started = time.perf_counter()
-        alive = select(run, name, state, alive, densities[number - 1], round_seed(seed, number))
+        density = densities[number - 1]
+        alive, details = select(run, name, state, alive, density, round_seed(seed, number))
+        for line in unsolved(details):
+            say(f"{title}: {line}")
         seconds["score and select"] = time.perf_counter() - started
         state = pruned(run, state, alive)
         started = time.perf_counter()
@@ -220,6 +223,7 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
             "rounds": len(densities),
             "seconds": seconds,
             "history": history,
+            "selection": details,
         }
         if last:
             record["importance"] = group_totals(run, state, alive, seed)
@@ -230,26 +234,48 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
             )
 
 
-def select(run: Run, name: str, state: State, alive: Tree, density: float, seed: int) -> Tree:
-    """The masks of the next round, checked: nested, and of the exact number in every layer.
+def select(
+    run: Run, name: str, state: State, alive: Tree, density: float, seed: int
+) -> tuple[Tree, dict[str, dict[str, Any]]]:
+    """The masks of the next round, and how they were reached, by layer.
+
+    The masks are checked: nested, and of the exact number in every layer, or in the network.
 
     Every process selects from the same importance, and all go on with the masks of process 0:
     they are the same by construction, not only where all processors round alike.
     """
+    scoring, local = run.experiment.scoring, run.steps.devices
     problem = Problem(
         params=jax.device_get(state.params),
         masks=jax.device_get(alive),
         importance=lambda grouped: steps.score(
             run.experiment, run.steps, state, alive, run.dataset, grouped=grouped, seed=seed
         ),
-        deficit=run.experiment.scoring.deficit,
+        select=scoring.select,
+        deficit=scoring.deficit,
+        scope=scoring.scope,
+        # Fake devices of one processor have nothing to gain from dividing its work.
+        devices=() if local[0].platform == "cpu" else tuple(local),
     )
     chosen = parallel.from_first(METHODS[name].prune(problem, density), run.steps.devices)
     masks.check_nested(chosen, problem.masks)
-    for row in masks.sparsity_table(chosen):
+    table = masks.sparsity_table(chosen)
+    if scoring.scope == "global":
+        weights, left = (sum(row[key] for row in table) for key in ("weights", "alive"))
+        table = [{"layer": "network", "weights": weights, "alive": left}]
+    for row in table:
         if row["alive"] != masks.kept(row["weights"], density):
             raise RuntimeError(f"{name}: layer {row['layer']} keeps {row['alive']} weights")
-    return parallel.replicate(chosen, run.steps.devices)
+    return parallel.replicate(chosen, run.steps.devices), problem.details
+
+
+def unsolved(details: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for each layer whose fixed point was not found."""
+    return [
+        f"layer {layer}: fixed point not found in {found['passes']} passes, chosen by greedy steps"
+        for layer, found in details.items()
+        if not found.get("converged", True)
+    ]
 
 
 def pruned(run: Run, state: State, alive: Tree) -> State:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.methods.layerwise import prune_layers
 from fairgrape_jax.methods.types import Problem
-from fairgrape_jax.selection import select_top
+from fairgrape_jax.selection import select_first
 
 
 def prune(problem: Problem, density: float) -> Tree:
     """Keep in every layer the weights of largest importance over all samples together."""
     importance = problem.importance(False)
-    return prune_layers(
-        problem.masks, importance, density, lambda s, mask, keep: select_top(s[:, 0], mask, keep)
-    )
+    return prune_layers(problem.masks, importance, density, select_first, problem.scope)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
 
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.selection import Deficit
+from fairgrape_jax.selection import Deficit, Scope, Select
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,13 +18,20 @@ class Problem:
 
     params, masks: trees of NumPy arrays. importance(grouped) computes, when called, (w * g)^2 on
     the round's scoring sample: a tree of (G, *w.shape) with a group per row, or of (1, *w.shape)
-    over all samples together. deficit: which one FairGRAPE's greedy choice looks at.
+    over all samples together. select, deficit: how FairGRAPE's choice is found, and which loss of
+    share it looks at; scope: whether a count is kept in every layer or in the network; devices:
+    over which a choice may be spread. details: what a method has to tell of its choice, by layer;
+    it goes into the round's metrics.
     """
 
     params: Tree
     masks: Tree
     importance: Callable[[bool], Tree]
+    select: Select = "threshold"
     deficit: Deficit = "relative"
+    scope: Scope = "layer"
+    devices: Sequence[jax.Device] = ()
+    details: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +39,7 @@ class Method:
     """A row of the table: a line for the user, and the function that prunes.
 
     prune(problem, density) -> masks, nested in problem.masks, keeping floor(n * density) of the n
-    weights of every layer.
+    weights of every layer, or of the network for scope "global".
     """
 
     summary: str

@@ -6,8 +6,10 @@ the device, and tree.py for a whole network at once.
 
 from fairgrape_jax.selection.greedy import (
     Deficit,
+    Select,
     check_layer,
     descending,
+    select_first,
     select_greedy,
     select_top,
     shares,
@@ -23,8 +25,10 @@ from fairgrape_jax.selection.tree import (
 __all__ = [
     "Deficit",
     "Scope",
+    "Select",
     "check_layer",
     "descending",
+    "select_first",
     "select_greedy",
     "select_threshold",
     "select_top",

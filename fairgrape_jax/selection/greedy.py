@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 Deficit = Literal["relative", "absolute"]
+Select = Literal["threshold", "greedy"]
 
 
 def select_greedy(
@@ -76,6 +77,15 @@ def select_top(scores: np.ndarray, previous: np.ndarray, keep: int) -> np.ndarra
     mask = np.zeros(len(previous), bool)
     mask[alive[descending(scores[alive])[:keep]]] = True
     return mask
+
+
+def select_first(scores: np.ndarray, previous: np.ndarray, keep: int) -> np.ndarray:
+    """`select_top` by the first of K columns; scores: (n, K).
+
+    >>> select_first(np.array([[1.0], [2.0], [3.0]]), np.ones(3, bool), 2)
+    array([False,  True,  True])
+    """
+    return select_top(np.asarray(scores)[:, 0], previous, keep)
 
 
 def descending(values: np.ndarray) -> np.ndarray:
