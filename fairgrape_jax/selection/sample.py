@@ -15,6 +15,7 @@ from fairgrape_jax.selection.walk import CAPACITY, Candidates, Walk, descending,
 
 SIZE = 3584  # weights expected in a sample: with room to spare in a walk's capacity
 LATE = 1 / 2  # a group that is not served after this part of the walk is taken to be saturated
+NEAR = 16  # weights of the sample at either side of an end, to see whether they tie
 NEARLY = 15 / 16  # of the walk: how far the ends move after it is how well they are known
 
 
@@ -125,3 +126,19 @@ def at(position: jax.Array, sample: Sample, size: jax.Array) -> Prefixes:
     index = jnp.take_along_axis(sample.gathered.indices, last, axis=1).astype(jnp.float32)
     part = (index + (position > 0)) / size.astype(jnp.float32)[:, None]
     return Prefixes(jnp.maximum(key, 0), jnp.minimum(part, 1))
+
+
+def tied(first: Walk, sample: Sample) -> jax.Array:
+    """(L,) whether some group's prefix ends among weights of equal importance.
+
+    Which of them greedy takes depends on its whole way there, which the fixed point does not know.
+    """
+    keys = jnp.moveaxis(sample.gathered.keys, 1, 2)
+    keys = jnp.take_along_axis(keys, sample.order, axis=2)
+    same = (keys[..., 1:] == keys[..., :-1]) & (keys[..., 1:] > 0)
+    until = jnp.pad(jnp.cumsum(same, axis=2, dtype=jnp.int32), ((0, 0), (0, 0), (1, 0)))
+    low, high = (
+        jnp.clip(first.position + side, 0, CAPACITY - 1)[..., None] for side in (-NEAR, NEAR)
+    )
+    count = jnp.take_along_axis(until, high, axis=2) - jnp.take_along_axis(until, low, axis=2)
+    return (count[..., 0] > NEAR / 2).any(axis=1)

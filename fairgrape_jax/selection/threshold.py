@@ -25,8 +25,8 @@ from jax import lax
 from fairgrape_jax.selection import blocks as bl
 from fairgrape_jax.selection.blocks import BLOCK, Blocks, Fixed
 from fairgrape_jax.selection.newton import Fit, levels, newton
-from fairgrape_jax.selection.prefixes import Prefixes, depth, ranks
-from fairgrape_jax.selection.sample import Layer, coarse, first_pick, start
+from fairgrape_jax.selection.prefixes import depth, ranks
+from fairgrape_jax.selection.sample import Layer, coarse, first_pick, start, tied
 from fairgrape_jax.selection.walk import CAPACITY, Candidates, descending, walk
 
 Finish = Literal["greedy", "none"]
@@ -71,7 +71,7 @@ def select_blocks(
     left = layer.simple | (stuck if finish == "greedy" else layer.busy)
     mask |= in_order(blocks, layer, fit, left, axis)
     error = share_error(kept(blocks, mask, layer, axis).value(), layer.totals.value())
-    found = (fit.misfit <= 2 * tolerance) & ~tied(blocks, fit.ends, axis) & ~stuck
+    found = (fit.misfit <= 2 * tolerance) & ~tied(first, sample) & ~stuck
     return mask, Info(fit.passes, error, ~layer.busy | found)
 
 
@@ -156,19 +156,6 @@ def walk_the_rest(
     begin = Attempt(fit.ray, nothing, layer.busy, jnp.int32(0))
     last = lax.while_loop(lambda a: jnp.any(a.stuck) & (a.tries < TRIES), attempt, begin)
     return last.mask & ~last.stuck[blocks.segment][:, None], last.stuck
-
-
-def tied(blocks: Blocks, ends: Prefixes, axis: str | None) -> jax.Array:
-    """(L,) whether more than a few weights have the very importance at which a prefix ends.
-
-    Which of them greedy takes depends on its whole way there, which the fixed point does not know.
-    """
-
-    def chunk(keys: jax.Array, segment: jax.Array) -> jax.Array:
-        return (keys == ends.key[segment][:, :, None]).any(axis=1).sum(axis=1)
-
-    found = bl.count(bl.over_chunks(chunk, blocks.keys, blocks.segment), blocks, axis)
-    return found > 4 * blocks.keys.shape[1]
 
 
 def kept(blocks: Blocks, mask: jax.Array, layer: Layer, axis: str | None) -> Fixed:
