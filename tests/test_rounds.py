@@ -147,7 +147,7 @@ def test_counts_are_exact_nested_and_dead_weights_are_zero(finished):
 def test_nothing_is_compiled_after_the_first_rounds(finished):
     _, counts = finished
     after = {" ".join(line.split()[:4]): count for line, count in counts.items()}
-    assert after["seed 0 dense weights"] > 4
+    assert after["seed 0 dense weights"] >= 4  # train, evaluate, accumulate, reduce
     assert after["seed 1 fairgrape round"] == after["seed 0 fairgrape round"]
 
 
