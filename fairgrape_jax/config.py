@@ -16,6 +16,8 @@ from fairgrape_jax.errors import UsageError
 from fairgrape_jax.importance import Formula
 from fairgrape_jax.selection import Deficit
 
+Form = Literal["pure", "mixed"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -41,6 +43,13 @@ class Scoring:
     """Square w*g per micro-batch (official code), or of the average gradient (paper, 5.4)."""
     deficit: Deficit = "relative"
     """FairGRAPE's loss of share: (P-P*)/P* (paper, Eq. 8), or P-P* (official code)."""
+    form: Form = "pure"
+    """Micro-batches of one group and running statistics, or mixed ones with their own statistics
+    (official code): one forward pass, and a backward pass for every group."""
+    execution: Literal["auto", "single", "unroll", "vmap", "scan"] = "auto"
+    """One micro-batch a call, or one for every group: in sequence, at once, in a loop."""
+    shard_groups: bool = False
+    """Each device holds the sums of some of the groups, not of all: for very large networks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +97,9 @@ class Experiment:
     """Local devices to use; 0 for all."""
 
 
-# Fields that say where a run is executed, not what it computes: they may differ on resuming.
-PLACE = ("devices",)
+# Fields that say where and how a run is executed, not what it computes: they may differ on
+# resuming.
+PLACE = ("devices", "scoring.execution", "scoring.shard_groups")
 
 
 def check(experiment: Experiment) -> None:
@@ -112,6 +122,11 @@ def check(experiment: Experiment) -> None:
     ):
         if value < 1:
             raise UsageError(f"{name}: {value} is less than 1")
+    if experiment.scoring.form == "mixed" and experiment.scoring.shard_groups:
+        raise UsageError(
+            "scoring: a mixed micro-batch has a term for every group, so every device needs all of "
+            "them; give --scoring.form pure, or no shard_groups"
+        )
     for name in ("methods", "seeds"):
         values = getattr(experiment, name)
         if not values or len(set(values)) < len(values):
@@ -177,5 +192,12 @@ def load(path: Path) -> Experiment:
 
 
 def identity(experiment: Experiment) -> dict[str, Any]:
-    """What makes two runs the same: all but where they are executed."""
-    return {key: value for key, value in to_dict(experiment).items() if key not in PLACE}
+    """What makes two runs the same: all but where and how they are executed."""
+    values = to_dict(experiment)
+    for name in PLACE:
+        *outer, field = name.split(".")
+        part = values
+        for key in outer:
+            part = part[key]
+        del part[field]
+    return values
