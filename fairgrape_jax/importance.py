@@ -39,20 +39,21 @@ def group_gradients(
     valid: (G, b) bool, the samples that belong to group k. With images (G, b, H, W, C) and labels
     (G, b, T) every group has a sub-batch of its own, which costs what the images cost; with images
     (b, H, W, C) and labels (b, T) all groups look at one mixed batch through their masks, which
-    costs G gradient passes. "vmap" defines the result; "unroll" computes the same without batching
-    the convolutions over groups, which XLA:CPU does slowly.
+    costs G gradient passes. "vmap" defines the result; "unroll" and "scan" (a loop) give the
+    same, a group at a time.
     """
     pure = images.shape[:2] == valid.shape and labels.ndim == valid.ndim + 1
-    gradient = jax.grad(loss)
-    if execution == "unroll":
-        batches = [
-            (images[k], labels[k], valid[k]) if pure else (images, labels, valid[k])
-            for k in range(len(valid))
-        ]
-        each = [gradient(params, *batch) for batch in batches]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-    axes = (None, 0, 0, 0) if pure else (None, None, None, 0)
-    return jax.vmap(gradient, axes)(params, images, labels, valid)
+    of_groups = (images, labels, valid) if pure else (valid,)
+
+    def gradient(*own: jax.Array) -> Tree:
+        return jax.grad(loss)(params, *(own if pure else (images, labels, *own)))
+
+    if execution == "vmap":
+        return jax.vmap(gradient)(*of_groups)
+    if execution == "scan":
+        return jax.lax.map(lambda own: gradient(*own), of_groups)
+    each = [gradient(*(x[k] for x in of_groups)) for k in range(len(valid))]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
 
 
 def group_importance(

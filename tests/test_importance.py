@@ -105,7 +105,7 @@ def linear(groups=3, size=5, seed=0):
     return loss, params, images, labels, valid
 
 
-@pytest.mark.parametrize("execution", ["vmap", "unroll"])
+@pytest.mark.parametrize("execution", ["vmap", "unroll", "scan"])
 def test_closed_form_of_a_linear_classifier(execution):
     loss, params, images, labels, valid = linear()
     alive = masks.full_masks(params)
@@ -123,7 +123,7 @@ def test_closed_form_of_a_linear_classifier(execution):
         np.testing.assert_allclose(found["kernel"][k], expected, rtol=2e-4, atol=1e-9)
 
 
-@pytest.mark.parametrize("execution", ["vmap", "unroll"])
+@pytest.mark.parametrize("execution", ["vmap", "unroll", "scan"])
 def test_a_mixed_batch_through_masks_equals_group_pure_batches(execution):
     loss, params, images, labels, valid = linear(size=4)
     alive = masks.full_masks(params)
@@ -139,6 +139,24 @@ def test_a_mixed_batch_through_masks_equals_group_pure_batches(execution):
         execution=execution,
     )
     np.testing.assert_allclose(mixed["kernel"], pure["kernel"], rtol=1e-5)
+
+
+def test_one_forward_pass_and_a_way_back_for_each_group():
+    loss, params, images, labels, valid = linear(size=4)
+    members = (np.repeat(np.arange(3), 4) == np.arange(3)[:, None]) & valid.reshape(-1)
+    batch = images.reshape(12, 6), labels.reshape(12, 1), members
+    forward_passes = []
+
+    def losses_of_groups(params, images, labels, members):
+        forward_passes.append(1)
+        return jax.vmap(loss, (None, None, None, 0))(params, images, labels, members)
+
+    means, gradient = importance.mixed_gradients(losses_of_groups, params, *batch)
+    expected = importance.group_gradients(loss, params, *batch)
+    for k in range(3):
+        np.testing.assert_allclose(means[k], loss(params, *batch[:2], members[k]), rtol=1e-6)
+        np.testing.assert_allclose(gradient(k)["kernel"], expected["kernel"][k], atol=1e-6)
+    assert len(forward_passes) == 1
 
 
 def test_a_group_without_samples_gets_zeros():
