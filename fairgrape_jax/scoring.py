@@ -62,43 +62,44 @@ def schedule(
     group: (M,), the group of each micro-batch. shard=False: every device has an accumulator for
     each of the `groups`. shard=True: ceil(groups / devices) of them, see `placed`.
 
-    >>> schedule(np.array([0, 1, 0, 1, 1]), groups=2, devices=2, slots=1).order[:, :, 0].T
-    array([[ 0,  2,  1],
-           [ 3,  4, -1]])
+    >>> schedule(np.array([0, 1, 0, 1, 1]), groups=2, devices=2, slots=1).order[:, :, 0].T.tolist()
+    [[0, 2, 1], [3, 4, -1]]
     """
-    by_group = np.argsort(group, kind="stable")
-    if shard:
-        pieces = placed(np.bincount(group, minlength=groups), devices)
-        held = np.full((devices, -(-groups // devices)), -1)
-        taken: list[list[np.ndarray]] = [[] for _ in range(devices)]
-        for device, (k, part, parts) in ((d, p) for d in range(devices) for p in pieces[d]):
-            held[device, len(taken[device])] = k
-            taken[device].append(np.array_split(by_group[group[by_group] == k], parts)[part])
-        rows = [np.repeat(np.arange(len(t)), [len(x) for x in t]) for t in taken]
-        queues = [np.concatenate([*t, np.array([], int)]).astype(int) for t in taken]
-    else:
-        queues = np.array_split(by_group, devices)
-        rows = [group[queue] for queue in queues]
-        held = np.tile(np.arange(groups), (devices, 1))
+    queues, rows, held = (_sharded if shard else _even)(group, groups, devices)
     calls = math.ceil(max(len(queue) for queue in queues) / slots)
-    order = np.full((devices, calls * slots), -1)
-    row, start, end = (np.zeros_like(order) for _ in range(3))
+    order = np.full((devices, calls * slots), -1, np.int32)
+    row = np.zeros_like(order)
+    start, end = (np.zeros(order.shape, bool) for _ in range(2))
     for device, queue in enumerate(queues):
         count = len(queue)
+        first = starts(rows[device])
         order[device, :count], row[device, :count] = queue, rows[device]
-        start[device, :count] = first = starts(rows[device])
-        end[device, :count] = np.append(first[1:], True)[:count]
+        start[device, :count], end[device, :count] = first, np.append(first[1:], True)[:count]
 
     def by_call(x: np.ndarray) -> np.ndarray:
         return x.reshape(devices, calls, slots).swapaxes(0, 1)
 
-    return Schedule(
-        by_call(order),
-        by_call(row).astype(np.int32),
-        by_call(start).astype(bool),
-        by_call(end).astype(bool),
-        held,
-    )
+    return Schedule(by_call(order), by_call(row), by_call(start), by_call(end), held)
+
+
+# A device's micro-batches, the accumulator of each, and the groups of the accumulators.
+_Queues = tuple[list[np.ndarray], list[np.ndarray], np.ndarray]
+
+
+def _even(group: np.ndarray, groups: int, devices: int) -> _Queues:
+    queues = np.array_split(np.argsort(group, kind="stable"), devices)
+    return queues, [group[q] for q in queues], np.tile(np.arange(groups), (devices, 1))
+
+
+def _sharded(group: np.ndarray, groups: int, devices: int) -> _Queues:
+    held = np.full((devices, math.ceil(groups / devices)), -1)
+    queues, rows = [], []
+    for device, pieces in enumerate(placed(np.bincount(group, minlength=groups), devices)):
+        mine = [np.array_split(np.flatnonzero(group == k), n)[part] for k, part, n in pieces]
+        held[device, : len(pieces)] = [k for k, _, _ in pieces]
+        queues.append(np.concatenate([*mine, np.zeros(0, int)]))
+        rows.append(np.repeat(np.arange(len(mine)), [len(piece) for piece in mine]))
+    return queues, rows, held
 
 
 def starts(row: np.ndarray) -> np.ndarray:
