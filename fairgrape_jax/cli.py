@@ -6,29 +6,49 @@ import argparse
 import dataclasses
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 
+import jax
 import tyro
 
-from fairgrape_jax import config, data
+from fairgrape_jax import config, data, hosts
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.errors import TrainingError, UsageError
 
 USAGE = """usage: fairgrape COMMAND ...
 
-  run EXPERIMENT [--out DIR] [--dataset NAME] [OVERRIDES]
+  run EXPERIMENT [--out DIR] [--dataset NAME] [--distributed] [OVERRIDES]
                       do an experiment, or go on where it was stopped; EXPERIMENT is a
-                      file (experiments/*.py) or the directory of a run
+                      file (experiments/*.py) or the directory of a run;
+                      --distributed: over many hosts, the same command on every one
+                      (docs/many_hosts.md); where no cluster tells who they are, with
+                      --coordinator-address HOST:PORT --num-processes N --process-id I
   report RUN... [--out DIR]
                       tables and plots of one or several runs
   list                models, methods, datasets, metrics, experiments
 
 `fairgrape run EXPERIMENT --help` shows every override with its value there."""
 
+# The flags of a run over many hosts, and the fields of hosts.Cluster that they set.
+CLUSTER = {
+    "--coordinator-address": ("coordinator", str),
+    "--num-processes": ("processes", int),
+    "--process-id": ("process", int),
+    "--heartbeat-timeout": ("heartbeat", int),
+    "--start-timeout": ("start", int),
+}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0, 1 for a stopped run, 2 for a bad request."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    code = attempt(sys.argv[1:] if arguments is None else arguments)
+    hosts.leave(code)
+    return code
+
+
+def attempt(arguments: list[str]) -> int:
+    """Do what is asked for; failures become a line and an exit code."""
     commands = {"run": run, "report": report, "list": show}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
@@ -46,21 +66,36 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fairgrape: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+    except Exception:
+        if not jax.distributed.is_initialized():
+            raise
+        # An ordinary end would wait for the other processes.
+        traceback.print_exc()
+        print(
+            "fairgrape: stopped: this process failed, or another one did (see its output); "
+            "the same command goes on from here",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 
 def run(arguments: list[str]) -> None:
-    """`fairgrape run EXPERIMENT [--out DIR] [--dataset NAME] [OVERRIDES]`."""
+    """`fairgrape run EXPERIMENT [--out DIR] [--dataset NAME] [--distributed] [OVERRIDES]`."""
     parser = argparse.ArgumentParser(prog="fairgrape run", add_help=False, allow_abbrev=False)
     parser.add_argument("experiment", nargs="?")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--dataset")
+    parser.add_argument("--distributed", action="store_true")
+    for flag, (field, kind) in CLUSTER.items():
+        parser.add_argument(flag, dest=field, type=kind)
     options, overrides = parser.parse_known_args(arguments)
     if options.experiment is None:
         if {"-h", "--help"} & set(overrides):
             print(USAGE)
             return
         raise UsageError("run: name an experiment, a file of experiments/ or a run directory")
+    cluster = cluster_of(options)
     path = Path(options.experiment)
     experiment = load(path)
     out = options.out or (path if path.is_dir() else Path("runs") / path.stem)
@@ -72,8 +107,28 @@ def run(arguments: list[str]) -> None:
     from fairgrape_jax import report as reporting
     from fairgrape_jax import rounds
 
+    config.check(experiment)
+    if cluster is not None:
+        hosts.join(cluster)
     rounds.run(experiment, out)
-    reporting.write([out], out)
+    if hosts.first():
+        reporting.write([out], out)
+
+
+def cluster_of(options: argparse.Namespace) -> hosts.Cluster | None:
+    """What the flags say of the cluster; None for a run of one process. UsageError if wrong."""
+    given = {}
+    for flag, (field, _) in CLUSTER.items():
+        value = getattr(options, field)
+        if value is not None and not options.distributed:
+            raise UsageError(f"{flag}: is for a run over many hosts; add --distributed")
+        if value is not None:
+            given[field] = value
+    if not options.distributed:
+        return None
+    cluster = hosts.Cluster(**given)
+    hosts.check(cluster)
+    return cluster
 
 
 def load(path: Path) -> Experiment:

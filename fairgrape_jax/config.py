@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from fairgrape_jax import data, methods, models, train
+from fairgrape_jax import data, methods, models, parallel, train
 from fairgrape_jax.data.augment import AUGMENTATIONS
 from fairgrape_jax.data.source import Source
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.importance import Formula
+from fairgrape_jax.parallel import Lift
 from fairgrape_jax.selection import Deficit
 
 Form = Literal["pure", "mixed"]
@@ -93,13 +94,19 @@ class Experiment:
     """Images per device and evaluation step."""
     checkpoints: Literal["all", "last"] = "all"
     """Keep the full state of every round, or of a method's last complete round alone."""
+    sync_batch_stats: bool = True
+    """Normalise by the statistics of the whole batch; else each device by those of its part."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the network; parameters, batch statistics and loss are float32 in any case."""
     devices: int = 0
-    """Local devices to use; 0 for all."""
+    """Devices of each process to use; 0 for all."""
+    lift: Lift = "pmap"
+    """Steps run on the devices by jax.pmap, or by jax.jit(jax.shard_map); the results agree."""
 
 
 # Fields that say where and how a run is executed, not what it computes: they may differ on
 # resuming.
-PLACE = ("devices", "scoring.execution", "scoring.shard_groups")
+PLACE = ("devices", "lift", "scoring.execution", "scoring.shard_groups")
 
 
 def check(experiment: Experiment) -> None:
@@ -109,6 +116,8 @@ def check(experiment: Experiment) -> None:
         known(method, methods.METHODS, "method")
     known(experiment.optimizer, train.OPTIMIZERS, "optimizer")
     known(experiment.augmentation, AUGMENTATIONS, "augmentation")
+    known(experiment.precision, ("float32", "bfloat16"), "precision")
+    known(experiment.lift, parallel.LIFTS, "lift")
     for name in ("sparsity", "keep_per_round"):
         value = getattr(experiment, name)
         if not 0 < value < 1:

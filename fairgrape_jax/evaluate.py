@@ -34,7 +34,10 @@ class Predictions:
 def make_evaluate_step(
     module: nn.Module, dataset: Dataset
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """The per-device step (params, batch_stats, masks, batch) -> (predictions, losses)."""
+    """The per-device step (params, batch_stats, masks, batch) -> (predictions, losses).
+
+    Every device gets what all devices say: (devices, B, T) int32 and (devices, B) float32.
+    """
 
     def evaluate_step(
         params: Tree, batch_stats: Tree, masks: Tree, batch: dict[str, jax.Array]
@@ -44,10 +47,11 @@ def make_evaluate_step(
             augment.normalise(batch["images"], dataset.mean, dataset.std),
             train=False,
         )
-        return (
+        said = (
             losses.predictions(logits, dataset.classes),
             losses.cross_entropy(logits, batch["labels"], dataset.classes),
         )
+        return jax.lax.all_gather(said, parallel.AXIS)
 
     return evaluate_step
 
@@ -64,23 +68,20 @@ def predict(
     """Run the lifted step over `split`.
 
     The batch of one device is the same on any number of devices, and so is the chunk of samples
-    in it: the same program sees the same numbers, and the counts agree to the last digit.
+    in it: the same program sees the same numbers, and the counts agree to the last digit. Each
+    process feeds its own rows, and every one gets the predictions of all.
     """
-    collected = []
-    for batch in pipeline.padded_batches(split, per_device * len(devices)):
-        inputs = {"images": batch["images"], "labels": batch["labels"]}
-        inputs = parallel.split_batch(inputs, devices)
-        collected.append((step(params, batch_stats, masks, inputs), batch["valid"]))
-    predictions, sample_losses = [], []
-    for (predicted, loss), valid in collected:
-        predictions.append(np.asarray(predicted).reshape(len(valid), -1)[valid])
-        sample_losses.append(np.asarray(loss).reshape(-1)[valid])
-    return Predictions(
-        labels=split.labels,
-        predictions=np.concatenate(predictions),
-        groups=split.groups,
-        losses=np.concatenate(sample_losses),
+    size = per_device * parallel.device_count(devices)
+    batches = (
+        parallel.split_batch({"images": batch["images"], "labels": batch["labels"]}, devices)
+        for batch in pipeline.padded_batches(split, size, parallel.part())
     )
+    said = [step(params, batch_stats, masks, batch) for batch in parallel.ahead(batches, devices)]
+    predictions, sample_losses = (
+        np.concatenate([np.asarray(x).reshape(size, *x.shape[2:]) for x in parts])[: len(split)]
+        for parts in zip(*said, strict=True)
+    )  # in the order of the split, its padding last
+    return Predictions(split.labels, predictions, split.groups, sample_losses)
 
 
 def write_predictions(path: Path, predicted: Predictions, dataset: Dataset) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 import time
@@ -27,7 +26,9 @@ from fairgrape_jax import (
     config,
     data,
     evaluate,
+    hosts,
     importance,
+    layout,
     masks,
     metrics,
     parallel,
@@ -64,15 +65,27 @@ def run(experiment: Experiment, directory: Path) -> None:
     """
     config.check(experiment)
     devices = parallel.local_devices(experiment.devices)
+    # All together before the reading, which may take one host longer than another: connections
+    # between hosts are made in the first exchange, and that has a time limit.
+    parallel.from_first(0, devices)
     check_directory(experiment, directory)
     with bar("reading") as move:
         dataset = data.load(experiment.data, move)
-    check_fit(experiment, dataset, len(devices))
+    check_fit(experiment, dataset, parallel.device_count(devices))
+    given = [np.frombuffer(json.dumps(config.to_dict(experiment)).encode(), np.uint8)]
+    splits = (dataset.train, dataset.validation, dataset.test)
+    if not parallel.agree([given, *map(dataclasses.astuple, splits)], devices):
+        raise UsageError(
+            "--distributed: the processes were given different options or read different data; "
+            "start all with the same command on the same files"
+        )
     compiled = steps.build(experiment, dataset, devices)
     first = steps.initial_state(experiment, compiled, dataset, experiment.seeds[0])
     for line in [*dataset.notes, *emptied(experiment, masks.full_masks(first.params))]:
         say(f"note: {line}")
-    write_config(experiment, directory, devices)
+    parallel.from_first(0, devices)  # no process looks at the directory from here on
+    if hosts.first():
+        write_config(experiment, directory, devices)
     this = Run(experiment, directory, dataset, compiled)
     for seed in experiment.seeds:
         state, dense = dense_stage(this, seed)
@@ -131,7 +144,7 @@ def write_config(experiment: Experiment, directory: Path, devices: list[jax.Devi
         return
     directory.mkdir(parents=True, exist_ok=True)
     packages = ("fairgrape-jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
-    write_json(
+    layout.write_json(
         path,
         {
             "experiment": config.to_dict(experiment),
@@ -140,7 +153,8 @@ def write_config(experiment: Experiment, directory: Path, devices: list[jax.Devi
             "devices": {
                 "kind": devices[0].device_kind,
                 "platform": devices[0].platform,
-                "count": len(devices),
+                "count": parallel.device_count(devices),
+                "processes": parallel.part()[1],
             },
         },
     )
@@ -151,7 +165,7 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
     directory = run.directory / f"seed_{seed}" / "dense"
     state = steps.initial_state(run.experiment, run.steps, run.dataset, seed)
     full = steps.initial_masks(run.steps, state)
-    if complete(directory):
+    if parallel.from_first(layout.complete(directory), run.steps.devices):
         state, full = restore(run, directory, state, full)
         predicted = steps.predict(run.experiment, run.steps, state, full, run.dataset.test)
         return state, predicted
@@ -178,16 +192,16 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
     experiment = run.experiment
     densities = schedules.densities(experiment.sparsity, experiment.keep_per_round)
     root = run.directory / f"seed_{seed}" / name
-    done = complete_rounds(root, len(densities))
+    done = int(parallel.from_first(layout.complete_rounds(root, len(densities)), run.steps.devices))
     if done == len(densities):
         return
     # A step takes over the buffers of its state: the dense one must serve the next method too.
     state = jax.tree.map(lambda x: x.copy(), state)
     alive = steps.initial_masks(run.steps, state)
     if done:
-        state, alive = restore(run, round_directory(root, done), state, alive)
+        state, alive = restore(run, layout.round_directory(root, done), state, alive)
     for number in range(done + 1, len(densities) + 1):
-        last, directory = number == len(densities), round_directory(root, number)
+        last, directory = number == len(densities), layout.round_directory(root, number)
         title = f"seed {seed} {name} round {number}/{len(densities)}"
         seconds: dict[str, float] = {}
         started = time.perf_counter()
@@ -210,12 +224,18 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
         if last:
             record["importance"] = group_totals(run, state, alive, seed)
         finish(run, directory, state, alive, predicted, dense, record)
-        if experiment.checkpoints == "last":
-            shutil.rmtree(round_directory(root, number - 1) / "checkpoint", ignore_errors=True)
+        if experiment.checkpoints == "last" and hosts.first():
+            shutil.rmtree(
+                layout.round_directory(root, number - 1) / "checkpoint", ignore_errors=True
+            )
 
 
 def select(run: Run, name: str, state: State, alive: Tree, density: float, seed: int) -> Tree:
-    """The masks of the next round, checked: nested, and of the exact number in every layer."""
+    """The masks of the next round, checked: nested, and of the exact number in every layer.
+
+    Every process selects from the same importance, and all go on with the masks of process 0:
+    they are the same by construction, not only where all processors round alike.
+    """
     problem = Problem(
         params=jax.device_get(state.params),
         masks=jax.device_get(alive),
@@ -224,7 +244,7 @@ def select(run: Run, name: str, state: State, alive: Tree, density: float, seed:
         ),
         deficit=run.experiment.scoring.deficit,
     )
-    chosen = METHODS[name].prune(problem, density)
+    chosen = parallel.from_first(METHODS[name].prune(problem, density), run.steps.devices)
     masks.check_nested(chosen, problem.masks)
     for row in masks.sparsity_table(chosen):
         if row["alive"] != masks.kept(row["weights"], density):
@@ -283,13 +303,20 @@ def finish(
     dense: evaluate.Predictions,
     record: dict[str, Any],
 ) -> None:
-    """Write a stage; its metrics.json comes last and makes it complete."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Write a stage; its metrics.json comes last and makes it complete.
+
+    Process 0 writes; the others take part in what all must do together. RuntimeError if their
+    parameters are no longer the same.
+    """
+    if not parallel.agree((state, alive), run.steps.devices):
+        raise RuntimeError(f"{directory}: the processes hold different parameters; see many_hosts")
     checkpoint.save(directory / "checkpoint", {"state": state, "masks": alive})
+    seen = steps.predict(run.experiment, run.steps, state, alive, run.dataset.validation)
+    if not hosts.first():
+        return
     host_masks = jax.device_get(alive)
     checkpoint.save_masks(directory / "masks.npz", host_masks)
     evaluate.write_predictions(directory / "predictions.csv", predicted, run.dataset)
-    seen = steps.predict(run.experiment, run.steps, state, alive, run.dataset.validation)
     counts, dense_counts = (tally(run.dataset, p) for p in (predicted, dense))
     record = record | {
         "density": masks.density(host_masks),
@@ -302,9 +329,9 @@ def finish(
             key=lambda row: run.steps.layers.index(row["layer"]),
         ),
     }
-    write_json(directory / "metrics.json", record)
+    layout.write_json(directory / "metrics.json", record)
     stages.forget(directory)
-    write_log(run.directory)
+    layout.write_log(run.directory)
     say(summary(record))
 
 
@@ -342,47 +369,9 @@ def round_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
-def round_directory(root: Path, number: int) -> Path:
-    """Where round `number` of a method is."""
-    return root / f"round_{number:02d}"
-
-
-def complete(directory: Path) -> bool:
-    """Whether a stage was finished."""
-    return (directory / "metrics.json").exists()
-
-
-def complete_rounds(root: Path, count: int) -> int:
-    """The last round of the unbroken sequence of complete ones; 0 for none."""
-    done = 0
-    while done < count and complete(round_directory(root, done + 1)):
-        done += 1
-    return done
-
-
 def restore(run: Run, directory: Path, state: State, alive: Tree) -> tuple[State, Tree]:
     """A stage's state and masks, on every device."""
     like = {"state": state, "masks": alive}
     found = checkpoint.restore(directory / "checkpoint", like)
     placed = parallel.replicate(found, run.steps.devices)
     return placed["state"], placed["masks"]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that the file is there whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
-    os.replace(partial, path)
-
-
-def write_log(directory: Path) -> None:
-    """RUN/metrics.jsonl: a line per complete stage, rebuilt from them."""
-    lines = []
-    for path in sorted(directory.glob("seed_*/**/metrics.json")):
-        record = json.loads(path.read_text())
-        for key in ("layers", "importance"):
-            record.pop(key, None)
-        lines.append(json.dumps(record))
-    partial = directory / "metrics.partial"
-    partial.write_text("".join(line + "\n" for line in lines))
-    os.replace(partial, directory / "metrics.jsonl")

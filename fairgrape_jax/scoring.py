@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fairgrape_jax import parallel
-from fairgrape_jax.data.pipeline import GroupBatches
+from fairgrape_jax.data.pipeline import GroupBatches, rows_of
 from fairgrape_jax.data.types import Split
 from fairgrape_jax.importance import (
     Execution,
@@ -137,14 +137,17 @@ def placed(counts: np.ndarray, devices: int) -> list[list[tuple[int, int, int]]]
 
 
 def micro_batches(
-    split: Split, plan: GroupBatches, schedule: Schedule
+    split: Split, plan: GroupBatches, schedule: Schedule, part: tuple[int, int] = (0, 1)
 ) -> Iterator[dict[str, np.ndarray]]:
     """The pictures of each call, arrays of (devices, slots, b, ...); empty places are not valid.
 
-    group: (devices, slots, b), the group of each picture.
+    group: (devices, slots, b), the group of each picture. part: give those of one process's
+    devices alone, (which, of how many processes).
     """
+    mine = rows_of(np.arange(len(schedule.groups)), part)
     for order, row, start, end in zip(
-        schedule.order, schedule.row, schedule.start, schedule.end, strict=True
+        *(x[:, mine] for x in (schedule.order, schedule.row, schedule.start, schedule.end)),
+        strict=True,
     ):
         indices = plan.indices[np.maximum(order, 0)]
         yield {
@@ -282,17 +285,20 @@ def gathered(
 ) -> Tree:
     """Importance from accumulators that are sharded over groups: a NumPy tree of (G, *w.shape).
 
-    A layer at a time on the host, where the choice is made: no device ever holds all groups.
+    A layer at a time on the host, where the choice is made: no device ever holds all groups of
+    more than a layer, and that only where several processes exchange it.
     """
+    mine = rows_of(schedule.groups, parallel.part())
 
     def layer(mask: Any, weights: Any, sums: Any) -> np.ndarray | None:
         if mask is None:
             return None
         held = np.asarray(sums)
         total = np.zeros((len(counts), *weights.shape), np.float32)
-        for (device, row), k in np.ndenumerate(schedule.groups):
+        for (device, row), k in np.ndenumerate(mine):
             if k >= 0:
                 total[k] += held[device, row]
+        total = parallel.added(total)
         total /= np.maximum(counts, 1).reshape(-1, *[1] * weights.ndim)
         if formula == "sum-of-squares":
             return total

@@ -44,7 +44,7 @@ def run_stages(
     partial = directory / "partial"
     history: list[dict[str, float]] = []
     best, best_loss = state, math.inf
-    if partial.exists():
+    if parallel.from_first(partial.exists(), compiled.devices):
         found, said = checkpoint.restore_with_metadata(partial, {"state": state, "best": best})
         state, best = parallel.replicate(found["state"], compiled.devices), found["best"]
         history = said["history"]
@@ -81,7 +81,7 @@ def run_stages(
             if now - spoken > SILENCE:
                 spoken = now
                 say(f"{title}: epoch {len(history)}/{len(plan)}  loss {loss:.4f}")
-            if now - saved > SAVE_EVERY:
+            if parallel.from_first(now - saved > SAVE_EVERY, compiled.devices):
                 saved, known = now, best_loss < math.inf
                 tree = {"state": state, "best": best if known else state}
                 said = {"history": history, "best_loss": best_loss if known else None}

@@ -53,15 +53,30 @@ class Steps:
 
 
 def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -> Steps:
-    """Make every step of `experiment`; nothing is compiled before it is first called."""
-    module = models.create(experiment.model, sum(dataset.classes), axis_name=parallel.AXIS)
+    """Make every step of `experiment`; nothing is compiled before it is first called.
+
+    devices: those of this process; the steps run on as many of every process.
+    """
+    module = models.create(
+        experiment.model,
+        sum(dataset.classes),
+        axis_name=parallel.AXIS if experiment.sync_batch_stats else None,
+        dtype=experiment.precision,
+    )
     optimizer = train.OPTIMIZERS[experiment.optimizer](experiment.momentum, experiment.weight_decay)
     groups, formula = len(dataset.groups), experiment.scoring.formula
     execution, slots = batching(devices[0].platform, groups, experiment.scoring)
     make_loss = make_losses(module, dataset, experiment.scoring.form)
 
     def lift(step: Callable[..., Any], in_axes: Any, out_axes: Any, donate: Any = ()) -> Any:
-        return parallel.lift(step, devices, in_axes=in_axes, out_axes=out_axes, donate=donate)
+        return parallel.lift(
+            step,
+            devices,
+            in_axes=in_axes,
+            out_axes=out_axes,
+            donate=donate,
+            how=experiment.lift,
+        )
 
     return Steps(
         devices=devices,
@@ -73,7 +88,7 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
             None,
             donate=(0,),
         ),
-        evaluate=lift(evaluate.make_evaluate_step(module, dataset), (None, None, None, 0), 0),
+        evaluate=lift(evaluate.make_evaluate_step(module, dataset), (None, None, None, 0), None),
         accumulate=lift(
             scoring.make_accumulate(make_loss, formula, execution),
             (0, None, None, None, 0),
@@ -210,14 +225,15 @@ def score(
     schedule = scoring.schedule(
         plan.group,
         groups,
-        len(devices),
+        parallel.device_count(devices),
         1 if mixed else steps.slots,
         shard=options.shard_groups,
     )
     # One shape for both kinds: without groups, row 0 alone is used.
     sums = scoring.empty_sums(masks, schedule.groups.shape[1], devices)
     accumulate = steps.accumulate_mixed if mixed else steps.accumulate
-    for batch in scoring.micro_batches(dataset.train, plan, schedule):
+    batches = scoring.micro_batches(dataset.train, plan, schedule, parallel.part())
+    for batch in parallel.ahead(batches, devices):
         sums = accumulate(sums, state.params, state.batch_stats, masks, batch)
     group = dataset.train.groups[plan.indices] if mixed else plan.group[:, None]
     counts = scoring.counts(group, plan.valid, groups, options.formula)

@@ -139,14 +139,19 @@ def train_epoch(
     """One pass over `split` in the order of (seed, state.epoch); returns the mean loss.
 
     A loss that is NaN or infinite raises TrainingError with the step. It is read one step late,
-    so that waiting for it never leaves the device idle.
+    so that waiting for it never leaves the device idle. Each process reads its own rows of every
+    batch.
     """
     epoch, first = int(state.epoch), int(state.step)
     total, pending = 0.0, None
     count = 0
     rate_array = np.float32(rate)
-    for samples in pipeline.train_batches(split, batch, seed, epoch):
-        state, loss = step(state, masks, parallel.split_batch(samples, devices), rate_array)
+    batches = (
+        parallel.split_batch(samples, devices)
+        for samples in pipeline.train_batches(split, batch, seed, epoch, part=parallel.part())
+    )
+    for samples in parallel.ahead(batches, devices):
+        state, loss = step(state, masks, samples, rate_array)
         if pending is not None:
             total += checked(pending, first + count - 1)
         pending, count = loss, count + 1

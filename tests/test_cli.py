@@ -40,6 +40,8 @@ def experiment(tmp_path, monkeypatch):
     return tmp_path
 
 
+DISTRIBUTED = ["run", "tiny.py", "--distributed", "--num-processes", "2"]
+MEMBER = [*DISTRIBUTED, "--coordinator-address", "localhost:1", "--process-id", "1"]
 BAD = {
     "unknown command": (["prune"], "unknown command 'prune'"),
     "no experiment": (["run"], "name an experiment"),
@@ -83,6 +85,46 @@ BAD = {
         "a mixed micro-batch has a term for every group",
     ),
     "report on no run": (["report", "empty"], "empty: not a run"),
+    "coordinator without --distributed": (
+        ["run", "tiny.py", "--coordinator-address", "localhost:1234"],
+        "--coordinator-address: is for a run over many hosts; add --distributed",
+    ),
+    "process id without --distributed": (
+        ["run", "tiny.py", "--process-id", "0"],
+        "--process-id: is for a run over many hosts",
+    ),
+    "coordinator alone": (
+        ["run", "tiny.py", "--distributed", "--coordinator-address", "localhost:1234"],
+        "go together",
+    ),
+    "process id out of range": (
+        [*DISTRIBUTED, "--coordinator-address", "localhost:1234", "--process-id", "2"],
+        "--process-id: 2 is not one of the 2 processes; give 0 to 1",
+    ),
+    "negative process id": (
+        [*DISTRIBUTED, "--coordinator-address", "localhost:1234", "--process-id", "-1"],
+        "--process-id: -1 is not one of the 2 processes",
+    ),
+    "no processes": (
+        [*MEMBER, "--num-processes", "0"],
+        "--num-processes: 0 is less than 1",
+    ),
+    "address without a port": (
+        [*DISTRIBUTED, "--coordinator-address", "localhost", "--process-id", "0"],
+        "'localhost' is not HOST:PORT",
+    ),
+    "heartbeat": (
+        ["run", "tiny.py", "--distributed", "--heartbeat-timeout", "0"],
+        "must be at least 1 second",
+    ),
+    "coordinator that does not answer": (
+        [*MEMBER, "--start-timeout", "1"],
+        "nothing answers at localhost:1 after 1 s",
+    ),
+    "bad option of a distributed run": (
+        [*MEMBER, "--sparsity", "0"],
+        "sparsity: 0.0 is not between",
+    ),
     "list of something": (["list", "cats"], "list takes no arguments"),
 }
 

@@ -24,6 +24,23 @@ def test_train_batches_follow_seed_epoch_and_step():
     assert not np.array_equal(order, pipeline.epoch_order(11, seed=1, epoch=3))
 
 
+@pytest.mark.parametrize("parts", [2, 4])
+def test_the_parts_of_processes_make_up_every_batch(parts):
+    split = split_of([9, 4])
+    for batches in (
+        lambda part: pipeline.train_batches(split, 8, seed=1, epoch=2, part=part),
+        lambda part: pipeline.padded_batches(split, 8, part),
+    ):
+        whole = list(batches((0, 1)))
+        each = [list(batches((which, parts))) for which in range(parts)]
+        assert {len(batches) for batches in each} == {len(whole)}  # as many calls everywhere
+        for step, batch in enumerate(whole):
+            for key, expected in batch.items():
+                joined = np.concatenate([mine[step][key] for mine in each])
+                assert len({len(mine[step][key]) for mine in each}) == 1
+                np.testing.assert_array_equal(joined, expected)
+
+
 def test_a_small_split_fills_one_batch():
     (batch,) = pipeline.train_batches(split_of([3]), 8, seed=0, epoch=0)
     assert len(batch["images"]) == 8

@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text()
 # From the highest floor down; a module may import what stands below it or beside it.
 FLOORS = [
     {"cli"},
-    {"rounds", "report", "plots"},
+    {"rounds", "report", "plots", "layout"},
     {"stages", "steps"},
     {"config"},
     {"train", "evaluate", "checkpoint", "progress"},
@@ -23,7 +23,7 @@ FLOORS = [
     {"importance", "scoring", "maxmin"},
     {"selection", "schedules", "losses", "metrics"},
     {"models", "data"},
-    {"masks", "parallel", "errors"},
+    {"masks", "parallel", "hosts", "errors"},
 ]
 
 

@@ -12,6 +12,7 @@ import pytest
 from fairgrape_jax import (
     checkpoint,
     evaluate,
+    layout,
     masks,
     metrics,
     parallel,
@@ -42,9 +43,8 @@ TINY = Experiment(
 STAGES = ["dense", *[f"{m}/round_0{n}" for m in ("fairgrape", "magnitude") for n in (1, 2, 3)]]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A complete run, and how many programs had been compiled when each of its lines was said."""
+def counting(experiment, directory):
+    """Do a run; how many programs had been compiled when each of its lines was said."""
     compiled, counts = [], {}
 
     def listen(event, duration, **details):
@@ -52,11 +52,17 @@ def finished(tmp_path_factory):
             compiled.append(str(details.get("fun_name")))
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    directory = tmp_path_factory.mktemp("runs") / "tiny"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rounds, "say", lambda line: counts.update({line: len(compiled)}))
-        rounds.run(TINY, directory)
-    return directory, counts
+        rounds.run(experiment, directory)
+    return counts
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A complete run, and the programs compiled until each line."""
+    directory = tmp_path_factory.mktemp("runs") / "tiny"
+    return directory, counting(TINY, directory)
 
 
 def stage_files(directory):
@@ -145,6 +151,19 @@ def test_nothing_is_compiled_after_the_first_rounds(finished):
     assert after["seed 1 fairgrape round"] == after["seed 0 fairgrape round"]
 
 
+def test_by_shard_map_a_run_leaves_the_same_bits_and_compiles_as_little(finished, tmp_path):
+    """The steps of both rounds after the first are those that the first compiled."""
+    experiment = dataclasses.replace(
+        TINY, seeds=(0,), methods=("fairgrape", "magnitude"), lift="shard_map"
+    )
+    counts = counting(experiment, tmp_path / "run")
+    after = [count for line, count in counts.items() if line.startswith("seed 0 magnitude")]
+    assert len(after) == 3
+    assert after[0] == after[1] == after[2] >= 4
+    expected = {k: v for k, v in stage_files(finished[0]).items() if k.startswith("seed_0")}
+    assert_same(stage_files(tmp_path / "run"), expected)
+
+
 def test_metrics_follow_from_the_predictions(finished):
     directory, _ = finished
     dataset = load(TINY.data)
@@ -175,7 +194,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(finished, tmp_path, monkeypatch,
     """Stopped after the checkpoint of a stage was written but before the stage was complete."""
     complete, _ = finished
     experiment = dataclasses.replace(TINY, seeds=(0,))
-    write, calls = rounds.write_json, []
+    write, calls = layout.write_json, []
 
     def stopping(path, value):
         calls.append(path)
@@ -183,7 +202,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(finished, tmp_path, monkeypatch,
             raise KeyboardInterrupt
         write(path, value)
 
-    monkeypatch.setattr(rounds, "write_json", stopping)
+    monkeypatch.setattr(layout, "write_json", stopping)
     with pytest.raises(KeyboardInterrupt):
         rounds.run(experiment, tmp_path / "run")
     assert len(complete_stages(tmp_path / "run")) == stop_at

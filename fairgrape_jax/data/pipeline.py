@@ -42,32 +42,46 @@ def steps_per_epoch(n: int, batch: int) -> int:
 
 
 def train_batches(
-    split: Split, batch: int, seed: int, epoch: int, start: int = 0
+    split: Split, batch: int, seed: int, epoch: int, start: int = 0, part: tuple[int, int] = (0, 1)
 ) -> Iterator[dict[str, np.ndarray]]:
     """Batches of exactly `batch` samples: images (uint8) and labels; the remainder is dropped.
 
     start: first step to give, so that a run resumes in the middle of an epoch. A split smaller
     than a batch is repeated, in the epoch's order, until it fills the one batch.
+    part: of each batch give the rows of one process alone, (which, of how many).
     """
     order = np.resize(epoch_order(len(split), seed, epoch), max(len(split), batch))
     for step in range(start, steps_per_epoch(len(split), batch)):
-        chosen = order[step * batch : (step + 1) * batch]
+        chosen = rows_of(order[step * batch : (step + 1) * batch], part)
         yield {"images": split.images[chosen], "labels": split.labels[chosen]}
 
 
-def padded_batches(split: Split, batch: int) -> Iterator[dict[str, np.ndarray]]:
+def rows_of(rows: np.ndarray, part: tuple[int, int]) -> np.ndarray:
+    """The part of `rows` that one process reads: (which, of how many equal parts).
+
+    >>> rows_of(np.arange(6), (1, 3))
+    array([2, 3])
+    """
+    which, parts = part
+    return rows.reshape(parts, -1, *rows.shape[1:])[which]
+
+
+def padded_batches(
+    split: Split, batch: int, part: tuple[int, int] = (0, 1)
+) -> Iterator[dict[str, np.ndarray]]:
     """Every sample once, in order: images, labels, groups, valid (batch,) bool.
 
     The last batch is filled up with sample 0, marked valid=False, so that all have one shape.
+    part: as for `train_batches`.
     """
     for first in range(0, len(split), batch):
-        numbers = np.arange(first, first + batch)
+        numbers = rows_of(np.arange(first, first + batch), part)
         valid = numbers < len(split)
-        part = split.take(np.where(valid, numbers, 0))
+        taken = split.take(np.where(valid, numbers, 0))
         yield {
-            "images": part.images,
-            "labels": part.labels,
-            "groups": part.groups,
+            "images": taken.images,
+            "labels": taken.labels,
+            "groups": taken.groups,
             "valid": valid,
         }
 
