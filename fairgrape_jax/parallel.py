@@ -5,8 +5,8 @@ replicated (axis None), batches and accumulators carry a leading device axis (ax
 
 Over many hosts a step runs on the devices of all processes at once, and collectives cross them.
 Outside the steps every array is this process's own: its copy of what is replicated, the rows of
-its own devices of what is not. So only a step (and `from_first`, `agree`, `added`) can wait for
-another host.
+its own devices of what is not. So only a step, and `from_first`, `agree` and `all_rows`, can wait
+for another host.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fairgrape_jax.errors import UsageError
@@ -71,6 +70,12 @@ def lift(
     how: by `jax.pmap`, or by `jax.jit(jax.shard_map)`; the results are the same.
     Tracing a second time raises RuntimeError: one compile per run is a promise, and a shape that
     changes between rounds would break it silently.
+
+    >>> def step(scale, row):
+    ...     return scale * jax.lax.pmean(row, AXIS)
+    >>> lifted = lift(step, local_devices(1), in_axes=(None, 0), out_axes=None, how="shard_map")
+    >>> lifted(np.float32(2), np.ones((1, 3), np.float32)).tolist()
+    [2.0, 2.0, 2.0]
     """
     return LIFTS[how](traced_once(step), devices, in_axes, out_axes, donate)
 
@@ -230,13 +235,6 @@ def from_first(tree: Any, devices: Sequence[jax.Device]) -> Any:
     return jax.tree.unflatten(structure, got)
 
 
-def added(x: np.ndarray) -> np.ndarray:
-    """The sum over processes of an array that each of them has; all wait for each other."""
-    if jax.process_count() == 1:
-        return x
-    return np.asarray(multihost_utils.process_allgather(x)).sum(axis=0)
-
-
 def agree(tree: Any, devices: Sequence[jax.Device]) -> bool:
     """Whether every process holds the same values, bit for bit; all get the same answer."""
     if jax.process_count() == 1:
@@ -245,9 +243,16 @@ def agree(tree: Any, devices: Sequence[jax.Device]) -> bool:
     for value in jax.tree.leaves(tree):
         array = np.asarray(value)
         digest = zlib.crc32(f"{array.shape}{array.dtype}".encode(), digest)
-        digest = zlib.crc32(array.tobytes(), digest)
+        digest = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, digest)
     rows = np.full((len(devices), 1), digest, np.uint32)
-    return len(np.unique(np.asarray(_all_rows(tuple(devices))(rows)))) == 1
+    return len(np.unique(all_rows(rows, devices))) == 1
+
+
+def all_rows(rows: Any, devices: Sequence[jax.Device]) -> np.ndarray:
+    """The rows (devices, ...) of every process, one below the other, by process."""
+    if jax.process_count() == 1:
+        return np.asarray(rows)
+    return np.asarray(_all_rows(tuple(devices))(rows))
 
 
 @functools.cache

@@ -281,24 +281,28 @@ def make_reduce(formula: Formula) -> Callable[..., Tree]:
 
 
 def gathered(
-    rows: Tree, schedule: Schedule, params: Tree, masks: Tree, counts: np.ndarray, formula: Formula
+    rows: Tree,
+    schedule: Schedule,
+    params: Tree,
+    masks: Tree,
+    counts: np.ndarray,
+    formula: Formula,
+    devices: list[jax.Device],
 ) -> Tree:
     """Importance from accumulators that are sharded over groups: a NumPy tree of (G, *w.shape).
 
-    A layer at a time on the host, where the choice is made: no device ever holds all groups of
-    more than a layer, and that only where several processes exchange it.
+    A layer at a time on the host, where the choice is made: a device holds all groups of a layer
+    only while several processes exchange it.
     """
-    mine = rows_of(schedule.groups, parallel.part())
 
     def layer(mask: Any, weights: Any, sums: Any) -> np.ndarray | None:
         if mask is None:
             return None
-        held = np.asarray(sums)
+        held = parallel.all_rows(sums, devices)
         total = np.zeros((len(counts), *weights.shape), np.float32)
-        for (device, row), k in np.ndenumerate(mine):
+        for (device, row), k in np.ndenumerate(schedule.groups):
             if k >= 0:
                 total[k] += held[device, row]
-        total = parallel.added(total)
         total /= np.maximum(counts, 1).reshape(-1, *[1] * weights.ndim)
         if formula == "sum-of-squares":
             return total

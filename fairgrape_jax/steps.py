@@ -239,7 +239,9 @@ def score(
     counts = scoring.counts(group, plan.valid, groups, options.formula)
     rows = groups if grouped else 1
     if options.shard_groups:
-        tree = scoring.gathered(sums.rows, schedule, state.params, masks, counts, options.formula)
+        tree = scoring.gathered(
+            sums.rows, schedule, state.params, masks, counts, options.formula, devices
+        )
         return jax.tree.map(lambda leaf: leaf[:rows], tree)
     reduced = steps.reduce(sums.rows, state.params, masks, counts)
     return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0))[0, :rows], reduced)

@@ -86,7 +86,9 @@ def make_train_step(
     """The per-device step (state, masks, batch, rate) -> (state, mean loss of the batch).
 
     batch: images (B, H, W, C) uint8 and labels (B, T). Parameters are masked in the forward pass
-    and after the update, so a pruned weight is exactly zero whatever the optimizer does.
+    and after the update, so a pruned weight is exactly zero whatever the optimizer does. Loss,
+    gradients and running statistics are averaged over the devices, so that all stay equal; whether
+    batch norm normalises by the statistics of all is the module's `axis_name`.
     """
     alter = augment.AUGMENTATIONS[augmentation]
 

@@ -2,46 +2,21 @@
 
 import dataclasses
 import json
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from processes import EXPERIMENT, MAIN, SAVING, Cluster, free_port, start
 
 from fairgrape_jax import checkpoint, cli, hosts, masks, parallel, rounds
 from fairgrape_jax.data import load
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.steps import build, initial_masks, initial_state
 
-LIMIT = 240  # seconds after which processes that should have ended are killed
-EXPERIMENT = '''"""A small experiment; only its last round trains: scores can be compared."""
-from fairgrape_jax.config import Experiment, Scoring, Stage
-from fairgrape_jax.data import source
-
-EXPERIMENT = Experiment(
-    data=source("synthetic", samples=404, groups=3, classes=3, size=8, noise=0.5, seed=1),
-    model="cnn",
-    methods=("fairgrape",),
-    sparsity=0.75,
-    keep_per_round=0.5,
-    dense=Stage((2,), (1e-2,), best=True),
-    retrain=Stage(),
-    final=Stage((1,), (1e-3,)),
-    scoring=Scoring(fraction=0.5, micro_batch=16),
-    batch=32,
-    evaluation_batch=7,
-)
-'''
 STAGES = ["dense", "fairgrape/round_01", "fairgrape/round_02"]
-MAIN = "from fairgrape_jax import cli, stages; raise SystemExit(cli.main())"
-SAVING = MAIN.replace("; raise", "; stages.SAVE_EVERY = 0.0; raise")  # after every epoch
 # Importance of the same parameters, and who is process 0; run in every process of a cluster.
 SCORE = """
 import dataclasses
@@ -67,82 +42,11 @@ for how, shard in [("pmap", False), ("shard_map", False), ("pmap", True)]:
             found[f"{how}.{shard}.{grouped}.{i}"] = leaf
 same = parallel.agree(state, built.devices)
 found["agree"] = [same, parallel.agree((state, process), built.devices)]
+found["rows"] = parallel.all_rows(np.array([[2 * process], [2 * process + 1]]), built.devices)
 mine = {"a": np.float64(process), "b": np.arange(3) > process, "c": None}
 found |= {f"first.{k}": v for k, v in parallel.from_first(mine, built.devices).items() if k != "c"}
 np.savez(out / f"process_{process}.npz", **found)
 """
-
-
-def free_port():
-    with socket.create_server(("localhost", 0)) as server:
-        return server.getsockname()[1]
-
-
-class Cluster:
-    """Processes on this machine, and what each has said."""
-
-    def __init__(self, folder, commands, devices, environments=({}, {})):
-        environment = os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            "NPROC": "16",  # see conftest.py
-            "PYTHONPATH": os.pathsep.join([str(Path(cli.__file__).parents[1]), *sys.path]),
-        }
-        self.logs = [folder / f"process_{i}.txt" for i in range(len(commands))]
-        self.processes = []
-        each = zip(self.logs, commands, devices, environments, strict=False)
-        for log, command, count, more in each:
-            with log.open("w") as file:
-                process = subprocess.Popen(
-                    [sys.executable, *command],
-                    cwd=folder,
-                    env=environment | {"JAX_NUM_CPU_DEVICES": str(count)} | more,
-                    stdout=file,
-                    stderr=subprocess.STDOUT,
-                )
-            self.processes.append(process)
-
-    def wait(self, limit=LIMIT):
-        """The exit codes. TimeoutError with what was said, if one is still there at the limit."""
-        end = time.monotonic() + limit
-        try:
-            for process in self.processes:
-                process.wait(max(0.1, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            raise TimeoutError(f"still running after {limit} s\n{self.said()}") from None
-        finally:
-            for process in self.processes:
-                process.kill()
-                process.wait()
-        return [process.returncode for process in self.processes]
-
-    def wait_for(self, reached, limit=LIMIT):
-        """Until `reached`, a function of what process 0 has said, is true."""
-        end = time.monotonic() + limit
-        while not reached(self.logs[0].read_text()):
-            if time.monotonic() > end or self.processes[0].poll() is not None:
-                for process in self.processes:
-                    process.kill()
-                raise AssertionError(f"never came so far\n{self.said()}")
-            time.sleep(0.02)
-
-    def said(self):
-        return "\n".join(f"--- {log.name}\n{log.read_text()}" for log in self.logs)
-
-
-def start(folder, out, *extra, devices=(2, 2), main=MAIN, second=()):
-    """`fairgrape run small.py --distributed`, a process for each number of devices.
-
-    second: what the second process alone is given.
-    """
-    (folder / "small.py").write_text(EXPERIMENT)
-    address = f"localhost:{free_port()}"
-    command = f"run small.py --out {out} --distributed --heartbeat-timeout 10"
-    command += f" --coordinator-address {address} --num-processes {len(devices)}"
-    commands = [
-        ["-c", main, *command.split(), "--process-id", str(i), *extra, *(second if i else ())]
-        for i in range(len(devices))
-    ]
-    return Cluster(folder, commands, devices)
 
 
 def run_two(folder, out, *extra):
@@ -279,6 +183,7 @@ def test_importance_of_the_same_parameters_agrees_over_processes(tmp_path, exper
                 assert np.linalg.norm(found - expected) < 1e-6 * np.linalg.norm(expected)
     for process in (zero, other):  # what process 0 had, dtypes too
         np.testing.assert_array_equal(process["agree"], [True, False])
+        np.testing.assert_array_equal(process["rows"], np.arange(4)[:, None])
         assert process["first.a"] == 0
         assert process["first.a"].dtype == np.float64
         np.testing.assert_array_equal(process["first.b"], [False, True, True])
@@ -314,6 +219,13 @@ def test_a_run_of_two_processes_goes_on_in_one(two, tmp_path, experiment, device
     check_resumed(tmp_path / "run", two[0], 1, experiment)
 
 
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_run_on_4_devices_goes_on_on_others(one, tmp_path, experiment, devices):
+    keep_until(one, tmp_path / "run", 1)
+    run_one(experiment, tmp_path / "run", devices)
+    check_resumed(tmp_path / "run", one, 1, experiment)
+
+
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("devices", [1, 4, 8])
 def test_a_run_of_one_process_goes_on_in_two(tmp_path, experiment, devices):
@@ -325,7 +237,11 @@ def test_a_run_of_one_process_goes_on_in_two(tmp_path, experiment, devices):
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize(("dead", "main"), [(0, MAIN), (1, MAIN), (1, SAVING)])
+@pytest.mark.parametrize(
+    ("dead", "main"),
+    [(0, MAIN), (1, MAIN), (1, SAVING)],
+    ids=["process 0", "process 1", "process 1 in the middle of a stage"],
+)
 def test_when_a_host_dies_the_other_stops_and_the_same_command_goes_on(
     two, tmp_path, experiment, dead, main
 ):
@@ -362,6 +278,17 @@ def test_what_all_see_wrong_ends_all_with_a_line(tmp_path, extra, devices, messa
         (line,) = [x for x in log.read_text().splitlines() if x.startswith("fairgrape: ")]
         assert line.startswith("fairgrape: error: ")
         assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.multiprocess
+def test_what_one_alone_sees_wrong_stops_the_others(tmp_path):
+    missing = ("--dataset", "utkface", "--data.path", "nowhere")
+    cluster = start(tmp_path, tmp_path / "run", second=missing)
+    codes = cluster.wait(60)
+    assert codes[1] == 2
+    assert codes[0] not in (0, 2), cluster.said()
+    assert "nowhere" in cluster.logs[1].read_text()
     assert not (tmp_path / "run").exists()
 
 
