@@ -25,7 +25,7 @@ from fairgrape_jax.models.batchnorm import of_valid_samples
 # no row. Single is the one that takes no memory beyond the sums and one gradient.
 EXECUTIONS: dict[str, Literal["single", Execution]] = {
     # Against a plain gradient pass over the same images, 7 groups of 16, on 2 cores: a ResNet-18 at
-    # 64 pixels takes 1.02 single and 1.32 by vmap, the small CNN at 28 pixels 1.11 single, 1.50
+    # 64 pixels takes 1.00 single and 1.32 by vmap, the small CNN at 28 pixels 1.11 single, 1.50
     # unrolled, 1.86 by vmap, and 12.5 in a scan (experiments/benchmarks/importance.py).
     "cpu": "single",
 }
