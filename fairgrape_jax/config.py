@@ -17,6 +17,8 @@ from fairgrape_jax.importance import Formula
 from fairgrape_jax.parallel import Lift
 from fairgrape_jax.selection import Deficit, Scope, Select
 
+Form = Literal["pure", "mixed"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -46,6 +48,13 @@ class Scoring:
     """FairGRAPE's choice as a fixed point on the device, or by greedy steps on the host."""
     scope: Scope = "layer"
     """Keep a count in every layer (paper), or in the whole network; for every method."""
+    form: Form = "pure"
+    """Micro-batches of one group and running statistics, or mixed ones with their own statistics
+    (official code): one forward pass, and a backward pass for every group."""
+    execution: Literal["auto", "single", "unroll", "vmap", "scan"] = "auto"
+    """One micro-batch a call, or one for every group: in sequence, at once, in a loop."""
+    shard_groups: bool = False
+    """Each device holds the sums of some of the groups, not of all: for very large networks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +108,9 @@ class Experiment:
     """Steps run on the devices by jax.pmap, or by jax.jit(jax.shard_map); the results agree."""
 
 
-# Fields that say where a run is executed, not what it computes: they may differ on resuming.
-PLACE = ("devices", "lift")
+# Fields that say where and how a run is executed, not what it computes: they may differ on
+# resuming.
+PLACE = ("devices", "lift", "scoring.execution", "scoring.shard_groups")
 
 
 def check(experiment: Experiment) -> None:
@@ -129,6 +139,11 @@ def check(experiment: Experiment) -> None:
     ):
         if value < 1:
             raise UsageError(f"{name}: {value} is less than 1")
+    if experiment.scoring.form == "mixed" and experiment.scoring.shard_groups:
+        raise UsageError(
+            "scoring: a mixed micro-batch has a term for every group, so every device needs all of "
+            "them; give --scoring.form pure, or no shard_groups"
+        )
     for name in ("methods", "seeds"):
         values = getattr(experiment, name)
         if not values or len(set(values)) < len(values):
@@ -194,5 +209,12 @@ def load(path: Path) -> Experiment:
 
 
 def identity(experiment: Experiment) -> dict[str, Any]:
-    """What makes two runs the same: all but where they are executed."""
-    return {key: value for key, value in to_dict(experiment).items() if key not in PLACE}
+    """What makes two runs the same: all but where and how they are executed."""
+    values = to_dict(experiment)
+    for name in PLACE:
+        *outer, field = name.split(".")
+        part = values
+        for key in outer:
+            part = part[key]
+        del part[field]
+    return values

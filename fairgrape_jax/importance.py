@@ -11,21 +11,17 @@ group's micro-batches stands for the sum: groups with fewer micro-batches do not
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fairgrape_jax import parallel
-from fairgrape_jax.data.pipeline import GroupBatches, rows_of
-from fairgrape_jax.data.types import Split
 from fairgrape_jax.masks import Tree, map_masked
 
 Formula = Literal["sum-of-squares", "square-of-mean"]
-Execution = Literal["vmap", "unroll"]
+Execution = Literal["vmap", "unroll", "scan"]
 Loss = Callable[..., jax.Array]  # (params, images, labels, valid) -> mean loss of the valid
 
 
@@ -43,20 +39,21 @@ def group_gradients(
     valid: (G, b) bool, the samples that belong to group k. With images (G, b, H, W, C) and labels
     (G, b, T) every group has a sub-batch of its own, which costs what the images cost; with images
     (b, H, W, C) and labels (b, T) all groups look at one mixed batch through their masks, which
-    costs G gradient passes. "vmap" defines the result; "unroll" computes the same without batching
-    the convolutions over groups, which XLA:CPU does slowly.
+    costs G gradient passes. "vmap" defines the result; "unroll" and "scan" (a loop) give the
+    same, a group at a time.
     """
     pure = images.shape[:2] == valid.shape and labels.ndim == valid.ndim + 1
-    gradient = jax.grad(loss)
-    if execution == "unroll":
-        batches = [
-            (images[k], labels[k], valid[k]) if pure else (images, labels, valid[k])
-            for k in range(len(valid))
-        ]
-        each = [gradient(params, *batch) for batch in batches]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-    axes = (None, 0, 0, 0) if pure else (None, None, None, 0)
-    return jax.vmap(gradient, axes)(params, images, labels, valid)
+    of_groups = (images, labels, valid) if pure else (valid,)
+
+    def gradient(*own: jax.Array) -> Tree:
+        return jax.grad(loss)(params, *(own if pure else (images, labels, *own)))
+
+    if execution == "vmap":
+        return jax.vmap(gradient)(*of_groups)
+    if execution == "scan":
+        return jax.lax.map(lambda own: gradient(*own), of_groups)
+    each = [gradient(*(x[k] for x in of_groups)) for k in range(len(valid))]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
 
 
 def group_importance(
@@ -97,88 +94,26 @@ def weigh(masks: Tree, params: Tree, gradients: Tree) -> Tree:
     )
 
 
-def empty_sums(masks: Tree, groups: int, devices: list[jax.Device]) -> Tree:
-    """Zero accumulators, a row on each device: a tree of (devices, G, *w.shape) float32."""
-    return jax.tree.map(lambda m: parallel.zeros((groups, *m.shape), devices), masks)
+def mixed_gradients(
+    loss: Loss,
+    params: Tree,
+    images: jax.Array,
+    labels: jax.Array,
+    members: jax.Array,
+) -> tuple[jax.Array, Callable[[jax.Array], Tree]]:
+    """The mean loss of each group in one mixed batch, (G,), and the way back to its gradient.
 
-
-def make_accumulate(
-    make_loss: Callable[[Tree], Loss], formula: Formula, execution: Execution
-) -> Callable[..., Tree]:
-    """The per-device step that adds some micro-batches to the accumulators.
-
-    make_loss(batch_stats) gives the loss under fixed running statistics. The step takes
-    (sums, params, batch_stats, masks, batch), batch a dict of S micro-batches: images (S, b, ...),
-    labels (S, b, T), valid (S, b), group (S,), the group that each micro-batch belongs to.
+    images (b, H, W, C), labels (b, T), members (G, b) bool. There is one forward pass; the
+    function that is returned takes a group's number and makes one backward pass. `loss` takes
+    members as `valid` and gives (G,): with batch statistics, which all samples share, this is not
+    the same as a batch per group.
     """
+    means, pull = jax.vjp(lambda params: loss(params, images, labels, members), params)
 
-    def accumulate(sums: Tree, params: Tree, batch_stats: Tree, masks: Tree, batch: Any) -> Tree:
-        loss = make_loss(batch_stats)
-        images, labels, valid = batch["images"], batch["labels"], batch["valid"]
-        gradients = group_gradients(loss, params, images, labels, valid, execution=execution)
-        if formula == "sum-of-squares":
-            terms = weigh(masks, params, gradients)
-        else:  # the mean over samples, not over micro-batches: the last one may be partial
-            count = valid.sum(axis=1)
-            terms = jax.tree.map(
-                lambda g: g * count.reshape(-1, *[1] * (g.ndim - 1)).astype(g.dtype), gradients
-            )
-        return map_masked(
-            lambda s, t: None if s is None else s.at[batch["group"]].add(t), sums, terms
-        )
+    def gradient(group: jax.Array) -> Tree:
+        return pull(jax.nn.one_hot(group, len(members), dtype=means.dtype))[0]
 
-    return accumulate
-
-
-def make_reduce(formula: Formula) -> Callable[..., Tree]:
-    """The per-device step that turns accumulators into importance, with one all-reduce.
-
-    It takes (sums, params, masks, counts), counts (G,) float32: micro-batches of each group for
-    "sum-of-squares", its samples for "square-of-mean".
-    """
-
-    def reduce(sums: Tree, params: Tree, masks: Tree, counts: jax.Array) -> Tree:
-        means = jax.tree.map(
-            lambda s: (
-                jax.lax.psum(s, parallel.AXIS)
-                / jnp.maximum(counts, 1).reshape(-1, *[1] * (s.ndim - 1))
-            ),
-            sums,
-        )
-        if formula == "sum-of-squares":
-            return means
-        return weigh(masks, params, means)
-
-    return reduce
-
-
-def micro_batches(
-    split: Split, plan: GroupBatches, devices: int, slots: int, part: tuple[int, int] = (0, 1)
-) -> Iterator[dict[str, np.ndarray]]:
-    """The micro-batches of `plan`, (devices, slots, b, ...) at a time; the last ones are empty.
-
-    part: give those of one process's devices alone, (which, of how many processes).
-    """
-    per_call = devices * slots
-    total = len(plan.group)
-    padded = np.arange(math.ceil(total / per_call) * per_call)
-    for start in range(0, len(padded), per_call):
-        rows = rows_of(padded[start : start + per_call], part)
-        real = np.minimum(rows, total - 1)
-        indices = plan.indices[real]
-        batch = {
-            "images": split.images[indices],
-            "labels": split.labels[indices],
-            "valid": plan.valid[real] & (rows < total)[:, None],
-            "group": plan.group[real],
-        }
-        yield {key: x.reshape(-1, slots, *x.shape[1:]) for key, x in batch.items()}
-
-
-def counts(plan: GroupBatches, groups: int, formula: Formula) -> np.ndarray:
-    """What each group's sum is divided by; (G,) float32."""
-    weight = plan.valid.any(axis=1) if formula == "sum-of-squares" else plan.valid.sum(axis=1)
-    return np.bincount(plan.group, weight, minlength=groups).astype(np.float32)
+    return means, gradient
 
 
 def layer_totals(importance: Iterable[np.ndarray]) -> list[np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -13,20 +13,31 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict
 
-from fairgrape_jax import evaluate, importance, losses, models, parallel, train
-from fairgrape_jax.config import Experiment
+from fairgrape_jax import evaluate, losses, models, parallel, scoring, train
+from fairgrape_jax.config import Experiment, Form, Scoring
 from fairgrape_jax.data import augment, pipeline
 from fairgrape_jax.data.types import Dataset, Split
-from fairgrape_jax.importance import Execution
+from fairgrape_jax.importance import Execution, Loss
 from fairgrape_jax.masks import Tree, full_masks
+from fairgrape_jax.models.batchnorm import of_valid_samples
+
+# How micro-batches are executed where `scoring.execution` is "auto"; "single" where a platform has
+# no row. Single is the one that takes no memory beyond the sums and one gradient.
+EXECUTIONS: dict[str, Literal["single", Execution]] = {
+    # Against a plain gradient pass over the same images, 7 groups of 16, on 2 cores: a ResNet-18 at
+    # 64 pixels takes 1.00 single and 1.32 by vmap, the small CNN at 28 pixels 1.11 single, 1.50
+    # unrolled, 1.86 by vmap, and 12.5 in a scan (experiments/benchmarks/importance.py).
+    "cpu": "single",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
     """The network, the optimizer and the lifted steps; each compiles once per run.
 
-    slots: micro-batches per device and call of `accumulate`; layers: the names of the prunable
-    layers in the order of the network, which a pytree of dicts does not keep.
+    accumulate_mixed: what grouped scoring uses where `scoring.form` is "mixed"; slots:
+    micro-batches per device and call of `accumulate`; layers: the names of the prunable layers in
+    the order of the network, which a pytree of dicts does not keep.
     """
 
     devices: list[jax.Device]
@@ -35,6 +46,7 @@ class Steps:
     train: Callable[..., Any]
     evaluate: Callable[..., Any]
     accumulate: Callable[..., Any]
+    accumulate_mixed: Callable[..., Any]
     reduce: Callable[..., Any]
     slots: int
     layers: tuple[str, ...]
@@ -52,17 +64,9 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         dtype=experiment.precision,
     )
     optimizer = train.OPTIMIZERS[experiment.optimizer](experiment.momentum, experiment.weight_decay)
-    execution, slots = batching(devices[0].platform, len(dataset.groups))
-    scoring = experiment.scoring
-
-    def make_loss(batch_stats: Tree) -> importance.Loss:
-        def loss(params: Tree, images: Any, labels: Any, valid: Any) -> jax.Array:
-            pictures = augment.normalise(images, dataset.mean, dataset.std)
-            logits: Any = module.apply({"params": params, "batch_stats": batch_stats}, pictures)
-            each = losses.cross_entropy(logits, labels, dataset.classes)
-            return losses.masked_mean(each, valid)
-
-        return loss
+    groups, formula = len(dataset.groups), experiment.scoring.formula
+    execution, slots = batching(devices[0].platform, groups, experiment.scoring)
+    make_loss = make_losses(module, dataset, experiment.scoring.form)
 
     def lift(step: Callable[..., Any], in_axes: Any, out_axes: Any, donate: Any = ()) -> Any:
         return parallel.lift(
@@ -86,23 +90,62 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         ),
         evaluate=lift(evaluate.make_evaluate_step(module, dataset), (None, None, None, 0), None),
         accumulate=lift(
-            importance.make_accumulate(make_loss, scoring.formula, execution),
+            scoring.make_accumulate(make_loss, formula, execution),
             (0, None, None, None, 0),
             0,
             donate=(0,),
         ),
-        reduce=lift(importance.make_reduce(scoring.formula), (0, None, None, None), None),
+        accumulate_mixed=lift(
+            scoring.make_accumulate_mixed(make_loss, groups, formula, execution),
+            (0, None, None, None, 0),
+            0,
+            donate=(0,),
+        ),
+        # In place of the sums, which come back as every device's copy of the importance.
+        reduce=lift(scoring.make_reduce(formula), (0, None, None, None), 0, donate=(0,)),
         slots=slots,
         layers=layer_order(module, dataset),
     )
 
 
-def batching(platform: str, groups: int) -> tuple[Execution, int]:
-    """How the micro-batches of one call are executed, and how many there are.
+def make_losses(module: nn.Module, dataset: Dataset, form: Form) -> Callable[[Tree], Loss]:
+    """batch_stats -> the loss that importance differentiates: the mean of the valid samples.
 
-    On XLA:CPU one at a time, because convolutions batched over groups are slow there.
+    With valid (G, b), form "mixed", the (G,) means of each group. "pure" uses the running
+    statistics, "mixed" those of the samples that are valid for any group, on this device alone:
+    the result must not depend on how many devices there are.
     """
-    return ("unroll", 1) if platform == "cpu" else ("vmap", groups)
+    alone = module.clone(axis_name=None)
+
+    def make_loss(batch_stats: Tree) -> Loss:
+        def loss(params: Tree, images: Any, labels: Any, valid: Any) -> jax.Array:
+            pictures = augment.normalise(images, dataset.mean, dataset.std)
+            variables = {"params": params, "batch_stats": batch_stats}
+            logits: Any
+            if form == "mixed":
+                with of_valid_samples(valid.reshape(-1, len(images)).any(axis=0)):
+                    logits, _ = alone.apply(variables, pictures, train=True, mutable="batch_stats")
+            else:
+                logits = alone.apply(variables, pictures)
+            each = losses.cross_entropy(logits, labels, dataset.classes)
+            mean = losses.masked_mean
+            return mean(each, valid) if valid.ndim == 1 else jax.vmap(mean, (None, 0))(each, valid)
+
+        return loss
+
+    return make_loss
+
+
+def batching(platform: str, groups: int, options: Scoring) -> tuple[Execution, int]:
+    """How the micro-batches of one call are executed, and how many there are on a device.
+
+    A mixed micro-batch is a call of its own: the execution is then that of its G backward passes.
+    """
+    auto, asked = EXECUTIONS.get(platform, "single"), options.execution
+    execution = auto if asked == "auto" else asked
+    if execution == "single":
+        return "unroll", 1
+    return execution, 1 if options.form == "mixed" else groups
 
 
 def layer_order(module: nn.Module, dataset: Dataset) -> tuple[str, ...]:
@@ -166,20 +209,39 @@ def score(
 ) -> Tree:
     """Importance on the scoring sample of `seed`: NumPy tree of (G, *w.shape), or (1, *w.shape).
 
-    Each device adds up its own micro-batches; there is one reduction at the end.
+    Each device adds up its own micro-batches; there is one reduction at the end, or none where
+    each device holds some of the groups (`shard_groups`).
     """
-    groups = len(dataset.groups)
-    scoring = experiment.scoring
+    groups, devices, options = len(dataset.groups), steps.devices, experiment.scoring
+    mixed = options.form == "mixed" and grouped
     plan = pipeline.group_batches(
-        dataset.train, scoring.fraction, scoring.micro_batch, groups, seed, grouped=grouped
+        dataset.train,
+        options.fraction,
+        options.micro_batch,
+        groups,
+        seed,
+        grouped=grouped and not mixed,
+    )
+    schedule = scoring.schedule(
+        plan.group,
+        groups,
+        parallel.device_count(devices),
+        1 if mixed else steps.slots,
+        shard=options.shard_groups,
     )
     # One shape for both kinds: without groups, row 0 alone is used.
-    sums = importance.empty_sums(masks, groups, steps.devices)
-    count = parallel.device_count(steps.devices)
-    batches = importance.micro_batches(dataset.train, plan, count, steps.slots, parallel.part())
-    for batch in parallel.ahead(batches, steps.devices):
-        sums = steps.accumulate(sums, state.params, state.batch_stats, masks, batch)
-    counts = importance.counts(plan, groups, scoring.formula)
-    reduced = jax.device_get(steps.reduce(sums, state.params, masks, counts))
+    sums = scoring.empty_sums(masks, schedule.groups.shape[1], devices)
+    accumulate = steps.accumulate_mixed if mixed else steps.accumulate
+    batches = scoring.micro_batches(dataset.train, plan, schedule, parallel.part())
+    for batch in parallel.ahead(batches, devices):
+        sums = accumulate(sums, state.params, state.batch_stats, masks, batch)
+    group = dataset.train.groups[plan.indices] if mixed else plan.group[:, None]
+    counts = scoring.counts(group, plan.valid, groups, options.formula)
     rows = groups if grouped else 1
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[:rows], reduced)
+    if options.shard_groups:
+        tree = scoring.gathered(
+            sums.rows, schedule, state.params, masks, counts, options.formula, devices
+        )
+        return jax.tree.map(lambda leaf: leaf[:rows], tree)
+    reduced = steps.reduce(sums.rows, state.params, masks, counts)
+    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0))[0, :rows], reduced)

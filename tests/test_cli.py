@@ -1,5 +1,6 @@
 """The command line: what it lists and writes, and a one-line error for every bad request."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,10 @@ BAD = {
         "no.safetensors",
     ),
     "method twice": (["run", "tiny.py", "--methods", "taylor", "taylor"], "each named once"),
+    "mixed and sharded": (
+        ["run", "tiny.py", "--scoring.form", "mixed", "--scoring.shard-groups"],
+        "a mixed micro-batch has a term for every group",
+    ),
     "report on no run": (["report", "empty"], "empty: not a run"),
     "coordinator without --distributed": (
         ["run", "tiny.py", "--coordinator-address", "localhost:1234"],
@@ -174,6 +179,20 @@ def test_run_resume_and_report(experiment, capsys):
     both = (experiment / "both" / "report.md").read_text()
     assert "tiny:fairgrape" in both
     assert "other:fairgrape" in both
+
+
+def test_a_run_may_go_on_where_and_how_it_likes_but_not_with_another_definition(experiment):
+    one = cli.load(experiment / "tiny.py")
+
+    def differs(**values):
+        scores = dataclasses.replace(one.scoring, **values)
+        other = dataclasses.replace(one, scoring=scores, devices=2)
+        return config.identity(other) != config.identity(one)
+
+    assert not differs()
+    assert not differs(execution="vmap", shard_groups=True)
+    assert differs(form="mixed")
+    assert differs(formula="square-of-mean")
 
 
 def test_list_names_every_table(experiment, capsys):

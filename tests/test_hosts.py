@@ -19,28 +19,27 @@ from fairgrape_jax.steps import build, initial_masks, initial_state
 STAGES = ["dense", "fairgrape/round_01", "fairgrape/round_02"]
 # Importance of the same parameters, and who is process 0; run in every process of a cluster.
 SCORE = """
+import dataclasses
 import sys
 from pathlib import Path
 import jax, numpy as np
-from fairgrape_jax import cli, config, data, hosts, parallel, steps
+from fairgrape_jax import cli, data, hosts, parallel, steps
 
 address, process, out = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 hosts.join(hosts.Cluster(address, 2, process, heartbeat=10, start=60))
 experiment = cli.load(Path("small.py"))
 dataset = data.load(experiment.data)
 found = {}
-for how in parallel.LIFTS:
-    built = steps.build(
-        config.from_dict(config.to_dict(experiment) | {"lift": how}),
-        dataset,
-        parallel.local_devices(),
-    )
+for how, shard in [("pmap", False), ("shard_map", False), ("pmap", True)]:
+    scoring = dataclasses.replace(experiment.scoring, shard_groups=shard)
+    experiment = dataclasses.replace(experiment, lift=how, scoring=scoring)
+    built = steps.build(experiment, dataset, parallel.local_devices())
     state = steps.initial_state(experiment, built, dataset, 0)
     alive = steps.initial_masks(built, state)
     for grouped in (True, False):
         tree = steps.score(experiment, built, state, alive, dataset, grouped=grouped, seed=5)
         for i, leaf in enumerate(jax.tree.leaves(tree)):
-            found[f"{how}.{grouped}.{i}"] = leaf
+            found[f"{how}.{shard}.{grouped}.{i}"] = leaf
 same = parallel.agree(state, built.devices)
 found["agree"] = [same, parallel.agree((state, process), built.devices)]
 found["rows"] = parallel.all_rows(np.array([[2 * process], [2 * process + 1]]), built.devices)
@@ -178,7 +177,7 @@ def test_importance_of_the_same_parameters_agrees_over_processes(tmp_path, exper
             experiment, compiled, state, alive, dataset, grouped=grouped, seed=5
         )
         for i, expected in enumerate(jax.tree.leaves(tree)):
-            for how in parallel.LIFTS:
+            for how in ("pmap.False", "shard_map.False", "pmap.True"):  # and whether sharded
                 found = zero[f"{how}.{grouped}.{i}"]
                 np.testing.assert_array_equal(found, other[f"{how}.{grouped}.{i}"])
                 assert np.linalg.norm(found - expected) < 1e-6 * np.linalg.norm(expected)

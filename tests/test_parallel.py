@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from fairgrape_jax import importance, models, parallel, train
+from fairgrape_jax import models, parallel, scoring, train
 from fairgrape_jax.config import Experiment, Scoring, check, identity
 from fairgrape_jax.data import load, pipeline, source
 from fairgrape_jax.data.types import Split
@@ -114,9 +114,10 @@ def test_the_buffers_of_state_and_sums_are_taken_over(how):
     alive = initial_masks(compiled, state)
     samples = next(pipeline.train_batches(dataset.train, 32, 0, 0))
     batch = parallel.split_batch(samples, compiled.devices)
-    sums = importance.empty_sums(alive, 3, compiled.devices)
+    sums = scoring.empty_sums(alive, 3, compiled.devices)
     plan = pipeline.group_batches(dataset.train, 0.5, 16, 3, 0)
-    micro = next(importance.micro_batches(dataset.train, plan, 2, compiled.slots))
+    shared = scoring.schedule(plan.group, 3, 2, compiled.slots)
+    micro = next(scoring.micro_batches(dataset.train, plan, shared))
     compiled.accumulate(sums, state.params, state.batch_stats, alive, micro)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(sums))
     compiled.train(state, alive, batch, np.float32(0.1))

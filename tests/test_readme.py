@@ -20,7 +20,7 @@ FLOORS = [
     {"config"},
     {"train", "evaluate", "checkpoint", "progress"},
     {"methods"},
-    {"importance", "maxmin"},
+    {"importance", "scoring", "maxmin"},
     {"selection", "schedules", "losses", "metrics"},
     {"models", "data"},
     {"masks", "parallel", "hosts", "errors"},

@@ -47,8 +47,8 @@ def shifted_depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array
 def _depthwise(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, int], *args: Any, **kwargs: Any
 ) -> jax.Array:
-    # A train step on 32 images of 64x64 takes XLA:CPU 660 ms with its own grouped convolutions
-    # and 200 ms with these sums (2 cores, jax 0.10).
+    # A train step on 32 images of 64x64 takes XLA:CPU 0.70 s with its own grouped convolutions and
+    # 0.19 s with these sums (2 cores, jax 0.10.2; experiments/benchmarks/train.py --depthwise).
     if jax.default_backend() == "cpu":
         return shifted_depthwise(x, kernel, strides[0])
     return lax.conv_general_dilated(x, kernel, strides, *args, **kwargs)

@@ -1,0 +1,184 @@
+"""What a training step costs: with masks and without, by pmap and shard_map, by precision.
+
+Command:  python -m experiments.benchmarks.train [--model resnet18] [--size 64] [--batch 32]
+          [--depthwise] [--json FILE]
+Rows, measured in turn in one run, with images/s and their ratio to the first one:
+  without masks, pmap, float32     the step of a run, no parameter masked
+  with masks, ...                  the same with a mask for every kernel, 90 % of it zero
+  ..., shard_map; ..., bfloat16    where a run has these options
+  grouped convolutions             --depthwise, MobileNet-V2: what our sums of shifts replace
+  PyTorch                          where torch, torchvision and CUDA are at hand
+Model FLOP utilisation (three times the forward pass's operations) is printed where the peak of the
+device is known; where it is not, operations per second are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from experiments.benchmarks.timing import (
+    PEAKS,
+    add_json,
+    interleaved,
+    offered,
+    pictures,
+    precisions,
+    ratio,
+    show,
+    table,
+    with_field,
+)
+from fairgrape_jax import models, parallel, steps
+from fairgrape_jax.config import Experiment
+from fairgrape_jax.data import pipeline, source
+from fairgrape_jax.data.types import Dataset
+from fairgrape_jax.models import mobilenet
+
+CLASSES = 7
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--optimizer", default="adam")
+    parser.add_argument("--steps", type=int, default=1, help="steps of one measurement")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--depthwise", action="store_true", help="also the grouped convolutions")
+    parser.add_argument("--json", type=Path, help="append the rows to this file")
+    options = parser.parse_args()
+
+    dataset = pictures(2, options.batch, options.size, CLASSES)
+    lifts = ["pmap", "shard_map"] if offered("lift") else ["pmap"]
+    work: dict[str, Callable[[], Any]] = {}
+    for precision, how in itertools.product(precisions(), lifts):
+        for masked in (False, True):
+            name = f"{'with' if masked else 'without'} masks, {how}, {precision}"
+            work[name] = training(options, dataset, masked, how, precision)
+    if options.depthwise:
+        grouped = training(options, dataset, True, "pmap", "float32")
+
+        def traced_with_grouped_convolutions() -> Any:
+            with mock.patch.object(mobilenet, "_depthwise", lax.conv_general_dilated):
+                return grouped()
+
+        work["grouped convolutions, with masks"] = traced_with_grouped_convolutions
+    if torch_is_there():
+        work["PyTorch, bfloat16"] = pytorch(options, dataset)
+    times = interleaved(work, options.repeats)
+
+    base = next(iter(work))
+    images = options.batch * options.steps
+    operations = forward_operations(options) * 3 * images
+    device = jax.devices()[0].device_kind
+    rows = table(times, base)
+    for row in rows:
+        row["images/s"] = round(images / row["seconds"], 1)
+        row["TFLOP/s"] = round(operations / row["seconds"] / 1e12, 4)
+        if device in PEAKS:
+            row["utilisation"] = round(operations / row["seconds"] / PEAKS[device], 3)
+    about = f"{options.model}, {options.size} pixels, batch {options.batch}"
+    print(f"{about}, {options.devices} of {device}:")
+    show(rows)
+    for name in work:
+        if name.startswith("with masks"):
+            bare = times[name.replace("with ", "without ")]
+            cost, least = ratio(times[name], bare), min(times[name]) / min(bare)
+            print(f"masking costs, {name.split(', ', 1)[1]}: {cost:.3f}, of least {least:.3f}")
+    add_json(options.json, vars(options), rows)
+
+
+def training(
+    options: argparse.Namespace, dataset: Dataset, masked: bool, how: str, precision: str
+) -> Callable[[], Any]:
+    """A call makes `options.steps` training steps; the state goes on from call to call."""
+    experiment = with_field(
+        Experiment(
+            source("synthetic"),
+            options.model,
+            batch=options.batch,
+            optimizer=options.optimizer,
+        ),
+        lift=how,
+        precision=precision,
+    )
+    compiled = steps.build(experiment, dataset, parallel.local_devices(options.devices))
+    state = [steps.initial_state(experiment, compiled, dataset, seed=0)]
+    rng = np.random.default_rng(0)
+    alive = jax.tree.map(
+        lambda m: rng.random(m.shape) < 0.1 if masked else None,
+        steps.initial_masks(compiled, state[0]),
+    )
+    alive = parallel.replicate(alive, compiled.devices)
+    samples = next(pipeline.train_batches(dataset.train, options.batch, 0, 0))
+    batch = parallel.split_batch(samples, compiled.devices)
+
+    def work() -> Any:
+        for _ in range(options.steps):
+            state[0], loss = compiled.train(state[0], alive, batch, np.float32(1e-4))
+        return loss
+
+    return work
+
+
+def forward_operations(options: argparse.Namespace) -> float:
+    """Operations of the forward pass of one image, as XLA counts them (two a multiplication)."""
+    module = models.create(options.model, CLASSES)
+    image = jnp.zeros((1, options.size, options.size, 3))
+    variables = jax.eval_shape(module.init, jax.random.key(0), image)
+    counted: Any = jax.jit(module.apply).lower(variables, image).cost_analysis()
+    return counted["flops"]
+
+
+def torch_is_there() -> bool:
+    """Whether PyTorch, torchvision and a CUDA device are at hand."""
+    if not all(importlib.util.find_spec(name) for name in ("torch", "torchvision")):
+        return False
+    return importlib.import_module("torch").cuda.is_available()
+
+
+def pytorch(options: argparse.Namespace, dataset: Dataset) -> Callable[[], Any]:
+    """The same steps by PyTorch: channels last, autocast to bfloat16, torch.compile, Adam."""
+    torch: Any = importlib.import_module("torch")
+    torchvision: Any = importlib.import_module("torchvision")
+    network = torchvision.models.get_model(options.model, num_classes=CLASSES)
+    network = network.cuda().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=True)
+    samples = next(pipeline.train_batches(dataset.train, options.batch, 0, 0))
+    host = torch.from_numpy(samples["images"]).permute(0, 3, 1, 2)
+    labels = torch.from_numpy(samples["labels"][:, 0]).long().cuda()
+    mean, std = (torch.tensor(x).cuda().reshape(1, 3, 1, 1) for x in (dataset.mean, dataset.std))
+
+    @torch.compile
+    def loss_of(images: Any) -> Any:
+        with torch.autocast("cuda", torch.bfloat16):
+            logits = network((images.float() / 255 - mean) / std)
+        return torch.nn.functional.cross_entropy(logits.float(), labels)
+
+    def work() -> None:
+        for _ in range(options.steps):
+            loss = loss_of(host.cuda(non_blocking=True))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        torch.cuda.synchronize()
+
+    return work
+
+
+if __name__ == "__main__":
+    main()
