@@ -9,7 +9,6 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax.traverse_util import flatten_dict
 
@@ -207,10 +206,11 @@ def score(
     grouped: bool,
     seed: int,
 ) -> Tree:
-    """Importance on the scoring sample of `seed`: NumPy tree of (G, *w.shape), or (1, *w.shape).
+    """Importance on the scoring sample of `seed`: a tree of (G, *w.shape), or of (1, *w.shape).
 
     Each device adds up its own micro-batches; there is one reduction at the end, or none where
-    each device holds some of the groups (`shard_groups`).
+    each device holds some of the groups (`shard_groups`). The arrays stay on the first device, or
+    are NumPy's after `shard_groups`.
     """
     groups, devices, options = len(dataset.groups), steps.devices, experiment.scoring
     mixed = options.form == "mixed" and grouped
@@ -244,4 +244,4 @@ def score(
         )
         return jax.tree.map(lambda leaf: leaf[:rows], tree)
     reduced = steps.reduce(sums.rows, state.params, masks, counts)
-    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0))[0, :rows], reduced)
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0)[0, :rows], reduced)

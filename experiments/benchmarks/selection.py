@@ -1,46 +1,79 @@
-"""FairGRAPE's selection: the compiled greedy choice beside the same loop in plain Python/NumPy.
+"""FairGRAPE's selection of a whole network: loops in Python, greedy on the host, the fixed point.
 
-Command:  python experiments/benchmarks/selection.py [--model resnet34] [--groups 7] [--keep 0.9]
-Prints the time for the whole network, the cost per kept weight of both, and their ratio, measured
-in one run; --json FILE writes them with versions and machine. Importances are drawn (lognormal,
-correlated over groups), the layers are those of the network.
+Command:  python -m experiments.benchmarks.selection [--models resnet34] [--groups 7] [--keep 0.9]
+Prints seconds, microseconds per kept weight, and ratios, measured in one run; --json FILE appends
+them with versions and device. Importances are drawn (lognormal, correlated over groups), the layers
+are those of the network. The rows:
+
+  loop by group       one weight at a time in Python, a dictionary entry for each group, shares and
+                      deficits of all groups worked out anew for every weight, as the official code
+                      goes about it; on --steps weights of one layer, extrapolated
+  loop over arrays    the same with NumPy arrays over groups: as lean as Python gets
+  greedy              select_greedy, compiled, layers in threads
+  threshold           select_tree, greedy's own steps at the end, on this machine's first device
+  threshold, none     select_tree with finish="none": the fixed point alone
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
+import math
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmarks import timing
 from fairgrape_jax import masks, models
-from fairgrape_jax.selection import descending, select_greedy
+from fairgrape_jax.methods.layerwise import prune_layers
+from fairgrape_jax.selection import descending, select_greedy, solve_tree
 
 
-def layer_sizes(model: str) -> list[int]:
-    """Weights of every prunable layer."""
+def network(model: str, groups: int) -> tuple[masks.Tree, masks.Tree]:
+    """Drawn importances of a network's layers, and its full masks."""
     module = models.create(model, 7)
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-    table = masks.sparsity_table(masks.full_masks(shapes["params"]))
-    return [row["weights"] for row in table]
+    full = masks.full_masks(shapes["params"])
+    seeds = iter(range(len(jax.tree.leaves(full))))
+    return jax.tree.map(lambda m: drawn(m.shape, groups, next(seeds)), full), full
 
 
-def drawn(n: int, groups: int, seed: int) -> np.ndarray:
-    """(n, groups) float32: a part that all groups share, times one of their own."""
+def drawn(shape: tuple[int, ...], groups: int, seed: int) -> jax.Array:
+    """(groups, *shape) float32: a part that all groups share, times one of their own."""
     rng = np.random.default_rng(seed)
-    common = rng.standard_normal((n, 1), np.float32) * 2
-    return np.exp(common + rng.standard_normal((n, groups), np.float32))
+    common = rng.standard_normal((1, *shape), np.float32) * 2
+    return jnp.asarray(np.exp(common + rng.standard_normal((groups, *shape), np.float32)))
 
 
-def python_loop(importance: np.ndarray, keep: int, steps: int) -> float:
-    """Seconds per selected weight of the loop in plain Python/NumPy, over its first `steps`."""
+def loop_by_group(importance: np.ndarray, keep: int, steps: int) -> float:
+    """Seconds per weight of the loop with an entry for each group, over its first `steps`."""
+    names = range(importance.shape[1])
+    order = {k: descending(importance[:, k]) for k in names}
+    totals = {k: float(importance[:, k].sum(dtype=np.float64)) for k in names}
+    target = {k: totals[k] / sum(totals.values()) for k in names}
+    kept = dict.fromkeys(names, 0.0)
+    position = dict.fromkeys(names, 0)
+    selected: set[int] = set()
+    started = time.perf_counter()
+    while len(selected) < min(keep, steps):
+        whole = sum(kept.values())
+        share = {k: kept[k] / whole if whole else 1 / len(names) for k in names}
+        change = {k: (share[k] - target[k]) / target[k] for k in names}
+        worst = min(change, key=lambda k: change[k])
+        w = int(order[worst][position[worst]])
+        position[worst] += 1
+        if w not in selected:
+            selected.add(w)
+            for k in names:
+                kept[k] += float(importance[w, k])
+    return (time.perf_counter() - started) / len(selected)
+
+
+def loop_over_arrays(importance: np.ndarray, keep: int, steps: int) -> float:
+    """Seconds per weight of the loop with arrays over groups, over its first `steps`."""
     n, groups = importance.shape
     order = [descending(importance[:, k]) for k in range(groups)]
     target = importance.sum(axis=0, dtype=np.float64)
@@ -60,52 +93,79 @@ def python_loop(importance: np.ndarray, keep: int, steps: int) -> float:
     return (time.perf_counter() - started) / count
 
 
+def middle_layer(importance: masks.Tree) -> np.ndarray:
+    """(n, G) of the layer of median size: what the loops are timed on."""
+    leaves = sorted(jax.tree.leaves(importance), key=lambda leaf: leaf.size)
+    leaf = np.asarray(leaves[len(leaves) // 2])
+    return np.ascontiguousarray(leaf.reshape(len(leaf), -1).T)
+
+
+def measure(model: str, groups: int, density: float, options: argparse.Namespace) -> list[Any]:
+    """The rows of one network."""
+    importance, full = network(model, groups)
+    sizes = [leaf.size for leaf in jax.tree.leaves(full)]
+    keeps = sum(masks.kept(n, density) for n in sizes)
+    works = {
+        "greedy": lambda: prune_layers(full, importance, density, select_greedy),
+        "threshold": lambda: solve_tree(importance, full, density)[0],
+        "threshold, none": lambda: solve_tree(importance, full, density, finish="none")[0],
+    }
+    compiling = {name: timing.seconds(work) for name, work in works.items()}
+    times = {name: min(each) for name, each in timing.interleaved(works, options.repeats).items()}
+    reference, chosen = works["greedy"](), works["threshold"]()
+    differ = sum(
+        int((np.asarray(a) & ~np.asarray(b)).sum())
+        for a, b in zip(jax.tree.leaves(reference), jax.tree.leaves(chosen), strict=True)
+    )
+    passes = [each["passes"] for each in solve_tree(importance, full, density)[1].values()]
+    print(
+        f"{model}: {sum(sizes)} weights, {groups} groups, keep {density}; {differ} of {keeps} "
+        f"weights differ from greedy's; Newton passes {np.mean(passes):.1f} on average, "
+        f"{max(passes)} at most"
+    )
+    layer = middle_layer(importance)
+    keep = masks.kept(len(layer), density)
+    loops = {"loop by group": loop_by_group, "loop over arrays": loop_over_arrays}
+    for name, loop in loops.items():
+        times[name] = loop(layer, keep, options.steps) * keeps
+    rows = []
+    for name in [*loops, *works]:
+        first = compiling.get(name, math.nan) - times[name]
+        rows.append(
+            {
+                "row": name,
+                "model": model,
+                "groups": groups,
+                "keep": density,
+                "seconds": round(times[name], 2),
+                "us per weight": round(1e6 * times[name] / keeps, 3),
+                "loop by group / this": round(times["loop by group"] / times[name], 1),
+                "first call more (s)": None if math.isnan(first) else round(first, 1),
+            }
+        )
+    timing.show(rows)
+    return rows
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="resnet34")
-    parser.add_argument("--groups", type=int, default=7)
-    parser.add_argument("--keep", type=float, default=0.9)
-    parser.add_argument("--steps", type=int, default=20_000, help="steps of the Python loop")
+    parser.add_argument("--models", nargs="+", default=["resnet34"])
+    parser.add_argument("--groups", nargs="+", type=int, default=[7])
+    parser.add_argument("--keep", nargs="+", type=float, default=[0.9])
+    parser.add_argument("--steps", type=int, default=20_000, help="steps of the Python loops")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-
-    sizes = layer_sizes(options.model)
-    layers = [drawn(n, options.groups, seed) for seed, n in enumerate(sizes)]
-    keeps = [masks.kept(n, options.keep) for n in sizes]
     select_greedy(np.ones((2, 2), np.float32), np.ones(2, bool), 1)  # compiles the loop
-
-    def choose(index: int) -> int:
-        return int(select_greedy(layers[index], np.ones(sizes[index], bool), keeps[index]).sum())
-
-    started = time.perf_counter()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        largest_first = sorted(range(len(sizes)), key=lambda i: -sizes[i])
-        assert sum(pool.map(choose, largest_first)) == sum(keeps)
-    whole = time.perf_counter() - started
-
-    middle = int(np.argsort(sizes)[len(sizes) // 2])
-    python = python_loop(layers[middle], keeps[middle], options.steps)
-    compiled = whole / sum(keeps)
-    result = {
-        "model": options.model,
-        "weights": sum(sizes),
-        "groups": options.groups,
-        "keep": options.keep,
-        "whole network, compiled (s)": round(whole, 2),
-        "compiled, per kept weight (us)": round(1e6 * compiled, 3),
-        "python loop, per kept weight (us)": round(1e6 * python, 3),
-        "python loop, whole network, extrapolated (s)": round(python * sum(keeps), 1),
-        "ratio": round(python / compiled, 1),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "jax": jax.__version__,
-    }
-    for name, value in result.items():
-        print(f"{name}: {value}")
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    rows = [
+        row
+        for model in options.models
+        for groups in options.groups
+        for keep in options.keep
+        for row in measure(model, groups, keep, options)
+    ]
+    timing.add_json(options.json, vars(options), rows)
 
 
 if __name__ == "__main__":

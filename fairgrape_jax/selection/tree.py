@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fairgrape_jax.masks import Tree, kept, layer_names
 from fairgrape_jax.parallel import AXIS
@@ -139,6 +139,9 @@ def solve_tree(
     segments = tuple(range(len(alive))) if scope == "layer" else (0,) * len(alive)
     totals = np.bincount(segments, sizes)
     keep = np.array([kept(int(n), density) for n in totals], np.int32)
+    if len(devices) > 1:
+        everywhere = NamedSharding(Mesh(np.asarray(devices), (AXIS,)), PartitionSpec())
+        rows, alive = jax.device_put((rows, alive), everywhere)
     chosen, info, sound, left = _solve_leaves(
         tuple(rows), tuple(alive), keep, segments, finish, tuple(devices)
     )
