@@ -265,6 +265,15 @@ def test_a_layer_whose_fixed_point_is_not_found_is_greedys_and_says_so():
     assert not details["converged"]
 
 
+def test_memory_beside_the_importance_is_at_most_one_and_a_half_times_it():
+    rows = (jax.ShapeDtypeStruct((7, 2_359_296), jnp.float32),) * 6
+    alive = (jax.ShapeDtypeStruct((2_359_296,), bool),) * 6
+    keep = jax.ShapeDtypeStruct((6,), jnp.int32)
+    compiled = _solve_leaves.lower(rows, alive, keep, tuple(range(6)), "greedy", ()).compile()
+    importance = sum(np.prod(leaf.shape) * 4 for leaf in rows)
+    assert compiled.memory_analysis().temp_size_in_bytes <= 1.5 * importance
+
+
 def test_bad_input_is_named():
     importance, mask = tree()
     with pytest.raises(ValueError, match=r"keep: 4 .* 3 that are alive"):

@@ -1,0 +1,110 @@
+"""The picture of docs/selection.md: both ways to the same choice, for two groups.
+
+Command:  python -m experiments.selection_picture [docs/images/selection_paths.png]
+Greedy's way is drawn pick by pick, Newton's from ends that are far off, pass by pass.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+from fairgrape_jax.selection import blocks as bl
+from fairgrape_jax.selection import select_greedy
+from fairgrape_jax.selection.newton import WIDEST, Fit, State, improve, look
+from fairgrape_jax.selection.prefixes import Prefixes
+from fairgrape_jax.selection.threshold import survey
+
+N, KEEP = 20_000, 6_000
+
+
+def layer() -> np.ndarray:
+    """(N, 2) importances that the groups share in part; the second group's fall off faster."""
+    rng = np.random.default_rng(1)
+    own = np.exp(rng.standard_normal((N, 2)) * [0.9, 1.6])
+    return (np.exp(1.2 * rng.standard_normal((N, 1))) * own).astype(np.float32)
+
+
+def greedy_path(importance: np.ndarray) -> np.ndarray:
+    """(KEEP / 50, 2): how far down each group's order greedy has gone, every 50 picks."""
+    everyone, lengths = np.ones(N, bool), []
+    for keep in range(50, KEEP + 1, 50):
+        chosen = select_greedy(importance, everyone, keep)
+        lengths.append([_prefix(importance[:, k], chosen) for k in range(2)])
+    return np.array(lengths)
+
+
+def _prefix(column: np.ndarray, chosen: np.ndarray) -> int:
+    """The length of the longest run of chosen weights from the top of a group's order."""
+    in_order = chosen[np.argsort(-column, kind="stable")]
+    return int(np.argmin(in_order)) if not in_order.all() else N
+
+
+def newton_path(importance: np.ndarray, lengths: tuple[int, int], passes: int) -> np.ndarray:
+    """(passes + 1, 2): the prefix lengths after each pass, from the `lengths` to begin with."""
+    blocks = bl.pack([jnp.asarray(importance.T)], [jnp.ones(N, bool)], [0])
+    known = survey(blocks, jnp.array([KEEP]), None)
+    sorted_down = -np.sort(-importance, axis=0)
+    first = np.array([sorted_down[lengths[k], k] for k in range(2)], np.float32)
+    ends = Prefixes(jnp.asarray(first.view(np.int32))[None], jnp.zeros((1, 2)))
+    width, active = jnp.full((1, 2), WIDEST / 4), jnp.ones((1, 2), bool)
+    nothing = Fit(ends, width, jnp.array([jnp.inf]), jnp.zeros(1, jnp.int32))
+    some, path = known.totals.value() > 0, []
+    for _ in range(passes + 1):
+        keys = np.asarray(ends.key)[0].astype(np.int32).view(np.float32)
+        path.append([int((importance[:, k] > keys[k]).sum()) for k in range(2)])
+        view = look(blocks, known, ends, width, known.keep, None)
+        state = State(ends, width, active, nothing, jnp.zeros(1, bool), jnp.zeros(1, jnp.int32))
+        active, moves, _, wider = improve(view, state, some)
+        ends, width = ends.advance(moves * width), wider
+    return np.array(path)
+
+
+def curves(importance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For prefix lengths of the first group: the second's at count KEEP, and at equal retention."""
+    ranks = np.argsort(np.argsort(-importance, axis=0, kind="stable"), axis=0)
+    parts = importance / importance.sum(axis=0)
+    count, level = [], []
+    for length in range(0, KEEP, 100):
+        inside = ranks[:, 0] < length
+        rest = np.sort(ranks[~inside, 1])
+        if KEEP > inside.sum():
+            count.append((length, rest[KEEP - inside.sum() - 1] + 1))
+        order = np.argsort(ranks[:, 1])
+        new = ~inside[order]
+        gain = parts[order] * new[:, None]
+        retained = parts[inside].sum(axis=0) + np.cumsum(gain, axis=0)
+        equal = np.flatnonzero(retained[:, 1] >= retained[:, 0])
+        if len(equal) and equal[0] < KEEP:
+            level.append((length, equal[0] + 1))
+    return np.array(count), np.array(level)
+
+
+def main() -> None:
+    """Draw."""
+    path = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/images/selection_paths.png")
+    importance = layer()
+    greedy = greedy_path(importance)
+    newton = newton_path(importance, (900, 3600), 7)
+    count, level = curves(importance)
+    figure, axes = plt.subplots(figsize=(6.4, 5.0), constrained_layout=True)
+    axes.plot(*count.T, color="0.55", linestyle="--", label=f"{KEEP} weights in the union")
+    axes.plot(*level.T, color="0.55", linestyle=":", label="equal parts retained")
+    axes.plot(*greedy.T, color="#0072B2", linewidth=2, label="greedy, pick by pick")
+    axes.plot(*newton.T, "o-", color="#D55E00", label="Newton, pass by pass")
+    for number, point in enumerate(newton[:3]):
+        axes.annotate(str(number), point, textcoords="offset points", xytext=(7, 4))
+    axes.set(xlabel="prefix of group 1 (weights)", ylabel="prefix of group 2 (weights)")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    print(f"greedy ends at {greedy[-1].tolist()}, Newton at {newton[-1].tolist()}: {path}")
+
+
+if __name__ == "__main__":
+    main()
