@@ -72,7 +72,7 @@ def curves(importance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for length in range(0, KEEP, 100):
         inside = ranks[:, 0] < length
         rest = np.sort(ranks[~inside, 1])
-        if KEEP > inside.sum():
+        if inside.sum() < KEEP:
             count.append((length, rest[KEEP - inside.sum() - 1] + 1))
         order = np.argsort(ranks[:, 1])
         new = ~inside[order]

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 from layers import FAMILIES, Case, compare, share_error, table
 from test_selection import GOLDEN
 
-from fairgrape_jax import masks
+from fairgrape_jax import masks, models
 from fairgrape_jax.selection import (
     select_greedy,
     select_threshold,
@@ -266,10 +266,13 @@ def test_a_layer_whose_fixed_point_is_not_found_is_greedys_and_says_so():
 
 
 def test_memory_beside_the_importance_is_at_most_one_and_a_half_times_it():
-    rows = (jax.ShapeDtypeStruct((7, 2_359_296), jnp.float32),) * 6
-    alive = (jax.ShapeDtypeStruct((2_359_296,), bool),) * 6
-    keep = jax.ShapeDtypeStruct((6,), jnp.int32)
-    compiled = _solve_leaves.lower(rows, alive, keep, tuple(range(6)), "greedy", ()).compile()
+    module = models.create("resnet34", 7)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    alive = tuple(jax.tree.leaves(masks.full_masks(shapes["params"])))
+    rows = tuple(jax.ShapeDtypeStruct((7, *leaf.shape), jnp.float32) for leaf in alive)
+    layers = tuple(range(len(alive)))
+    keep = np.zeros(len(alive), np.int32)
+    compiled = _solve_leaves.lower(rows, alive, keep, layers, "greedy", ()).compile()
     importance = sum(np.prod(leaf.shape) * 4 for leaf in rows)
     assert compiled.memory_analysis().temp_size_in_bytes <= 1.5 * importance
 

@@ -131,11 +131,6 @@ def values(keys: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(jnp.maximum(keys, 0), jnp.float32)
 
 
-def indices(blocks: Blocks) -> jax.Array:
-    """(blocks, BLOCK) the index of every weight in its segment."""
-    return blocks.start[:, None] + jnp.arange(BLOCK, dtype=jnp.int32)
-
-
 def count(per_block: jax.Array, blocks: Blocks, axis: str | None) -> jax.Array:
     """Integers of blocks, added up by segment: (blocks, ...) to (L, ...)."""
     found = jax.ops.segment_sum(
@@ -183,34 +178,35 @@ def largest(scores: jax.Array, keep: jax.Array, blocks: Blocks, axis: str | None
     bit by bit, by counting, without a sort; where it is tied, so is the last index.
     """
     own = blocks.segment
-    bound = _nth(lambda _: scores, keep, blocks, axis)
+    bound = _nth(lambda least: scores >= least, keep, blocks, axis)
     above = scores > bound[own][:, None]
     left = keep - count(true(above), blocks, axis)
-    some = (left > 0)[own][:, None]
+    tied = (scores == bound[own][:, None]) & (scores > 0) & (left > 0)[own][:, None]
 
-    def tied() -> jax.Array:
-        return (scores == bound[own][:, None]) & (scores > 0) & some
-
-    def backwards(_: Any) -> jax.Array:  # computed anew in every pass rather than held
-        return jnp.where(tied(), ~indices(blocks).astype(jnp.uint32), 0)
+    def early(least: jax.Array) -> jax.Array:
+        """Ties whose index, turned around to count from the lowest, reaches a bound."""
+        last = (~least).astype(jnp.int32) - blocks.start[:, None]
+        return tied & (np.arange(BLOCK, dtype=np.int32) <= last)
 
     def first() -> jax.Array:
-        last = jnp.maximum(_nth(backwards, left, blocks, axis), 1)
-        return above | (backwards(None) >= last[own][:, None])
+        return above | early(_nth(early, left, blocks, axis)[own][:, None])
 
-    all_of_them = jnp.all(left == count(true(tied()), blocks, axis))
-    return lax.cond(all_of_them, lambda: above | tied(), first)
+    all_of_them = jnp.all(left == count(true(tied), blocks, axis))
+    return lax.cond(all_of_them, lambda: above | tied, first)
 
 
 def _nth(
-    scores: Callable[[Any], jax.Array], n: jax.Array, blocks: Blocks, axis: str | None
+    reaching: Callable[[jax.Array], jax.Array], n: jax.Array, blocks: Blocks, axis: str | None
 ) -> jax.Array:
-    """The n-th largest score of each segment: the largest bound that n scores reach; (L,)."""
+    """The n-th largest number of each segment: the largest bound that n of them reach; (L,).
+
+    reaching: from a bound for each block, (blocks, 1) uint32, to the weights that reach it.
+    """
 
     def refine(i: jax.Array, bound: jax.Array) -> jax.Array:
         higher = bound | (jnp.uint32(1) << (31 - i).astype(jnp.uint32))
-        reached = true(scores(i) >= higher[blocks.segment][:, None])
-        return jnp.where(count(reached, blocks, axis) >= n, higher, bound)
+        reached = count(true(reaching(higher[blocks.segment][:, None])), blocks, axis)
+        return jnp.where(reached >= n, higher, bound)
 
     return lax.fori_loop(0, 32, refine, jnp.zeros(len(blocks.size), jnp.uint32))
 
