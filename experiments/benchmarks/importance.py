@@ -30,10 +30,8 @@ from experiments.benchmarks.timing import (
     add_json,
     interleaved,
     pictures,
-    precisions,
     show,
     table,
-    with_field,
 )
 from fairgrape_jax import models, parallel, scoring, steps
 from fairgrape_jax.config import Experiment, Scoring
@@ -54,7 +52,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="images per group and micro-batch")
     parser.add_argument("--executions", nargs="*", default=["single", "vmap"])
     parser.add_argument("--formulas", nargs="*", default=list(get_args(Formula)))
-    parser.add_argument("--precision", default="float32", choices=precisions())
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--slow-repeats", type=int, default=1, help="of the last two rows")
     parser.add_argument("--rows", nargs="*", default=ROWS, choices=ROWS)
@@ -132,8 +130,11 @@ class Builder:
     def experiment(self, scores: Scoring) -> Experiment:
         """A run with this scoring; a training batch is a micro-batch."""
         options = self.options
-        return with_field(
-            Experiment(source("synthetic"), options.model, scoring=scores, batch=options.batch),
+        return Experiment(
+            source("synthetic"),
+            options.model,
+            scoring=scores,
+            batch=options.batch,
             precision=options.precision,
         )
 

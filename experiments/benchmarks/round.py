@@ -20,10 +20,8 @@ import numpy as np
 from experiments.benchmarks.timing import (
     add_json,
     pictures,
-    precisions,
     seconds,
     show,
-    with_field,
 )
 from fairgrape_jax import parallel, steps
 from fairgrape_jax.config import Experiment, Scoring
@@ -42,7 +40,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=0, help="steps of retraining; 0: an epoch")
     parser.add_argument("--method", default="fairgrape", choices=METHODS)
-    parser.add_argument("--precision", default="float32", choices=precisions())
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--json", type=Path, help="append the rows to this file")
@@ -75,13 +73,11 @@ def main() -> None:
 def round_parts(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     """What a round does, in its order; each part works on what the part before it left."""
     dataset = pictures(options.groups, options.images // options.groups, options.size)
-    experiment = with_field(
-        Experiment(
-            source("synthetic"),
-            options.model,
-            batch=options.batch,
-            scoring=Scoring(0.2, options.micro_batch),
-        ),
+    experiment = Experiment(
+        source("synthetic"),
+        options.model,
+        batch=options.batch,
+        scoring=Scoring(0.2, options.micro_batch),
         precision=options.precision,
     )
     compiled = steps.build(experiment, dataset, parallel.local_devices(options.devices))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import json
 import os
@@ -16,7 +15,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from fairgrape_jax.config import Experiment
 from fairgrape_jax.data.types import Dataset, Split, Task
 
 # Dense bfloat16 FLOP/s of one chip, from the vendors' data sheets; none was measured here.
@@ -49,21 +47,6 @@ def pictures(groups: int, each: int, size: int, classes: int = 7) -> Dataset:
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
     )
-
-
-def precisions() -> list[str]:
-    """The arithmetic that a run can be asked for."""
-    return ["float32", "bfloat16"] if offered("precision") else ["float32"]
-
-
-def offered(field: str) -> bool:
-    """Whether an experiment has this option."""
-    return field in {each.name for each in dataclasses.fields(Experiment)}
-
-
-def with_field(experiment: Experiment, **values: Any) -> Experiment:
-    """`experiment` with those of the values that it has options for."""
-    return dataclasses.replace(experiment, **{k: v for k, v in values.items() if offered(k)})
 
 
 def seconds(work: Callable[[], Any]) -> float:
