@@ -33,6 +33,7 @@ Finish = Literal["greedy", "none"]
 
 STEPS = 256  # weights left to the last walk
 TRIES = 4  # of it, at most
+FEW = 8  # weights a group: of fewer, the fixed point without a walk is not trusted
 
 
 class Info(NamedTuple):
@@ -71,6 +72,8 @@ def select_blocks(
     left = layer.simple | (stuck if finish == "greedy" else layer.busy)
     mask |= in_order(blocks, layer, fit, left, axis)
     error = share_error(kept(blocks, mask, layer, axis).value(), layer.totals.value())
+    if finish == "none":  # where single weights matter, the fixed point alone does not decide
+        stuck = layer.busy & (layer.keep < FEW * blocks.keys.shape[1])
     found = (fit.misfit <= 2 * tolerance) & ~tied(first, sample) & ~stuck
     return mask, Info(fit.passes, error, ~layer.busy | found)
 
