@@ -1,5 +1,7 @@
 """What every row of METHODS promises; a new method is covered by being in the table."""
 
+import dataclasses
+
 import chex
 import jax
 import numpy as np
@@ -37,6 +39,39 @@ def test_exact_count_in_every_layer_and_new_within_old(name, density):
     masks.check_nested(chosen, given.masks)
     for row in masks.sparsity_table(chosen):
         assert row["alive"] == masks.kept(row["weights"], density), row
+
+
+@pytest.mark.parametrize("density", [0.5, 0.05])
+@pytest.mark.parametrize("name", METHODS)
+def test_global_scope_keeps_an_exact_count_of_the_network(name, density):
+    given = dataclasses.replace(problem(alive=0.7), scope="global")
+    chosen = METHODS[name].prune(given, density)
+    masks.check_nested(chosen, given.masks)
+    table = masks.sparsity_table(chosen)
+    weights, alive = (sum(row[key] for row in table) for key in ("weights", "alive"))
+    assert alive == masks.kept(weights, density)
+    if density == 0.5:  # and it is not the same choice as layer by layer
+        assert any(row["alive"] != masks.kept(row["weights"], density) for row in table)
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_fairgrape_by_the_fixed_point_and_by_greedy_steps_is_the_same(scope):
+    given = dataclasses.replace(problem(6), scope=scope)
+    greedy = dataclasses.replace(given, select="greedy")
+    chosen = METHODS["fairgrape"].prune(given, 0.3)
+    chex.assert_trees_all_equal(chosen, METHODS["fairgrape"].prune(greedy, 0.3))
+    names = masks.layer_names(given.masks) if scope == "layer" else ["network"]
+    assert list(given.details) == names
+    assert all(found["converged"] for found in given.details.values())
+
+
+def test_maxmin_tells_how_good_its_choice_is():
+    given = problem(7)
+    METHODS["fairgrape-maxmin"].prune(given, 0.3)
+    assert list(given.details) == masks.layer_names(given.masks)
+    for found in given.details.values():
+        assert 0 < found["achieved"] <= found["bound"]
+        assert found["gap"] == pytest.approx(found["bound"] - found["achieved"])
 
 
 @pytest.mark.parametrize("name", METHODS)

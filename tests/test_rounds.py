@@ -179,6 +179,28 @@ def test_metrics_follow_from_the_predictions(finished):
     assert record["density"] == pytest.approx(0.2, abs=0.01)
     assert list(record["importance"]) == ["conv1", "conv2", "fc1", "fc2"]
     assert len(record["history"]) == 2
+    assert set(record["selection"]) == set(record["importance"])
+    for found in record["selection"].values():
+        assert set(found) == {"passes", "share_error", "converged"}
+        assert found["share_error"] < 0.5
+
+
+def test_a_count_for_the_whole_network(tmp_path):
+    scoring = dataclasses.replace(TINY.scoring, scope="global")
+    experiment = dataclasses.replace(TINY, scoring=scoring, seeds=(0,), sparsity=0.5)
+    rounds.run(experiment, tmp_path / "run")
+    for method, names in (("fairgrape", ["network"]), ("magnitude", [])):
+        record = json.loads((tmp_path / f"run/seed_0/{method}/round_01/metrics.json").read_text())
+        weights, alive = (sum(row[k] for row in record["layers"]) for k in ("weights", "alive"))
+        assert alive == masks.kept(weights, 0.5)
+        assert list(record["selection"]) == names
+
+
+def test_a_fixed_point_that_is_not_found_is_said():
+    found = {"passes": 16, "share_error": 0.1, "converged": False}
+    lines = rounds.unsolved({"fc": found, "conv": {**found, "converged": True}})
+    assert lines == ["layer fc: fixed point not found in 16 passes, chosen by greedy steps"]
+    assert rounds.unsolved({"fc": {"achieved": 0.5, "bound": 0.6}}) == []
 
 
 def test_a_finished_run_run_again_changes_nothing(finished):
