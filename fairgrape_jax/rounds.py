@@ -128,6 +128,8 @@ def check_fit(experiment: Experiment, dataset: Dataset, devices: int) -> None:
 
 def emptied(experiment: Experiment, full: Tree) -> list[str]:
     """A line for each layer that the target sparsity leaves without a weight."""
+    if experiment.scoring.scope == "global":
+        return []  # nobody can tell before
     density = schedules.densities(experiment.sparsity, experiment.keep_per_round)[-1]
     return [
         f"layer {row['layer']} has {row['weights']} weights and keeps none at sparsity "

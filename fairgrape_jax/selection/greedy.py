@@ -31,8 +31,9 @@ def select_greedy(
     deficit: "relative", (P - P*) / P* (Eq. 8), or "absolute", P - P* (the official code).
     advances: positions to advance in the chosen group's order before the deficits are looked at
     again, positions already selected included (the official code: 2).
-    Ties go to the lower index, of weights as of groups. A group without importance in the layer
-    takes no part; where no group has any, the lowest indices are kept.
+    Ties go to the lower index, of weights as of groups. A group takes no part once it has all of
+    its importance (rounding alone could say that it lost some), nor does one without any; where
+    none is left that does, the lowest indices are kept.
     Returns (n,) bool. Raises ValueError for shapes that do not fit, a `keep` outside 0..alive, or
     importances that are negative, NaN or infinite.
     Source: FairGRAPE (arXiv 2207.10888), Algorithm 1, Eqs. 7 and 8.
@@ -59,7 +60,10 @@ def select_greedy(
     order = np.stack([descending(candidates[:, k]) for k in range(len(active))])
     target = totals[active] / totals[active].sum()
     scale = 1.0 / target if deficit == "relative" else np.ones_like(target)
-    mask[alive] = _walk()(candidates, order, target, scale, keep, advances)
+    ends = np.count_nonzero(candidates, axis=0)
+    chosen = _walk()(candidates, order, ends, target, scale, keep, advances)
+    chosen[np.flatnonzero(~chosen)[: keep - np.count_nonzero(chosen)]] = True
+    mask[alive] = chosen
     return mask
 
 
@@ -141,7 +145,7 @@ def _walk() -> Callable[..., np.ndarray]:
     import numba
 
     @numba.njit(cache=True, nogil=True)
-    def walk(importance, order, target, scale, keep, advances):  # pragma: no cover - compiled
+    def walk(importance, order, ends, target, scale, keep, advances):  # pragma: no cover - compiled
         n, groups = importance.shape
         selected = np.zeros(n, np.bool_)
         position = np.zeros(groups, np.int64)
@@ -152,8 +156,10 @@ def _walk() -> Callable[..., np.ndarray]:
             worst, lowest = -1, np.inf
             for k in range(groups):
                 change = (share[k] - target[k]) * scale[k]
-                if position[k] < n and change < lowest:
+                if position[k] < ends[k] and change < lowest:
                     worst, lowest = k, change
+            if worst < 0:
+                break
             for _ in range(advances):
                 if count == keep or position[worst] == n:
                     break
