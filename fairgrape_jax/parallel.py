@@ -112,15 +112,7 @@ def _shard_map(
         rows = [_rows(arg, axis, lambda x: x[0]) for arg, axis in zip(args, in_axes, strict=True)]
         return _rows(step(*rows), out_axes, lambda x: x[None])
 
-    # check_vma=False: collectives mean, and are differentiated, as in pmap.
-    mapped = jax.shard_map(
-        per_device,
-        mesh=Mesh(np.asarray(everywhere), (AXIS,)),
-        in_specs=tuple(_spec(axis) for axis in in_axes),
-        out_specs=_spec(out_axes),
-        check_vma=False,
-    )
-    compiled = jax.jit(mapped, donate_argnums=donate)
+    compiled = jax.jit(cut(per_device, everywhere, in_axes, out_axes), donate_argnums=donate)
     if len(everywhere) == len(devices):
         return compiled
 
@@ -130,6 +122,26 @@ def _shard_map(
         return _joined(compiled(*whole), _sharding(devices, out_axes))
 
     return across
+
+
+def cut(
+    fn: Callable[..., Any], devices: Sequence[jax.Device], in_axes: Any, out_axes: Any
+) -> Callable[..., Any]:
+    """`fn` on `devices`, each with its part of the arrays; to be used in a jitted program.
+
+    in_axes, out_axes: trees of 0 for what is cut along its first axis, None for what is not.
+    """
+
+    def specs(axes: Any) -> Any:
+        return jax.tree.map(_spec, axes, is_leaf=lambda axis: axis is None)
+
+    return jax.shard_map(
+        fn,
+        mesh=Mesh(np.asarray(devices), (AXIS,)),
+        in_specs=specs(in_axes),
+        out_specs=specs(out_axes),
+        check_vma=False,  # collectives mean, and are differentiated, as in pmap
+    )
 
 
 LIFTS: dict[str, Callable[..., Callable[..., Any]]] = {"pmap": _pmap, "shard_map": _shard_map}

@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from fairgrape_jax import parallel
 from fairgrape_jax.masks import Tree, kept, layer_names
-from fairgrape_jax.parallel import AXIS
 from fairgrape_jax.selection import blocks as bl
 from fairgrape_jax.selection.blocks import Blocks
 from fairgrape_jax.selection.greedy import check_layer, select_greedy, shares
@@ -140,8 +139,7 @@ def solve_tree(
     totals = np.bincount(segments, sizes)
     keep = np.array([kept(int(n), density) for n in totals], np.int32)
     if len(devices) > 1:
-        everywhere = NamedSharding(Mesh(np.asarray(devices), (AXIS,)), PartitionSpec())
-        rows, alive = jax.device_put((rows, alive), everywhere)
+        rows, alive = parallel.replicate((rows, alive), devices)
     chosen, info, sound, left = _solve_leaves(
         tuple(rows), tuple(alive), keep, segments, finish, tuple(devices)
     )
@@ -181,16 +179,9 @@ def _solve_leaves(
     left = jnp.stack([leaf.sum(dtype=jnp.int32) for leaf in alive])
     blocks = bl.pack(rows, alive, segments, max(len(devices), 1))
     if len(devices) > 1:
-        cut: Any = PartitionSpec(AXIS)
-        whole: Any = PartitionSpec()
-        select = jax.shard_map(
-            functools.partial(select_blocks, finish=finish, axis=AXIS),
-            mesh=Mesh(np.asarray(devices), (AXIS,)),
-            in_specs=(Blocks(cut, cut, cut, whole), whole),
-            out_specs=(cut, whole),
-            check_vma=False,
-        )
-        mask, info = select(blocks, keep)
+        select = functools.partial(select_blocks, finish=finish, axis=parallel.AXIS)
+        axes: Any = Blocks(0, 0, 0, None)  # type: ignore[arg-type]
+        mask, info = parallel.cut(select, devices, (axes, None), (0, None))(blocks, keep)
     else:
         mask, info = select_blocks(blocks, keep, finish, None)
     return bl.unpack(mask, [len(leaf) for leaf in alive]), info, sound, left
