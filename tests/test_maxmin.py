@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairgrape_jax import maxmin
-from fairgrape_jax.maxmin import certified_maxmin, select_maxmin
+from fairgrape_jax.maxmin import certified_maxmin, layer, select_maxmin
 from fairgrape_jax.selection import select_greedy
 
 FAMILIES = {
@@ -75,7 +74,7 @@ def test_the_sample_changes_the_passes_and_not_the_bound(monkeypatch):
     importance = FAMILIES["lognormal"](rng, 50_000, 7).astype(np.float32)
     everything = np.ones(len(importance), bool)
     _, plain = certified_maxmin(importance, everything, 5000)
-    monkeypatch.setattr(maxmin, "SAMPLE", 5000)
+    monkeypatch.setattr(layer, "SAMPLE", 5000)
     _, coarse = certified_maxmin(importance, everything, 5000)
     assert coarse.bound == pytest.approx(plain.bound, rel=1e-5)
     assert coarse.passes < plain.passes
