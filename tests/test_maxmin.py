@@ -2,12 +2,14 @@
 
 from itertools import combinations
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairgrape_jax.maxmin import certified_maxmin, layer, select_maxmin
+from fairgrape_jax import masks
+from fairgrape_jax.maxmin import certified_maxmin, layer, maxmin_tree, select_maxmin
 from fairgrape_jax.selection import select_greedy
 
 FAMILIES = {
@@ -78,6 +80,96 @@ def test_the_sample_changes_the_passes_and_not_the_bound(monkeypatch):
     _, coarse = certified_maxmin(importance, everything, 5000)
     assert coarse.bound == pytest.approx(plain.bound, rel=1e-5)
     assert coarse.passes < plain.passes
+
+
+def network(groups=3, family="lognormal", alive=0.8):
+    """Importance and masks of three layers, two of them large if SAMPLE is 2000."""
+    rng = np.random.default_rng(2)
+    importance, previous = {}, {}
+    for name, shape in {"conv": (3, 3, 40, 80), "dense": (150, 80), "head": (80, 5)}.items():
+        rows = FAMILIES[family](rng, int(np.prod(shape)), groups).T.astype(np.float32)
+        importance[name] = {"kernel": rows.reshape(groups, *shape), "bias": None}
+        previous[name] = {"kernel": rng.random(shape) < alive, "bias": None}
+    return importance, previous
+
+
+def columns(importance, previous, name):
+    rows = importance[name]["kernel"]
+    return rows.reshape(len(rows), -1).T, previous[name]["kernel"].reshape(-1)
+
+
+@pytest.fixture
+def sampled(monkeypatch):
+    monkeypatch.setattr(layer, "SAMPLE", 2000)
+
+
+def test_a_tree_is_its_layers_one_by_one():
+    importance, previous = network()
+    chosen, found = maxmin_tree(importance, previous, 0.2)
+    assert list(found) == ["conv", "dense", "head"]
+    masks.check_nested(chosen, previous)
+    for name, certificate in found.items():
+        rows, alive = columns(importance, previous, name)
+        mask, alone = certified_maxmin(rows, alive, len(rows) // 5)
+        np.testing.assert_array_equal(chosen[name]["kernel"].reshape(-1), mask)
+        for field in ("achieved", "bound", "gap", "passes"):
+            assert certificate[field] == pytest.approx(getattr(alone, field), rel=1e-12)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_large_layers_of_a_tree_are_never_below_greedy_and_near_the_bound(family, sampled):
+    importance, previous = network(7, family)
+    chosen, found = maxmin_tree(importance, previous, 0.1)
+    for name, certificate in found.items():
+        rows, alive = columns(importance, previous, name)
+        keep = len(rows) // 10
+        mask = chosen[name]["kernel"].reshape(-1)
+        assert mask.sum() == keep
+        assert not np.any(mask & ~alive)
+        worst = retained(rows, alive, mask)
+        assert worst >= retained(rows, alive, select_greedy(rows, alive, keep)) * (1 - 1e-9)
+        assert worst == pytest.approx(certificate["achieved"], rel=1e-9)
+        heaviest = (rows[alive] / rows[alive].sum(axis=0)).max()
+        assert -1e-12 <= certificate["gap"] <= 2 * heaviest * rows.shape[1]
+        _, alone = certified_maxmin(rows, alive, keep)
+        assert certificate["bound"] == pytest.approx(alone.bound, rel=1e-5)
+
+
+def test_over_the_whole_network_it_is_one_layer(sampled):
+    importance, previous = network()
+    chosen, found = maxmin_tree(importance, previous, 0.2, scope="global")
+    (certificate,) = found.values()
+    pairs = [columns(importance, previous, name) for name in importance]
+    rows, alive = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    mask = np.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(chosen)])
+    assert list(found) == ["network"]
+    assert mask.sum() == masks.kept(len(rows), 0.2)
+    assert retained(rows, alive, mask) == pytest.approx(certificate["achieved"], rel=1e-9)
+    _, alone = certified_maxmin(rows, alive, len(rows) // 5)
+    assert certificate["bound"] == pytest.approx(alone.bound, rel=1e-5)
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_devices_do_not_change_the_choice(scope, sampled):
+    importance, previous = network()
+    one = maxmin_tree(importance, previous, 0.2, scope=scope)
+    for count in (2, 8):
+        many = maxmin_tree(importance, previous, 0.2, scope=scope, devices=jax.devices()[:count])
+        jax.tree.map(np.testing.assert_array_equal, one, many)
+
+
+def test_everything_nothing_and_no_importance():
+    importance, previous = network(alive=2)
+    importance["head"]["kernel"] *= 0
+    for density, whole in ((1.0, 1.0), (0.0, 0.0)):
+        chosen, found = maxmin_tree(importance, previous, density)
+        assert all(
+            c == {"achieved": whole, "bound": whole, "gap": 0, "passes": 0} for c in found.values()
+        )
+        assert masks.density(chosen) == density
+    chosen, found = maxmin_tree(importance, previous, 0.5)
+    assert found["head"]["passes"] == 0
+    np.testing.assert_array_equal(np.flatnonzero(chosen["head"]["kernel"]), np.arange(200))
 
 
 def test_a_weight_that_serves_all_is_better_than_the_best_of_each():

@@ -1,8 +1,8 @@
-"""The dual's minimum by cutting planes, for any number of layers in step."""
+"""The dual's minimum by cutting planes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,66 +10,70 @@ import numpy as np
 EXPLORE, REFINE = 20, 200  # evaluations at most, in each part of the search
 TOLERANCE = 1e-6  # relative, of the dual's minimum
 
-Evaluate = Callable[[np.ndarray], np.ndarray]  # lambda (L, G) to the retained parts (L, G)
+
+Evaluate = Callable[[np.ndarray], np.ndarray]  # lambda (G,) to the retained parts (G,)
+
+
+def reached(value: float, floor: float) -> bool:
+    """Whether a value is as good as a lower bound of the minimum.
+
+    >>> reached(1.0, 0.9), reached(1.0, 1.0)
+    (False, True)
+    """
+    return value - floor <= TOLERANCE * value
 
 
 class Bundle:
-    """The cutting planes of a layer's D found so far, the best lambda, and where to look next.
+    """The cutting planes of D found so far, and the best lambda.
 
-    D is homogeneous, so a cut at lambda_i is the plane through the origin g_i . lambda <= D.
-    active: (G,) bool, the groups with importance; lambda is 0 for the others, and there is nothing
-    to search where none is. starts: (X, G), points whose cuts are nearly enough to know the
-    minimum; without any the search first explores.
+    D is homogeneous, so a cut at lambda_i is the plane through the origin g_i . lambda <= D, where
+    g_i is what any K weights retain of every group: cuts stay true whatever finds them.
+    active: (G,) bool, the groups with importance; lambda is 0 for the others.
     """
 
-    def __init__(self, active: np.ndarray, starts: np.ndarray | None = None) -> None:
+    def __init__(self, active: np.ndarray) -> None:
         self.active = np.flatnonzero(active)
-        self.starts = [] if starts is None else list(starts)
-        self.points: list[np.ndarray] = []
         self.cuts: list[np.ndarray] = []
         self.best = active / max(1, len(self.active))
         self.value, self.achieved = np.inf, 0.0
 
-    def propose(self) -> np.ndarray | None:
-        """The next lambda to evaluate D at, or None when its minimum is known."""
-        number, explore = len(self.cuts), 0 if self.starts else EXPLORE
-        if len(self.active) == 0 or self.value * (1 - TOLERANCE) <= self.achieved:
-            return None
-        if number < len(self.starts):
-            return self.starts[number]
-        if number == 0:
-            return self.best
-        if number < explore:
-            return self._subgradient_step()
-        step = number - max(explore, len(self.starts))
-        target, floor = self._lowest()
-        if step >= REFINE or self.value - floor <= TOLERANCE * self.value:
-            return None
-        share = 1.0 if step % 3 == 0 else 0.5
-        return share * target + (1 - share) * self.best
-
     def add(self, weights: np.ndarray, retained: np.ndarray) -> None:
-        """Take in D's cut at a point, what the K weights chosen there retain of every group."""
+        """Take in the cut at a point, what the K weights chosen there retain of every group."""
         value = float(weights @ retained)
-        self.points.append(weights)
         self.cuts.append(retained)
         self.achieved = max(self.achieved, float(retained[self.active].min()))
         if value < self.value:
             self.value, self.best = value, weights
 
-    def support(self) -> np.ndarray:
-        """The points whose planes meet at the lowest point, the best one first."""
-        met = np.flatnonzero(self._program().ineqlin.marginals < -1e-9)
-        return np.stack([self.best, *[self.points[i] for i in met]])
+    def explore(self, evaluate: Evaluate) -> None:
+        """Exponentiated subgradient steps: cuts all around the solution, to begin with."""
+        weights = self.best
+        for step in range(EXPLORE):
+            retained = evaluate(weights)
+            self.add(weights, retained)
+            if reached(self.value, self.achieved):
+                return
+            relative = retained / (weights @ retained)
+            weights = weights * np.exp(-4 / np.sqrt(1 + step) * (relative - 1))
+            weights /= weights.sum()
 
-    def _subgradient_step(self) -> np.ndarray:
-        """An exponentiated step from the last point: cuts all around the solution, to begin."""
-        weights, retained = self.points[-1], self.cuts[-1]
-        size = -4 / np.sqrt(len(self.cuts))
-        weights = weights * np.exp(size * (retained / (weights @ retained) - 1))
-        return weights / weights.sum()
+    def refine(self, evaluate: Evaluate) -> float:
+        """Kelley's method, kept near the best point; the planes' minimum where it ends."""
+        for step in range(REFINE):
+            target, floor = self.lowest()
+            if reached(self.value, floor):
+                break
+            share = 1.0 if step % 3 == 0 else 0.5
+            weights = share * target + (1 - share) * self.best
+            self.add(weights, evaluate(weights))
+        return floor
 
-    def _lowest(self) -> tuple[np.ndarray, float]:
+    def restart(self, weights: np.ndarray, retained: np.ndarray) -> None:
+        """Go on from a point with another evaluation of D, and the cuts that there are."""
+        self.value, self.achieved = np.inf, 0.0
+        self.add(weights, retained)
+
+    def lowest(self) -> tuple[np.ndarray, float]:
         """The lowest point of the planes over the simplex: a matrix game, solved as a program."""
         found = self._program()
         weights = np.zeros(len(self.best))
@@ -89,23 +93,3 @@ class Bundle:
             bounds=[(0, None)] * groups + [(None, None)],
             method="highs",
         )
-
-
-def minimise(bundles: Sequence[Bundle], evaluate: Evaluate) -> None:
-    """Search until every bundle knows its minimum; `evaluate` sees a lambda of each at once.
-
-    A bundle that is done shows its best point again.
-
-    >>> minimise([bundle := Bundle(np.array([True, True]))], lambda x: np.array([[0.5, 0.5]]))
-    >>> bundle.value, len(bundle.cuts)
-    (0.5, 1)
-    """
-    while True:
-        points = [bundle.propose() for bundle in bundles]
-        if all(point is None for point in points):
-            return
-        pairs = list(zip(bundles, points, strict=True))
-        found = evaluate(np.stack([b.best if point is None else point for b, point in pairs]))
-        for (bundle, point), retained in zip(pairs, found, strict=True):
-            if point is not None:
-                bundle.add(point, retained)

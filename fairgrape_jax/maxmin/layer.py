@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
 import numpy as np
 
-from fairgrape_jax.maxmin.bundle import Bundle, Evaluate, minimise
+from fairgrape_jax.maxmin.bundle import Bundle, reached
 from fairgrape_jax.selection import check_layer, select_greedy
 
-SAMPLE = 100_000  # weights of a layer in the coarse solution
+SAMPLE = 100_000  # weights at least in a sample of a layer, which has twice as many
+STEP = 12  # every which weight is in it, at most: a sample of many weights is itself sampled
+NEAR = 32  # a pass over a layer brings this part of its weights to sight, on either side
+ROUNDS = 8  # of them at most
 SWAPS, BAND = 1000, 20_000  # of the rounding: swaps at most, and weights that tie at the edge
 
 
@@ -20,7 +25,8 @@ SWAPS, BAND = 1000, 20_000  # of the rounding: swaps at most, and weights that t
 class Certificate:
     """How good a choice is: the worst group's retained part, and what no choice can exceed.
 
-    Both are sums in float64. passes: evaluations of D, a sample's for its part of the layer.
+    Both are sums in float64. passes: evaluations of D, each counted for
+    the part of the layer's weights that it was made over, rounded up.
     """
 
     achieved: float
@@ -71,18 +77,24 @@ class Layer:
         return found
 
     @property
+    def near(self) -> tuple[int, int]:
+        """How many weights come before those near the edge, and how many come after it begins."""
+        near, alive = len(self.alive) // NEAR, int(np.count_nonzero(self.alive))
+        return max(self.keep - near, 0), min(self.keep + near, alive)
+
+    @property
     def step(self) -> int:
         """Every which weight is in a sample; 1 for a layer that is small enough as it is."""
         n = len(self.alive)
-        return n // SAMPLE if n > 2 * SAMPLE else 1
+        return min(n // SAMPLE, STEP) if n > 2 * SAMPLE else 1
 
     def sample(self) -> Layer:
         """Every so many of the weights, and as large a part of them to keep."""
         alive = self.alive[:: self.step]
-        share = self.keep / max(1, np.count_nonzero(self.alive))
+        share = self.keep / max(1, int(np.count_nonzero(self.alive)))
         count = int(np.count_nonzero(alive))
         keep = min(count, max(1, round(share * count)))
-        return Layer(self.rows[:, :: self.step], alive, keep)
+        return Layer(np.ascontiguousarray(self.rows[:, :: self.step]), alive, keep)
 
 
 def select_maxmin(importance: np.ndarray, previous: np.ndarray, keep: int) -> np.ndarray:
@@ -122,42 +134,96 @@ def certified_maxmin(
     return mask, certificate
 
 
+@dataclasses.dataclass(frozen=True)
+class Band:
+    """The weights near the edge of a layer's choice, from one pass over the layer.
+
+    parts: (B, G), of the weights in the band; base: (G,), what is retained without them; keep: how
+    many of them are kept.
+    """
+
+    parts: np.ndarray
+    base: np.ndarray
+    keep: int
+
+    def retained(self, weights: np.ndarray) -> np.ndarray:
+        """A subgradient of D: what the K largest sums retain of every group, (G,).
+
+        Only the band is chosen from: at most D, and D itself near where the band was found.
+        """
+        return self.base + self.parts[largest(self.parts @ weights, self.keep)].sum(axis=0)
+
+
+Survey = Callable[[np.ndarray], Sequence[Band]]  # lambda (L, G) to the bands of L layers
+
+
 def solve(
-    layers: Sequence[Layer], prepare: Callable[[Sequence[Layer]], Evaluate]
+    layers: Sequence[Layer], prepare: Callable[[Sequence[Layer]], Survey]
 ) -> list[tuple[np.ndarray, int]]:
     """Minimise D of every layer: lambda (G,), and the passes over its weights.
 
-    prepare: makes the function that evaluates D for all layers. Large layers start from the
-    solution on a sample of their weights, so that most passes are made over a small part of them.
+    Small layers are searched as they are. Large ones start from the solution on a sample; then a
+    pass over the whole brings the weights near the edge to sight, D is minimised as if only these
+    could be exchanged, which bounds its minimum from below, and so on from there. prepare: makes
+    the function that makes this pass over all large layers at once.
     """
-    coarse, steps = [Bundle(layer.active) for layer in layers], [layer.step for layer in layers]
-    if max(steps) == 1:
-        minimise(coarse, prepare(layers))
-        return [(bundle.best, len(bundle.cuts)) for bundle in coarse]
-    minimise(coarse, prepare([layer if layer.step == 1 else layer.sample() for layer in layers]))
-    fine = [
-        bundle if step == 1 or not bundle.cuts else Bundle(layer.active, bundle.support())
-        for layer, bundle, step in zip(layers, coarse, steps, strict=True)
-    ]
-    minimise(fine, prepare(layers))
-    return [
-        (last.best, len(last.cuts) + (0 if last is first else math.ceil(len(first.cuts) / step)))
-        for last, first, step in zip(fine, coarse, steps, strict=True)
-    ]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        searches = list(pool.map(Search, layers))
+        large = [search for search in searches if search.layer.step > 1]
+        survey = prepare([search.layer for search in large]) if large else None
+        for _ in range(ROUNDS):
+            if survey is None or all(search.done for search in large):
+                break
+            list(pool.map(Search.look, large, survey(np.stack([s.next for s in large]))))
+    return [(search.best, math.ceil(search.passes)) for search in searches]
 
 
-def on_host(layers: Sequence[Layer]) -> Evaluate:
-    """D of one layer at a time, in float64."""
-    everyone = [layer.parts(np.flatnonzero(layer.alive)) for layer in layers]
+class Search:
+    """Where the search in a layer stands: the best lambda, and where D is to be evaluated next."""
 
-    def evaluate(weights: np.ndarray) -> np.ndarray:
-        found = [
-            parts[largest(parts @ own, layer.keep)].sum(axis=0)
-            for parts, layer, own in zip(everyone, layers, weights, strict=True)
-        ]
-        return np.stack(found)
+    def __init__(self, layer: Layer) -> None:
+        self.layer, self.bundle, self.value = layer, Bundle(layer.active), np.inf
+        self.best, self.passes = self.bundle.best, 0.0
+        self.done = layer.step == 1 or not layer.active.any()
+        if layer.step > 1:
+            ((self.best, passes),) = solve([layer.sample()], on_host)
+            self.passes = passes / layer.step
+        elif layer.active.any():
+            everyone = Band(layer.parts(np.flatnonzero(layer.alive)), np.zeros(1), layer.keep)
+            self.bundle.explore(everyone.retained)
+            self.bundle.refine(everyone.retained)
+            self.best, self.passes = self.bundle.best, len(self.bundle.cuts)
+        self.next = self.best
 
-    return evaluate
+    def look(self, band: Band) -> None:
+        """D at `next` is known: minimise it over the band, unless it is known well enough."""
+        if self.done:
+            return
+        here, bundle = self.next, self.bundle
+        retained, before = band.retained(here), len(bundle.cuts)
+        value = float(here @ retained)
+        if value < self.value:
+            self.value, self.best = value, here
+        bundle.restart(here, retained)
+        floor = bundle.refine(band.retained)
+        self.done = reached(self.value, floor)
+        self.next = bundle.best if here is self.best else (bundle.best + self.best) / 2
+        self.passes += 1 + (len(bundle.cuts) - before) * len(band.parts) / len(self.layer.alive)
+
+
+def on_host(layers: Sequence[Layer]) -> Survey:
+    """The passes over one layer after the other, in float64."""
+
+    def look(layer: Layer, weights: np.ndarray) -> Band:
+        scores, (before, after) = layer.scores(weights), layer.near
+        base = largest(scores, before)
+        band = largest(scores, after) & ~base
+        totals = np.where(layer.totals > 0, layer.totals, 1)
+        return Band(
+            layer.parts(np.flatnonzero(band)), layer.retained(base) / totals, layer.keep - before
+        )
+
+    return lambda weights: [look(*pair) for pair in zip(layers, weights, strict=True)]
 
 
 def largest(scores: np.ndarray, keep: int) -> np.ndarray:
@@ -166,6 +232,8 @@ def largest(scores: np.ndarray, keep: int) -> np.ndarray:
     >>> largest(np.array([1.0, 3.0, 2.0, 2.0]), 2)
     array([False,  True,  True, False])
     """
+    if keep == 0:
+        return np.zeros(len(scores), bool)
     threshold = np.partition(scores, len(scores) - keep)[len(scores) - keep]
     mask = scores > threshold
     ties = np.flatnonzero(scores == threshold)

@@ -14,8 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fairgrape_jax.masks import Tree, kept, layer_names
-from fairgrape_jax.maxmin.bundle import Evaluate
-from fairgrape_jax.maxmin.layer import Layer, conclude, solve
+from fairgrape_jax.maxmin.layer import NEAR, Band, Layer, Survey, conclude, solve
 from fairgrape_jax.parallel import AXIS
 from fairgrape_jax.selection import Scope, solve_tree
 from fairgrape_jax.selection import blocks as bl
@@ -77,8 +76,8 @@ def maxmin_tree(
     return jax.tree.unflatten(structure, shaped), found
 
 
-def on_blocks(devices: Sequence[jax.Device], layers: Sequence[Layer]) -> Evaluate:
-    """D of all layers at once, their weights laid out in blocks on the devices."""
+def on_blocks(devices: Sequence[jax.Device], layers: Sequence[Layer]) -> Survey:
+    """The passes over all layers at once, their weights laid out in blocks on the devices."""
     rows, alive = tuple(x.rows for x in layers), tuple(x.alive for x in layers)
     blocks = _pack(rows, alive, max(len(devices), 1))
     if len(devices) > 1:
@@ -86,15 +85,24 @@ def on_blocks(devices: Sequence[jax.Device], layers: Sequence[Layer]) -> Evaluat
         sharding = jax.tree.map(functools.partial(NamedSharding, mesh), SPECS)
         blocks = jax.device_put(blocks, sharding)
     keep = np.array([layer.keep for layer in layers], np.int32)
+    before, after = np.array([layer.near for layer in layers], np.int32).T
+    capacity = max(2 * (len(layer.alive) // NEAR) for layer in layers)
     totals = np.stack([np.where(layer.totals > 0, layer.totals, 1) for layer in layers])
     scale = np.ldexp(np.float32(1), np.frexp(totals)[1] + 1)  # a power of two above them
 
-    def evaluate(weights: np.ndarray) -> np.ndarray:
+    def survey(weights: np.ndarray) -> list[Band]:
         factor = (weights / totals).astype(np.float32)
-        high, low, bits = map(np.asarray, _retained(blocks, factor, keep, scale, tuple(devices)))
-        return (high * 2.0**-HIGH + low * 2.0 ** -float(bits)) * scale / totals
+        found = _look(blocks, factor, before, after, scale, capacity, tuple(devices))
+        high, low, bits, keys = map(np.asarray, found)
+        base = (high * 2.0**-HIGH + low * 2.0 ** -float(bits)) * scale / totals
+        return [
+            Band(own[:count].view(np.float32) / total, held, int(inside))
+            for own, count, total, held, inside in zip(
+                keys, after - before, totals, base, keep - before, strict=True
+            )
+        ]
 
-    return evaluate
+    return survey
 
 
 @functools.partial(jax.jit, static_argnames="shards")
@@ -102,27 +110,37 @@ def _pack(rows: Any, alive: Any, shards: int) -> Blocks:
     return bl.pack(rows, alive, range(len(rows)), shards)
 
 
-@functools.partial(jax.jit, static_argnames="devices")
-def _retained(blocks: Blocks, factor: Any, keep: Any, scale: Any, devices: Any) -> Any:
+@functools.partial(jax.jit, static_argnames=("capacity", "devices"))
+def _look(
+    blocks: Blocks, factor: Any, before: Any, after: Any, scale: Any, capacity: int, devices: Any
+) -> Any:
     if len(devices) < 2:
-        return retained(blocks, factor, keep, scale, None)
+        return look(blocks, factor, before, after, scale, capacity, None)
     over = jax.shard_map(
-        functools.partial(retained, axis=AXIS),
+        functools.partial(look, capacity=capacity, axis=AXIS),
         mesh=Mesh(np.asarray(devices), (AXIS,)),
-        in_specs=(SPECS, WHOLE, WHOLE, WHOLE),
+        in_specs=(SPECS, *[WHOLE] * 4),
         out_specs=WHOLE,
         check_vma=False,
     )
-    return over(blocks, factor, keep, scale)
+    return over(blocks, factor, before, after, scale)
 
 
-def retained(
-    blocks: Blocks, factor: jax.Array, keep: jax.Array, scale: jax.Array, axis: str | None
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The importance within the `keep` (L,) largest of sum_k factor_k I[k, w] in every segment.
+def look(
+    blocks: Blocks,
+    factor: jax.Array,
+    before: jax.Array,
+    after: jax.Array,
+    scale: jax.Array,
+    capacity: int,
+    axis: str | None,
+) -> tuple[jax.Array, ...]:
+    """A pass over every segment's order by sum_k factor_k I[k, w], ties by index.
 
     factor: (L, G), lambda_k / T_k; scale: (L, G), powers of two above the groups' importances.
-    Returns the whole numbers of a `Fixed`: high and low (L, G), and the bits of low.
+    Returns the importance within the first `before` (L,), as the whole numbers of a `Fixed`: high
+    and low (L, G) and the bits of low; and the keys (L, capacity, G) of those from there to
+    `after` (L,).
     """
 
     def ranks(keys: jax.Array, segment: jax.Array) -> jax.Array:
@@ -132,6 +150,9 @@ def retained(
     def within(keys: jax.Array, chosen: jax.Array) -> jax.Array:
         return jnp.where(chosen[:, None], bl.values(keys), 0).sum(axis=2)
 
-    chosen = bl.largest(bl.over_chunks(ranks, blocks.keys, blocks.segment), keep, blocks, axis)
-    found = bl.add(bl.over_chunks(within, blocks.keys, chosen), scale, blocks, axis)
-    return found.high, found.low, jnp.asarray(found.bits)
+    rank = bl.over_chunks(ranks, blocks.keys, blocks.segment)
+    base = bl.largest(rank, before, blocks, axis)
+    band = bl.largest(rank, after, blocks, axis) & ~base
+    held = bl.add(bl.over_chunks(within, blocks.keys, base), scale, blocks, axis)
+    near = bl.gather(band, capacity, blocks, axis)
+    return held.high, held.low, jnp.asarray(held.bits), near.keys
