@@ -17,7 +17,7 @@ from fairgrape_jax.selection import check_layer, select_greedy
 SAMPLE = 100_000  # weights at least in a sample of a layer, which has twice as many
 STEP = 12  # every which weight is in it, at most: a sample of many weights is itself sampled
 NEAR = 32  # a pass over a layer brings this part of its weights to sight, on either side
-ROUNDS = 8  # of them at most
+ROUNDS, BANDS = 50, 3  # of them at most, and how many are remembered
 SWAPS, BAND = 1000, 20_000  # of the rounding: swaps at most, and weights that tie at the edge
 
 
@@ -183,6 +183,7 @@ class Search:
 
     def __init__(self, layer: Layer) -> None:
         self.layer, self.bundle, self.value = layer, Bundle(layer.active), np.inf
+        self.bands: list[Band] = []
         self.best, self.passes = self.bundle.best, 0.0
         self.done = layer.step == 1 or not layer.active.any()
         if layer.step > 1:
@@ -199,16 +200,23 @@ class Search:
         """D at `next` is known: minimise it over the band, unless it is known well enough."""
         if self.done:
             return
-        here, bundle = self.next, self.bundle
-        retained, before = band.retained(here), len(bundle.cuts)
+        here, before = self.next, len(self.bundle.cuts)
+        retained = band.retained(here)
         value = float(here @ retained)
         if value < self.value:
             self.value, self.best = value, here
-        bundle.restart(here, retained)
-        floor = bundle.refine(band.retained)
+        self.bands = [*self.bands[1 - BANDS :], band]
+        self.bundle.restart(here, retained)
+        floor = self.bundle.refine(self.model)
         self.done = reached(self.value, floor)
-        self.next = bundle.best if here is self.best else (bundle.best + self.best) / 2
-        self.passes += 1 + (len(bundle.cuts) - before) * len(band.parts) / len(self.layer.alive)
+        self.next = self.bundle.best
+        weights = sum(len(each.parts) for each in self.bands)
+        seen = (len(self.bundle.cuts) - before) * weights / len(self.layer.alive)
+        self.passes += 1 + seen
+
+    def model(self, weights: np.ndarray) -> np.ndarray:
+        """The highest of the cuts that the last bands give at a point."""
+        return max((band.retained(weights) for band in self.bands), key=lambda cut: weights @ cut)
 
 
 def on_host(layers: Sequence[Layer]) -> Survey:
