@@ -18,7 +18,8 @@ SAMPLE = 100_000  # weights at least in a sample of a layer, which has twice as 
 STEP = 12  # every which weight is in it, at most: a sample of many weights is itself sampled
 NEAR = 32  # a pass over a layer brings this part of its weights to sight, on either side
 ROUNDS, BANDS = 50, 3  # of them at most, and how many are remembered
-SWAPS, BAND = 1000, 20_000  # of the rounding: swaps at most, and weights that tie at the edge
+EDGE, TIES = 1000, 20_000  # weights at the edge that rounding looks at, on either side, and tied
+SWAPS = 1000  # of the rounding, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,7 +261,7 @@ def conclude(
         whole = float(layer.keep == np.count_nonzero(layer.alive))
         return greedy, Certificate(whole, whole, 0)
     rounded, bound = round_primal(layer, weights)
-    candidates = [greedy, rounded]
+    candidates = [greedy, *rounded]
     retained = [
         float((layer.retained(mask) / np.where(layer.active, layer.totals, 1))[layer.active].min())
         for mask in candidates
@@ -269,17 +270,26 @@ def conclude(
     return candidates[best], Certificate(retained[best], max(bound, retained[best]), passes)
 
 
-def round_primal(layer: Layer, weights: np.ndarray) -> tuple[np.ndarray, float]:
-    """K whole weights from lambda, and D(lambda): the largest sums, then swaps at the boundary.
+def round_primal(layer: Layer, weights: np.ndarray) -> tuple[list[np.ndarray], float]:
+    """Choices of K whole weights from lambda, and D(lambda).
 
-    An optimal fractional solution has at most G fractional weights, all at the boundary; swaps
-    among the weights nearest to it, and among all that tie with it, are made while one lifts the
-    worst group.
+    The largest sums, and the best fractional choice among the weights at the boundary, which has at
+    most G fractional weights; either with swaps across the boundary.
     """
     scores = layer.scores(weights)
     chosen = largest(scores, layer.keep)
-    bound = float(scores[chosen].sum())
-    band = boundary(scores, chosen, 8 * len(weights))
+    edge, bound = float(scores[chosen].min()), float(scores[chosen].sum())
+    band = boundary(scores, chosen, edge, EDGE)
+    parts, inner = layer.parts(band)[:, layer.active], chosen[band]
+    base = layer.retained(chosen)[layer.active] / layer.totals[layer.active]
+    exchanged = chosen.copy()
+    exchanged[band] = fractional(parts, base - parts[inner].sum(axis=0), int(inner.sum()))
+    return [swap(layer, mask, scores, edge) for mask in (chosen, exchanged)], bound
+
+
+def swap(layer: Layer, chosen: np.ndarray, scores: np.ndarray, edge: float) -> np.ndarray:
+    """Exchange weights nearest to the edge, and those that tie, while one lifts the worst group."""
+    band = boundary(scores, chosen, edge, 8 * len(layer.rows))
     parts, inner = layer.parts(band)[:, layer.active], chosen[band]
     retained = layer.retained(chosen)[layer.active] / layer.totals[layer.active]
     for _ in range(SWAPS):
@@ -294,15 +304,36 @@ def round_primal(layer: Layer, weights: np.ndarray) -> tuple[np.ndarray, float]:
             break
         retained = retained + difference[i, j]
         inner[inside[i]], inner[outside[j]] = False, True
-    chosen[band] = inner
-    return chosen, bound
+    found = chosen.copy()
+    found[band] = inner
+    return found
 
 
-def boundary(scores: np.ndarray, chosen: np.ndarray, near: int) -> np.ndarray:
-    """Indices of the `near` weights on either side nearest to the edge, and of up to BAND ties."""
-    edge = scores[chosen].min()
+def fractional(parts: np.ndarray, base: np.ndarray, keep: int) -> np.ndarray:
+    """(B,) bool: the `keep` weights with the largest parts in the best fractional choice.
+
+    parts: (B, G); base: (G,), what is retained without them. A linear program, in units of the
+    largest part.
+    """
+    from scipy.optimize import linprog
+
+    unit, count = parts.max() or 1.0, len(parts)
+    found = linprog(
+        np.r_[np.zeros(count), -1],
+        A_ub=np.c_[-parts.T / unit, np.ones(len(base))],
+        b_ub=(base - base.min()) / unit,
+        A_eq=np.r_[np.ones(count), 0][None],
+        b_eq=[keep],
+        bounds=[(0, 1)] * count + [(None, None)],
+        method="highs",
+    )
+    return largest(found.x[:-1], keep)
+
+
+def boundary(scores: np.ndarray, chosen: np.ndarray, edge: float, near: int) -> np.ndarray:
+    """Indices of the `near` weights on either side nearest to the edge, and of up to TIES ties."""
     distance = np.abs(scores - edge)
-    found = [np.flatnonzero(distance <= 1e-9 * edge)[:BAND]]
+    found = [np.flatnonzero(distance <= 1e-9 * edge)[:TIES]]
     for side in (chosen, ~chosen & (scores >= 0)):
         members = np.flatnonzero(side)
         count = min(near, len(members))
