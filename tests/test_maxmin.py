@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fairgrape_jax import masks
 from fairgrape_jax.maxmin import certified_maxmin, layer, maxmin_tree, select_maxmin
+from fairgrape_jax.maxmin.tree import on_blocks
 from fairgrape_jax.selection import select_greedy
 
 FAMILIES = {
@@ -21,6 +22,7 @@ FAMILIES = {
     "tied": lambda r, n, g: r.integers(0, 4, (n, g)).astype(float),
     "constant": lambda r, n, g: np.ones((n, g)),
 }
+SIZES = [(60, 0.5), (400, 0.1), (3000, 0.9), (20_000, 0.02), (20_000, 0.15)]
 
 
 def retained(importance, previous, mask):
@@ -32,7 +34,7 @@ def retained(importance, previous, mask):
 @pytest.mark.parametrize("groups", [2, 7, 14])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_between_greedy_and_the_bound_and_near_the_bound(family, groups):
-    for seed, (n, density) in enumerate([(60, 0.5), (400, 0.1), (3000, 0.9), (20_000, 0.02)]):
+    for seed, (n, density) in enumerate(SIZES):
         rng = np.random.default_rng([seed, groups])
         importance = FAMILIES[family](rng, n, groups).astype(np.float32)
         previous = rng.random(n) < 0.8
@@ -149,13 +151,26 @@ def test_over_the_whole_network_it_is_one_layer(sampled):
     assert certificate["bound"] == pytest.approx(alone.bound, rel=1e-5)
 
 
-@pytest.mark.parametrize("scope", ["layer", "global"])
-def test_devices_do_not_change_the_choice(scope, sampled):
+@pytest.mark.parametrize("count", [2, 8])
+def test_devices_do_not_change_a_pass(count):
     importance, previous = network()
-    one = maxmin_tree(importance, previous, 0.2, scope=scope)
-    for count in (2, 8):
-        many = maxmin_tree(importance, previous, 0.2, scope=scope, devices=jax.devices()[:count])
-        jax.tree.map(np.testing.assert_array_equal, one, many)
+    rows = [columns(importance, previous, name) for name in importance]
+    layers = [layer.Layer(row.T, alive, len(row) // 5) for row, alive in rows]
+    weights = np.array([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0], [0.1, 0.1, 0.8]])
+    one, many = (on_blocks(jax.devices()[:n], layers)(weights) for n in (1, count))
+    for alone, spread, host in zip(one, many, layer.on_host(layers)(weights), strict=True):
+        np.testing.assert_array_equal(alone.parts, spread.parts)
+        np.testing.assert_array_equal(alone.base, spread.base)
+        assert alone.keep == spread.keep == host.keep
+        np.testing.assert_allclose(alone.base, host.base, rtol=1e-5)
+        np.testing.assert_allclose(alone.parts.sum(axis=0), host.parts.sum(axis=0), rtol=1e-4)
+
+
+def test_devices_do_not_change_the_choice(sampled):
+    importance, previous = network()
+    one = maxmin_tree(importance, previous, 0.2)
+    many = maxmin_tree(importance, previous, 0.2, devices=jax.devices())
+    jax.tree.map(np.testing.assert_array_equal, one, many)
 
 
 def test_everything_nothing_and_no_importance():
