@@ -137,6 +137,23 @@ def test_large_layers_of_a_tree_are_never_below_greedy_and_near_the_bound(family
         assert certificate["bound"] == pytest.approx(alone.bound, rel=1e-5)
 
 
+@pytest.mark.parametrize("alive", [3, 10, 60])
+def test_a_sample_without_a_choice_still_leads_to_a_bound(alive, sampled):
+    rng = np.random.default_rng(alive)
+    rows = FAMILIES["lognormal"](rng, 30_000, 3).astype(np.float32)
+    previous = np.zeros(len(rows), bool)
+    previous[rng.permutation(len(rows))[:alive]] = True
+    for keep in (1, alive // 2, alive - 1):
+        one = layer.Layer(rows.T, previous, keep)
+        ((weights, passes),) = layer.solve([one], layer.on_host)
+        greedy = select_greedy(rows, previous, keep)
+        mask, found = layer.conclude(one, weights, passes, greedy)
+        _, compact = certified_maxmin(rows, previous, keep)
+        assert weights.sum() == pytest.approx(1)
+        assert mask.sum() == keep
+        assert found.bound == pytest.approx(compact.bound, rel=1e-5)
+
+
 def test_over_the_whole_network_it_is_one_layer(sampled):
     importance, previous = network()
     chosen, found = maxmin_tree(importance, previous, 0.2, scope="global")

@@ -12,9 +12,9 @@ Relaxed to fractional weights, the problem has a dual in G variables: for lambda
 convex and piecewise linear, with the retained parts of the K chosen weights as a subgradient.
 Where greedy looks at a maximum over groups, this looks at a weighted sum.
 
-bundle.py minimises D, for any number of layers in step; layer.py evaluates it for one layer on the
-host, and makes whole weights of its minimum, in float64; tree.py evaluates it for all layers of a
-network in one program.
+bundle.py minimises D, given its cuts; layer.py searches a layer, and makes whole weights of the
+minimum, in float64, on the host; tree.py does so for a network, the passes over its large layers
+being one program on the devices.
 """
 
 from fairgrape_jax.maxmin.layer import Certificate, certified_maxmin, select_maxmin

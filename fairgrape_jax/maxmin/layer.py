@@ -188,8 +188,10 @@ class Search:
         self.best, self.passes = self.bundle.best, 0.0
         self.done = layer.step == 1 or not layer.active.any()
         if layer.step > 1:
-            ((self.best, passes),) = solve([layer.sample()], on_host)
+            ((found, passes),) = solve([layer.sample()], on_host)
             self.passes = passes / layer.step
+            if found.any():  # there was something to choose in the sample
+                self.best = found
         elif layer.active.any():
             everyone = Band(layer.parts(np.flatnonzero(layer.alive)), np.zeros(1), layer.keep)
             self.bundle.explore(everyone.retained)
