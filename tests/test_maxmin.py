@@ -2,13 +2,15 @@
 
 from itertools import combinations
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairgrape_jax import maxmin
-from fairgrape_jax.maxmin import certified_maxmin, select_maxmin
+from fairgrape_jax import masks
+from fairgrape_jax.maxmin import certified_maxmin, layer, maxmin_tree, select_maxmin
+from fairgrape_jax.maxmin.tree import on_blocks
 from fairgrape_jax.selection import select_greedy
 
 FAMILIES = {
@@ -20,6 +22,7 @@ FAMILIES = {
     "tied": lambda r, n, g: r.integers(0, 4, (n, g)).astype(float),
     "constant": lambda r, n, g: np.ones((n, g)),
 }
+SIZES = [(60, 0.5), (400, 0.1), (3000, 0.9), (20_000, 0.02), (20_000, 0.15)]
 
 
 def retained(importance, previous, mask):
@@ -31,7 +34,7 @@ def retained(importance, previous, mask):
 @pytest.mark.parametrize("groups", [2, 7, 14])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_between_greedy_and_the_bound_and_near_the_bound(family, groups):
-    for seed, (n, density) in enumerate([(60, 0.5), (400, 0.1), (3000, 0.9), (20_000, 0.02)]):
+    for seed, (n, density) in enumerate(SIZES):
         rng = np.random.default_rng([seed, groups])
         importance = FAMILIES[family](rng, n, groups).astype(np.float32)
         previous = rng.random(n) < 0.8
@@ -75,10 +78,130 @@ def test_the_sample_changes_the_passes_and_not_the_bound(monkeypatch):
     importance = FAMILIES["lognormal"](rng, 50_000, 7).astype(np.float32)
     everything = np.ones(len(importance), bool)
     _, plain = certified_maxmin(importance, everything, 5000)
-    monkeypatch.setattr(maxmin, "SAMPLE", 5000)
+    monkeypatch.setattr(layer, "SAMPLE", 5000)
     _, coarse = certified_maxmin(importance, everything, 5000)
     assert coarse.bound == pytest.approx(plain.bound, rel=1e-5)
     assert coarse.passes < plain.passes
+
+
+def network(groups=3, family="lognormal", alive=0.8):
+    """Importance and masks of three layers, two of them large if SAMPLE is 2000."""
+    rng = np.random.default_rng(2)
+    importance, previous = {}, {}
+    for name, shape in {"conv": (3, 3, 40, 80), "dense": (150, 80), "head": (80, 5)}.items():
+        rows = FAMILIES[family](rng, int(np.prod(shape)), groups).T.astype(np.float32)
+        importance[name] = {"kernel": rows.reshape(groups, *shape), "bias": None}
+        previous[name] = {"kernel": rng.random(shape) < alive, "bias": None}
+    return importance, previous
+
+
+def columns(importance, previous, name):
+    rows = importance[name]["kernel"]
+    return rows.reshape(len(rows), -1).T, previous[name]["kernel"].reshape(-1)
+
+
+@pytest.fixture
+def sampled(monkeypatch):
+    monkeypatch.setattr(layer, "SAMPLE", 2000)
+
+
+def test_a_tree_is_its_layers_one_by_one():
+    importance, previous = network()
+    chosen, found = maxmin_tree(importance, previous, 0.2)
+    assert list(found) == ["conv", "dense", "head"]
+    masks.check_nested(chosen, previous)
+    for name, certificate in found.items():
+        rows, alive = columns(importance, previous, name)
+        mask, alone = certified_maxmin(rows, alive, len(rows) // 5)
+        np.testing.assert_array_equal(chosen[name]["kernel"].reshape(-1), mask)
+        for field in ("achieved", "bound", "gap", "passes"):
+            assert certificate[field] == pytest.approx(getattr(alone, field), rel=1e-12)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_large_layers_of_a_tree_are_never_below_greedy_and_near_the_bound(family, sampled):
+    importance, previous = network(7, family)
+    chosen, found = maxmin_tree(importance, previous, 0.1)
+    for name, certificate in found.items():
+        rows, alive = columns(importance, previous, name)
+        keep = len(rows) // 10
+        mask = chosen[name]["kernel"].reshape(-1)
+        assert mask.sum() == keep
+        assert not np.any(mask & ~alive)
+        worst = retained(rows, alive, mask)
+        assert worst >= retained(rows, alive, select_greedy(rows, alive, keep)) * (1 - 1e-9)
+        assert worst == pytest.approx(certificate["achieved"], rel=1e-9)
+        heaviest = (rows[alive] / rows[alive].sum(axis=0)).max()
+        assert -1e-12 <= certificate["gap"] <= 2 * heaviest * rows.shape[1]
+        _, alone = certified_maxmin(rows, alive, keep)
+        assert certificate["bound"] == pytest.approx(alone.bound, rel=1e-5)
+
+
+@pytest.mark.parametrize("alive", [3, 10, 60])
+def test_a_sample_without_a_choice_still_leads_to_a_bound(alive, sampled):
+    rng = np.random.default_rng(alive)
+    rows = FAMILIES["lognormal"](rng, 30_000, 3).astype(np.float32)
+    previous = np.zeros(len(rows), bool)
+    previous[rng.permutation(len(rows))[:alive]] = True
+    for keep in (1, alive // 2, alive - 1):
+        one = layer.Layer(rows.T, previous, keep)
+        ((weights, passes),) = layer.solve([one], layer.on_host)
+        greedy = select_greedy(rows, previous, keep)
+        mask, found = layer.conclude(one, weights, passes, greedy)
+        _, compact = certified_maxmin(rows, previous, keep)
+        assert weights.sum() == pytest.approx(1)
+        assert mask.sum() == keep
+        assert found.bound == pytest.approx(compact.bound, rel=1e-5)
+
+
+def test_over_the_whole_network_it_is_one_layer(sampled):
+    importance, previous = network()
+    chosen, found = maxmin_tree(importance, previous, 0.2, scope="global")
+    (certificate,) = found.values()
+    pairs = [columns(importance, previous, name) for name in importance]
+    rows, alive = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    mask = np.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(chosen)])
+    assert list(found) == ["network"]
+    assert mask.sum() == masks.kept(len(rows), 0.2)
+    assert retained(rows, alive, mask) == pytest.approx(certificate["achieved"], rel=1e-9)
+    _, alone = certified_maxmin(rows, alive, len(rows) // 5)
+    assert certificate["bound"] == pytest.approx(alone.bound, rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_devices_do_not_change_a_pass(count):
+    importance, previous = network()
+    rows = [columns(importance, previous, name) for name in importance]
+    layers = [layer.Layer(row.T, alive, len(row) // 5) for row, alive in rows]
+    weights = np.array([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0], [0.1, 0.1, 0.8]])
+    one, many = (on_blocks(jax.devices()[:n], layers)(weights) for n in (1, count))
+    for alone, spread, host in zip(one, many, layer.on_host(layers)(weights), strict=True):
+        np.testing.assert_array_equal(alone.parts, spread.parts)
+        np.testing.assert_array_equal(alone.base, spread.base)
+        assert alone.keep == spread.keep == host.keep
+        np.testing.assert_allclose(alone.base, host.base, rtol=1e-5)
+        np.testing.assert_allclose(alone.parts.sum(axis=0), host.parts.sum(axis=0), rtol=1e-4)
+
+
+def test_devices_do_not_change_the_choice(sampled):
+    importance, previous = network()
+    one = maxmin_tree(importance, previous, 0.2)
+    many = maxmin_tree(importance, previous, 0.2, devices=jax.devices())
+    jax.tree.map(np.testing.assert_array_equal, one, many)
+
+
+def test_everything_nothing_and_no_importance():
+    importance, previous = network(alive=2)
+    importance["head"]["kernel"] *= 0
+    for density, whole in ((1.0, 1.0), (0.0, 0.0)):
+        chosen, found = maxmin_tree(importance, previous, density)
+        assert all(
+            c == {"achieved": whole, "bound": whole, "gap": 0, "passes": 0} for c in found.values()
+        )
+        assert masks.density(chosen) == density
+    chosen, found = maxmin_tree(importance, previous, 0.5)
+    assert found["head"]["passes"] == 0
+    np.testing.assert_array_equal(np.flatnonzero(chosen["head"]["kernel"]), np.arange(200))
 
 
 def test_a_weight_that_serves_all_is_better_than_the_best_of_each():

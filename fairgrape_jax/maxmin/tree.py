@@ -1,0 +1,158 @@
+"""All layers of a network: their duals in one program, on one device or cut over several."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from fairgrape_jax.masks import Tree, kept, layer_names
+from fairgrape_jax.maxmin.layer import NEAR, Band, Layer, Survey, conclude, solve
+from fairgrape_jax.parallel import AXIS
+from fairgrape_jax.selection import Scope, solve_tree
+from fairgrape_jax.selection import blocks as bl
+from fairgrape_jax.selection.blocks import HIGH, Blocks
+
+CUT: Any = PartitionSpec(AXIS)
+WHOLE: Any = PartitionSpec()
+SPECS = Blocks(CUT, CUT, CUT, WHOLE)
+
+
+def maxmin_tree(
+    importance: Tree,
+    masks: Tree,
+    density: float,
+    *,
+    scope: Scope = "layer",
+    devices: Sequence[jax.Device] = (),
+) -> tuple[Tree, dict[str, dict[str, float]]]:
+    """The max-min choice in every layer of a network, and each choice's certificate by name.
+
+    importance: a tree of (G, *w.shape); masks: of (*w.shape) bool, None where not prunable;
+    density: the part of ALL weights to keep, floor(n * density) of each layer, or of the network
+    for scope "global", which has one certificate, "network". devices: over which the weights are
+    spread while D is minimised; none: where JAX puts them.
+    Returns masks of NumPy arrays, never below `solve_tree`'s on the worst group's retained part,
+    and {name: {"achieved", "bound", "gap", "passes"}}. D is minimised over sums of float32, which
+    can cost the bound some 1e-6 of its height but not its truth: at the lambda that was found D is
+    evaluated once more, on the host, in float64, and so is what the choice achieves.
+    Raises ValueError as `select_tree` does.
+
+    >>> importance = {"kernel": np.array([[[5.0, 0.0, 4.0, 1.0]], [[0.0, 5.0, 4.0, 1.0]]])}
+    >>> chosen, found = maxmin_tree(importance, {"kernel": np.ones((1, 4), bool)}, 0.25)
+    >>> chosen
+    {'kernel': array([[False, False,  True, False]])}
+    """
+    greedy, _ = solve_tree(importance, masks, density, scope=scope, devices=devices)
+    leaves, structure = jax.tree.flatten(masks)
+    previous = [np.asarray(leaf).reshape(-1) for leaf in leaves]
+    first = [np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(greedy)]
+    rows = [np.asarray(leaf).reshape(len(leaf), -1) for leaf in jax.tree.leaves(importance)]
+    names = layer_names(masks)
+    if scope == "global":
+        previous, first = [np.concatenate(previous)], [np.concatenate(first)]
+        rows, names = [np.concatenate(rows, axis=1)], ["network"]
+    layers = [
+        Layer(row, alive, kept(alive.size, density))
+        for row, alive in zip(rows, previous, strict=True)
+    ]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda layer: layer.totals, layers))
+        weights, passes = zip(*solve(layers, functools.partial(on_blocks, devices)), strict=True)
+        chosen, certificates = zip(*pool.map(conclude, layers, weights, passes, first), strict=True)
+    parts = np.split(np.concatenate(chosen), np.cumsum([leaf.size for leaf in leaves])[:-1])
+    shaped = [part.reshape(np.shape(leaf)) for part, leaf in zip(parts, leaves, strict=True)]
+    found = {
+        name: {"achieved": c.achieved, "bound": c.bound, "gap": c.gap, "passes": c.passes}
+        for name, c in zip(names, certificates, strict=True)
+    }
+    return jax.tree.unflatten(structure, shaped), found
+
+
+def on_blocks(devices: Sequence[jax.Device], layers: Sequence[Layer]) -> Survey:
+    """The passes over all layers at once, their weights laid out in blocks on the devices."""
+    rows, alive = tuple(x.rows for x in layers), tuple(x.alive for x in layers)
+    blocks = _pack(rows, alive, max(len(devices), 1))
+    if len(devices) > 1:
+        mesh = Mesh(np.asarray(devices), (AXIS,))
+        sharding = jax.tree.map(functools.partial(NamedSharding, mesh), SPECS)
+        blocks = jax.device_put(blocks, sharding)
+    keep = np.array([layer.keep for layer in layers], np.int32)
+    before, after = np.array([layer.near for layer in layers], np.int32).T
+    capacity = max(2 * (len(layer.alive) // NEAR) for layer in layers)
+    totals = np.stack([np.where(layer.totals > 0, layer.totals, 1) for layer in layers])
+    scale = np.ldexp(np.float32(1), np.frexp(totals)[1] + 1)  # a power of two above them
+
+    def survey(weights: np.ndarray) -> list[Band]:
+        factor = (weights / totals).astype(np.float32)
+        found = _look(blocks, factor, before, after, scale, capacity, tuple(devices))
+        high, low, bits, keys = map(np.asarray, found)
+        base = (high * 2.0**-HIGH + low * 2.0 ** -float(bits)) * scale / totals
+        return [
+            Band(own[:count].view(np.float32) / total, held, int(inside))
+            for own, count, total, held, inside in zip(
+                keys, after - before, totals, base, keep - before, strict=True
+            )
+        ]
+
+    return survey
+
+
+@functools.partial(jax.jit, static_argnames="shards")
+def _pack(rows: Any, alive: Any, shards: int) -> Blocks:
+    return bl.pack(rows, alive, range(len(rows)), shards)
+
+
+@functools.partial(jax.jit, static_argnames=("capacity", "devices"))
+def _look(
+    blocks: Blocks, factor: Any, before: Any, after: Any, scale: Any, capacity: int, devices: Any
+) -> Any:
+    if len(devices) < 2:
+        return look(blocks, factor, before, after, scale, capacity, None)
+    over = jax.shard_map(
+        functools.partial(look, capacity=capacity, axis=AXIS),
+        mesh=Mesh(np.asarray(devices), (AXIS,)),
+        in_specs=(SPECS, *[WHOLE] * 4),
+        out_specs=WHOLE,
+        check_vma=False,
+    )
+    return over(blocks, factor, before, after, scale)
+
+
+def look(
+    blocks: Blocks,
+    factor: jax.Array,
+    before: jax.Array,
+    after: jax.Array,
+    scale: jax.Array,
+    capacity: int,
+    axis: str | None,
+) -> tuple[jax.Array, ...]:
+    """A pass over every segment's order by sum_k factor_k I[k, w], ties by index.
+
+    factor: (L, G), lambda_k / T_k; scale: (L, G), powers of two above the groups' importances.
+    Returns the importance within the first `before` (L,), as the whole numbers of a `Fixed`: high
+    and low (L, G) and the bits of low; and the keys (L, capacity, G) of those from there to
+    `after` (L,).
+    """
+
+    def ranks(keys: jax.Array, segment: jax.Array) -> jax.Array:
+        sums = (bl.values(keys) * factor[segment][:, :, None]).sum(axis=1)
+        return jnp.where(keys[:, 0] < 0, 0, bl.ordered(sums))
+
+    def within(keys: jax.Array, chosen: jax.Array) -> jax.Array:
+        return jnp.where(chosen[:, None], bl.values(keys), 0).sum(axis=2)
+
+    rank = bl.over_chunks(ranks, blocks.keys, blocks.segment)
+    base = bl.largest(rank, before, blocks, axis)
+    band = bl.largest(rank, after, blocks, axis) & ~base
+    held = bl.add(bl.over_chunks(within, blocks.keys, base), scale, blocks, axis)
+    near = bl.gather(band, capacity, blocks, axis)
+    return held.high, held.low, jnp.asarray(held.bits), near.keys
