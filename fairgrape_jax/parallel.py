@@ -194,6 +194,12 @@ def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
     return jax.device_put(tree, _sharding(devices, None))
 
 
+def spread(arrays: Any, devices: Sequence[jax.Device], axes: Sequence[int | None]) -> Any:
+    """A named tuple with each array's part, or all of it, on every device; axes as for `cut`."""
+    places = [_sharding(devices, axis) for axis in axes]
+    return type(arrays)(*map(jax.device_put, arrays, places))
+
+
 def zeros(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> jax.Array:
     """float32 zeros (devices, *shape), one row on each device."""
     return jnp.zeros((len(devices), *shape), jnp.float32, device=_sharding(devices, 0))

@@ -147,7 +147,7 @@ def test_a_sample_without_a_choice_still_leads_to_a_bound(alive, sampled):
         one = layer.Layer(rows.T, previous, keep)
         ((weights, passes),) = layer.solve([one], layer.on_host)
         greedy = select_greedy(rows, previous, keep)
-        mask, found = layer.conclude(one, weights, passes, greedy)
+        mask, found = layer.conclude(one, weights, passes, [greedy])
         _, compact = certified_maxmin(rows, previous, keep)
         assert weights.sum() == pytest.approx(1)
         assert mask.sum() == keep

@@ -129,7 +129,7 @@ def certified_maxmin(
     rows = np.ascontiguousarray(importance[alive].T)
     layer = Layer(rows, np.ones(len(alive), bool), keep)
     ((weights, passes),) = solve([layer], on_host)
-    chosen, certificate = conclude(layer, weights, passes, greedy[alive])
+    chosen, certificate = conclude(layer, weights, passes, [greedy[alive]])
     mask = np.zeros(len(previous), bool)
     mask[alive[chosen]] = True
     return mask, certificate
@@ -253,17 +253,17 @@ def largest(scores: np.ndarray, keep: int) -> np.ndarray:
 
 
 def conclude(
-    layer: Layer, weights: np.ndarray, passes: int, greedy: np.ndarray
+    layer: Layer, weights: np.ndarray, passes: int, greedy: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, Certificate]:
-    """Whole weights from lambda, greedy's where they are better, and the certificate.
+    """Whole weights from lambda, greedy's where one of them is better, and the certificate.
 
     The bound is D(lambda), evaluated here in float64.
     """
     if not layer.active.any():
         whole = float(layer.keep == np.count_nonzero(layer.alive))
-        return greedy, Certificate(whole, whole, 0)
+        return greedy[0], Certificate(whole, whole, 0)
     rounded, bound = round_primal(layer, weights)
-    candidates = [greedy, *rounded]
+    candidates = [*greedy, *rounded]
     retained = [
         float((layer.retained(mask) / np.where(layer.active, layer.totals, 1))[layer.active].min())
         for mask in candidates

@@ -11,18 +11,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from fairgrape_jax import parallel
 from fairgrape_jax.masks import Tree, kept, layer_names
 from fairgrape_jax.maxmin.layer import NEAR, Band, Layer, Survey, conclude, solve
-from fairgrape_jax.parallel import AXIS
-from fairgrape_jax.selection import Scope, solve_tree
+from fairgrape_jax.selection import Scope, select_greedy, solve_tree
 from fairgrape_jax.selection import blocks as bl
 from fairgrape_jax.selection.blocks import HIGH, Blocks
 
-CUT: Any = PartitionSpec(AXIS)
-WHOLE: Any = PartitionSpec()
-SPECS = Blocks(CUT, CUT, CUT, WHOLE)
+CUT: Any = Blocks(0, 0, 0, None)  # type: ignore[arg-type]  # how each of its arrays is cut
 
 
 def maxmin_tree(
@@ -39,7 +36,7 @@ def maxmin_tree(
     density: the part of ALL weights to keep, floor(n * density) of each layer, or of the network
     for scope "global", which has one certificate, "network". devices: over which the weights are
     spread while D is minimised; none: where JAX puts them.
-    Returns masks of NumPy arrays, never below `solve_tree`'s on the worst group's retained part,
+    Returns masks of NumPy arrays, never below `select_greedy`'s on the worst group's retained part,
     and {name: {"achieved", "bound", "gap", "passes"}}. D is minimised over sums of float32, which
     can cost the bound some 1e-6 of its height but not its truth: at the lambda that was found D is
     evaluated once more, on the host, in float64, and so is what the choice achieves.
@@ -66,14 +63,21 @@ def maxmin_tree(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda layer: layer.totals, layers))
         weights, passes = zip(*solve(layers, functools.partial(on_blocks, devices)), strict=True)
-        chosen, certificates = zip(*pool.map(conclude, layers, weights, passes, first), strict=True)
+        second = pool.map(greedily, layers)
+        found = pool.map(conclude, layers, weights, passes, zip(first, second, strict=True))
+        chosen, certificates = zip(*found, strict=True)
     parts = np.split(np.concatenate(chosen), np.cumsum([leaf.size for leaf in leaves])[:-1])
     shaped = [part.reshape(np.shape(leaf)) for part, leaf in zip(parts, leaves, strict=True)]
-    found = {
+    told = {
         name: {"achieved": c.achieved, "bound": c.bound, "gap": c.gap, "passes": c.passes}
         for name, c in zip(names, certificates, strict=True)
     }
-    return jax.tree.unflatten(structure, shaped), found
+    return jax.tree.unflatten(structure, shaped), told
+
+
+def greedily(layer: Layer) -> np.ndarray:
+    """What `select_greedy` chooses, from which the fixed point may differ by a few weights."""
+    return select_greedy(np.ascontiguousarray(layer.rows.T), layer.alive, layer.keep)
 
 
 def on_blocks(devices: Sequence[jax.Device], layers: Sequence[Layer]) -> Survey:
@@ -81,9 +85,7 @@ def on_blocks(devices: Sequence[jax.Device], layers: Sequence[Layer]) -> Survey:
     rows, alive = tuple(x.rows for x in layers), tuple(x.alive for x in layers)
     blocks = _pack(rows, alive, max(len(devices), 1))
     if len(devices) > 1:
-        mesh = Mesh(np.asarray(devices), (AXIS,))
-        sharding = jax.tree.map(functools.partial(NamedSharding, mesh), SPECS)
-        blocks = jax.device_put(blocks, sharding)
+        blocks = parallel.spread(blocks, devices, CUT)
     keep = np.array([layer.keep for layer in layers], np.int32)
     before, after = np.array([layer.near for layer in layers], np.int32).T
     capacity = max(2 * (len(layer.alive) // NEAR) for layer in layers)
@@ -116,13 +118,8 @@ def _look(
 ) -> Any:
     if len(devices) < 2:
         return look(blocks, factor, before, after, scale, capacity, None)
-    over = jax.shard_map(
-        functools.partial(look, capacity=capacity, axis=AXIS),
-        mesh=Mesh(np.asarray(devices), (AXIS,)),
-        in_specs=(SPECS, *[WHOLE] * 4),
-        out_specs=WHOLE,
-        check_vma=False,
-    )
+    each = functools.partial(look, capacity=capacity, axis=parallel.AXIS)
+    over = parallel.cut(each, devices, (CUT, *[None] * 4), None)
     return over(blocks, factor, before, after, scale)
 
 
