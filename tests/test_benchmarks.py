@@ -15,6 +15,10 @@ EXPECTED = {
         {"gradient pass", "sum-of-squares, single", "G passes", "official procedure"},
     ),
     "train": (["--batch", "4"], {"without masks, pmap, float32", "with masks, pmap, float32"}),
+    "selection": (
+        ["--steps", "50", "--maxmin"],
+        {"loop by group", "loop over arrays", "greedy", "threshold", "threshold, none", "max-min"},
+    ),
     "round": (
         ["--groups", "2", "--images", "20", "--batch", "4"],
         {"importance", "selection", "retraining", "evaluation", "a round"},
@@ -27,7 +31,8 @@ def test_a_benchmark_prints_and_writes_its_rows(name, tmp_path, monkeypatch, cap
     options, expected = EXPECTED[name]
     monkeypatch.syspath_prepend(ROOT)
     path = tmp_path / "rows.json"
-    monkeypatch.setattr(sys, "argv", [name, *SMALL, *options, "--json", str(path)])
+    small = ["--models", "mlp", "--repeats", "1"] if name == "selection" else SMALL
+    monkeypatch.setattr(sys, "argv", [name, *small, *options, "--json", str(path)])
     importlib.import_module(f"experiments.benchmarks.{name}").main()
     (run,) = json.loads(path.read_text())
     assert expected <= {row.get("row") or row.get("part") for row in run["rows"]}

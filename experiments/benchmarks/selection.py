@@ -12,6 +12,7 @@ are those of the network. The rows:
   greedy              select_greedy, compiled, layers in threads
   threshold           select_tree, greedy's own steps at the end, on this machine's first device
   threshold, none     select_tree with finish="none": the fixed point alone
+  max-min             maxmin_tree, with --maxmin; prints the widest gap to the bound
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 
 from experiments.benchmarks import timing
 from fairgrape_jax import masks, models
+from fairgrape_jax.maxmin import maxmin_tree
 from fairgrape_jax.methods.layerwise import prune_layers
 from fairgrape_jax.selection import descending, select_greedy, solve_tree
 
@@ -110,6 +112,8 @@ def measure(model: str, groups: int, density: float, options: argparse.Namespace
         "threshold": lambda: solve_tree(importance, full, density)[0],
         "threshold, none": lambda: solve_tree(importance, full, density, finish="none")[0],
     }
+    if options.maxmin:
+        works["max-min"] = lambda: maxmin_tree(importance, full, density)[0]
     compiling = {name: timing.seconds(work) for name, work in works.items()}
     times = {name: min(each) for name, each in timing.interleaved(works, options.repeats).items()}
     reference, chosen = works["greedy"](), works["threshold"]()
@@ -123,6 +127,12 @@ def measure(model: str, groups: int, density: float, options: argparse.Namespace
         f"weights differ from greedy's; Newton passes {np.mean(passes):.1f} on average, "
         f"{max(passes)} at most"
     )
+    if options.maxmin:
+        found = maxmin_tree(importance, full, density)[1].values()
+        gaps = [each["gap"] / each["bound"] for each in found if each["bound"] > 0]
+        print(
+            f"max-min: gap to the bound at most {max(gaps):.1e} of it, median {np.median(gaps):.1e}"
+        )
     layer = middle_layer(importance)
     keep = masks.kept(len(layer), density)
     loops = {"loop by group": loop_by_group, "loop over arrays": loop_over_arrays}
@@ -155,6 +165,7 @@ def main() -> None:
     parser.add_argument("--keep", nargs="+", type=float, default=[0.9])
     parser.add_argument("--steps", type=int, default=20_000, help="steps of the Python loops")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--maxmin", action="store_true", help="the max-min choice too")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     select_greedy(np.ones((2, 2), np.float32), np.ones(2, bool), 1)  # compiles the loop
