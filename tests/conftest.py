@@ -1,4 +1,4 @@
-"""Eight fake CPU devices for every test."""
+"""Eight fake CPU devices for every test, and an end to the programs of each file."""
 
 import os
 
@@ -9,4 +9,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 
+import pytest
+
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Compiled programs hold memory maps, of which a process has some 65,000: then XLA crashes."""
+    yield
+    jax.clear_caches()
