@@ -8,7 +8,6 @@ os.environ.setdefault("NPROC", "16")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
-
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
