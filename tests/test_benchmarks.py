@@ -26,7 +26,13 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+SLOW = ("importance", "train")  # they compile a step for every row
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in EXPECTED],
+)
 def test_a_benchmark_prints_and_writes_its_rows(name, tmp_path, monkeypatch, capsys):
     options, expected = EXPECTED[name]
     monkeypatch.syspath_prepend(ROOT)

@@ -27,6 +27,8 @@ DENSITIES = [(0.99, 1), (0.9, 1), (0.5, 1), (0.3, 0.5), (0.1, 0.2), (0.05, 0.1),
 DENSITIES += [(0.001, 1)]
 FEW = [(50, 4), (5000, 2), (20000, 14), (60000, 7)]
 SIZES = [*FEW, (900, 2), (5000, 7), (20000, 4)]
+# Each new shape is compiled, which takes most of these tests' time.
+SLOW_NONE = ["greedy", pytest.param("none", marks=pytest.mark.slow)]
 LARGE = [(200_000, 4), (200_000, 14), (600_000, 7), (2_400_000, 2), (2_400_000, 7)]
 
 
@@ -64,7 +66,7 @@ def test_sweep(finish):
 
 
 @pytest.mark.parametrize("case", range(9))
-@pytest.mark.parametrize("finish", ["greedy", "none"])
+@pytest.mark.parametrize("finish", SLOW_NONE)
 def test_the_golden_layers(case, finish):
     with np.load(GOLDEN) as golden:
         importance = golden[f"c{case}_importance"].astype(np.float32)
@@ -118,9 +120,6 @@ def columns(importance, name, groups=3):
     return importance[name]["kernel"].reshape(groups, -1).T
 
 
-SLOW_NONE = ["greedy", pytest.param("none", marks=pytest.mark.slow)]
-
-
 @pytest.mark.parametrize("finish", SLOW_NONE)
 def test_a_tree_is_chosen_as_its_layers_are(finish):
     importance, mask = tree()
@@ -171,7 +170,7 @@ def test_identical_on_any_number_of_devices(scope, finish):
         jax.tree.map(np.testing.assert_array_equal, chosen, reference)
 
 
-@pytest.mark.parametrize("finish", ["greedy", "none"])
+@pytest.mark.parametrize("finish", SLOW_NONE)
 def test_a_layer_cut_over_devices_is_never_gathered(finish):
     importance, previous, keep = drawn(n=64_000)
     reference = select_threshold(importance, previous, keep, finish=finish)
