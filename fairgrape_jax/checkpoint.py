@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from fairgrape_jax import integrity
+from fairgrape_jax import hosts, integrity
 from fairgrape_jax.masks import layer_names
 
 
@@ -21,7 +21,7 @@ def save(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> 
     """
     host = jax.tree.map(np.asarray, jax.device_get(tree))
     ocp.save(directory.absolute(), host, overwrite=True, custom_metadata=metadata)
-    if jax.process_index() == 0:
+    if hosts.first():
         integrity.seal(directory / "digests.json", {"files": integrity.digests(directory)})
 
 

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from fairgrape_jax import config, layout, models, parallel, steps
+from fairgrape_jax import config, hosts, layout, models, parallel, steps
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data import augment, pipeline
 from fairgrape_jax.data.types import Dataset
@@ -42,7 +42,7 @@ def scored_by(
         module, variables = _network(experiment, compiled, dataset, state)
         features = embed(module, variables, dataset, experiment.evaluation_batch)
         assigned = parallel.from_first(kmeans(features, count, seed), compiled.devices)
-        if jax.process_index() == 0:
+        if hosts.first():
             layout.write_arrays(path, {"clusters": assigned})
     else:
         assigned = parallel.from_first(read(path, len(dataset.train)), compiled.devices)

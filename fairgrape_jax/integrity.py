@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal. OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest(path: Path) -> str:
-    """The SHA-256 of a file in hexadecimal; "" if it cannot be read."""
+    """As `sha256`; "" if the file cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(path)
     except OSError:
         return ""
 
@@ -29,11 +34,16 @@ def altered(directory: Path, known: dict[str, str]) -> list[str]:
     return [name for name, want in known.items() if digest(directory / name) != want]
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that the file is there whole or not at all."""
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all, whoever else writes it."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+    partial.write_text(text)
     os.replace(partial, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON as `write_text` does."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def seal(path: Path, record: dict[str, Any]) -> None:

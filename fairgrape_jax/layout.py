@@ -76,6 +76,4 @@ def write_log(directory: Path) -> None:
         for key in ("layers", "importance", "selection", "files"):
             found.pop(key, None)
         lines.append(json.dumps(found))
-    partial = directory / f"metrics.{os.getpid()}.partial"  # shards may do so at the same time
-    partial.write_text("".join(line + "\n" for line in lines))
-    os.replace(partial, directory / "metrics.jsonl")
+    integrity.write_text(directory / "metrics.jsonl", "".join(line + "\n" for line in lines))

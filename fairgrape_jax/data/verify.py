@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fairgrape_jax import integrity
 from fairgrape_jax.data import decode
 from fairgrape_jax.data.prepared import Prepared, Stored, read, sides, unit_of
 from fairgrape_jax.data.records import CHUNK, THREADS
@@ -89,9 +90,8 @@ def wrong_sums(stored: Stored) -> list[str]:
     sums = stored.about["sha256"]
     wrong = []
     for path in map(Path, stored.records.paths):
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sums[path.name]:
-                wrong.append(str(path))
+        if integrity.sha256(path) != sums[path.name]:
+            wrong.append(str(path))
     return wrong
 
 

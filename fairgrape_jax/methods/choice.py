@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,16 +22,30 @@ def prune(method: Method, problem: Problem, density: float) -> Tree:
 
     TrainingError if a score is NaN or infinite.
     """
-    if method.choose is None:
+    fill = problem.scope == "global" and problem.minimum > 0
+    scores: Tree = None
+    if method.choose is None or fill:
         scores = checked(method.score(problem), problem.masks)
+    if method.choose is None:
         rows = jax.tree.map(lambda leaf: leaf[None], scores)
         how = problem.scope, problem.minimum
         chosen = prune_layers(problem.masks, rows, density, select_first, *how)
     else:
         chosen = method.choose(problem, density)
-    if problem.scope == "global" and problem.minimum:
-        scores = checked(method.score(problem), problem.masks)
-        chosen = with_minimum(problem.masks, chosen, scores, problem.minimum)
+    return with_minimum(problem.masks, chosen, scores, problem.minimum) if fill else chosen
+
+
+def by_groups(problem: Problem, density: float, solve: Callable[..., tuple[Tree, Any]]) -> Tree:
+    """The choice that `solve` makes from all groups' importance; what it tells are details."""
+    chosen, found = solve(
+        problem.importance("groups"),
+        problem.masks,
+        density,
+        scope=problem.scope,
+        minimum=problem.minimum,
+        devices=problem.devices,
+    )
+    problem.details.update(found)
     return chosen
 
 

@@ -7,7 +7,7 @@ from functools import partial
 import jax
 
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.methods.choice import prune_layers
+from fairgrape_jax.methods.choice import by_groups, prune_layers
 from fairgrape_jax.methods.importance_normalised import parts
 from fairgrape_jax.methods.types import Problem
 from fairgrape_jax.selection import select_greedy, solve_tree
@@ -24,21 +24,11 @@ def choose(problem: Problem, density: float) -> Tree:
     >>> choose(Problem(None, mask, importance=lambda over: scores, select="greedy"), 0.5)
     {'kernel': array([[ True, False,  True, False]])}
     """
-    scores = problem.importance("groups")
-    how = problem.scope, problem.minimum
-    if problem.select == "greedy":
-        select = partial(select_greedy, deficit=problem.deficit, advances=problem.advances)
-        return prune_layers(problem.masks, scores, density, select, *how)
-    chosen, found = solve_tree(
-        scores,
-        problem.masks,
-        density,
-        scope=problem.scope,
-        minimum=problem.minimum,
-        devices=problem.devices,
-    )
-    problem.details.update(found)
-    return chosen
+    if problem.select != "greedy":
+        return by_groups(problem, density, solve_tree)
+    scores, how = problem.importance("groups"), (problem.scope, problem.minimum)
+    select = partial(select_greedy, deficit=problem.deficit, advances=problem.advances)
+    return prune_layers(problem.masks, scores, density, select, *how)
 
 
 def score(problem: Problem) -> Tree:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.maxmin import maxmin_tree
+from fairgrape_jax.methods.choice import by_groups
 from fairgrape_jax.methods.types import Problem
 
 
@@ -21,13 +22,4 @@ def choose(problem: Problem, density: float) -> Tree:
     >>> [round(found["achieved"], 3) for found in given.details.values()]
     [0.571]
     """
-    chosen, found = maxmin_tree(
-        problem.importance("groups"),
-        problem.masks,
-        density,
-        scope=problem.scope,
-        minimum=problem.minimum,
-        devices=problem.devices,
-    )
-    problem.details.update(found)
-    return chosen
+    return by_groups(problem, density, maxmin_tree)

@@ -27,7 +27,7 @@ with warnings.catch_warnings():
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from fairgrape_jax import lock
+from fairgrape_jax import integrity, lock
 from fairgrape_jax.data import decode
 from fairgrape_jax.data.builders import builder, files
 from fairgrape_jax.data.builders.listing import Listing, Options, Row, settled, without_empty
@@ -228,7 +228,11 @@ class ListingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
                 example = self.info.features.encode_example(self.example(row, content))
                 writer.write(serializer.serialize_example(example))
             writer.close()
-            said: dict[str, Any] = {"digests": kept, "broken": broken, "sha256": sha256(path)}
+            said: dict[str, Any] = {
+                "digests": kept,
+                "broken": broken,
+                "sha256": integrity.sha256(path),
+            }
             if broken and not self.lenient:
                 # Not marked as done: it is looked at again once the files are repaired.
                 return Shard(path, rows[0].split, 0, **said)
@@ -337,9 +341,3 @@ def about(listing: Listing, notes: Sequence[str], sums: dict[str, str]) -> dict[
         "notes": [*listing.notes, *notes],
         "sha256": sums,
     }
-
-
-def sha256(path: Path) -> str:
-    """The sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
