@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fairgrape_jax import integrity
 from fairgrape_jax.errors import UsageError
 
 BEAT = 20.0  # seconds between two signs of life
@@ -64,7 +65,7 @@ def held(path: Path) -> Iterator[None]:
 def read(path: Path) -> dict[str, Any] | None:
     """Who holds the lock; None if nobody does, or the file is not a lock."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(integrity.regular(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     named = isinstance(found, dict) and {"host", "process", "started"} <= set(found)
@@ -86,7 +87,12 @@ def started(process: int) -> str | None:
     """When a process of this host started, "" where that cannot be known; None if it is gone."""
     try:
         # The 22nd field of proc(5), the command, which may hold anything, being the second.
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+        return (
+            Path(f"/proc/{process}/stat")
+            .read_text(encoding="utf-8", errors="replace")
+            .rpartition(")")[2]
+            .split()[19]
+        )
     except OSError:
         pass
     try:
@@ -101,14 +107,16 @@ def started(process: int) -> str | None:
 def _made(path: Path, text: str) -> bool:
     """Make the lock; False if there is one."""
     own = path.with_name(f"{path.name}.{os.getpid()}.new")
-    own.write_text(text)
+    own.write_text(text, encoding="utf-8")
     try:
         os.link(own, path)
     except FileExistsError:
         return False
     except OSError:  # no hard links here
         try:
-            with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY), "w") as file:
+            with os.fdopen(
+                os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY), "w", encoding="utf-8"
+            ) as file:
                 file.write(text)
         except FileExistsError:
             return False

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 import jax
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fairgrape_jax import words
+
 
 def say(line: str) -> None:
-    """Print a line at once, on process 0."""
+    """Print a line at once, on process 0; no name in it controls the terminal."""
     if jax.process_index() == 0:
-        print(line, flush=True)
+        print(words.lines(line), flush=True)
 
 
 @contextlib.contextmanager
