@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint format clean
+.PHONY: demo test test-all fuzz lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fairgrape run experiments/writers.py --out runs/demo
@@ -13,6 +13,10 @@ test: $(VENV)/.installed-dev lint
 
 test-all: $(VENV)/.installed-dev lint
 	NPROC=16 $(BIN)/python -m pytest -m "not gpu"
+
+# Bad input: CASES new cases (2400) of all kinds, and how many of each ended how.
+fuzz: $(VENV)/.installed-dev
+	NPROC=16 CASES=$(or $(CASES),2400) $(BIN)/python -m pytest -m slow tests/test_fuzz.py -k new_cases
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ ROOM, TIMES = 1 << 30, 20
 class _Bounded(io.RawIOBase):
     """A stream that is no longer than `most` bytes; UsageError where it goes on."""
 
-    def __init__(self, stream: IO[bytes], path: Path, most: int):
+    def __init__(self, stream: io.BufferedIOBase, path: Path, most: int):
         self.stream, self.path, self.left = stream, path, most
 
     def readable(self) -> bool:

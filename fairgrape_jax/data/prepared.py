@@ -19,6 +19,7 @@ from fairgrape_jax.data.records import (
     Records,
     dataset_directory,
     default_data_dir,
+    expanded,
 )
 from fairgrape_jax.data.source import (
     SPLIT_STREAM,
@@ -158,7 +159,7 @@ def load(source: Prepared, progress: Progress | None = None) -> Dataset:
 
 def read(source: Prepared) -> Stored:
     """What lies under the name of the source. UsageError if there is no whole dataset."""
-    place = Path(source.path).expanduser() if source.path else default_data_dir()
+    place = expanded(source.path) if source.path else default_data_dir()
     if not source.dataset:
         raise UsageError(
             f"dataset is empty: name one of those in {place} (`fairgrape data list` shows them)"
