@@ -359,7 +359,7 @@ def read(path: Path) -> Stored:
     """A run directory's config.json; UsageError for another FORMAT, or if it is not one."""
     try:
         stored = json.loads(integrity.regular(path).read_text(encoding="utf-8"))
-        form = stored["experiment"] and stored.get("format", 1)
+        _, form = stored["experiment"], stored.get("format", 1)
         writer = stored.get("versions", {}).get("fairgrape-jax", "an unknown version")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path}: not the config.json of a run ({error})") from error

@@ -40,8 +40,8 @@ def local_devices(count: int = 0) -> list[jax.Device]:
         asked = os.environ.get("JAX_PLATFORMS", "")
         raise UsageError(
             f"no device of JAX_PLATFORMS={asked!r} ({words.visible(str(error)) or 'none'}): see "
-            "that no other process holds it (nvidia-smi), that fairgrape-jax[cuda] or [tpu] is installed, "
-            "or set JAX_PLATFORMS=cpu"
+            "that no other process holds it (nvidia-smi), that fairgrape-jax[cuda] or [tpu] is "
+            "installed, or set JAX_PLATFORMS=cpu"
         ) from error
     if not 0 <= count <= len(found):
         raise UsageError(

@@ -8,11 +8,11 @@ import re
 import signal
 import tarfile
 import zipfile
+from pathlib import Path
 
 import layouts
 import numpy as np
 import pytest
-from data_helpers import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +21,7 @@ from fairgrape_jax.data import archives, decode, utkface, writers
 from fairgrape_jax.data.builders import builder, files
 from fairgrape_jax.errors import UsageError
 
+PACKAGE = Path(cli.__file__).parent
 NAMES = [f"{age}_{age % 2}_{age % 4}_2017.jpg" for age in range(1, 21)]
 SECRET = layouts.jpeg(99)  # a picture outside of the archive, which links point to
 
@@ -280,7 +281,7 @@ PICKLES = re.compile(r"pickle|dill|joblib|marshal|shelve|torch|allow_pickle")
 
 def test_no_module_of_the_package_can_unpickle():
     """By name: no import of what does, and no NumPy call that allows it."""
-    for path in sorted((ROOT / "fairgrape_jax").rglob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
@@ -342,7 +343,7 @@ def test_a_plot_draws_dollars_as_dollars(tmp_path):
 
 def test_files_are_read_and_written_as_utf8_whatever_the_locale():
     """Every open, read_text and write_text of the package names its encoding, or is binary."""
-    for path in sorted((ROOT / "fairgrape_jax").rglob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             match node:
                 case ast.Call(func=ast.Attribute(attr="read_text" | "write_text" as name)):
