@@ -250,18 +250,18 @@ def audit(arguments: list[str]) -> None:
     from fairgrape_jax.tables import Columns
 
     columns = Columns(
-        id=words.typed(options.id_column),
-        label=words.typed(options.label_column),
-        prediction=words.typed(options.prediction_column),
-        groups=tuple(map(words.typed, options.group_column)),
-        scores=words.typed(options.score_prefix),
+        id=options.id_column,
+        label=options.label_column,
+        prediction=options.prediction_column,
+        groups=tuple(options.group_column),
+        scores=options.score_prefix,
     )
     found = auditing.audit(
         auditing.Request(
             dense=tuple(options.dense),
             compressed=named_files(options.compressed),
             columns=columns,
-            positive=words.typed(options.positive),
+            positive=options.positive,
             missing=options.missing,
             min_group=options.min_group,
             convention=options.convention,

@@ -6,7 +6,6 @@ What is stored and compared keeps its names as they are; HTML and SVG escape on 
 from __future__ import annotations
 
 import html
-import os
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -14,18 +13,6 @@ from typing import Any
 # Controls, line separators, marks that turn the direction of what follows, halves of characters.
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _FORMULA = re.compile(r"[=+\-@]")  # what a spreadsheet takes for the beginning of one
-
-
-def typed(argument: str) -> str:
-    """A word of the command line as it was typed, where the locale lacks its letters too.
-
-    >>> typed("größe")
-    'größe'
-    """
-    try:
-        return os.fsencode(argument).decode("utf-8")
-    except UnicodeError:
-        return argument
 
 
 def visible(text: str) -> str:
