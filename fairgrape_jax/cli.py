@@ -194,6 +194,15 @@ def load(path: Path) -> Experiment:
     sys.path.insert(0, str(path.parent.absolute()))  # an experiment may build on one beside it
     try:
         spec.loader.exec_module(module)
+    except UsageError:
+        raise
+    except Exception as error:
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
+        ]
+        at = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
+        kind = type(error).__name__
+        raise UsageError(f"{path} line {at}: is no experiment ({kind}: {error})") from error
     finally:
         sys.path.pop(0)
     experiment = getattr(module, "EXPERIMENT", None)

@@ -1,12 +1,14 @@
 """Archives, weights, arrays and names: nothing is unpickled, obeyed, or written elsewhere."""
 
 import ast
+import gzip
 import io
 import os
 import pickle
 import re
 import signal
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -194,6 +196,17 @@ def test_a_zip_that_lies_about_a_size_gives_no_more_than_it_said(tmp_path):
     assert entry.size == 10
     with pytest.raises(OSError, match="CRC"):
         files.read(entry)
+
+
+def test_a_gzipped_idx_file_is_read_no_further_than_it_should_be_long(tmp_path):
+    head = np.array([0x801, 100], ">u4").tobytes()
+    with gzip.open(tmp_path / "train-labels-idx1-ubyte.gz", "wb") as file:
+        file.write(head + bytes(1 << 26))
+    tracemalloc.start()
+    with pytest.raises(UsageError, match="more than 100 bytes of data, expected 100"):
+        writers._idx(tmp_path / "train-labels-idx1-ubyte.gz", 0x801, (100,))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg"])

@@ -16,6 +16,7 @@ import re
 import shutil
 import signal
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 from strategies import altered_bytes, altered_json, arguments, words
+from test_cli import EXPERIMENT
 
 from fairgrape_jax import cli, config, integrity, models, resume, rounds, steps
 from fairgrape_jax.config import Experiment, Scoring, Stage
@@ -211,6 +213,18 @@ def command_line(data, made, monkeypatch):
         (place / "tiny.py").write_text(LINE.format(config.to_dict(TINY)))
         monkeypatch.setenv("TFDS_DATA_DIR", str(place / "data"))
         attempt("command line", line)
+
+
+def experiment_file(data, made, monkeypatch):
+    """A Python file of values with a slip of the keyboard in it."""
+    refused_before_compute(monkeypatch)
+    content = EXPERIMENT.encode()
+    for _ in range(data.draw(st.integers(1, 2))):
+        content = data.draw(altered_bytes(content))
+    with folder() as place, warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)
+        (place / "tiny.py").write_bytes(content)
+        attempt("experiment file", ["run", "tiny.py"])
 
 
 def configuration(data, made, monkeypatch):
@@ -557,9 +571,10 @@ def record_of_a_stage(data, made, monkeypatch):
 
 # A kind: what draws and tries a case; its cases in the fast suite; its share of 2,400 in the long.
 KINDS = {
-    "command line": (command_line, 32, 400),
+    "command line": (command_line, 32, 380),
+    "experiment file": (experiment_file, 10, 100),
     "configuration": (configuration, 40, 400),
-    "audit table": (audit_table, 30, 400),
+    "audit table": (audit_table, 30, 320),
     "picture table": (picture_table, 20, 200),
     "layout of pictures": (layout_of_pictures, 18, 200),
     "prepared dataset": (prepared_dataset, 18, 200),
