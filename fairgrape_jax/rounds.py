@@ -37,6 +37,7 @@ from fairgrape_jax import (
     measure,
     metrics,
     parallel,
+    preemption,
     preflight,
     protocols,
     pruning,
@@ -133,6 +134,7 @@ def wait_for(run: Run, seed: int, owner: str, seconds: float = 5) -> None:
         if not said:
             say(f"waiting for {directory}, which {owner} trains: start that one too")
         said = True
+        preemption.look("the wait for another shard")
         time.sleep(seconds)
 
 
@@ -181,17 +183,18 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
             checkpoint.save(layout.epoch_directory(directory, epoch) / "checkpoint", tree)
 
     state, history = train_stages(run, directory, state, full, plan, seed, title, after=keep)
-    predicted = steps.predict(run.experiment, run.steps, state, full, run.dataset.test)
-    record = {
-        "seed": seed,
-        "method": "dense",
-        "round": 0,
-        "rounds": 0,
-        "seconds": {"train": time.perf_counter() - started},
-        "history": history,
-        "importance": group_totals(run, state, full, seed),
-    }
-    finish(run, directory, state, full, predicted, predicted, record)
+    with stages.kept(directory, state, history):
+        predicted = steps.predict(run.experiment, run.steps, state, full, run.dataset.test)
+        record = {
+            "seed": seed,
+            "method": "dense",
+            "round": 0,
+            "rounds": 0,
+            "seconds": {"train": time.perf_counter() - started},
+            "history": history,
+            "importance": group_totals(run, state, full, seed),
+        }
+        finish(run, directory, state, full, predicted, predicted, record)
     return state, predicted
 
 
@@ -254,19 +257,20 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
         step = steps.retraining(experiment, run.steps, unpruned)
         state, history = train_stages(run, directory, state, alive, plan, seed, title, step=step)
         seconds["train"] = time.perf_counter() - started
-        predicted = steps.predict(experiment, run.steps, state, alive, run.dataset.test)
-        record = {
-            "seed": seed,
-            "method": name,
-            "round": number,
-            "rounds": len(densities),
-            "seconds": seconds,
-            "history": history,
-            "selection": details,
-        }
-        if last:
-            record["importance"] = group_totals(run, state, alive, seed, unpruned)
-        finish(run, directory, state, alive, predicted, dense, record)
+        with stages.kept(directory, state, history):
+            predicted = steps.predict(experiment, run.steps, state, alive, run.dataset.test)
+            record = {
+                "seed": seed,
+                "method": name,
+                "round": number,
+                "rounds": len(densities),
+                "seconds": seconds,
+                "history": history,
+                "selection": details,
+            }
+            if last:
+                record["importance"] = group_totals(run, state, alive, seed, unpruned)
+            finish(run, directory, state, alive, predicted, dense, record)
         # What is removed must not be the only good one.
         if experiment.checkpoints == "last" and hosts.first() and resume.intact(directory):
             shutil.rmtree(

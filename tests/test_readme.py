@@ -30,7 +30,7 @@ FLOORS = [
     {"importance"},
     {"selection", "schedules", "losses", "metrics", "similarity"},
     {"models", "data"},
-    {"masks", "parallel", "hosts", "lock", "integrity", "errors"},
+    {"masks", "parallel", "hosts", "lock", "integrity", "errors", "preemption"},
 ]
 
 
