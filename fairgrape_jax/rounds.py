@@ -183,7 +183,7 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
             checkpoint.save(layout.epoch_directory(directory, epoch) / "checkpoint", tree)
 
     state, history = train_stages(run, directory, state, full, plan, seed, title, after=keep)
-    with stages.kept(directory, state, history):
+    with stages.kept(directory, state, history, run.steps.devices):
         predicted = steps.predict(run.experiment, run.steps, state, full, run.dataset.test)
         record = {
             "seed": seed,
@@ -223,6 +223,7 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
     densities = config.densities(experiment)
     root = run.directory / f"seed_{seed}" / name
     done = int(parallel.from_first(resume.last_intact(root, len(densities)), run.steps.devices))
+    drop_older(run, root, done)  # a kill may have come before it was done
     if done == len(densities):
         return
     groups = clusters.scored_by(
@@ -257,7 +258,7 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
         step = steps.retraining(experiment, run.steps, unpruned)
         state, history = train_stages(run, directory, state, alive, plan, seed, title, step=step)
         seconds["train"] = time.perf_counter() - started
-        with stages.kept(directory, state, history):
+        with stages.kept(directory, state, history, run.steps.devices):
             predicted = steps.predict(experiment, run.steps, state, alive, run.dataset.test)
             record = {
                 "seed": seed,
@@ -271,11 +272,21 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
             if last:
                 record["importance"] = group_totals(run, state, alive, seed, unpruned)
             finish(run, directory, state, alive, predicted, dense, record)
-        # What is removed must not be the only good one.
-        if experiment.checkpoints == "last" and hosts.first() and resume.intact(directory):
-            shutil.rmtree(
-                layout.round_directory(root, number - 1) / "checkpoint", ignore_errors=True
-            )
+        drop_older(run, root, number)
+
+
+def drop_older(run: Run, root: Path, number: int) -> None:
+    """Where only the last checkpoint is kept: remove those of the rounds before `number`.
+
+    Not before that round has been read back: what is removed must not be the only good one.
+    """
+    if run.experiment.checkpoints != "last" or not hosts.first():
+        return
+    older = [layout.round_directory(root, n) / "checkpoint" for n in range(1, number)]
+    older = [path for path in older if path.exists()]
+    if older and resume.intact(layout.round_directory(root, number)):
+        for path in older:
+            shutil.rmtree(path)
 
 
 def pruned(run: Run, state: State, alive: Tree, origin: State | None = None) -> State:

@@ -56,8 +56,10 @@ def run_stages(
     best, best_loss = state, math.inf
     done, total = 0, 0.0  # steps made of the current epoch, and the sum of their losses
     trained: dict[str, float] | None = None  # the record of an epoch that is yet to be looked at
-    if parallel.from_first(sound(partial), compiled.devices):
-        found, said = checkpoint.restore_with_metadata(partial, {"state": state, "best": best})
+    slot = int(parallel.from_first(newest(partial), compiled.devices))
+    if slot >= 0:
+        like = {"state": state, "best": best}
+        found, said = checkpoint.restore_with_metadata(partial / str(slot), like)
         state, best = parallel.replicate(found["state"], compiled.devices), found["best"]
         history = said["history"]
         best_loss = math.inf if said["best_loss"] is None else said["best_loss"]
@@ -70,9 +72,9 @@ def run_stages(
         state: State, done: int, total: float, trained: dict[str, float] | None = None
     ) -> None:
         """Save the place."""
-        nonlocal saved
-        saved = time.perf_counter()
-        _save(partial, state, history, best, best_loss, done, total, trained)
+        nonlocal saved, slot
+        saved, slot = time.perf_counter(), other(slot)
+        _save(partial / str(slot), state, history, best, best_loss, done, total, trained)
 
     def stop(state: State, done: int, total: float) -> None:
         keep(state, done, total)
@@ -140,17 +142,21 @@ def run_stages(
 
 
 @contextlib.contextmanager
-def kept(directory: Path, state: State, history: list[dict[str, float]]) -> Iterator[None]:
+def kept(
+    directory: Path, state: State, history: list[dict[str, float]], devices: list[jax.Device]
+) -> Iterator[None]:
     """Keep the end of training if a notice comes while the body looks at what was trained."""
     try:
         yield
     except Preempted:
-        _save(directory / "partial", state, history)
+        partial = directory / "partial"
+        slot = other(int(parallel.from_first(newest(partial), devices)))
+        _save(partial / str(slot), state, history)
         raise
 
 
 def _save(
-    partial: Path,
+    place: Path,
     state: State,
     history: list[dict[str, float]],
     best: State | None = None,
@@ -160,21 +166,34 @@ def _save(
     trained: dict[str, float] | None = None,
 ) -> None:
     known = best_loss < math.inf
-    place = {"history": history, "done": done, "total": total, "trained": trained}
-    checkpoint.save(
-        partial,
-        {"state": state, "best": best if known else state},
-        place | {"best_loss": best_loss if known else None},
-    )
+    said = {"history": history, "done": done, "total": total, "trained": trained}
+    said |= {"best_loss": best_loss if known else None, "step": int(state.step)}
+    checkpoint.save(place, {"state": state, "best": best if known else state}, said)
 
 
-def sound(partial: Path) -> bool:
-    """Whether there is a partial save that can be gone on from; one that is damaged is said."""
-    if not partial.exists():
-        return False
-    if bad := checkpoint.damaged(partial):
-        say(f"{partial / bad[0]}: damaged or not finished; this stage begins anew")
-    return not bad
+def other(slot: int) -> int:
+    """The slot to write to when `slot` holds the newest save.
+
+    >>> [other(slot) for slot in (-1, 0, 1)]
+    [0, 1, 0]
+    """
+    return int(slot == 0)
+
+
+def newest(partial: Path) -> int:
+    """The slot, 0 or 1, of the partial save to go on from; -1 for none. One damaged is said.
+
+    There are two, written in turn: a stop while one is written leaves the other.
+    """
+    steps = {}
+    for slot in (0, 1):
+        if not (partial / str(slot)).exists():
+            continue
+        if bad := checkpoint.damaged(partial / str(slot)):
+            say(f"{partial / str(slot) / bad[0]}: damaged or not finished; going on from before")
+            continue
+        steps[slot] = checkpoint.metadata(partial / str(slot))["step"]
+    return max(steps, key=lambda slot: steps[slot], default=-1)
 
 
 def epochs(stages: Sequence[Stage]) -> list[tuple[float, bool, bool]]:
