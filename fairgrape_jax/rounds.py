@@ -33,6 +33,7 @@ from fairgrape_jax import (
     importance,
     integrity,
     layout,
+    lock,
     masks,
     measure,
     metrics,
@@ -99,6 +100,7 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
     parallel.from_first(0, devices)  # no process looks at the directory from here on
     if hosts.first():
         write_config(experiment, directory, devices)
+        lock.sweep(directory)
     this = Run(experiment, directory, dataset, compiled)
     parts = resume.shards(experiment, shard[1])
     for seed in experiment.seeds:

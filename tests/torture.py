@@ -107,7 +107,7 @@ def torture(folder: Path, kills: int, draw: int) -> int:
 def survive(folder: Path, plan: list[str], rng: np.random.Generator) -> list[str]:
     """The kills of `plan` after which a run was completed and left what it should have."""
     (folder / "small.py").write_text(EXPERIMENT)
-    attempt(folder, "compiled/run")
+    attempt(folder, "first/run")
     took = attempt(folder, "whole/run")[1]
     whole = left(folder / "whole" / "run")
     say(f"undisturbed: {took:.1f} s, {len(whole)} files and arrays")
@@ -161,8 +161,14 @@ def command(folder: Path, run: str, kind: str, occurrence: int) -> None:
     log = os.open("log.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    import jax
+
     from fairgrape_jax import cli, stages
 
+    # What one start has compiled the next one reads.
+    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     stages.SAVE_EVERY = 0.3  # the place within an epoch, too, is saved again and again
     print(f"\n--- {run} {kind} {occurrence}", flush=True)
     when, _, point = kind.partition(" ")
@@ -260,12 +266,7 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    # What one start has compiled the next one reads.
-    cache = tempfile.mkdtemp(prefix="torture-")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    os.environ.setdefault("NPROC", "16")
+    os.environ.setdefault("NPROC", "16")  # see conftest.py
     sys.path.insert(0, str(Path(__file__).parents[1]))
     sys.exit(main())
