@@ -172,6 +172,8 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
     kept = [layout.epoch_directory(directory, epoch) for epoch in points(run.experiment)]
     sound = resume.intact(directory) and not any(checkpoint.damaged(k / "checkpoint") for k in kept)
     if parallel.from_first(sound, run.steps.devices):
+        if hosts.first():
+            stages.forget(directory)  # a kill may have come before
         state, full = restore(run, directory, state, full)
         predicted = steps.predict(run.experiment, run.steps, state, full, run.dataset.test)
         return state, predicted
@@ -225,7 +227,11 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
     densities = config.densities(experiment)
     root = run.directory / f"seed_{seed}" / name
     done = int(parallel.from_first(resume.last_intact(root, len(densities)), run.steps.devices))
-    drop_older(run, root, done)  # a kill may have come before it was done
+    # A kill may have come before these were done.
+    drop_older(run, root, done)
+    if hosts.first():
+        for number in range(1, done + 1):
+            stages.forget(layout.round_directory(root, number))
     if done == len(densities):
         return
     groups = clusters.scored_by(
