@@ -3,16 +3,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all fuzz audit versions wheel lint format clean
+KILLS ?= 100
+# A file's tests stay together: they share what they have run and compiled.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+
+.PHONY: demo test test-all torture fuzz audit versions wheel lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fairgrape run experiments/writers.py --out runs/demo
 
 test: $(VENV)/.installed-dev lint
-	NPROC=16 $(BIN)/python -m pytest
+	NPROC=16 $(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(VENV)/.installed-dev lint
-	NPROC=16 $(BIN)/python -m pytest -m "not gpu"
+	NPROC=16 $(BIN)/python -m pytest $(PARALLEL) -m "not gpu"
+
+torture: $(VENV)/.installed-dev
+	$(BIN)/python tests/torture.py --kills $(KILLS)
 
 # Bad input: CASES new cases (2400) of all kinds, and how many of each ended how.
 fuzz: $(VENV)/.installed-dev
@@ -29,7 +36,7 @@ versions-%: $(VENV)/.installed-dev
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/$*
 	$(BIN)/uv pip install --quiet --python build/$*/bin/python --resolution $* --upgrade --editable '.[dev]'
 	$(BIN)/uv pip list --quiet --python build/$*/bin/python
-	NPROC=16 build/$*/bin/python -m pytest $(TESTS)
+	NPROC=16 build/$*/bin/python -m pytest $(PARALLEL) $(TESTS)
 
 # Wheel and sdist, what is in them, and the fast suite, or TESTS of it, on the wheel: the tests are
 # copied to where the source is not.
@@ -42,7 +49,7 @@ wheel: $(VENV)/.installed-dev
 	mkdir build/wheel/tree
 	cp -r tests tools experiments docs README.md Makefile pyproject.toml build/wheel/tree
 	cd build/wheel/tree && ../venv/bin/python -c 'import fairgrape_jax as f; print(f.__file__); assert "site-packages" in f.__file__'
-	cd build/wheel/tree && NPROC=16 FAIRGRAPE_SHARED=$${FAIRGRAPE_SHARED:-$(abspath ../shared)} ../venv/bin/python -m pytest $(or $(TESTS),tests --pyargs fairgrape_jax)
+	cd build/wheel/tree && NPROC=16 FAIRGRAPE_SHARED=$${FAIRGRAPE_SHARED:-$(abspath ../shared)} ../venv/bin/python -m pytest $(PARALLEL) $(or $(TESTS),tests --pyargs fairgrape_jax)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

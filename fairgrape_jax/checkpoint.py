@@ -31,6 +31,11 @@ def damaged(directory: Path) -> list[str]:
     return ["digests.json"] if known is None else integrity.altered(directory, known["files"])
 
 
+def metadata(directory: Path) -> dict[str, Any]:
+    """The plain values that were saved beside a checkpoint's tree."""
+    return dict(ocp.metadata(directory.absolute()).custom_metadata or {})
+
+
 def restore(directory: Path, like: Any) -> Any:
     """Read a pytree with the structure, shapes and dtypes of `like`, as NumPy arrays.
 

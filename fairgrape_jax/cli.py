@@ -14,9 +14,9 @@ from pathlib import Path
 import jax
 import tyro
 
-from fairgrape_jax import config, data, data_command, hosts, words
+from fairgrape_jax import config, data, data_command, hosts, preemption, words
 from fairgrape_jax.config import Experiment
-from fairgrape_jax.errors import TrainingError, UsageError
+from fairgrape_jax.errors import Preempted, TrainingError, UsageError
 from fairgrape_jax.progress import say
 
 USAGE = """usage: fairgrape COMMAND ...
@@ -51,7 +51,11 @@ CLUSTER = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0, 1 for a stopped run, 2 for a bad request."""
+    """Entry point; returns the exit code.
+
+    0; 1 for a stopped run; 2 for a bad request; 75 for a run that was preempted and has saved its
+    place (130 after Ctrl-C).
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a locale may lack the letters of names
@@ -82,6 +86,9 @@ def attempt(arguments: list[str]) -> int:
     except TrainingError as error:
         print(f"fairgrape: stopped: {words.visible(str(error))}", file=sys.stderr)
         return 1
+    except Preempted as where:
+        print(f"fairgrape: stopped {where}; the same command goes on from here", file=sys.stderr)
+        return preemption.exit_code()
     except (OSError, MemoryError) as error:
         if isinstance(error, OSError) and error.filename is None:
             raise  # it would not say of what
@@ -146,9 +153,10 @@ def run(arguments: list[str]) -> None:
     config.check(experiment)
     if cluster is not None:
         hosts.join(cluster)
-    complete = rounds.run(experiment, out, shard)
-    if hosts.first() and complete:
-        reporting.write([out], out)
+    with preemption.watching():
+        complete = rounds.run(experiment, out, shard)
+        if hosts.first() and complete:
+            reporting.write([out], out)
 
 
 def shard_of(text: str) -> tuple[int, int]:

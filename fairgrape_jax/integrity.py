@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,14 @@ def altered(directory: Path, known: dict[str, str]) -> list[str]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all, whoever else writes it."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = beside(path, "partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def beside(path: Path, kind: str) -> Path:
+    """A name next to `path` that no other process uses; `lock.sweep` removes what is left of it."""
+    return path.with_name(f"{path.name}.{os.getpid()}@{socket.gethostname()}.{kind}")
 
 
 def write_json(path: Path, value: Any) -> None:

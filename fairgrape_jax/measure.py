@@ -7,7 +7,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from fairgrape_jax import parallel, scoring, steps
+from fairgrape_jax import parallel, preemption, scoring, steps
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data import pipeline
 from fairgrape_jax.data.types import Dataset
@@ -71,6 +71,7 @@ def average(
         beside = steps.Taught(beside, steps.variables(state if dense is None else dense))
     batches = scoring.micro_batches(dataset.train, plan, schedule, parallel.part())
     for batch in parallel.ahead(batches, devices):
+        preemption.look("the scoring")
         sums = accumulate(sums, state.params, beside, masks, given, batch)
     group = dataset.train.groups[plan.indices] if mixed else plan.group[:, None]
     counts = scoring.counts(group, plan.valid, groups, statistic)

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from fairgrape_jax import words
+from fairgrape_jax import integrity, words
 
 if TYPE_CHECKING:
     from fairgrape_jax.report import Cell, Model
@@ -33,7 +33,7 @@ def line(index: int) -> dict[str, str]:
 
 def save(path: Path, figure: Figure) -> None:
     """Write a figure so that its file is there whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = integrity.beside(path, "partial")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # letters that matplotlib's font lacks are boxes
         figure.savefig(partial, dpi=130, format="png")

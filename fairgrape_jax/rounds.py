@@ -33,10 +33,12 @@ from fairgrape_jax import (
     importance,
     integrity,
     layout,
+    lock,
     masks,
     measure,
     metrics,
     parallel,
+    preemption,
     preflight,
     protocols,
     pruning,
@@ -98,6 +100,7 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
     parallel.from_first(0, devices)  # no process looks at the directory from here on
     if hosts.first():
         write_config(experiment, directory, devices)
+        lock.sweep(directory)
     this = Run(experiment, directory, dataset, compiled)
     parts = resume.shards(experiment, shard[1])
     for seed in experiment.seeds:
@@ -135,6 +138,7 @@ def wait_for(run: Run, seed: int, owner: str, seconds: float = 5) -> None:
         if not said:
             say(f"waiting for {directory}, which {owner} trains: start that one too")
         said = True
+        preemption.look("the wait for another shard")
         time.sleep(seconds)
 
 
@@ -170,6 +174,8 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
     kept = [layout.epoch_directory(directory, epoch) for epoch in points(run.experiment)]
     sound = resume.intact(directory) and not any(checkpoint.damaged(k / "checkpoint") for k in kept)
     if parallel.from_first(sound, run.steps.devices):
+        if hosts.first():
+            stages.forget(directory)  # a kill may have come before
         state, full = restore(run, directory, state, full)
         predicted = steps.predict(run.experiment, run.steps, state, full, run.dataset.test)
         return state, predicted
@@ -183,17 +189,18 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
             checkpoint.save(layout.epoch_directory(directory, epoch) / "checkpoint", tree)
 
     state, history = train_stages(run, directory, state, full, plan, seed, title, after=keep)
-    predicted = steps.predict(run.experiment, run.steps, state, full, run.dataset.test)
-    record = {
-        "seed": seed,
-        "method": "dense",
-        "round": 0,
-        "rounds": 0,
-        "seconds": {"train": time.perf_counter() - started},
-        "history": history,
-        "importance": group_totals(run, state, full, seed),
-    }
-    finish(run, directory, state, full, predicted, predicted, record)
+    with stages.kept(directory, state, history, run.steps.devices):
+        predicted = steps.predict(run.experiment, run.steps, state, full, run.dataset.test)
+        record = {
+            "seed": seed,
+            "method": "dense",
+            "round": 0,
+            "rounds": 0,
+            "seconds": {"train": time.perf_counter() - started},
+            "history": history,
+            "importance": group_totals(run, state, full, seed),
+        }
+        finish(run, directory, state, full, predicted, predicted, record)
     return state, predicted
 
 
@@ -222,6 +229,11 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
     densities = config.densities(experiment)
     root = run.directory / f"seed_{seed}" / name
     done = int(parallel.from_first(resume.last_intact(root, len(densities)), run.steps.devices))
+    # A kill may have come before these were done.
+    drop_older(run, root, done)
+    if hosts.first():
+        for number in range(1, done + 1):
+            stages.forget(layout.round_directory(root, number))
     if done == len(densities):
         return
     groups = clusters.scored_by(
@@ -256,24 +268,35 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
         step = steps.retraining(experiment, run.steps, unpruned)
         state, history = train_stages(run, directory, state, alive, plan, seed, title, step=step)
         seconds["train"] = time.perf_counter() - started
-        predicted = steps.predict(experiment, run.steps, state, alive, run.dataset.test)
-        record = {
-            "seed": seed,
-            "method": name,
-            "round": number,
-            "rounds": len(densities),
-            "seconds": seconds,
-            "history": history,
-            "selection": details,
-        }
-        if last:
-            record["importance"] = group_totals(run, state, alive, seed, unpruned)
-        finish(run, directory, state, alive, predicted, dense, record)
-        # What is removed must not be the only good one.
-        if experiment.checkpoints == "last" and hosts.first() and resume.intact(directory):
-            shutil.rmtree(
-                layout.round_directory(root, number - 1) / "checkpoint", ignore_errors=True
-            )
+        with stages.kept(directory, state, history, run.steps.devices):
+            predicted = steps.predict(experiment, run.steps, state, alive, run.dataset.test)
+            record = {
+                "seed": seed,
+                "method": name,
+                "round": number,
+                "rounds": len(densities),
+                "seconds": seconds,
+                "history": history,
+                "selection": details,
+            }
+            if last:
+                record["importance"] = group_totals(run, state, alive, seed, unpruned)
+            finish(run, directory, state, alive, predicted, dense, record)
+        drop_older(run, root, number)
+
+
+def drop_older(run: Run, root: Path, number: int) -> None:
+    """Where only the last checkpoint is kept: remove those of the rounds before `number`.
+
+    Not before that round has been read back: what is removed must not be the only good one.
+    """
+    if run.experiment.checkpoints != "last" or not hosts.first():
+        return
+    older = [layout.round_directory(root, n) / "checkpoint" for n in range(1, number)]
+    older = [path for path in older if path.exists()]
+    if older and resume.intact(layout.round_directory(root, number)):
+        for path in older:
+            shutil.rmtree(path)
 
 
 def pruned(run: Run, state: State, alive: Tree, origin: State | None = None) -> State:

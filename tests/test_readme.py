@@ -43,7 +43,7 @@ FLOORS = [
     {"importance"},
     {"selection", "schedules", "losses", "metrics", "similarity"},
     {"models", "data"},
-    {"masks", "parallel", "hosts", "lock", "integrity", "errors", "words", "forms"},
+    {"masks", "parallel", "hosts", "lock", "integrity", "errors", "preemption", "words", "forms"},
 ]
 
 
