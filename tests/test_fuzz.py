@@ -100,7 +100,8 @@ def attempt(kind, given_arguments, *, stops=False):
             code, how = stop.code, "refused by the parser" if stop.code else "help"
     said = err.text()
     if stops and code == 1:
-        code, how, said = 0, "stopped", said.replace("fairgrape: stopped: ", "")
+        assert re.fullmatch(r"(note: .*\n)*fairgrape: stopped: [^\n]+\n", said), said
+        code, how = 0, "stopped"
     if how == "refused":
         assert code == 2, said
         assert re.fullmatch(r"(note: .*\n)*fairgrape: error: [^\n]+\n", said), said
@@ -409,7 +410,7 @@ def picture_table(data, made, monkeypatch):
         code, _ = attempt("picture table", [*line, *words_of])
         if code == 0:
             assert {path.name for path in (place / "to").iterdir()} <= {"x", "downloads"}
-            assert attempt("picture table", ["data", "check", "x", "--data-dir", "to"])[0] == 0
+            assert attempt("its check", ["data", "check", "x", "--data-dir", "to"])[0] == 0
 
 
 PICTURES = [layouts.jpeg(i) for i in range(12)]
