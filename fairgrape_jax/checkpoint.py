@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +14,64 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from fairgrape_jax import hosts, integrity
+from fairgrape_jax import hosts, integrity, storage
 from fairgrape_jax.masks import layer_names
 
 
 def save(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> None:
     """Write a pytree of arrays (None leaves allowed) to `directory`, atomically.
 
-    metadata: plain values to keep beside it. What stood there before is overwritten. The digests of
-    all files come last, in digests.json: a checkpoint without them was never finished.
+    metadata: plain values to keep beside it. What stood there before is replaced when the new one
+    is whole. The digests of all files come last, in digests.json: a checkpoint without them was
+    never finished. OSError, of `directory`, if it cannot be written; what was there is there still.
     """
     host = jax.tree.map(np.asarray, jax.device_get(tree))
-    ocp.save(directory.absolute(), host, overwrite=True, custom_metadata=metadata)
+    new, old = _beside(directory)
+    with storage.naming(directory), _quiet_threads():
+        try:
+            ocp.save(new.absolute(), host, overwrite=True, custom_metadata=metadata)
+            if not hosts.first():
+                return
+            integrity.seal(new / "digests.json", {"files": integrity.digests(new)})
+            shutil.rmtree(old, ignore_errors=True)
+            if directory.exists():
+                os.rename(directory, old)
+            os.rename(new, directory)
+            shutil.rmtree(old, ignore_errors=True)
+        except Exception:
+            _remove_unfinished(new)
+            raise
+
+
+def remove(directory: Path) -> None:
+    """Remove a checkpoint, and what an interrupted `save` left beside it."""
+    for path in (directory, *_beside(directory)):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _beside(directory: Path) -> tuple[Path, Path]:
+    """Where the new one is written, and where the old one is put until that has its place."""
+    return directory.with_name(f"{directory.name}.new"), directory.with_name(
+        f"{directory.name}.old"
+    )
+
+
+def _remove_unfinished(new: Path) -> None:
+    """What a failed save has written: where room is short, it takes some of it."""
     if hosts.first():
-        integrity.seal(directory / "digests.json", {"files": integrity.digests(directory)})
+        for path in (new, *new.parent.glob(f"{new.name}.orbax-checkpoint-tmp*")):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Orbax raises an error of its threads in `save` too: the thread need not print it."""
+    before = threading.excepthook
+    threading.excepthook = lambda _: None
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def damaged(directory: Path) -> list[str]:
@@ -83,7 +132,8 @@ def save_masks(path: Path, masks: Any) -> None:
     for name, mask in zip(layer_names(masks), jax.tree.leaves(masks), strict=True):
         arrays[name] = np.packbits(np.asarray(mask))
         arrays[f"{name}.shape"] = np.asarray(mask.shape, np.int64)
-    np.savez_compressed(path, **arrays)
+    with storage.naming(path):
+        np.savez_compressed(path, **arrays)
 
 
 def load_masks(path: Path) -> dict[str, np.ndarray]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
+
+from fairgrape_jax import storage
 
 
 def sha256(path: Path) -> str:
@@ -37,8 +40,14 @@ def altered(directory: Path, known: dict[str, str]) -> list[str]:
 def write_text(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all, whoever else writes it."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    with storage.naming(path):
+        try:
+            partial.write_text(text)
+            os.replace(partial, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)  # where room is short, it takes some of it
+            raise
 
 
 def write_json(path: Path, value: Any) -> None:

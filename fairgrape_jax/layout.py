@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fairgrape_jax import integrity
+from fairgrape_jax import integrity, storage
 
 # What the record of a stage vouches for; the list of digests does so for the checkpoint.
 FILES = ("checkpoint/digests.json", "masks.npz", "predictions.csv")
@@ -65,8 +65,9 @@ def complete_rounds(root: Path, count: int) -> int:
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write a .npz so that the file is there whole or not at all."""
     partial = path.with_suffix(".partial.npz")
-    np.savez_compressed(partial, allow_pickle=False, **arrays)
-    os.replace(partial, path)
+    with storage.naming(path):
+        np.savez_compressed(partial, allow_pickle=False, **arrays)
+        os.replace(partial, path)
 
 
 def write_log(directory: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fairgrape_jax import storage
 from fairgrape_jax.errors import UsageError
 
 BEAT = 20.0  # seconds between two signs of life
@@ -58,7 +59,8 @@ def held(path: Path) -> Iterator[None]:
     finally:
         done.set()
         if read(path) == mine:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # else it falls with this process
+                path.unlink(missing_ok=True)
 
 
 def read(path: Path) -> dict[str, Any] | None:
@@ -101,7 +103,8 @@ def started(process: int) -> str | None:
 def _made(path: Path, text: str) -> bool:
     """Make the lock; False if there is one."""
     own = path.with_name(f"{path.name}.{os.getpid()}.new")
-    own.write_text(text)
+    with storage.naming(path):
+        own.write_text(text)
     try:
         os.link(own, path)
     except FileExistsError:

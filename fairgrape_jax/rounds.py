@@ -14,7 +14,6 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +28,7 @@ from fairgrape_jax import (
     config,
     data,
     evaluate,
+    fitting,
     hosts,
     importance,
     integrity,
@@ -40,9 +40,14 @@ from fairgrape_jax import (
     preflight,
     protocols,
     pruning,
+    repro,
     resume,
+    retention,
+    rollback,
+    space,
     stages,
     steps,
+    storage,
 )
 from fairgrape_jax.config import Experiment, Stage
 from fairgrape_jax.data.types import Dataset
@@ -92,7 +97,12 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
         )
     compiled = steps.build(experiment, dataset, devices)
     first = steps.initial_state(experiment, compiled, dataset, experiment.seeds[0])
-    preflight.check_layers(experiment, masks.full_masks(first.params), compiled.layers)
+    full = masks.full_masks(first.params)
+    preflight.check_layers(experiment, full, compiled.layers)
+    if hosts.first():
+        storage.check_writable(directory)
+        space.check(experiment, directory, (first, full), dataset)
+    del first  # a network that would stay on the devices
     for line in dataset.notes:
         say(f"note: {line}")
     parallel.from_first(0, devices)  # no process looks at the directory from here on
@@ -100,19 +110,20 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
         write_config(experiment, directory, devices)
     this = Run(experiment, directory, dataset, compiled)
     parts = resume.shards(experiment, shard[1])
-    for seed in experiment.seeds:
-        methods = [method for other, method in parts[shard[0]] if other == seed]
-        if not methods:
-            continue
-        owner = next(i for i, part in enumerate(parts) if (seed, experiment.methods[0]) in part)
-        if owner != shard[0]:
-            wait_for(this, seed, f"shard {owner}/{shard[1]}")
-        root = directory / f"seed_{seed}"
-        with resume.writing(root / "dense.lock"):
-            state, dense = dense_stage(this, seed)
-        for method in methods:
-            with resume.writing(root / f"{method}.lock"):
-                prune_rounds(this, seed, method, state, dense)
+    with fitting.advice(experiment, dataset, devices):
+        for seed in experiment.seeds:
+            methods = [method for other, method in parts[shard[0]] if other == seed]
+            if not methods:
+                continue
+            owner = next(i for i, part in enumerate(parts) if (seed, experiment.methods[0]) in part)
+            if owner != shard[0]:
+                wait_for(this, seed, f"shard {owner}/{shard[1]}")
+            root = directory / f"seed_{seed}"
+            with resume.writing(root / "dense.lock"):
+                state, dense = dense_stage(this, seed)
+            for method in methods:
+                with resume.writing(root / f"{method}.lock"):
+                    prune_rounds(this, seed, method, state, dense)
     missing = [unit for unit in resume.shards(experiment, 1)[0] if not finished(this, *unit)]
     say(f"complete: {directory}" if not missing else f"this shard is complete: {directory}")
     return not missing
@@ -165,7 +176,7 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
     directory = run.directory / f"seed_{seed}" / "dense"
     state = steps.initial_state(run.experiment, run.steps, run.dataset, seed)
     full = steps.initial_masks(run.steps, state)
-    kept = [layout.epoch_directory(directory, epoch) for epoch in points(run.experiment)]
+    kept = [layout.epoch_directory(directory, epoch) for epoch in protocols.points(run.experiment)]
     sound = resume.intact(directory) and not any(checkpoint.damaged(k / "checkpoint") for k in kept)
     if parallel.from_first(sound, run.steps.devices):
         state, full = restore(run, directory, state, full)
@@ -176,7 +187,7 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
     plan = [run.experiment.dense]
 
     def keep(epoch: int, state: State) -> None:
-        if epoch in points(run.experiment):
+        if epoch in protocols.points(run.experiment):
             tree = {"state": state, "masks": full}
             checkpoint.save(layout.epoch_directory(directory, epoch) / "checkpoint", tree)
 
@@ -193,13 +204,6 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
     }
     finish(run, directory, state, full, predicted, predicted, record)
     return state, predicted
-
-
-def points(experiment: Experiment) -> set[int]:
-    """The epochs of the dense training that methods start from or return to."""
-    own = [protocols.of_method(experiment, name) for name in experiment.methods]
-    asked = {config.point(each, field) for each in own for field in ("start", "rewind")}
-    return {epoch for epoch in asked if epoch}
 
 
 def state_at(run: Run, seed: int, epoch: int | None, dense: State) -> State:
@@ -242,9 +246,10 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
         seconds: dict[str, float] = {}
         started = time.perf_counter()
         density, draw = densities[number - 1], round_seed(seed, number)
-        alive, details = pruning.select(
-            experiment, run.steps, groups, name, state, alive, density, draw, unpruned
-        )
+        with repro.written(directory, alive, seed, run.dataset):
+            alive, details = pruning.select(
+                experiment, run.steps, groups, name, state, alive, density, draw, unpruned
+            )
         for line in pruning.unsolved(details):
             say(f"{title}: {line}")
         seconds["score and select"] = time.perf_counter() - started
@@ -267,11 +272,8 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
         if last:
             record["importance"] = group_totals(run, state, alive, seed, unpruned)
         finish(run, directory, state, alive, predicted, dense, record)
-        # What is removed must not be the only good one.
-        if experiment.checkpoints == "last" and hosts.first() and resume.intact(directory):
-            shutil.rmtree(
-                layout.round_directory(root, number - 1) / "checkpoint", ignore_errors=True
-            )
+        if hosts.first():
+            retention.prune(root, number, experiment.checkpoints)
 
 
 def pruned(run: Run, state: State, alive: Tree, origin: State | None = None) -> State:
@@ -300,7 +302,7 @@ def train_stages(
     step: Callable[..., Any] | None = None,
 ) -> tuple[State, list[dict[str, float]]]:
     """All epochs of the stages in `plan`; a partial save in `directory` is picked up."""
-    return stages.run_stages(
+    return rollback.run_stages(
         run.experiment,
         run.steps,
         run.dataset,
@@ -363,6 +365,8 @@ def finish(
             key=lambda row: run.steps.layers.index(row["layer"]),
         ),
     }
+    if past := rollback.recorded(directory):
+        record["rollbacks"] = past
     layout.seal(directory, record)
     stages.forget(directory)
     layout.write_log(run.directory)

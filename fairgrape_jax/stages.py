@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -147,4 +146,4 @@ def epochs(stages: Sequence[Stage]) -> list[tuple[float, bool, bool]]:
 
 def forget(directory: Path) -> None:
     """Remove the partial save of a stage that is complete."""
-    shutil.rmtree(directory / "partial", ignore_errors=True)
+    checkpoint.remove(directory / "partial")

@@ -16,7 +16,22 @@ README = (ROOT / "README.md").read_text()
 # From the highest floor down; a module may import what stands below it or beside it.
 FLOORS = [
     {"cli", "data_command"},
-    {"rounds", "report", "plots", "preflight", "clusters", "resume", "layout", "audit", "sections"},
+    {
+        "rounds",
+        "space",
+        "retention",
+        "rollback",
+        "repro",
+        "fitting",
+        "report",
+        "plots",
+        "preflight",
+        "clusters",
+        "resume",
+        "layout",
+        "audit",
+        "sections",
+    },
     {"pruning"},
     {"measure"},
     {"stages", "steps"},
@@ -30,7 +45,7 @@ FLOORS = [
     {"importance"},
     {"selection", "schedules", "losses", "metrics", "similarity"},
     {"models", "data"},
-    {"masks", "parallel", "hosts", "lock", "integrity", "errors"},
+    {"masks", "parallel", "hosts", "lock", "integrity", "storage", "memory", "finite", "errors"},
 ]
 
 

@@ -61,9 +61,20 @@ def train_batches(
     its batch that is not.
     part: of each batch give the rows of one process alone, (which, of how many).
     """
-    order = np.resize(epoch_order(len(split), seed, epoch), max(len(split), batch))
-    make = functools.partial(_train_batch, split, order, batch, part)
+    make = functools.partial(_train_batch, split, _order(split, batch, seed, epoch), batch, part)
     return made(make, range(start, steps_per_epoch(len(split), batch)), split)
+
+
+def ids(split: Split, batch: int, seed: int, epoch: int, step: int) -> np.ndarray:
+    """(batch,) places in the split of the samples of a batch of `train_batches`, of all processes.
+
+    A picture that is lost is named itself, not what stands in for it.
+    """
+    return _order(split, batch, seed, epoch)[step * batch : (step + 1) * batch]
+
+
+def _order(split: Split, batch: int, seed: int, epoch: int) -> np.ndarray:
+    return np.resize(epoch_order(len(split), seed, epoch), max(len(split), batch))
 
 
 def _train_batch(
