@@ -106,7 +106,7 @@ def bad_parts(state: Any, finite: np.ndarray, order: Sequence[str] = ()) -> list
     >>> from types import SimpleNamespace as Net
     >>> params = {"fc1": {"kernel": jnp.ones(2)}, "fc2": {"kernel": jnp.ones(2)}}
     >>> net = Net(params=params, batch_stats={}, opt_state={})
-    >>> bad_parts(net, np.array([1, 0, 0, 1, 1], bool), ["fc1/kernel", "fc2/kernel"])
+    >>> bad_parts(net, np.array([0, 0, 1, 1, 1], bool), ["fc1/kernel", "fc2/kernel"])
     ['gradient of fc2/kernel', 'gradient of fc1/kernel']
     """
     like = parts(np.float32(0), state.batch_stats, state.params, state.params, state.opt_state)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from fairgrape_jax import models, parallel, scoring, train
+from fairgrape_jax import finite, models, parallel, scoring, train
 from fairgrape_jax.config import Experiment, Scoring, check, identity
 from fairgrape_jax.data import load, pipeline, source
 from fairgrape_jax.data.types import Split

@@ -140,8 +140,8 @@ def training(
 
     def work() -> Any:
         for _ in range(options.steps):
-            state[0], loss = compiled.train(state[0], alive, batch, np.float32(1e-4))
-        return loss
+            state[0], seen = compiled.train(state[0], alive, batch, np.float32(1e-4))
+        return seen.loss
 
     return work
 
