@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
-import threading
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,10 @@ def save(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> 
     """
     host = jax.tree.map(np.asarray, jax.device_get(tree))
     new, old = _beside(directory)
-    with storage.naming(directory), _quiet_threads():
+    with storage.naming(directory), _quiet():
         try:
+            if hosts.first():
+                _try_directory(new)
             ocp.save(new.absolute(), host, overwrite=True, custom_metadata=metadata)
             if not hosts.first():
                 return
@@ -56,6 +59,13 @@ def _beside(directory: Path) -> tuple[Path, Path]:
     )
 
 
+def _try_directory(new: Path) -> None:
+    """OSError if no directory can be made there: Orbax's threads would wait minutes for it."""
+    probe = new.with_name(f"{new.name}.probe")
+    probe.mkdir(parents=True, exist_ok=True)
+    probe.rmdir()
+
+
 def _remove_unfinished(new: Path) -> None:
     """What a failed save has written: where room is short, it takes some of it."""
     if hosts.first():
@@ -64,14 +74,29 @@ def _remove_unfinished(new: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_threads() -> Iterator[None]:
-    """Orbax raises an error of its threads in `save` too: the thread need not print it."""
-    before = threading.excepthook
-    threading.excepthook = lambda _: None
+def _quiet() -> Iterator[None]:
+    """Of an error in the body only what is raised, not what Orbax's threads print besides.
+
+    They log a traceback, and each write that TensorStore has under way then finds no event loop to
+    report to, for some time after: that is not shown from here on.
+    """
+
+    def other(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and record.filename == "future.py")
+
+    shown, logger = sys.unraisablehook, logging.getLogger("absl")
+
+    def unraisable(what: Any) -> None:
+        if str(what.exc_value) != "Event loop is closed":
+            shown(what)
+
+    logger.addFilter(other)
+    sys.unraisablehook = unraisable
     try:
         yield
+        sys.unraisablehook = shown
     finally:
-        threading.excepthook = before
+        logger.removeFilter(other)
 
 
 def damaged(directory: Path) -> list[str]:

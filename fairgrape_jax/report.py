@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fairgrape_jax import charts, config, document, evaluate, layout, protocols, sections
+from fairgrape_jax import charts, config, document, evaluate, layout, protocols, sections, storage
 from fairgrape_jax.comparison import Comparison, cautions, compare
 from fairgrape_jax.document import Block, Bullets, Document, Figure, Table, Text, table
 from fairgrape_jax.errors import UsageError
@@ -71,16 +71,17 @@ def write(runs: Sequence[Path], out: Path) -> None:
     for model in models:
         if (model.record["groups"], model.record["tasks"]) != (first["groups"], first["tasks"]):
             raise UsageError(f"{model.name}: made on other groups or tasks than {models[0].name}")
-    out.mkdir(parents=True, exist_ok=True)
     cells = compared(models)
-    write_csv(out / "metrics.csv", models)
-    plots.accuracy_over_rounds(out / "accuracy_over_rounds.png", models)
-    plots.accuracy_and_disparity(out / "accuracy_and_disparity.png", models)
-    plots.change_per_group(out / "change_per_group.png", cells)
-    plots.importance_share(out / "importance_share.png", models)
-    (out / "report.md").write_text(render(runs, models, cells))
-    html = document.page(to_document(runs, models, cells))
-    (out / "report.html").write_text(html, encoding="utf-8")
+    with storage.naming(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_csv(out / "metrics.csv", models)
+        plots.accuracy_over_rounds(out / "accuracy_over_rounds.png", models)
+        plots.accuracy_and_disparity(out / "accuracy_and_disparity.png", models)
+        plots.change_per_group(out / "change_per_group.png", cells)
+        plots.importance_share(out / "importance_share.png", models)
+        (out / "report.md").write_text(render(runs, models, cells))
+        html = document.page(to_document(runs, models, cells))
+        (out / "report.html").write_text(html, encoding="utf-8")
     say(short(cells, first["groups"]))
     say(f"report: {out / 'report.html'} (and report.md)")
 

@@ -78,24 +78,27 @@ def check(experiment: Experiment, directory: Path, tree: Any, dataset: Dataset) 
     room = needed(experiment, directory, tree, dataset)
     there = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
     free = shutil.disk_usage(there).free
-    size = f"{room.checkpoints} checkpoints of {gigabytes(room.checkpoint)}"
+    size = f"{room.checkpoints} checkpoints of {in_words(room.checkpoint)}"
     if free < room.next:
         raise UsageError(
-            f"{directory}: {gigabytes(free)} free, and the next round needs {gigabytes(room.next)} "
-            f"(the run, {gigabytes(room.whole)} for {size}); free some room, or give another --out"
+            f"{directory}: {in_words(free)} free, and the next round needs {in_words(room.next)} "
+            f"(the run, {in_words(room.whole)} for {size}); free some room, or give another --out"
         )
     if free < room.whole:
         fewer = "" if experiment.checkpoints == "last" else "; --checkpoints last keeps fewer"
         say(
-            f"note: {directory}: {gigabytes(free)} free, and what is missing of the run may need "
-            f"{gigabytes(room.whole)} ({size} and what is saved in between){fewer}"
+            f"note: {directory}: {in_words(free)} free, and what is missing of the run may need "
+            f"{in_words(room.whole)} ({size} and what is saved in between){fewer}"
         )
 
 
-def gigabytes(count: int) -> str:
+def in_words(count: int) -> str:
     """A number of bytes as people read it.
 
-    >>> gigabytes(1_234_567), gigabytes(256 * 10**9)
-    ('0.0012 GB', '256 GB')
+    >>> in_words(98_300), in_words(1_234_567), in_words(256 * 10**9)
+    ('98 kB', '1.2 MB', '256 GB')
     """
-    return f"{count / 1e9:.{2 if count < 1e9 else 3}g} GB"
+    unit, name = next(
+        (u, n) for u, n in ((10**9, "GB"), (10**6, "MB"), (1000, "kB")) if count >= u or n == "kB"
+    )
+    return f"{count / unit:.{1 if count < 10 * unit else 0}f} {name}"

@@ -64,7 +64,7 @@ def said(error: OSError) -> str:
     """The file, what the system says of it, and what helps."""
     number = error.errno or 0
     cure = CURES.get(number, "see to it")
-    return f"{error.filename}: cannot be written ({os.strerror(number)}); {cure}"
+    return f"{error.filename or 'a file'}: cannot be written ({os.strerror(number)}); {cure}"
 
 
 def check_writable(directory: Path) -> None:
