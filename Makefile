@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint format clean
+KILLS ?= 100
+
+.PHONY: demo test test-all torture lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fairgrape run experiments/writers.py --out runs/demo
@@ -13,6 +15,9 @@ test: $(VENV)/.installed-dev lint
 
 test-all: $(VENV)/.installed-dev lint
 	NPROC=16 $(BIN)/python -m pytest -m "not gpu"
+
+torture: $(VENV)/.installed-dev
+	$(BIN)/python tests/torture.py --kills $(KILLS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

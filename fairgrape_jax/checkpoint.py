@@ -27,7 +27,7 @@ def save(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> 
     never finished. OSError, of `directory`, if it cannot be written; what was there is there still.
     """
     host = jax.tree.map(np.asarray, jax.device_get(tree))
-    new, old = _beside(directory)
+    new, old = (directory.with_name(f"{directory.name}.{kind}") for kind in ("new", "old"))
     with storage.naming(directory), _quiet():
         try:
             if hosts.first():
@@ -40,23 +40,24 @@ def save(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> 
             if directory.exists():
                 os.rename(directory, old)
             os.rename(new, directory)
-            shutil.rmtree(old, ignore_errors=True)
+            _sweep(directory)
         except Exception:
-            _remove_unfinished(new)
+            # Where room is short, what a failed save has written takes some of it.
+            if hosts.first() and (directory.exists() or not old.exists()):
+                _sweep(directory)
             raise
 
 
 def remove(directory: Path) -> None:
     """Remove a checkpoint, and what an interrupted `save` left beside it."""
-    for path in (directory, *_beside(directory)):
+    shutil.rmtree(directory, ignore_errors=True)
+    _sweep(directory)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what `save` writes beside a checkpoint before it takes its place."""
+    for path in directory.parent.glob(f"{directory.name}.*"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _beside(directory: Path) -> tuple[Path, Path]:
-    """Where the new one is written, and where the old one is put until that has its place."""
-    return directory.with_name(f"{directory.name}.new"), directory.with_name(
-        f"{directory.name}.old"
-    )
 
 
 def _try_directory(new: Path) -> None:
@@ -64,13 +65,6 @@ def _try_directory(new: Path) -> None:
     probe = new.with_name(f"{new.name}.probe")
     probe.mkdir(parents=True, exist_ok=True)
     probe.rmdir()
-
-
-def _remove_unfinished(new: Path) -> None:
-    """What a failed save has written: where room is short, it takes some of it."""
-    if hosts.first():
-        for path in (new, *new.parent.glob(f"{new.name}.orbax-checkpoint-tmp*")):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -103,6 +97,11 @@ def damaged(directory: Path) -> list[str]:
     """The files of a checkpoint that are gone or not as they were written; [] if it is sound."""
     known = integrity.unseal(directory / "digests.json")
     return ["digests.json"] if known is None else integrity.altered(directory, known["files"])
+
+
+def metadata(directory: Path) -> dict[str, Any]:
+    """The plain values that were saved beside a checkpoint's tree."""
+    return dict(ocp.metadata(directory.absolute()).custom_metadata or {})
 
 
 def restore(directory: Path, like: Any) -> Any:

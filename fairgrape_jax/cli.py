@@ -12,9 +12,9 @@ from pathlib import Path
 import jax
 import tyro
 
-from fairgrape_jax import config, data, data_command, hosts, storage
+from fairgrape_jax import config, data, data_command, hosts, preemption, storage
 from fairgrape_jax.config import Experiment
-from fairgrape_jax.errors import TrainingError, UsageError
+from fairgrape_jax.errors import Preempted, TrainingError, UsageError
 
 USAGE = """usage: fairgrape COMMAND ...
 
@@ -50,7 +50,11 @@ CLUSTER = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0, 1 for a stopped run, 2 for a bad request."""
+    """Entry point; returns the exit code.
+
+    0; 1 for a stopped run; 2 for a bad request; 75 for a run that was preempted and has saved its
+    place (130 after Ctrl-C).
+    """
     code = attempt(sys.argv[1:] if arguments is None else arguments)
     hosts.leave(code)
     return code
@@ -80,6 +84,9 @@ def attempt(arguments: list[str]) -> int:
     except TrainingError as error:
         print(f"fairgrape: stopped: {error}", file=sys.stderr)
         return 1
+    except Preempted as where:
+        print(f"fairgrape: stopped {where}; the same command goes on from here", file=sys.stderr)
+        return preemption.exit_code()
     except KeyboardInterrupt:
         print("fairgrape: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -128,9 +135,10 @@ def run(arguments: list[str]) -> None:
     config.check(experiment)
     if cluster is not None:
         hosts.join(cluster)
-    complete = rounds.run(experiment, out, shard)
-    if hosts.first() and complete:
-        reporting.write([out], out)
+    with preemption.watching():
+        complete = rounds.run(experiment, out, shard)
+        if hosts.first() and complete:
+            reporting.write([out], out)
 
 
 def shard_of(text: str) -> tuple[int, int]:

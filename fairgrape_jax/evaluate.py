@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fairgrape_jax import losses, parallel, storage
+from fairgrape_jax import losses, parallel, preemption, storage
 from fairgrape_jax.data import augment, pipeline
 from fairgrape_jax.data.types import Dataset, Split
 from fairgrape_jax.masks import Tree, apply_masks
@@ -74,14 +74,17 @@ def predict(
     The batch of one device is the same on any number of devices, and so is the chunk of samples
     in it: the same program sees the same numbers, and the counts agree to the last digit. Each
     process feeds its own rows, and every one gets the predictions of all. A picture on disk that
-    is lost, where such are skipped, has no row.
+    is lost, where such are skipped, has no row. Preempted after a notice.
     """
     size = per_device * parallel.device_count(devices)
     batches = (
         parallel.split_batch({k: v for k, v in batch.items() if k != "groups"}, devices)
         for batch in pipeline.padded_batches(split, size, parallel.part())
     )
-    said = [step(params, batch_stats, masks, batch) for batch in parallel.ahead(batches, devices)]
+    said = []
+    for batch in parallel.ahead(batches, devices):
+        preemption.look("an evaluation")
+        said.append(step(params, batch_stats, masks, batch))
     predictions, sample_losses = (
         np.concatenate([np.asarray(x).reshape(size, *x.shape[2:]) for x in parts])[: len(split)]
         for parts in zip(*said, strict=True)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def altered(directory: Path, known: dict[str, str]) -> list[str]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all, whoever else writes it."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = beside(path, "partial")
     with storage.naming(path):
         try:
             partial.write_text(text)
@@ -48,6 +49,11 @@ def write_text(path: Path, text: str) -> None:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)  # where room is short, it takes some of it
             raise
+
+
+def beside(path: Path, kind: str) -> Path:
+    """A name next to `path` that no other process uses; `lock.sweep` removes what is left of it."""
+    return path.with_name(f"{path.name}.{os.getpid()}@{socket.gethostname()}.{kind}")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -64,9 +64,10 @@ def complete_rounds(root: Path, count: int) -> int:
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write a .npz so that the file is there whole or not at all."""
-    partial = path.with_suffix(".partial.npz")
+    partial = integrity.beside(path, "partial")
     with storage.naming(path):
-        np.savez_compressed(partial, allow_pickle=False, **arrays)
+        with partial.open("wb") as file:  # given a path, NumPy would add .npz to it
+            np.savez_compressed(file, allow_pickle=False, **arrays)
         os.replace(partial, path)
 
 

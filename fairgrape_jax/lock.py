@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fairgrape_jax import storage
+from fairgrape_jax import integrity, storage
 from fairgrape_jax.errors import UsageError
 
 BEAT = 20.0  # seconds between two signs of life
@@ -45,7 +46,7 @@ def held(path: Path) -> Iterator[None]:
                 f"{holder['host']}; wait for it, or if it is gone remove {path}"
             )
         # Two may see the same dead lock, and the slower one must not remove the faster one's.
-        grave = path.with_name(f"{path.name}.{os.getpid()}.dead")
+        grave = integrity.beside(path, "dead")
         with contextlib.suppress(FileNotFoundError):
             os.rename(path, grave)
             if read(grave) not in (holder, None):
@@ -78,10 +79,7 @@ def alive(holder: dict[str, Any], path: Path) -> bool:
     if holder["host"] == socket.gethostname():
         now = started(holder["process"])
         return now is not None and now == holder["started"]
-    try:
-        return time.time() - path.stat().st_mtime < STALE
-    except FileNotFoundError:
-        return False
+    return _fresh(path)
 
 
 def started(process: int) -> str | None:
@@ -100,9 +98,29 @@ def started(process: int) -> str | None:
     return None if Path("/proc/self/stat").exists() else ""
 
 
+def sweep(directory: Path, depth: int = 4) -> None:
+    """Remove files that processes which are gone left under names of `integrity.beside`."""
+    for level in range(depth):
+        for path in directory.glob("*/" * level + "*@*"):
+            made_by = re.search(r"\.(\d+)@(.+)\.(?:partial|new|dead)$", path.name)
+            if made_by is None:
+                continue
+            here = made_by[2] == socket.gethostname()
+            if started(int(made_by[1])) is None if here else not _fresh(path):
+                path.unlink(missing_ok=True)
+
+
+def _fresh(path: Path) -> bool:
+    """Whether there was a sign of life in the last STALE seconds."""
+    try:
+        return time.time() - path.stat().st_mtime < STALE
+    except FileNotFoundError:
+        return False
+
+
 def _made(path: Path, text: str) -> bool:
     """Make the lock; False if there is one."""
-    own = path.with_name(f"{path.name}.{os.getpid()}.new")
+    own = integrity.beside(path, "new")
     with storage.naming(path):
         own.write_text(text)
     try:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fairgrape_jax import finite, memory, parallel, scoring, steps
+from fairgrape_jax import finite, memory, parallel, preemption, scoring, steps
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data import pipeline
 from fairgrape_jax.data.types import Dataset
@@ -82,6 +82,7 @@ def average(
         return accumulate(sums, state.params, beside, masks, given, batch)
 
     for batch in batches():
+        preemption.look("the scoring")
         sums = add(sums, batch)
     group = dataset.train.groups[plan.indices] if mixed else plan.group[:, None]
     counts = scoring.counts(group, plan.valid, groups, statistic)
@@ -99,9 +100,10 @@ def average(
     ids = plan.indices[first][plan.valid[first]].tolist() if first >= 0 else []
     one = f"micro-batch {first}" if first >= 0 else "the sum of micro-batches that each are"
     place = {"kind": "scoring", "where": f"in the scores ({one})", "seed": seed, "ids": ids}
+    place |= {"micro_batch": first, "over": over}
     what = [f"statistic of {n}" for n, ok in zip(layer_names(masks), good, strict=True) if not ok]
     ordered = sorted(what, key=lambda w: compiled.layers.index(w.removeprefix("statistic of ")))
-    raise finite.NotFiniteError(ordered, finite.unmarked(state), place | {"micro_batch": first})
+    raise finite.NotFiniteError(ordered, finite.unmarked(state), place)
 
 
 def blamed(alone: Iterable[scoring.Sums], schedule: scoring.Schedule, devices: Any) -> int:

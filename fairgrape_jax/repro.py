@@ -19,6 +19,7 @@ from flax.traverse_util import flatten_dict
 
 from fairgrape_jax import (
     checkpoint,
+    clusters,
     config,
     data,
     finite,
@@ -30,6 +31,7 @@ from fairgrape_jax import (
     protocols,
     statistic,
     steps,
+    storage,
 )
 from fairgrape_jax.data import augment, pipeline
 from fairgrape_jax.data.types import Dataset
@@ -46,7 +48,10 @@ NAMED = 64  # samples of which the file holds the names too
 def write(stage: Path, error: NotFiniteError, alive: Tree, seed: int, dataset: Dataset) -> None:
     """Write STAGE/not_finite; every process takes part, process 0 writes."""
     directory = stage / "not_finite"
-    checkpoint.save(directory / "checkpoint", {"state": error.state, "masks": alive})
+    try:
+        checkpoint.save(directory / "checkpoint", {"state": error.state, "masks": alive})
+    except OSError as failed:  # what is not finite is told in any case
+        return say(f"note: {storage.said(failed)}")
     error.file = directory
     if not hosts.first():
         return
@@ -103,7 +108,11 @@ def replay(directory: Path) -> bool:
         if known["kind"] == "step":
             _step(experiment, compiled, dataset, found, state, alive, dense, known)
         elif known["kind"] == "scoring":
-            _score(experiment, compiled, dataset, state, alive, dense, known)
+            groups = dataset
+            if config.clusters(experiment.scoring):
+                assigned = root / f"seed_{seed}" / "clusters.npz"
+                groups = clusters.scored_by(experiment, compiled, dataset, state, assigned, seed)
+            _score(experiment, compiled, groups, state, alive, dense, known)
         else:
             for split in (dataset.validation, dataset.test):
                 steps.predict(experiment, compiled, state, alive, split)
@@ -112,7 +121,7 @@ def replay(directory: Path) -> bool:
         for what in error.what:
             say(f"  {what}")
         return True
-    say("again:    every number is finite: another machine, or another number of devices, rounds")
+    say("again:    every number is finite (another machine or number of devices rounds otherwise)")
     return False
 
 
@@ -150,12 +159,10 @@ def _score(
     known: dict[str, Any],
 ) -> None:
     """The importance of the round's scoring sample; NotFiniteError with the micro-batch."""
-    seed = known["seed"]
-    for over, kind in (("groups", statistic.SQUARES), ("all", statistic.GRADIENT)):
-        measure.average(
-            *(experiment, compiled, state, alive, dataset, kind),
-            **{"over": over, "seed": seed, "dense": dense},
-        )
+    over: Any = known["over"] if isinstance(known["over"], str) else tuple(known["over"])
+    for kind in (statistic.SQUARES, statistic.GRADIENT):
+        given = experiment, compiled, state, alive, dataset, kind
+        measure.average(*given, over=over, seed=known["seed"], dense=dense)
 
 
 def _forward(

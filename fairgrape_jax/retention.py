@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from fairgrape_jax import config, layout, resume
+from fairgrape_jax import config, hosts, layout, resume
 from fairgrape_jax.progress import say
 
 
@@ -27,12 +27,12 @@ def wanted(accuracy: Mapping[int, float], checkpoints: str) -> set[int]:
 
 
 def prune(root: Path, number: int, checkpoints: str) -> None:
-    """Remove the checkpoints of a method's rounds up to `number` that need not be kept.
+    """Remove the checkpoints of a method's rounds up to `number` that need not be kept; process 0.
 
     Nothing is removed unless the last round has been read back sound, and the best is sought among
     the sound ones.
     """
-    if not config.kept(checkpoints)[0]:
+    if not config.kept(checkpoints)[0] or not hosts.first():
         return
     stages = {n: layout.round_directory(root, n) for n in range(1, number + 1)}
     there = {n for n, stage in stages.items() if (stage / "checkpoint").is_dir()}

@@ -48,7 +48,8 @@ def run_stages(
     # On the host: the steps take over the buffers of the state.
     start = jax.tree.map(np.array, jax.device_get(state)) if options.retries else None
     while True:
-        scale = math.prod(one["factor"] for one in past)
+        asked = math.prod(one["factor"] for one in past), float(len(past))
+        scale, times = map(float, parallel.from_first(asked, compiled.devices))
         lowered = [
             dataclasses.replace(s, rates=tuple(scale * rate for rate in s.rates)) for s in plan
         ]
@@ -62,9 +63,7 @@ def run_stages(
             if error.finite is not None:
                 error.what = finite.bad_parts(error.state, error.finite, compiled.parameters)
             repro.write(directory, error, alive, seed, dataset)
-            if start is None or int(parallel.from_first(len(past), compiled.devices)) >= (
-                options.retries
-            ):
+            if start is None or times >= options.retries:
                 raise
             what = finite.said(error.what)
             # The save goes first: it must never be gone on from at other rates than its own.

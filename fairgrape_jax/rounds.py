@@ -33,10 +33,12 @@ from fairgrape_jax import (
     importance,
     integrity,
     layout,
+    lock,
     masks,
     measure,
     metrics,
     parallel,
+    preemption,
     preflight,
     protocols,
     pruning,
@@ -108,6 +110,7 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
     parallel.from_first(0, devices)  # no process looks at the directory from here on
     if hosts.first():
         write_config(experiment, directory, devices)
+        lock.sweep(directory)
     this = Run(experiment, directory, dataset, compiled)
     parts = resume.shards(experiment, shard[1])
     with fitting.advice(experiment, dataset, devices):
@@ -144,6 +147,7 @@ def wait_for(run: Run, seed: int, owner: str, seconds: float = 5) -> None:
         if not said:
             say(f"waiting for {directory}, which {owner} trains: start that one too")
         said = True
+        preemption.look("the wait for another shard")
         time.sleep(seconds)
 
 
@@ -192,17 +196,19 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
             checkpoint.save(layout.epoch_directory(directory, epoch) / "checkpoint", tree)
 
     state, history = train_stages(run, directory, state, full, plan, seed, title, after=keep)
-    predicted = steps.predict(run.experiment, run.steps, state, full, run.dataset.test)
-    record = {
-        "seed": seed,
-        "method": "dense",
-        "round": 0,
-        "rounds": 0,
-        "seconds": {"train": time.perf_counter() - started},
-        "history": history,
-        "importance": group_totals(run, state, full, seed),
-    }
-    finish(run, directory, state, full, predicted, predicted, record)
+    kept_place = stages.kept(directory, state, history, run.steps.devices)
+    with kept_place, repro.written(directory, full, seed, run.dataset):
+        predicted = steps.predict(run.experiment, run.steps, state, full, run.dataset.test)
+        record = {
+            "seed": seed,
+            "method": "dense",
+            "round": 0,
+            "rounds": 0,
+            "seconds": {"train": time.perf_counter() - started},
+            "history": history,
+            "importance": group_totals(run, state, full, seed),
+        }
+        finish(run, directory, state, full, predicted, predicted, record)
     return state, predicted
 
 
@@ -224,6 +230,7 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
     densities = config.densities(experiment)
     root = run.directory / f"seed_{seed}" / name
     done = int(parallel.from_first(resume.last_intact(root, len(densities)), run.steps.devices))
+    retention.prune(root, done, experiment.checkpoints)  # a kill may have come before it was done
     if done == len(densities):
         return
     groups = clusters.scored_by(
@@ -259,21 +266,22 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
         step = steps.retraining(experiment, run.steps, unpruned)
         state, history = train_stages(run, directory, state, alive, plan, seed, title, step=step)
         seconds["train"] = time.perf_counter() - started
-        predicted = steps.predict(experiment, run.steps, state, alive, run.dataset.test)
-        record = {
-            "seed": seed,
-            "method": name,
-            "round": number,
-            "rounds": len(densities),
-            "seconds": seconds,
-            "history": history,
-            "selection": details,
-        }
-        if last:
-            record["importance"] = group_totals(run, state, alive, seed, unpruned)
-        finish(run, directory, state, alive, predicted, dense, record)
-        if hosts.first():
-            retention.prune(root, number, experiment.checkpoints)
+        kept = stages.kept(directory, state, history, run.steps.devices)
+        with kept, repro.written(directory, alive, seed, run.dataset):
+            predicted = steps.predict(experiment, run.steps, state, alive, run.dataset.test)
+            record = {
+                "seed": seed,
+                "method": name,
+                "round": number,
+                "rounds": len(densities),
+                "seconds": seconds,
+                "history": history,
+                "selection": details,
+            }
+            if last:
+                record["importance"] = group_totals(run, state, alive, seed, unpruned)
+            finish(run, directory, state, alive, predicted, dense, record)
+        retention.prune(root, number, experiment.checkpoints)
 
 
 def pruned(run: Run, state: State, alive: Tree, origin: State | None = None) -> State:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from fairgrape_jax import checkpoint, parallel, steps, train
+from fairgrape_jax import checkpoint, parallel, preemption, steps, train
 from fairgrape_jax.config import Experiment, Stage
 from fairgrape_jax.data import pipeline
 from fairgrape_jax.data.types import Dataset
+from fairgrape_jax.errors import Preempted
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.progress import bar, say
 from fairgrape_jax.steps import Steps
@@ -44,36 +46,46 @@ def run_stages(
 
     After SAVE_EVERY seconds the place, in the middle of an epoch or at its end, is saved to
     `directory`/partial; called again with the same arguments, training goes on from there to the
-    same bits. after(epochs, state) is called when that many epochs of `stages` are done. step: in
-    place of `Steps.train`.
+    same bits. So it is after a notice of preemption, which raises Preempted when the step is done.
+    after(epochs, state) is called when that many epochs of `stages` are done. step: in place of
+    `Steps.train`.
     """
     partial = directory / "partial"
     history: list[dict[str, float]] = []
     best, best_loss = state, math.inf
     done, total = 0, 0.0  # steps made of the current epoch, and the sum of their losses
-    if parallel.from_first(sound(partial), compiled.devices):
-        found, said = checkpoint.restore_with_metadata(partial, {"state": state, "best": best})
+    trained: dict[str, float] | None = None  # the record of an epoch that is yet to be looked at
+    slot = int(parallel.from_first(newest(partial), compiled.devices))
+    if slot >= 0:
+        like = {"state": state, "best": best}
+        found, said = checkpoint.restore_with_metadata(partial / str(slot), like)
         state, best = parallel.replicate(found["state"], compiled.devices), found["best"]
         history = said["history"]
         best_loss = math.inf if said["best_loss"] is None else said["best_loss"]
-        done, total = said.get("done", 0), said.get("total", 0.0)
+        done, total, trained = said["done"], said["total"], said["trained"]
         say(f"{title}: going on after epoch {len(history)}" + (f", step {done}" if done else ""))
     saved = spoken = time.perf_counter()
     clock = pipeline.Clock()
 
-    def keep(state: State, done: int, total: float) -> None:
+    def keep(
+        state: State, done: int, total: float, trained: dict[str, float] | None = None
+    ) -> None:
         """Save the place."""
-        nonlocal saved
-        saved, known = time.perf_counter(), best_loss < math.inf
-        tree = {"state": state, "best": best if known else state}
-        where = {"history": history, "done": done, "total": total}
-        checkpoint.save(partial, tree, where | {"best_loss": best_loss if known else None})
+        nonlocal saved, slot
+        saved, slot = time.perf_counter(), other(slot)
+        _save(partial / str(slot), state, history, best, best_loss, done, total, trained)
+
+    def stop(state: State, done: int, total: float) -> None:
+        keep(state, done, total)
+        raise Preempted(f"{title}, saved after epoch {len(history)}, step {done}")
 
     def due() -> bool:
         late = time.perf_counter() - saved > SAVE_EVERY
         return bool(parallel.from_first(late, compiled.devices))
 
     def pause(state: State, count: int) -> Callable[[float], None] | None:
+        if preemption.reached():
+            return functools.partial(stop, state, count)
         # The processes ask each other, so not at every step.
         if count % LOOK_EVERY or count == per_epoch or not due():
             return None
@@ -83,25 +95,31 @@ def run_stages(
     per_epoch = pipeline.steps_per_epoch(len(dataset.train), experiment.batch)
     with bar(title, (len(plan) - len(history)) * per_epoch - done) as advance:
         for rate, keep_best, ends in plan[len(history) :]:
-            state, loss = train.train_epoch(
-                step or compiled.train,
-                compiled.devices,
-                state,
-                alive,
-                dataset.train,
-                batch=experiment.batch,
-                rate=rate,
-                seed=seed,
-                advance=advance,
-                done=done,
-                total=total,
-                pause=pause,
-                clock=clock,
-            )
+            if trained is None:
+                state, loss = train.train_epoch(
+                    step or compiled.train,
+                    compiled.devices,
+                    state,
+                    alive,
+                    dataset.train,
+                    batch=experiment.batch,
+                    rate=rate,
+                    seed=seed,
+                    advance=advance,
+                    done=done,
+                    total=total,
+                    pause=pause,
+                    clock=clock,
+                )
+                trained = {"epoch": int(state.epoch), "rate": rate, "loss": loss}
             done, total = 0, 0.0
-            record = {"epoch": int(state.epoch), "rate": rate, "loss": loss}
+            record, trained = trained, None
             if keep_best:
-                seen = steps.predict(experiment, compiled, state, alive, dataset.validation)
+                try:
+                    seen = steps.predict(experiment, compiled, state, alive, dataset.validation)
+                except Preempted:
+                    keep(state, 0, 0.0, record)
+                    raise
                 record["validation_loss"] = float(seen.losses.mean(dtype=np.float64))
                 if record["validation_loss"] < best_loss:
                     best, best_loss = jax.device_get(state), record["validation_loss"]
@@ -115,19 +133,66 @@ def run_stages(
             if now - spoken > SILENCE:
                 spoken = now
                 waited = f"input wait {clock.milliseconds:.1f} ms/step"
-                say(f"{title}: epoch {len(history)}/{len(plan)}  loss {loss:.4f}  {waited}")
+                losses = f"loss {record['loss']:.4f}"
+                say(f"{title}: epoch {len(history)}/{len(plan)}  {losses}  {waited}")
             if due():
                 keep(state, 0, 0.0)
     return state, history
 
 
-def sound(partial: Path) -> bool:
-    """Whether there is a partial save that can be gone on from; one that is damaged is said."""
-    if not partial.exists():
-        return False
-    if bad := checkpoint.damaged(partial):
-        say(f"{partial / bad[0]}: damaged or not finished; this stage begins anew")
-    return not bad
+@contextlib.contextmanager
+def kept(
+    directory: Path, state: State, history: list[dict[str, float]], devices: list[jax.Device]
+) -> Iterator[None]:
+    """Keep the end of training if a notice comes while the body looks at what was trained."""
+    try:
+        yield
+    except Preempted:
+        partial = directory / "partial"
+        slot = other(int(parallel.from_first(newest(partial), devices)))
+        _save(partial / str(slot), state, history)
+        raise
+
+
+def _save(
+    place: Path,
+    state: State,
+    history: list[dict[str, float]],
+    best: State | None = None,
+    best_loss: float = math.inf,
+    done: int = 0,
+    total: float = 0.0,
+    trained: dict[str, float] | None = None,
+) -> None:
+    known = best_loss < math.inf
+    said = {"history": history, "done": done, "total": total, "trained": trained}
+    said |= {"best_loss": best_loss if known else None, "step": int(state.step)}
+    checkpoint.save(place, {"state": state, "best": best if known else state}, said)
+
+
+def other(slot: int) -> int:
+    """The slot to write to when `slot` holds the newest save.
+
+    >>> [other(slot) for slot in (-1, 0, 1)]
+    [0, 1, 0]
+    """
+    return int(slot == 0)
+
+
+def newest(partial: Path) -> int:
+    """The slot, 0 or 1, of the partial save to go on from; -1 for none. One damaged is said.
+
+    There are two, written in turn: a stop while one is written leaves the other.
+    """
+    steps = {}
+    for slot in (0, 1):
+        if not (partial / str(slot)).exists():
+            continue
+        if bad := checkpoint.damaged(partial / str(slot)):
+            say(f"{partial / str(slot) / bad[0]}: damaged or not finished; going on from before")
+            continue
+        steps[slot] = checkpoint.metadata(partial / str(slot))["step"]
+    return max(steps, key=lambda slot: steps[slot], default=-1)
 
 
 def epochs(stages: Sequence[Stage]) -> list[tuple[float, bool, bool]]:

@@ -82,6 +82,31 @@ def test_what_is_no_lock_is_taken_over(tmp_path, text):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("name", "age", "stays"),
+    [
+        ("metrics.json.{gone}@{here}.partial", 0, False),
+        ("seed_0/dense.lock.{gone}@{here}.new", 0, False),
+        ("seed_0/x/round_01/masks.npz.{gone}@{here}.partial", 0, False),
+        ("seed_0/dense.lock.{own}@{here}.dead", 0, True),
+        ("seed_0/dense.lock.{gone}@elsewhere.new", 0, True),
+        ("seed_0/dense.lock.{gone}@elsewhere.new", lock.STALE + 5, False),
+        ("seed_0/somebody@{here}.partial", lock.STALE + 5, True),
+        ("seed_0/data.{gone}@{here}.csv", lock.STALE + 5, True),
+    ],
+)
+def test_what_a_dead_process_left_is_swept_and_nothing_else(tmp_path, name, age, stays):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    here = lock.socket.gethostname()
+    path = tmp_path / name.format(gone=gone.pid, own=os.getpid(), here=here)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("")
+    os.utime(path, (time.time() - age,) * 2)
+    lock.sweep(tmp_path)
+    assert path.exists() == stays
+
+
 def test_signs_of_life_are_given(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "BEAT", 0.01)
     path = tmp_path / "lock"

@@ -45,7 +45,18 @@ FLOORS = [
     {"importance"},
     {"selection", "schedules", "losses", "metrics", "similarity"},
     {"models", "data"},
-    {"masks", "parallel", "hosts", "lock", "integrity", "storage", "memory", "finite", "errors"},
+    {
+        "masks",
+        "parallel",
+        "hosts",
+        "lock",
+        "integrity",
+        "storage",
+        "memory",
+        "finite",
+        "errors",
+        "preemption",
+    },
 ]
 
 

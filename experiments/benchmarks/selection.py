@@ -5,9 +5,11 @@ Prints seconds, microseconds per kept weight, and ratios, measured in one run; -
 them with versions and device. Importances are drawn (lognormal, correlated over groups), the layers
 are those of the network. The rows:
 
+  loop in torch       one weight at a time, tensors over groups, as the official code goes about it;
+                      where torch is
   loop by group       one weight at a time in Python, a dictionary entry for each group, shares and
-                      deficits of all groups worked out anew for every weight, as the official code
-                      goes about it; on --steps weights of one layer, extrapolated
+                      deficits of all groups worked out anew for every weight; all loops run on
+                      --steps weights of one layer and are extrapolated
   loop over arrays    the same with NumPy arrays over groups: as lean as Python gets
   greedy              select_greedy, compiled, layers in threads
   threshold           select_tree, greedy's own steps at the end, on this machine's first device
@@ -18,6 +20,7 @@ are those of the network. The rows:
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import time
 from pathlib import Path
@@ -95,6 +98,31 @@ def loop_over_arrays(importance: np.ndarray, keep: int, steps: int) -> float:
     return (time.perf_counter() - started) / count
 
 
+def loop_in_torch(importance: np.ndarray, keep: int, steps: int) -> float:
+    """Seconds per weight of the loop with torch's tensors over groups, over its first `steps`."""
+    import torch
+
+    torch.set_num_threads(1)  # nothing here is large enough for two
+    scores = torch.from_numpy(importance)
+    groups = scores.shape[1]
+    order = [torch.argsort(scores[:, k], descending=True, stable=True) for k in range(groups)]
+    target = scores.sum(dim=0)
+    target = target / target.sum()
+    share, kept = torch.full((groups,), 1 / groups), torch.zeros(groups)
+    position, selected, count = [0] * groups, torch.zeros(len(scores), dtype=torch.bool), 0
+    started = time.perf_counter()
+    while count < min(keep, steps):
+        k = int(torch.argmin((share - target) / target))
+        w = int(order[k][position[k]])
+        position[k] += 1
+        if not selected[w]:
+            selected[w] = True
+            count += 1
+            kept += scores[w]
+            share = kept / kept.sum()
+    return (time.perf_counter() - started) / count
+
+
 def middle_layer(importance: masks.Tree) -> np.ndarray:
     """(n, G) of the layer of median size: what the loops are timed on."""
     leaves = sorted(jax.tree.leaves(importance), key=lambda leaf: leaf.size)
@@ -136,6 +164,8 @@ def measure(model: str, groups: int, density: float, options: argparse.Namespace
     layer = middle_layer(importance)
     keep = masks.kept(len(layer), density)
     loops = {"loop by group": loop_by_group, "loop over arrays": loop_over_arrays}
+    if importlib.util.find_spec("torch"):
+        loops = {"loop in torch": loop_in_torch} | loops
     for name, loop in loops.items():
         times[name] = loop(layer, keep, options.steps) * keeps
     rows = []
@@ -149,7 +179,7 @@ def measure(model: str, groups: int, density: float, options: argparse.Namespace
                 "keep": density,
                 "seconds": round(times[name], 2),
                 "us per weight": round(1e6 * times[name] / keeps, 3),
-                "loop by group / this": round(times["loop by group"] / times[name], 1),
+                **{f"{loop} / this": round(times[loop] / times[name], 1) for loop in loops},
                 "first call more (s)": None if math.isnan(first) else round(first, 1),
             }
         )

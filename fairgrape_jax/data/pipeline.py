@@ -9,6 +9,7 @@ there are, and to resume at a step is to begin with its number.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fairgrape_jax import preemption
 from fairgrape_jax.data.records import THREADS
 from fairgrape_jax.data.types import Split
 from fairgrape_jax.errors import TrainingError, UsageError
@@ -135,7 +137,14 @@ def ahead_of_use(make: Callable[[int], Any], numbers: range, workers: int = 0) -
         iterator = iterator.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         )
-    return iter(iterator)
+    return _started(iter(iterator))
+
+
+def _started(iterator: Iterator[Any]) -> Iterator[Any]:
+    with preemption.unheard():  # the processes start with the first batch
+        first = list(itertools.islice(iterator, 1))
+    yield from first
+    yield from iterator
 
 
 class Clock:

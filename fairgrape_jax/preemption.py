@@ -1,0 +1,96 @@
+"""Preemption: the notice that a machine is wanted back, and where all processes stop for it.
+
+A notice is a signal: SIGTERM (SLURM, Kubernetes, Cloud TPU and every other scheduler), SIGUSR1 (as
+`sbatch --signal=USR1@120` asks for, earlier than SIGTERM) or SIGINT (Ctrl-C). It is only noted;
+between two steps the run looks for it, saves its place and ends with an exit code that says so.
+With many hosts jax tells all of the notice that one got, and they stop at the same step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+from types import FrameType
+
+import jax
+from jax.experimental import multihost_utils
+
+from fairgrape_jax.errors import Preempted
+
+REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: start the same command again
+INTERRUPTED = 128 + signal.SIGINT
+NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+_noted: list[int] = []  # the signals that came, in order; they are the whole process's
+_looks = itertools.count(1)  # numbers the places where all could stop, alike on every process
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[None]:
+    """Note the signals of NOTICES while the body runs, instead of ending by them.
+
+    A second Ctrl-C ends it at once. Outside the main thread, where Python handles no signals,
+    nothing is changed.
+    """
+    _noted.clear()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # jax takes SIGTERM itself where there are many hosts, from `jax.distributed.initialize` on.
+    own = [n for n in NOTICES if n != signal.SIGTERM or not jax.distributed.is_initialized()]
+    before = {number: signal.signal(number, _note) for number in own}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    if number == signal.SIGINT and signal.SIGINT in _noted:
+        raise KeyboardInterrupt
+    _noted.append(number)
+    again = "; again to stop at once" if number == signal.SIGINT else ""
+    line = f"\nfairgrape: {signal.Signals(number).name}: stopping after this step{again}\n"
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, line.encode())
+    if jax.distributed.is_initialized():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Processes and threads that are started in the body never get the signals of NOTICES.
+
+    Schedulers tell the whole group of processes; those that read pictures are needed to the end.
+    """
+    resource_tracker.ensure_running()  # its start unblocks SIGTERM
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, NOTICES)  # inherited by what is started
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def reached() -> bool:
+    """Whether to save and stop here. All processes ask at the same places, in the same order."""
+    number = next(_looks)
+    if jax.distributed.is_initialized():
+        return bool(multihost_utils.reached_preemption_sync_point(number))
+    return bool(_noted)
+
+
+def look(where: str) -> None:
+    """Raise Preempted if all are to stop here."""
+    if reached():
+        raise Preempted(f"in {where}")
+
+
+def exit_code() -> int:
+    """How the process ends after Preempted: 130 after Ctrl-C, else REQUEUE."""
+    return INTERRUPTED if _noted[:1] == [signal.SIGINT] else REQUEUE

@@ -1,0 +1,172 @@
+"""A notice of preemption: at every kind of place a run saves, ends, and loses no step."""
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+import threading
+import time
+
+import pytest
+from processes import EXPERIMENT, MAIN, Cluster, start
+from test_rounds import TINY, assert_same, stage_files
+
+from fairgrape_jax import cli, preemption, rounds, steps
+from fairgrape_jax.config import Scoring, Stage
+from fairgrape_jax.data import pipeline
+from fairgrape_jax.errors import Preempted
+
+SMALL = dataclasses.replace(
+    TINY,
+    seeds=(0,),
+    methods=("fairgrape",),
+    dense=Stage((2, 1), (1e-2, 1e-3), best=True),
+    final=Stage((1,), (1e-3,), best=True),
+    scoring=Scoring(fraction=0.2, micro_batch=16),
+    checkpoints="last",
+)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The numbers of the training steps that are made, in order."""
+    build, made = steps.build, []
+
+    def counted(*args):
+        compiled = build(*args)
+
+        def step(state, *rest):
+            made.append(int(state.step))
+            return compiled.train(state, *rest)
+
+        return dataclasses.replace(compiled, train=step)
+
+    monkeypatch.setattr(steps, "build", counted)
+    return made
+
+
+def test_a_run_with_notices_all_along_loses_no_step_and_leaves_the_same_bits(
+    tmp_path, monkeypatch, trained, capsys
+):
+    rounds.run(SMALL, tmp_path / "whole")
+    whole = trained.copy()
+    trained.clear()
+    noticed, places = {"after": 0}, []
+
+    def reached():
+        noticed["after"] -= 1
+        return noticed["after"] == 0
+
+    monkeypatch.setattr(preemption, "reached", reached)
+    # Far enough apart that a round's scoring, which begins anew, can be done.
+    for number in range(40):
+        noticed["after"] = 11 + number % 4
+        try:
+            rounds.run(SMALL, tmp_path / "run")
+        except Preempted as place:
+            places.append(str(place))
+        else:
+            break
+    assert trained == whole == list(range(len(whole)))
+    assert len(places) > 6
+    kinds = [place.partition(" ")[2] for place in places]
+    assert any("round 1/3, saved after epoch 0, step" in place for place in places)
+    assert any("the scoring" in kind for kind in kinds)
+    assert any("an evaluation" in kind for kind in kinds)
+    assert "going on after epoch" in capsys.readouterr().out
+    assert_same(stage_files(tmp_path / "run"), stage_files(tmp_path / "whole"))
+    assert not list((tmp_path / "run").rglob("partial"))
+
+
+@pytest.mark.parametrize("number", preemption.NOTICES, ids=lambda number: number.name)
+def test_a_signal_is_noted_and_handlers_come_back(number, capfd):
+    before = [signal.getsignal(each) for each in preemption.NOTICES]
+    with preemption.watching():
+        assert not preemption.reached()
+        os.kill(os.getpid(), number)
+        with pytest.raises(Preempted, match="in the scoring"):
+            preemption.look("the scoring")
+        code = preemption.exit_code()
+        if number == signal.SIGINT:
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+        else:
+            os.kill(os.getpid(), number)  # schedulers repeat themselves
+    assert code == (130 if number == signal.SIGINT else 75)
+    assert [signal.getsignal(each) for each in preemption.NOTICES] == before
+    assert f"{number.name}: stopping after this step" in capfd.readouterr().err
+    with preemption.watching():
+        assert not preemption.reached()
+
+
+def test_outside_the_main_thread_nothing_is_watched():
+    def body():
+        with preemption.watching():
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    handlers = []
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.getsignal(signal.SIGTERM)]
+
+
+@pytest.mark.multiprocess
+def test_processes_that_read_are_not_ended_by_a_notice():
+    """Schedulers tell the whole group of processes."""
+    batches = pipeline.ahead_of_use(lambda number: number * number, range(60), workers=2)
+    found = [next(batches)]
+    readers = multiprocessing.active_children()
+    assert len(readers) == 2
+    for reader in readers:
+        os.kill(reader.pid, signal.SIGTERM)
+    assert [*found, *batches] == [number * number for number in range(60)]
+
+
+def long(folder, out):
+    """A command that trains for minutes in its last round."""
+    (folder / "small.py").write_text(EXPERIMENT)
+    return ["-c", MAIN, *f"run small.py --out {out} --final.epochs 400".split()]
+
+
+def test_a_process_that_gets_sigterm_ends_with_the_code_for_requeueing(tmp_path):
+    command = long(tmp_path, "run")
+    process = Cluster(tmp_path, [command], [1])
+    process.wait_for(lambda said: "round 1/2" in said)
+    time.sleep(1)
+    process.processes[0].send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    assert process.wait() == [preemption.REQUEUE], process.said()
+    assert time.monotonic() - started < 20  # SLURM and Kubernetes give 30 seconds
+    assert "SIGTERM: stopping after this step" in process.said()
+    assert "the same command goes on from here" in process.said()
+    assert not list((tmp_path / "run").rglob("*.lock"))
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_one_of_two_processes_gets_the_notice_and_both_save_the_same_step(tmp_path, number):
+    """And go on in one process; the scoring of 1 and of 2 processes is the same here."""
+    extra = ("--final.epochs", "40")
+    two = start(tmp_path, "run", *extra, devices=(1, 1))
+    two.wait_for(lambda said: "round 1/2 " in said)
+    time.sleep(1)
+    two.processes[1].send_signal(number)
+    assert two.wait() == [preemption.REQUEUE] * 2, two.said()
+    saved = [line for line in two.said().splitlines() if "fairgrape: stopped" in line]
+    assert len(saved) == 2
+    assert saved[0] == saved[1]
+    again = start(tmp_path, "run", *extra, devices=(1, 1))
+    assert again.wait() == [0, 0], again.said()
+    whole = start(tmp_path, "whole", *extra, devices=(1, 1))
+    assert whole.wait() == [0, 0], whole.said()
+    found, wanted = (cli.config.load(tmp_path / name / "config.json") for name in ("run", "whole"))
+    assert found == wanted
+    for name in ("masks.npz", "predictions.csv"):
+        stages = sorted(
+            path.relative_to(tmp_path / "whole") for path in tmp_path.glob(f"whole/**/{name}")
+        )
+        assert len(stages) == 3
+        for stage in stages:
+            ours, theirs = ((tmp_path / run / stage).read_bytes() for run in ("run", "whole"))
+            assert ours == theirs, stage
