@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +26,56 @@ def save(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> 
     is whole. The digests of all files come last, in digests.json: a checkpoint without them was
     never finished. OSError, of `directory`, if it cannot be written; what was there is there still.
     """
-    host = jax.tree.map(np.asarray, jax.device_get(tree))
-    new, old = (directory.with_name(f"{directory.name}.{kind}") for kind in ("new", "old"))
+    begin(directory, tree, metadata)()
+
+
+def begin(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> Callable[[], None]:
+    """As `save`, but return when the arrays have been copied; files are written in the background.
+
+    What is returned waits until they are, and makes the checkpoint complete; every process calls
+    it, before anything else is saved to `directory`.
+    """
+    host = jax.tree.map(_own, jax.device_get(tree))
+    new = directory.with_name(f"{directory.name}.new")
+    with _saving(directory):
+        if hosts.first():
+            _try_directory(new)
+        written = ocp.save_async(new.absolute(), host, overwrite=True, custom_metadata=metadata)
+
+    def end() -> None:
+        with _saving(directory):
+            written.result()
+            if hosts.first():
+                _replace(directory, new)
+
+    return end
+
+
+def _own(array: Any) -> np.ndarray:
+    """A copy, where NumPy looks at a buffer of the device: a step would write over it meanwhile."""
+    array = np.asarray(array)
+    return array if array.flags.owndata else array.copy()
+
+
+def _replace(directory: Path, new: Path) -> None:
+    """Seal what was written to `new` and put it in the place of `directory`."""
+    old = directory.with_name(f"{directory.name}.old")
+    integrity.seal(new / "digests.json", {"files": integrity.digests(new)})
+    shutil.rmtree(old, ignore_errors=True)
+    if directory.exists():
+        os.rename(directory, old)
+    os.rename(new, directory)
+    _sweep(directory)
+
+
+@contextlib.contextmanager
+def _saving(directory: Path) -> Iterator[None]:
+    """Name the checkpoint in an OSError, and leave nothing behind that takes room."""
     with storage.naming(directory), _quiet():
         try:
-            if hosts.first():
-                _try_directory(new)
-            ocp.save(new.absolute(), host, overwrite=True, custom_metadata=metadata)
-            if not hosts.first():
-                return
-            integrity.seal(new / "digests.json", {"files": integrity.digests(new)})
-            shutil.rmtree(old, ignore_errors=True)
-            if directory.exists():
-                os.rename(directory, old)
-            os.rename(new, directory)
-            _sweep(directory)
+            yield
         except Exception:
-            # Where room is short, what a failed save has written takes some of it.
+            old = directory.with_name(f"{directory.name}.old")
             if hosts.first() and (directory.exists() or not old.exists()):
                 _sweep(directory)
             raise

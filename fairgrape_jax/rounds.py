@@ -10,6 +10,7 @@ seed_0/dense/epoch_03: the dense training at an epoch that a method starts from 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -354,8 +355,10 @@ def finish(
     """
     if not parallel.agree((state, alive), run.steps.devices):
         raise RuntimeError(f"{directory}: the processes hold different parameters; see many_hosts")
-    checkpoint.save(directory / "checkpoint", {"state": state, "masks": alive})
-    seen = steps.predict(run.experiment, run.steps, state, alive, run.dataset.validation)
+    with contextlib.ExitStack() as pending:  # written during the evaluation
+        tree = {"state": state, "masks": alive}
+        pending.callback(checkpoint.begin(directory / "checkpoint", tree))
+        seen = steps.predict(run.experiment, run.steps, state, alive, run.dataset.validation)
     if not hosts.first():
         return
     host_masks = jax.device_get(alive)

@@ -70,10 +70,12 @@ def run_stages(
     def keep(
         state: State, done: int, total: float, trained: dict[str, float] | None = None
     ) -> None:
-        """Save the place."""
+        """Save the place; the files are written while training goes on."""
         nonlocal saved, slot
+        pending.close()
         saved, slot = time.perf_counter(), other(slot)
-        _save(partial / str(slot), state, history, best, best_loss, done, total, trained)
+        place = partial / str(slot)
+        pending.callback(_begin(place, state, history, best, best_loss, done, total, trained))
 
     def stop(state: State, done: int, total: float) -> None:
         keep(state, done, total)
@@ -93,7 +95,8 @@ def run_stages(
 
     plan = epochs(stages)
     per_epoch = pipeline.steps_per_epoch(len(dataset.train), experiment.batch)
-    with bar(title, (len(plan) - len(history)) * per_epoch - done) as advance:
+    to_do = (len(plan) - len(history)) * per_epoch - done
+    with contextlib.ExitStack() as pending, bar(title, to_do) as advance:
         for rate, keep_best, ends in plan[len(history) :]:
             if trained is None:
                 state, loss = train.train_epoch(
@@ -150,11 +153,11 @@ def kept(
     except Preempted:
         partial = directory / "partial"
         slot = other(int(parallel.from_first(newest(partial), devices)))
-        _save(partial / str(slot), state, history)
+        _begin(partial / str(slot), state, history)()
         raise
 
 
-def _save(
+def _begin(
     place: Path,
     state: State,
     history: list[dict[str, float]],
@@ -163,11 +166,12 @@ def _save(
     done: int = 0,
     total: float = 0.0,
     trained: dict[str, float] | None = None,
-) -> None:
+) -> Callable[[], None]:
+    """Begin to save a place; what is returned ends it (`checkpoint.begin`)."""
     known = best_loss < math.inf
     said = {"history": history, "done": done, "total": total, "trained": trained}
     said |= {"best_loss": best_loss if known else None, "step": int(state.step)}
-    checkpoint.save(place, {"state": state, "best": best if known else state}, said)
+    return checkpoint.begin(place, {"state": state, "best": best if known else state}, said)
 
 
 def other(slot: int) -> int:

@@ -23,6 +23,7 @@ EXPECTED = {
         ["--images", "32", "--batch", "8", "--shapes", "40x30", "--size", "16", "--workers", "0"],
         {"Pillow and NumPy", "ours", "ours, not reduced"},
     ),
+    "checkpoint": ([], {"save", "save, until it returns", "NumPy", "checksums", "restore"}),
     "round": (
         ["--groups", "2", "--images", "20", "--batch", "4"],
         {"importance", "selection", "retraining", "evaluation", "a round"},
