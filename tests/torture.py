@@ -52,7 +52,7 @@ POINTS = {
     "lock": ("lock._made", 2),
     "configuration": ("rounds.write_config", 1),
     "reading": ("data.load", 1),
-    "training step": ("train.checked", 60),
+    "training step": ("preemption.reached", 60),
     "partial save": ("stages._begin", 4),
     "evaluation": ("steps.predict", 4),
     "scoring": ("measure.average", 3),
@@ -65,7 +65,7 @@ POINTS = {
     "partial save removed": ("stages.forget", 3),
     "log write": ("layout.write_log", 3),
     "rename": ("integrity.os.replace", 12),
-    "old checkpoint removed": ("rounds.shutil.rmtree", 3),
+    "old checkpoint removed": ("retention.shutil.rmtree", 3),
     "report": ("report.write", 1),
     "report's table": ("report.write_csv", 1),
 }
