@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import shutil
@@ -36,6 +37,7 @@ def begin(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) ->
     it, before anything else is saved to `directory`.
     """
     host = jax.tree.map(_own, jax.device_get(tree))
+    metadata = copy.deepcopy(metadata)  # the caller's lists grow meanwhile
     new = directory.with_name(f"{directory.name}.new")
     with _saving(directory):
         if hosts.first():
