@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -22,47 +21,28 @@ from fairgrape_jax.masks import layer_names
 def save(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> None:
     """Write a pytree of arrays (None leaves allowed) to `directory`, atomically.
 
-    metadata: plain values to keep beside it. What stood there before is replaced when the new one
-    is whole. The digests of all files come last, in digests.json: a checkpoint without them was
-    never finished. OSError, of `directory`, if it cannot be written; what was there is there still.
+    metadata: plain values to keep beside it. What stood there before is overwritten. The digests of
+    all files come last, in digests.json: a checkpoint without them was never finished. OSError, of
+    `directory`, if it cannot be written.
     """
     host = jax.tree.map(np.asarray, jax.device_get(tree))
-    new, old = (directory.with_name(f"{directory.name}.{kind}") for kind in ("new", "old"))
     with storage.naming(directory), _quiet():
         try:
             if hosts.first():
-                _try_directory(new)
-            ocp.save(new.absolute(), host, overwrite=True, custom_metadata=metadata)
-            if not hosts.first():
-                return
-            integrity.seal(new / "digests.json", {"files": integrity.digests(new)})
-            shutil.rmtree(old, ignore_errors=True)
-            if directory.exists():
-                os.rename(directory, old)
-            os.rename(new, directory)
-            _sweep(directory)
+                _try_directory(directory)
+            ocp.save(directory.absolute(), host, overwrite=True, custom_metadata=metadata)
+            if hosts.first():
+                integrity.seal(directory / "digests.json", {"files": integrity.digests(directory)})
         except Exception:
             # Where room is short, what a failed save has written takes some of it.
-            if hosts.first() and (directory.exists() or not old.exists()):
-                _sweep(directory)
+            for path in directory.parent.glob(f"{directory.name}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(path, ignore_errors=True)
             raise
 
 
-def remove(directory: Path) -> None:
-    """Remove a checkpoint, and what an interrupted `save` left beside it."""
-    shutil.rmtree(directory, ignore_errors=True)
-    _sweep(directory)
-
-
-def _sweep(directory: Path) -> None:
-    """Remove what `save` writes beside a checkpoint before it takes its place."""
-    for path in directory.parent.glob(f"{directory.name}.*"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _try_directory(new: Path) -> None:
+def _try_directory(directory: Path) -> None:
     """OSError if no directory can be made there: Orbax's threads would wait minutes for it."""
-    probe = new.with_name(f"{new.name}.probe")
+    probe = directory.with_name(f"{directory.name}.probe")
     probe.mkdir(parents=True, exist_ok=True)
     probe.rmdir()
 

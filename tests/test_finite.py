@@ -264,7 +264,7 @@ def test_a_lowered_rate_survives_a_kill(stopped, tmp_path, monkeypatch):
             rounds.run(lowered, tmp_path / "run")
     assert rates[0] == 1e30
     assert rates[1:] == pytest.approx([1e-2] * 2)
-    assert (tmp_path / "run/seed_0/magnitude/round_01/partial").exists()
+    assert (tmp_path / "run/seed_0/magnitude/round_01/partial/0").exists()
     monkeypatch.setattr(
         train, "train_epoch", lambda *a, **o: rates.append(o["rate"]) or epoch(*a, **o)
     )
