@@ -61,7 +61,7 @@ WRITES = [
     ("report.html", errno.ENOSPC),
 ]
 # Before anything is computed: the probe, and what is written at once.
-FIRST = [".*.probe", "config.json.*.partial"]
+FIRST = [".*.probe/room", "config.json.*.partial"]
 
 
 class Disk:
@@ -167,15 +167,16 @@ def test_a_write_that_fails_is_named_and_nothing_is_lost(
     assert_same(stage_files(run), stage_files(whole[0]))
 
 
+@pytest.mark.parametrize("pattern", ["*.probe", "*.probe/room"])
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT])
 def test_a_directory_that_cannot_be_written_is_refused_before_any_compute(
-    code, place, tmp_path, capsys, monkeypatch
+    pattern, code, place, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(rounds, "dense_stage", None)
     for run in (tmp_path / "a" / "b", tmp_path / "there"):
         if run.name == "there":
             run.mkdir()
-        with disk(tmp_path, "*.probe", code):
+        with disk(tmp_path, pattern, code):
             assert command(place, run) == 2
         said = capsys.readouterr().err
         assert said.startswith(f"fairgrape: error: {run}: cannot be written ({os.strerror(code)})")
