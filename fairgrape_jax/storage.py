@@ -74,11 +74,13 @@ def check_writable(directory: Path) -> None:
     """
     there = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
     try:
-        with tempfile.TemporaryDirectory(prefix=".", suffix=".probe", dir=there) as place:
-            with (Path(place) / "room").open("wb") as file:
-                file.write(bytes(4096))
-                file.flush()
-                os.fsync(file.fileno())
+        with (
+            tempfile.TemporaryDirectory(prefix=".", suffix=".probe", dir=there) as place,
+            (Path(place) / "room").open("wb") as file,
+        ):
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         error.filename = str(directory)
         raise UsageError(f"{said(error)}, or give another --out") from error
