@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 KILLS ?= 100
+# A file's tests stay together: they share what they have run and compiled.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-all torture lint format clean
 
@@ -11,10 +13,10 @@ demo: $(VENV)/.installed
 	$(BIN)/fairgrape run experiments/writers.py --out runs/demo
 
 test: $(VENV)/.installed-dev lint
-	NPROC=16 $(BIN)/python -m pytest
+	NPROC=16 $(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(VENV)/.installed-dev lint
-	NPROC=16 $(BIN)/python -m pytest -m "not gpu"
+	NPROC=16 $(BIN)/python -m pytest $(PARALLEL) -m "not gpu"
 
 torture: $(VENV)/.installed-dev
 	$(BIN)/python tests/torture.py --kills $(KILLS)

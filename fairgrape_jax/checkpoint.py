@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -23,9 +22,9 @@ from fairgrape_jax.masks import layer_names
 def save(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> None:
     """Write a pytree of arrays (None leaves allowed) to `directory`, atomically.
 
-    metadata: plain values to keep beside it. What stood there before is replaced when the new one
-    is whole. The digests of all files come last, in digests.json: a checkpoint without them was
-    never finished. OSError, of `directory`, if it cannot be written; what was there is there still.
+    metadata: plain values to keep beside it. What stood there before is overwritten. The digests of
+    all files come last, in digests.json: a checkpoint without them was never finished. OSError, of
+    `directory`, if it cannot be written.
     """
     begin(directory, tree, metadata)()
 
@@ -33,22 +32,22 @@ def save(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> 
 def begin(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> Callable[[], None]:
     """As `save`, but return when the arrays have been copied; files are written in the background.
 
-    What is returned waits until they are, and makes the checkpoint complete; every process calls
-    it, before anything else is saved to `directory`.
+    What is returned waits until they are, and seals them; every process calls it, before anything
+    else is saved to `directory`.
     """
     host = jax.tree.map(_own, jax.device_get(tree))
     metadata = copy.deepcopy(metadata)  # the caller's lists grow meanwhile
-    new = directory.with_name(f"{directory.name}.new")
-    with _saving(directory):
+    with _writing(directory):
         if hosts.first():
-            _try_directory(new)
-        written = ocp.save_async(new.absolute(), host, overwrite=True, custom_metadata=metadata)
+            _try_directory(directory)
+        path = directory.absolute()
+        written = ocp.save_async(path, host, overwrite=True, custom_metadata=metadata)
 
     def end() -> None:
-        with _saving(directory):
+        with _writing(directory):
             written.result()
             if hosts.first():
-                _replace(directory, new)
+                integrity.seal(directory / "digests.json", {"files": integrity.digests(directory)})
 
     return end
 
@@ -59,45 +58,21 @@ def _own(array: Any) -> np.ndarray:
     return array if array.flags.owndata else array.copy()
 
 
-def _replace(directory: Path, new: Path) -> None:
-    """Seal what was written to `new` and put it in the place of `directory`."""
-    old = directory.with_name(f"{directory.name}.old")
-    integrity.seal(new / "digests.json", {"files": integrity.digests(new)})
-    shutil.rmtree(old, ignore_errors=True)
-    if directory.exists():
-        os.rename(directory, old)
-    os.rename(new, directory)
-    _sweep(directory)
-
-
 @contextlib.contextmanager
-def _saving(directory: Path) -> Iterator[None]:
-    """Name the checkpoint in an OSError, and leave nothing behind that takes room."""
+def _writing(directory: Path) -> Iterator[None]:
+    """Name the checkpoint in an OSError, and leave nothing of it behind that takes room."""
     with storage.naming(directory), _quiet():
         try:
             yield
         except Exception:
-            old = directory.with_name(f"{directory.name}.old")
-            if hosts.first() and (directory.exists() or not old.exists()):
-                _sweep(directory)
+            for path in directory.parent.glob(f"{directory.name}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(path, ignore_errors=True)
             raise
 
 
-def remove(directory: Path) -> None:
-    """Remove a checkpoint, and what an interrupted `save` left beside it."""
-    shutil.rmtree(directory, ignore_errors=True)
-    _sweep(directory)
-
-
-def _sweep(directory: Path) -> None:
-    """Remove what `save` writes beside a checkpoint before it takes its place."""
-    for path in directory.parent.glob(f"{directory.name}.*"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _try_directory(new: Path) -> None:
+def _try_directory(directory: Path) -> None:
     """OSError if no directory can be made there: Orbax's threads would wait minutes for it."""
-    probe = new.with_name(f"{new.name}.probe")
+    probe = directory.with_name(f"{directory.name}.probe")
     probe.mkdir(parents=True, exist_ok=True)
     probe.rmdir()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -200,7 +201,7 @@ def render(runs: Sequence[Path], models: Sequence[Model], cells: Sequence[Cell])
         table(main.header, main.rows),
         "## All metrics, after the last round",
         table(*sections.statistics(ends, groups)),
-        "\n".join(f"- {line}" for line in cautions(ends, groups, classes)),
+        "\n".join(f"- {line}" for line in cautions(ends, groups, classes) + lowered(models)),
         "## Every seed",
         every_seed(cells, groups),
         "## Error rates",
@@ -332,7 +333,10 @@ def to_document(runs: Sequence[Path], models: Sequence[Model], cells: Sequence[C
                     )
                 ],
             ),
-            ("Before reading on", [Bullets(cautions(last, groups, classes) or ["Nothing."])]),
+            (
+                "Before reading on",
+                [Bullets(cautions(last, groups, classes) + lowered(models) or ["Nothing."])],
+            ),
             ("Methods by weights left", [overview(cells, groups)]),
             ("All metrics, after the last round", [Table(header, rows)]),
             ("Groups, after the last round", sections.group_figures(last, groups)),
@@ -346,6 +350,16 @@ def to_document(runs: Sequence[Path], models: Sequence[Model], cells: Sequence[C
             ),
         ],
     )
+
+
+def lowered(models: Sequence[Model]) -> list[str]:
+    """A line for each network whose training went back from a number that was not finite."""
+    return [
+        f"{model.name}, seed {model.seed}, round {model.record['round']}: trained at rates x "
+        f"{math.prod(one['factor'] for one in past):g}, {past[0]['what']} not being finite before"
+        for model in models
+        if (past := model.record.get("rollbacks"))
+    ]
 
 
 def told(run: Path) -> list[Block]:

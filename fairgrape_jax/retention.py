@@ -30,7 +30,7 @@ def prune(root: Path, number: int, checkpoints: str) -> None:
     """Remove the checkpoints of a method's rounds up to `number` that need not be kept; process 0.
 
     Nothing is removed unless the last round has been read back sound, and the best is sought among
-    the sound ones.
+    the sound ones. A removal that a kill has interrupted is finished.
     """
     if not config.kept(checkpoints)[0] or not hosts.first():
         return
@@ -38,12 +38,13 @@ def prune(root: Path, number: int, checkpoints: str) -> None:
     there = {n for n, stage in stages.items() if (stage / "checkpoint").is_dir()}
     if len(there) < 2:
         return
-    sound = {n for n in there if resume.intact(stages[n])}
+    begun = {n for n in there - {number} if not (stages[n] / "checkpoint/digests.json").exists()}
+    sound = {n for n in there - begun if resume.intact(stages[n])}
     records = {n: layout.record(stages[n]) or {} for n in sound}
     if number not in sound:
         return
     keep = wanted({n: r["validation_accuracy"] for n, r in records.items()}, checkpoints)
-    for n in sorted(sound - keep):
+    for n in sorted((sound | begun) - keep):
         place = stages[n] / "checkpoint"
         try:
             # Its digests first: what is half removed is then no checkpoint to anybody.

@@ -80,7 +80,8 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
     each with a part of its own, share the directory.
 
     Everything that can be wrong with the request is looked at first: UsageError then, and nothing
-    is written. TrainingError if a loss is not finite; complete rounds stay and can be resumed.
+    is written. TrainingError if a number is not finite or a device has no memory left, OSError if
+    a file cannot be written; complete rounds stay and can be resumed.
     """
     config.check(experiment)
     devices = parallel.local_devices(experiment.devices)
@@ -88,6 +89,8 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
     # between hosts are made in the first exchange, and that has a time limit.
     parallel.from_first(0, devices)
     preflight.check_directory(experiment, directory)
+    if hosts.first():
+        storage.check_writable(directory)
     with bar("reading") as move:
         dataset = data.load(experiment.data, move)
     preflight.check_fit(experiment, dataset, parallel.device_count(devices))
@@ -103,7 +106,6 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
     full = masks.full_masks(first.params)
     preflight.check_layers(experiment, full, compiled.layers)
     if hosts.first():
-        storage.check_writable(directory)
         space.check(experiment, directory, (first, full), dataset)
     del first  # a network that would stay on the devices
     for line in dataset.notes:
@@ -184,6 +186,8 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
     kept = [layout.epoch_directory(directory, epoch) for epoch in protocols.points(run.experiment)]
     sound = resume.intact(directory) and not any(checkpoint.damaged(k / "checkpoint") for k in kept)
     if parallel.from_first(sound, run.steps.devices):
+        if hosts.first():
+            stages.forget(directory)  # a kill may have come before
         state, full = restore(run, directory, state, full)
         predicted = steps.predict(run.experiment, run.steps, state, full, run.dataset.test)
         return state, predicted
@@ -231,7 +235,11 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
     densities = config.densities(experiment)
     root = run.directory / f"seed_{seed}" / name
     done = int(parallel.from_first(resume.last_intact(root, len(densities)), run.steps.devices))
-    retention.prune(root, done, experiment.checkpoints)  # a kill may have come before it was done
+    # A kill may have come before these were done.
+    retention.prune(root, done, experiment.checkpoints)
+    if hosts.first():
+        for number in range(1, done + 1):
+            stages.forget(layout.round_directory(root, number))
     if done == len(densities):
         return
     groups = clusters.scored_by(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -215,4 +216,4 @@ def epochs(stages: Sequence[Stage]) -> list[tuple[float, bool, bool]]:
 
 def forget(directory: Path) -> None:
     """Remove the partial save of a stage that is complete."""
-    checkpoint.remove(directory / "partial")
+    shutil.rmtree(directory / "partial", ignore_errors=True)

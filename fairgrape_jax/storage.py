@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import re
-import uuid
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,21 +72,15 @@ def check_writable(directory: Path) -> None:
 
     Nothing stays behind.
     """
-    made = [p for p in (directory, *directory.parents) if not p.exists()]
-    probe = directory / f".{uuid.uuid4().hex}.probe"
+    there = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        try:
-            with probe.open("wb") as file:
-                file.write(bytes(4096))
-                file.flush()
-                os.fsync(file.fileno())
-        finally:
-            probe.unlink(missing_ok=True)
+        with (
+            tempfile.TemporaryDirectory(prefix=".", suffix=".probe", dir=there) as place,
+            (Path(place) / "room").open("wb") as file,
+        ):
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         error.filename = str(directory)
         raise UsageError(f"{said(error)}, or give another --out") from error
-    finally:
-        for path in made:
-            with contextlib.suppress(OSError):
-                path.rmdir()

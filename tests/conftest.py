@@ -12,7 +12,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 # What one test has compiled another one reads, in its own process or in one that it starts: runs of
 # small networks compile the same programs again and again. It is half of the suite's time.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="fairgrape-tests-"))
+# The processes of pytest-xdist share the directory of the one that started them.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = made = tempfile.mkdtemp(prefix="fairgrape-tests-")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
@@ -23,8 +26,6 @@ import pytest
 collect_ignore = ["make_golden_losses.py"]
 
 jax.config.update("jax_num_cpu_devices", 8)
-if "fairgrape-tests-" in os.environ["JAX_COMPILATION_CACHE_DIR"]:
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -14,7 +14,14 @@ EXPECTED = {
         ["--groups", "2", "--batch", "4", "--rows", "pure", "official", "--executions", "single"],
         {"gradient pass", "sum-of-squares, single", "G passes", "official procedure"},
     ),
-    "train": (["--batch", "4"], {"without masks, pmap, float32", "with masks, pmap, float32"}),
+    "train": (
+        ["--batch", "4", "--blind"],
+        {
+            "without masks, pmap, float32",
+            "with masks, pmap, float32",
+            "blind, with masks, pmap, float32",
+        },
+    ),
     "selection": (
         ["--steps", "50", "--maxmin"],
         {"loop by group", "loop over arrays", "greedy", "threshold", "threshold, none", "max-min"},

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from processes import start
+from test_integrity import flip
 from test_parallel import Normed
 from test_rounds import TINY, assert_same, stage_files
 
@@ -19,10 +20,12 @@ from fairgrape_jax import (
     data,
     evaluate,
     finite,
+    integrity,
     losses,
     measure,
     models,
     parallel,
+    report,
     rollback,
     rounds,
     stages,
@@ -198,7 +201,8 @@ def test_a_replay_of_what_is_finite_says_so(stopped, tmp_path, capsys):
     # With no rate, and the samples of another step, from a state that is itself sound.
     shutil.rmtree(path.parent / "checkpoint")
     shutil.copytree(tmp_path / "run/seed_0/dense/checkpoint", path.parent / "checkpoint")
-    path.write_text(json.dumps(known | {"rate": 1e-3}))
+    known.pop("checksum")
+    integrity.seal(path, known | {"rate": 1e-3})
     assert cli.main(["replay", str(path.parent)]) == 1
     assert "every number is finite" in capsys.readouterr().err
 
@@ -211,6 +215,14 @@ def test_what_is_no_repro_file_is_refused(stopped, tmp_path, capsys):
     )
     assert cli.main(["replay", str(tmp_path / "alone/not_finite")]) == 2
     assert "no config.json above" in capsys.readouterr().err
+    shutil.copytree(stopped[1], tmp_path / "run")
+    place = tmp_path / "run/seed_0/magnitude/round_01/not_finite"
+    flip(place / "checkpoint/digests.json")
+    assert cli.main(["replay", str(place)]) == 2
+    assert "digests.json: damaged or gone" in capsys.readouterr().err
+    flip(place / "repro.json")
+    assert cli.main(["replay", str(place)]) == 2
+    assert "no repro.json, or one that was altered" in capsys.readouterr().err
 
 
 def test_a_stopped_run_goes_on_with_a_rollback(stopped, tmp_path, capsys):
@@ -227,6 +239,11 @@ def test_a_stopped_run_goes_on_with_a_rollback(stopped, tmp_path, capsys):
     assert record["history"][0]["epoch"] == 4  # the order of the data is that of the first try
     line = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[1])
     assert line["rollbacks"] == record["rollbacks"]
+    found = report.lowered(report.read(tmp_path / "run"))
+    assert found == [
+        "magnitude, seed 0, round 1: trained at rates x 1e-32, "
+        f"{record['rollbacks'][0]['what']} not being finite before"
+    ]
     rounds.run(with_rollback, tmp_path / "anew")
     assert_same(stage_files(tmp_path / "anew"), stage_files(tmp_path / "run"))
 
@@ -264,7 +281,7 @@ def test_a_lowered_rate_survives_a_kill(stopped, tmp_path, monkeypatch):
             rounds.run(lowered, tmp_path / "run")
     assert rates[0] == 1e30
     assert rates[1:] == pytest.approx([1e-2] * 2)
-    assert (tmp_path / "run/seed_0/magnitude/round_01/partial").exists()
+    assert (tmp_path / "run/seed_0/magnitude/round_01/partial/0").exists()
     monkeypatch.setattr(
         train, "train_epoch", lambda *a, **o: rates.append(o["rate"]) or epoch(*a, **o)
     )
@@ -335,18 +352,20 @@ def test_a_micro_batch_whose_score_is_not_finite_is_found(devices, scoring, stat
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
-def test_scores_that_are_not_finite_leave_a_repro_file(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("groups", ["", "kmeans:2"])
+def test_scores_that_are_not_finite_leave_a_repro_file(groups, tmp_path, monkeypatch, capsys):
     """The gradients of the dense network overflow when they are squared."""
-    experiment = dataclasses.replace(SHORT, methods=("importance",))
+    scoring = dataclasses.replace(SHORT.scoring, groups=groups)
+    experiment = dataclasses.replace(SHORT, methods=("fairgrape",), scoring=scoring)
     rounds.run(dataclasses.replace(experiment, methods=("magnitude",)), tmp_path / "run")
     stored = tmp_path / "run/config.json"
     known = json.loads(stored.read_text())
-    known["experiment"]["methods"] = ["importance"]
+    known["experiment"]["methods"] = ["fairgrape"]
     stored.write_text(json.dumps(known))
     monkeypatch.setattr(losses, "cross_entropy", times(1e30))
     with pytest.raises(NotFiniteError, match=r"statistic of conv1 .*\(micro-batch 0\)"):
         rounds.run(experiment, tmp_path / "run")
-    place = tmp_path / "run/seed_0/importance/round_01/not_finite"
+    place = tmp_path / "run/seed_0/fairgrape/round_01/not_finite"
     assert json.loads((place / "repro.json").read_text())["kind"] == "scoring"
     assert cli.main(["replay", str(place)]) == 0
     assert "again:    statistic of conv1" in capsys.readouterr().out

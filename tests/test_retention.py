@@ -129,6 +129,15 @@ def test_the_best_is_the_best_of_the_sound_ones(whole, tmp_path):
     assert (root / f"round_0{best}/checkpoint").exists()  # damaged, but not ours to remove
 
 
+def test_a_removal_that_was_interrupted_is_finished(whole, tmp_path):
+    root = tmp_path / "magnitude"
+    shutil.copytree(whole[0] / "seed_0/magnitude", root)
+    (root / "round_02/checkpoint/digests.json").unlink()
+    retention.prune(root, 5, "last:4")
+    left = {path.parent.name for path in root.glob("round_*/checkpoint")}
+    assert left == {"round_01", "round_03", "round_04", "round_05"}
+
+
 def test_a_run_with_the_last_round_alone_damaged_begins_that_method_anew(whole, tmp_path):
     """With last:2 it goes on from the round before."""
     for checkpoints, first in (("last", 1), ("last:2", 5)):
