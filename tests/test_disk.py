@@ -186,18 +186,22 @@ def test_a_directory_that_cannot_be_written_is_refused_before_any_compute(
 
 def test_a_save_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
     """The place after the first epoch is kept when that after the second has no room."""
-    save, saved = checkpoint.save, []
+    begin, saved = checkpoint.begin, []
 
     def failing(directory, *args):
         if directory.parent.name == "partial":
             saved.append(directory)
         if len(saved) < 2:
-            return save(directory, *args)
-        with disk(tmp_path, "*partial/1.*", errno.ENOSPC):
-            return save(directory, *args)
+            return begin(directory, *args)
+
+        def end():
+            with disk(tmp_path, "*partial/1.*", errno.ENOSPC):
+                begin(directory, *args)()
+
+        return end
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", failing)
+        patch.setattr(checkpoint, "begin", failing)
         with pytest.raises(OSError, match="No space left"):
             rounds.run(TINY, tmp_path / "run")
     assert not checkpoint.damaged(tmp_path / "run/seed_0/dense/partial/0")
