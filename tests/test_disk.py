@@ -13,6 +13,7 @@ import sys
 from collections import namedtuple
 
 import numpy as np
+import jax
 import pytest
 from test_rounds import TINY, assert_same, stage_files
 
@@ -188,15 +189,16 @@ def test_a_save_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
     """The place after the first epoch is kept when that after the second has no room."""
     begin, saved = checkpoint.begin, []
 
-    def failing(directory, *args):
+    def failing(directory, tree, *metadata):
         if directory.parent.name == "partial":
             saved.append(directory)
         if len(saved) < 2:
-            return begin(directory, *args)
+            return begin(directory, tree, *metadata)
+        tree = jax.device_get(tree)
 
         def end():
             with disk(tmp_path, "*partial/1.*", errno.ENOSPC):
-                begin(directory, *args)()
+                begin(directory, tree, *metadata)()
 
         return end
 
