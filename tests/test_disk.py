@@ -12,8 +12,8 @@ import subprocess
 import sys
 from collections import namedtuple
 
-import numpy as np
 import jax
+import numpy as np
 import pytest
 from test_rounds import TINY, assert_same, stage_files
 
