@@ -7,7 +7,7 @@ KILLS ?= 100
 # A file's tests stay together: they share what they have run and compiled.
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all torture lint format clean
+.PHONY: demo test test-all torture fuzz audit versions wheel lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fairgrape run experiments/writers.py --out runs/demo
@@ -20,6 +20,36 @@ test-all: $(VENV)/.installed-dev lint
 
 torture: $(VENV)/.installed-dev
 	$(BIN)/python tests/torture.py --kills $(KILLS)
+
+# Bad input: CASES new cases (2400) of all kinds, and how many of each ended how.
+fuzz: $(VENV)/.installed-dev
+	NPROC=16 CASES=$(or $(CASES),2400) $(BIN)/python -m pytest -m slow tests/test_fuzz.py -k new_cases
+
+# Known vulnerabilities of what is installed; says so where the service cannot be reached.
+audit: $(VENV)/.installed-dev
+	$(BIN)/python tools/audit.py $(AUDIT)
+
+# The fast suite, or TESTS of it, with the oldest versions that pyproject.toml allows, and the newest.
+versions: versions-lowest-direct versions-highest
+
+versions-%: $(VENV)/.installed-dev
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/$*
+	$(BIN)/uv pip install --quiet --python build/$*/bin/python --resolution $* --upgrade --editable '.[dev]'
+	$(BIN)/uv pip list --quiet --python build/$*/bin/python
+	NPROC=16 build/$*/bin/python -m pytest $(PARALLEL) $(TESTS)
+
+# Wheel and sdist, what is in them, and the fast suite, or TESTS of it, on the wheel: the tests are
+# copied to where the source is not.
+wheel: $(VENV)/.installed-dev
+	rm -rf build/wheel
+	$(BIN)/uv build --quiet --out-dir build/wheel/dist
+	$(BIN)/python tools/wheel.py build/wheel/dist
+	$(BIN)/uv venv --quiet --python $(BIN)/python build/wheel/venv
+	$(BIN)/uv pip install --quiet --python build/wheel/venv/bin/python "$$(ls build/wheel/dist/*.whl)[dev]"
+	mkdir build/wheel/tree
+	cp -r tests tools experiments docs README.md Makefile pyproject.toml build/wheel/tree
+	cd build/wheel/tree && ../venv/bin/python -c 'import fairgrape_jax as f; print(f.__file__); assert "site-packages" in f.__file__'
+	cd build/wheel/tree && NPROC=16 FAIRGRAPE_SHARED=$${FAIRGRAPE_SHARED:-$(abspath ../shared)} ../venv/bin/python -m pytest $(PARALLEL) $(or $(TESTS),tests --pyargs fairgrape_jax)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

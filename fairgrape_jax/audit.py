@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from fairgrape_jax import document, integrity, metrics, sections, tables
+from fairgrape_jax import document, integrity, metrics, sections, tables, words
 from fairgrape_jax.comparison import STATISTICS, Comparison, cautions, compare, pooled
 from fairgrape_jax.document import Block, Bullets, Document, Table, Text
 from fairgrape_jax.errors import UsageError
@@ -193,17 +194,19 @@ def write(found: Audit, out: Path) -> None:
     """report.html, report.md, metrics.json and pies.csv, in `out`."""
     out.mkdir(parents=True, exist_ok=True)
     text = report(found)
-    (out / "report.html").write_text(document.page(text), encoding="utf-8")
-    (out / "report.md").write_text(document.markdown(text), encoding="utf-8")
+    integrity.write_text(out / "report.html", document.page(text))
+    integrity.write_text(out / "report.md", document.markdown(text))
     integrity.write_json(out / "metrics.json", numbers(found))
-    with (out / "pies.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["set", "id", "group", "label", "dense", "compressed"])
-        for name, models in found.said.items():
-            for i in np.flatnonzero(metrics.pies(models, found.dense)):
-                words = [" ".join(found.classes[c] for c in m[:, i]) for m in (found.dense, models)]
-                group, label = found.groups[found.members[i]], found.classes[found.labels[i]]
-                writer.writerow([name, found.ids[int(i)].as_py(), group, label, *words])
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(["set", "id", "group", "label", "dense", "compressed"])
+    for name, models in found.said.items():
+        for i in np.flatnonzero(metrics.pies(models, found.dense)):
+            said = [" ".join(found.classes[c] for c in m[:, i]) for m in (found.dense, models)]
+            group, label = found.groups[found.members[i]], found.classes[found.labels[i]]
+            row = [name, found.ids[int(i)].as_py(), group, label, *said]
+            writer.writerow(words.cells(row))
+    integrity.write_text(out / "pies.csv", table.getvalue())
 
 
 def numbers(found: Audit) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from fairgrape_jax.words import visible
+
 WIDTH = 360
 SERIES = 8  # colours of the page; then they repeat
 
@@ -20,14 +22,15 @@ SERIES = 8  # colours of the page; then they repeat
 def svg(height: float, label: str, parts: Sequence[str]) -> str:
     """A drawing, with a text for those who cannot see it."""
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{html.escape(label)}">'
+        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" '
+        f'aria-label="{html.escape(visible(label))}">'
         f"{''.join(parts)}</svg>"
     )
 
 
 def text(x: float, y: float, words: str, anchor: str = "start", kind: str = "") -> str:
     """Words at a place; anchor is start, middle or end."""
-    shown = html.escape(words)
+    shown = html.escape(visible(words))
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{shown}</text>'
 
 
@@ -166,7 +169,7 @@ def plane(label: str, names: Sequence[str], points: np.ndarray) -> str:
     for name, (a, b) in zip(words, shown, strict=True):
         parts.append(
             f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3.5" class="f0">'
-            f"<title>{html.escape(name)}: FPR {a:+.1f} %, FNR {b:+.1f} %</title></circle>"
+            f"<title>{html.escape(visible(name))}: FPR {a:+.1f} %, FNR {b:+.1f} %</title></circle>"
         )
     named: list[tuple[float, float]] = []
     for i in np.argsort(-np.linalg.norm(shown - centre, axis=1)):  # the farthest first
@@ -250,7 +253,7 @@ def shares(label: str, rows: Sequence[str], parts_of: Sequence[str], values: np.
                 drawn.append(
                     f'<rect x="{x(start):.1f}" y="{y}" width="{x(size) - x(0):.1f}" height="13" '
                     f'class="f{p % SERIES}" stroke="var(--paper)">'
-                    f"<title>{html.escape(parts_of[p])}: {100 * size:.1f} %</title></rect>"
+                    f"<title>{html.escape(visible(parts_of[p]))}: {100 * size:.1f} %</title></rect>"
                 )
                 start += float(size)
     bottom = 10 + row * len(rows)

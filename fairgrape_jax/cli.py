@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
+import io
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -12,9 +14,10 @@ from pathlib import Path
 import jax
 import tyro
 
-from fairgrape_jax import config, data, data_command, hosts, preemption, storage
+from fairgrape_jax import config, data, data_command, hosts, preemption, storage, words
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.errors import Preempted, TrainingError, UsageError
+from fairgrape_jax.progress import say
 
 USAGE = """usage: fairgrape COMMAND ...
 
@@ -55,6 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
     0; 1 for a stopped run; 2 for a bad request; 75 for a run that was preempted and has saved its
     place (130 after Ctrl-C).
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a locale may lack the letters of names
     code = attempt(sys.argv[1:] if arguments is None else arguments)
     hosts.leave(code)
     return code
@@ -79,14 +85,19 @@ def attempt(arguments: list[str]) -> int:
         with storage.told():
             commands[arguments[0]](arguments[1:])
     except UsageError as error:
-        print(f"fairgrape: error: {error}", file=sys.stderr)
+        print(f"fairgrape: error: {words.visible(str(error))}", file=sys.stderr)
         return 2
     except TrainingError as error:
-        print(f"fairgrape: stopped: {error}", file=sys.stderr)
+        print(f"fairgrape: stopped: {words.visible(str(error))}", file=sys.stderr)
         return 1
     except Preempted as where:
         print(f"fairgrape: stopped {where}; the same command goes on from here", file=sys.stderr)
         return preemption.exit_code()
+    except (OSError, MemoryError) as error:
+        if isinstance(error, OSError) and error.filename is None:
+            raise  # it would not say of what
+        print(f"fairgrape: error: {words.visible(said_of(error))}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("fairgrape: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -102,6 +113,17 @@ def attempt(arguments: list[str]) -> int:
         )
         return 1
     return 0
+
+
+def said_of(error: OSError | MemoryError) -> str:
+    """What is wrong with a file or with the machine, in a line.
+
+    >>> said_of(PermissionError(13, "Permission denied", "runs/a"))
+    'runs/a: Permission denied'
+    """
+    if isinstance(error, OSError):
+        return f"{os.fsdecode(error.filename2 or error.filename)}: {error.strerror}"
+    return f"not enough memory ({error}); give fewer or smaller samples, or a smaller batch"
 
 
 def run(arguments: list[str]) -> None:
@@ -184,6 +206,15 @@ def load(path: Path) -> Experiment:
     sys.path.insert(0, str(path.parent.absolute()))  # an experiment may build on one beside it
     try:
         spec.loader.exec_module(module)
+    except UsageError:
+        raise
+    except Exception as error:
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
+        ]
+        at = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
+        kind = type(error).__name__
+        raise UsageError(f"{path} line {at}: is no experiment ({kind}: {error})") from error
     finally:
         sys.path.pop(0)
     experiment = getattr(module, "EXPERIMENT", None)
@@ -269,8 +300,8 @@ def audit(arguments: list[str]) -> None:
         )
     )
     auditing.write(found, options.out)
-    print(auditing.terminal(found))
-    print(f"report: {options.out / 'report.html'}")
+    say(auditing.terminal(found))
+    say(f"report: {options.out / 'report.html'}")
 
 
 def named_files(sets: list[list[str]]) -> dict[str, tuple[Path, ...]]:
@@ -306,7 +337,7 @@ def show(arguments: list[str]) -> None:
     section("datasets", {name: first_line(kind) for name, (kind, _) in data.SOURCES.items()})
     section("metrics", {name: first_line(fn) for name, fn in metrics.METRICS.items()})
     files = sorted(Path("experiments").glob("*.py"))
-    texts = {path: path.read_text() for path in files}
+    texts = {path: path.read_text(encoding="utf-8") for path in files}
     section(
         "experiments (in this folder)",
         {str(p): t.strip('"').splitlines()[0] for p, t in texts.items() if "\nEXPERIMENT" in t},

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import typing
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
-from fairgrape_jax import data, losses, methods, models, parallel, schedules, train
+from fairgrape_jax import (
+    data,
+    forms,
+    integrity,
+    losses,
+    methods,
+    models,
+    parallel,
+    schedules,
+    train,
+)
 from fairgrape_jax.data.augment import AUGMENTATIONS
 from fairgrape_jax.data.source import Source
 from fairgrape_jax.errors import UsageError
@@ -151,6 +162,7 @@ class Experiment:
     """Steps run on the devices by jax.pmap, or by jax.jit(jax.shard_map); the results agree."""
 
 
+LARGEST = 2**31 - 1  # of any number: what a seed, a count or a size of an array may be
 FORMAT = 2  # of a run's directory; 1 had no checksums
 
 # Fields that say where and how a run is executed, not what it computes, or what is done where it
@@ -170,6 +182,7 @@ PLACE = (
 
 def check(experiment: Experiment) -> None:
     """Raise UsageError for a name that no table has or a value out of range."""
+    _check_plain("", experiment)
     known(experiment.model, models.MODELS, "model")
     for method in experiment.methods:
         known(method, methods.METHODS, "method")
@@ -230,6 +243,22 @@ def check(experiment: Experiment) -> None:
         raise UsageError("rollback: retries must be at least 0, and factor between 0 and 1")
     if experiment.weight_decay < 0 or not 0 <= experiment.momentum < 1:
         raise UsageError("weight_decay must be at least 0, and momentum at least 0 and below 1")
+
+
+def _check_plain(name: str, value: Any) -> None:
+    """UsageError for numbers and words, however deep, that nothing can be meant by."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            _check_plain(f"{name}.{field.name}".lstrip("."), getattr(value, field.name))
+    elif isinstance(value, tuple):
+        for part in value:
+            _check_plain(name, part)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{name}: {value} is not a finite number")
+    elif isinstance(value, int | float) and abs(value) > LARGEST:
+        raise UsageError(f"{name}: {value:.3g} is too large; give at most {LARGEST:,}")
+    elif isinstance(value, str) and "\0" in value:
+        raise UsageError(f"{name}: {value!r} holds a zero byte")
 
 
 def check_remedy(remedy: Remedy) -> None:
@@ -332,41 +361,60 @@ def to_dict(experiment: Experiment) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> Experiment:
-    """The inverse of `to_dict`; UsageError for a name or a field that is unknown."""
-    values = dict(values)
-    options = dict(values.pop("data", {}))
-    source = data.source(options.pop("name", ""), **options)
-    return _build(Experiment, values | {"data": source}, "experiment")
+    """The inverse of `to_dict`; UsageError for a name, a field or a type that is not one of it."""
+    if wrong := forms.misfit(values, dict[str, Any]) or forms.misfit(values.get("data"), dict):
+        raise UsageError(f"experiment: {wrong}")
+    options = {key: value for key, value in values["data"].items() if key != "name"}
+    kind = type(data.source(str(values["data"].get("name", ""))))
+    for form, given, name in ((kind, options, "data"), (Experiment, values | {"data": {}}, "")):
+        if wrong := forms.misfit(given, form, name):
+            raise UsageError(wrong)
+    return _build(Experiment, values | {"data": _build(kind, options)})
 
 
-def _build(kind: Any, values: dict[str, Any], name: str) -> Any:
+def _build(kind: Any, values: dict[str, Any]) -> Any:
     """A dataclass from a dict: nested dataclasses and tuples are rebuilt by type."""
     hints = typing.get_type_hints(kind)
-    fields = {field.name for field in dataclasses.fields(kind)}
-    if unknown := values.keys() - fields:
-        raise UsageError(f"{name}: unknown field {sorted(unknown)[0]!r}")
     built = {}
     for key, value in values.items():
         if dataclasses.is_dataclass(hints[key]) and isinstance(value, dict):
-            value = _build(hints[key], value, key)
+            value = _build(hints[key], value)
         built[key] = tuple(value) if isinstance(value, list) else value
     return kind(**built)
 
 
-def load(path: Path) -> Experiment:
-    """Read the experiment of a run directory's config.json; UsageError for another FORMAT."""
+class Stored(TypedDict):
+    """What config.json of a run holds: the experiment, and what it was begun with."""
+
+    experiment: dict[str, Any]
+    versions: dict[str, str]
+    devices: dict[str, str | int]  # kind, platform, count, processes
+
+
+def read(path: Path) -> Stored:
+    """A run directory's config.json; UsageError for another FORMAT, or if it is not one."""
     try:
-        stored = json.loads(path.read_text())
-        values, form = stored["experiment"], stored.get("format", 1)
+        stored = json.loads(integrity.regular(path).read_text(encoding="utf-8"))
+        _, form = stored["experiment"], stored.get("format", 1)
         writer = stored.get("versions", {}).get("fairgrape-jax", "an unknown version")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path}: not the config.json of a run ({error})") from error
     if form != FORMAT:
         raise UsageError(
             f"{path}: a run of format {form}, written by fairgrape-jax {writer}; this version "
             f"reads format {FORMAT}: do the experiment again in a new folder"
         )
-    return from_dict(values)
+    wrong = forms.misfit(stored, Stored)
+    if not wrong and {"kind", "platform", "count"} - stored["devices"].keys():
+        wrong = "devices: kind, platform and count must be there"
+    if wrong:
+        raise UsageError(f"{path}: not the config.json of a run ({wrong})")
+    return stored
+
+
+def load(path: Path) -> Experiment:
+    """The experiment of a run directory's config.json. UsageError as of `read` and `from_dict`."""
+    return from_dict(read(path)["experiment"])
 
 
 def identity(experiment: Experiment) -> dict[str, Any]:

@@ -123,14 +123,14 @@ def show(arguments: list[str]) -> None:
     print("can be prepared:")
     for name, row in BUILDERS.items():
         print(f"  {name:<20} {' '.join((row.options.__doc__ or '').split())}")
-    print(f"prepared in {place}:")
+    say(f"prepared in {place}:")
     for about in sorted(place.glob(f"*/*/{ABOUT}")):
         stored = prepared.stored_in(about.parent)
         columns = ", ".join(column["name"] for column in stored.about["columns"][:6])
         count = len(stored.columns["values"])
-        print(f"  {about.parent.parent.name:<20} {count:,} pictures; {columns}")
+        say(f"  {about.parent.parent.name:<20} {count:,} pictures; {columns}")
     for partial in sorted(place.glob("*/.*.partial")):
-        print(f"  {partial.parent.name:<20} not whole: the same `prepare` goes on")
+        say(f"  {partial.parent.name:<20} not whole: the same `prepare` goes on")
 
 
 def sheet(arguments: list[str]) -> None:

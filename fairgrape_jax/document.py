@@ -7,6 +7,8 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
+from fairgrape_jax import words
+
 
 @dataclasses.dataclass(frozen=True)
 class Text:
@@ -64,7 +66,7 @@ def markdown(document: Document) -> str:
     <BLANKLINE>
     - d
     """
-    parts = [f"# {document.title}"]
+    parts = [f"# {words.markdown(document.title)}"]
     for heading, blocks in document.sections:
         texts = [text for block in blocks if (text := _markdown(block))]
         parts += [f"## {heading}"] * bool(heading and texts) + texts
@@ -73,9 +75,9 @@ def markdown(document: Document) -> str:
 
 def _markdown(block: Block) -> str:
     if isinstance(block, Text):
-        return block.text
+        return words.markdown(block.text)
     if isinstance(block, Bullets):
-        lines = [f"- {item}" for item in block.items[: block.most]]
+        lines = [f"- {words.markdown(item)}" for item in block.items[: block.most]]
         left = len(block.items) - len(lines)
         return "\n".join(lines + [f"- and {left:,} more"] * (left > 0))
     if isinstance(block, Table):
@@ -92,9 +94,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     | 1 | 2 |
     """
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
+    return "\n".join("| " + " | ".join(map(words.markdown, line)) + " |" for line in lines)
 
 
 def page(document: Document) -> str:
@@ -113,13 +113,13 @@ def page(document: Document) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="data:,">'  # else a browser asks a server for one
-        f"<title>{html.escape(document.title)}</title><style>{STYLE}</style></head>"
+        f"<title>{html.escape(words.visible(document.title))}</title><style>{STYLE}</style></head>"
         f"<body><main>\n{chr(10).join(body)}\n</main></body></html>\n"
     )
 
 
 def _inline(text: str) -> str:
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(words.visible(text)))
 
 
 def _html(block: Block) -> str:

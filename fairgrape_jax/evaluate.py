@@ -103,7 +103,7 @@ def write_predictions(path: Path, predicted: Predictions, dataset: Dataset) -> N
     def words(numbers: np.ndarray) -> list[str]:
         return [task.classes[c] for task, c in zip(dataset.tasks, numbers, strict=True)]
 
-    with storage.naming(path), path.open("w", newline="") as file:
+    with storage.naming(path), path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["index", "group", *names, *[f"{name}_predicted" for name in names]])
         rows = zip(predicted.groups, predicted.labels, predicted.predictions, strict=True)
@@ -115,7 +115,7 @@ def read_predictions(
     path: Path, groups: tuple[str, ...], tasks: list[tuple[str, tuple[str, ...]]]
 ) -> Predictions:
     """The inverse of `write_predictions`; the losses are not kept and come back as NaN."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     group_ids = {name: i for i, name in enumerate(groups)}
 

@@ -109,8 +109,11 @@ def _reach(cluster: Cluster) -> None:
 
 
 def first() -> bool:
-    """Whether this process prints and writes: process 0, or the only one."""
-    return jax.process_index() == 0
+    """Whether this process prints and writes: process 0, or the only one.
+
+    No device is asked for where there is one process: a report needs none.
+    """
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def leave(code: int) -> None:

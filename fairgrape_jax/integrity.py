@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -13,9 +14,16 @@ from typing import Any
 from fairgrape_jax import storage
 
 
+def regular(path: Path) -> Path:
+    """The path itself. OSError if a folder, a pipe or a device is there, which may never end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is not a file", str(path))
+    return path
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file in hexadecimal. OSError if it cannot be read."""
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -43,7 +51,7 @@ def write_text(path: Path, text: str) -> None:
     partial = beside(path, "partial")
     with storage.naming(path):
         try:
-            partial.write_text(text)
+            partial.write_text(text, encoding="utf-8")
             os.replace(partial, path)
         except OSError:
             with contextlib.suppress(OSError):
@@ -79,9 +87,9 @@ def seal(path: Path, record: dict[str, Any]) -> None:
 def unseal(path: Path) -> dict[str, Any] | None:
     """The record that `seal` wrote; None if it is not there, not whole, or altered."""
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(regular(path).read_text(encoding="utf-8"))
         checksum = record.pop("checksum")
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return None
     return record if checksum == _checksum(record) else None
 

@@ -33,7 +33,8 @@ def seal(directory: Path, record: dict[str, Any]) -> None:
 
 def record(directory: Path) -> dict[str, Any] | None:
     """A stage's record; None if it is not complete, or its metrics.json was altered."""
-    return integrity.unseal(directory / "metrics.json")
+    found = integrity.unseal(directory / "metrics.json")
+    return found if found and isinstance(found.get("files"), dict) else None
 
 
 def complete(directory: Path) -> bool:

@@ -67,7 +67,7 @@ def held(path: Path) -> Iterator[None]:
 def read(path: Path) -> dict[str, Any] | None:
     """Who holds the lock; None if nobody does, or the file is not a lock."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(integrity.regular(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     named = isinstance(found, dict) and {"host", "process", "started"} <= set(found)
@@ -86,7 +86,12 @@ def started(process: int) -> str | None:
     """When a process of this host started, "" where that cannot be known; None if it is gone."""
     try:
         # The 22nd field of proc(5), the command, which may hold anything, being the second.
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+        return (
+            Path(f"/proc/{process}/stat")
+            .read_text(encoding="utf-8", errors="replace")
+            .rpartition(")")[2]
+            .split()[19]
+        )
     except OSError:
         pass
     try:
@@ -122,14 +127,16 @@ def _made(path: Path, text: str) -> bool:
     """Make the lock; False if there is one."""
     own = integrity.beside(path, "new")
     with storage.naming(path):
-        own.write_text(text)
+        own.write_text(text, encoding="utf-8")
     try:
         os.link(own, path)
     except FileExistsError:
         return False
     except OSError:  # no hard links here
         try:
-            with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY), "w") as file:
+            with os.fdopen(
+                os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY), "w", encoding="utf-8"
+            ) as file:
                 file.write(text)
         except FileExistsError:
             return False

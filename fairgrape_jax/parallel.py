@@ -12,6 +12,7 @@ for another host.
 from __future__ import annotations
 
 import functools
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from fairgrape_jax import words
 from fairgrape_jax.errors import UsageError
 
 AXIS = "data"
@@ -32,7 +34,15 @@ def local_devices(count: int = 0) -> list[jax.Device]:
 
     Every process must have as many: UsageError otherwise.
     """
-    found = jax.local_devices()
+    try:
+        found = jax.local_devices()
+    except (RuntimeError, AssertionError) as error:  # the latter where no backend is left
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise UsageError(
+            f"no device of JAX_PLATFORMS={asked!r} ({words.visible(str(error)) or 'none'}): see "
+            "that no other process holds it (nvidia-smi), that fairgrape-jax[cuda] or [tpu] is "
+            "installed, or set JAX_PLATFORMS=cpu"
+        ) from error
     if not 0 <= count <= len(found):
         raise UsageError(
             f"devices: {count} asked for, this machine has {len(found)} ({found[0].device_kind}); "

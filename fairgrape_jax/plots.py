@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from fairgrape_jax import integrity, words
 
 if TYPE_CHECKING:
     from fairgrape_jax.report import Cell, Model
@@ -27,6 +31,20 @@ def line(index: int) -> dict[str, str]:
     return {"color": color(index), "linestyle": ("-", "--", ":")[index // len(COLORS) % 3]}
 
 
+def save(path: Path, figure: Figure) -> None:
+    """Write a figure so that its file is there whole or not at all."""
+    partial = integrity.beside(path, "partial")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # letters that matplotlib's font lacks are boxes
+        figure.savefig(partial, dpi=130, format="png")
+    os.replace(partial, path)
+
+
+def plain(name: str) -> str:
+    """A name as a text of matplotlib, to which dollars are the ends of a formula."""
+    return words.visible(name).replace("$", r"\$")
+
+
 def accuracy_over_rounds(path: Path, models: Sequence[Model]) -> None:
     """Accuracy against weights left, a panel per group: every seed thin, the mean thick."""
     groups = models[0].record["groups"]
@@ -39,11 +57,11 @@ def accuracy_over_rounds(path: Path, models: Sequence[Model]) -> None:
             x, each = curves(models, name, "group_accuracy", k)
             for values in each:
                 panel.plot(x, values, **line(i), alpha=0.3, linewidth=0.8)
-            panel.plot(x, each.mean(axis=0), **line(i), linewidth=2, marker=".", label=name)
-        against_weights(panel, group)
+            panel.plot(x, each.mean(axis=0), **line(i), linewidth=2, marker=".", label=plain(name))
+        against_weights(panel, plain(group))
     panels[0].set_ylabel("test accuracy (%)")
     panels[0].legend(fontsize=8)
-    figure.savefig(path, dpi=130)
+    save(path, figure)
 
 
 def accuracy_and_disparity(path: Path, models: Sequence[Model]) -> None:
@@ -64,12 +82,18 @@ def accuracy_and_disparity(path: Path, models: Sequence[Model]) -> None:
             error = each.std(axis=0, ddof=1) / np.sqrt(len(each)) if len(each) > 1 else None
             shift = x * 1.005**i  # bars of several methods at one place stay apart
             panel.errorbar(
-                shift, each.mean(axis=0), error, **line(i), marker=".", label=name, elinewidth=0.7
+                shift,
+                each.mean(axis=0),
+                error,
+                **line(i),
+                marker=".",
+                label=plain(name),
+                elinewidth=0.7,
             )
         against_weights(panel, title)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", fontsize=8, handlelength=3)
-    figure.savefig(path, dpi=130)
+    save(path, figure)
 
 
 def curves(
@@ -114,7 +138,7 @@ def change_per_group(path: Path, cells: Sequence[Cell]) -> None:
             x = np.arange(len(groups)) + (i - (len(names) - 1) / 2) * width
             mean = cell.mean["group_change"]
             spread = [mean - cell.low["group_change"], cell.high["group_change"] - mean]
-            panel.bar(x, mean, width, color=color(i), alpha=0.75, label=cell.name)
+            panel.bar(x, mean, width, color=color(i), alpha=0.75, label=plain(cell.name))
             panel.errorbar(
                 x, mean, np.maximum(spread, 0), fmt="none", ecolor="0.2", capsize=2, linewidth=1
             )
@@ -122,12 +146,14 @@ def change_per_group(path: Path, cells: Sequence[Cell]) -> None:
                 changes = model.record["test"]["group_change"]
                 panel.plot(x, changes, "o", color="0.2", markersize=2.5)
         panel.axhline(0, color="0.2", linewidth=0.8)
-        panel.set_xticks(np.arange(len(groups)), groups, rotation=0 if len(groups) < 4 else 40)
+        panel.set_xticks(
+            np.arange(len(groups)), [*map(plain, groups)], rotation=0 if len(groups) < 4 else 40
+        )
         panel.set_title(f"{100 * density:.1f} % of weights left")
         panel.grid(alpha=0.3, axis="y")
     panels[0].set_ylabel("change of accuracy (points)")
     panels[0].legend(fontsize=8)
-    figure.savefig(path, dpi=130)
+    save(path, figure)
 
 
 def importance_share(path: Path, models: Sequence[Model]) -> None:
@@ -147,8 +173,10 @@ def importance_share(path: Path, models: Sequence[Model]) -> None:
                 shares.append(np.divide(totals, whole, out=np.zeros_like(totals), where=whole > 0))
         mean = np.mean(shares, axis=0)
         for k, group in enumerate(groups):
-            panel.plot(range(len(layers)), mean[:, k], marker=".", color=color(k), label=group)
-        panel.set_title(name)
+            panel.plot(
+                range(len(layers)), mean[:, k], marker=".", color=color(k), label=plain(group)
+            )
+        panel.set_title(plain(name))
         panel.set_ylim(0, 1)
         panel.grid(alpha=0.3)
         if len(layers) <= 12:
@@ -157,7 +185,7 @@ def importance_share(path: Path, models: Sequence[Model]) -> None:
             panel.set_xlabel("layer")
     panels[0].set_ylabel("share of importance")
     panels[0].legend(fontsize=8)
-    figure.savefig(path, dpi=130)
+    save(path, figure)
 
 
 def is_dense(model: Model) -> bool:

@@ -6,14 +6,15 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-import jax
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fairgrape_jax import hosts, words
 
 
 def say(line: str) -> None:
-    """Print a line at once, on process 0."""
-    if jax.process_index() == 0:
-        print(line, flush=True)
+    """Print a line at once, on process 0; no name in it controls the terminal."""
+    if hosts.first():
+        print(words.lines(line), flush=True)
 
 
 @contextlib.contextmanager
@@ -23,7 +24,7 @@ def bar(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
     Called without arguments it goes on by one; with (done, total) it is set. Without a terminal,
     and on other processes, the function does nothing.
     """
-    if not sys.stdout.isatty() or jax.process_index() != 0:
+    if not sys.stdout.isatty() or not hosts.first():
         yield lambda *_: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
+import io
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from fairgrape_jax import charts, config, document, evaluate, layout, protocols, sections, storage
+from fairgrape_jax import (
+    charts,
+    config,
+    document,
+    evaluate,
+    integrity,
+    layout,
+    protocols,
+    recorded,
+    sections,
+    storage,
+    words,
+)
 from fairgrape_jax.comparison import Comparison, cautions, compare
 from fairgrape_jax.document import Block, Bullets, Document, Figure, Table, Text, table
 from fairgrape_jax.errors import UsageError
@@ -80,9 +92,9 @@ def write(runs: Sequence[Path], out: Path) -> None:
         plots.accuracy_and_disparity(out / "accuracy_and_disparity.png", models)
         plots.change_per_group(out / "change_per_group.png", cells)
         plots.importance_share(out / "importance_share.png", models)
-        (out / "report.md").write_text(render(runs, models, cells))
-        html = document.page(to_document(runs, models, cells))
-        (out / "report.html").write_text(html, encoding="utf-8")
+        integrity.write_text(out / "report.md", render(runs, models, cells))
+        page = document.page(to_document(runs, models, cells))
+        integrity.write_text(out / "report.html", page)
     say(short(cells, first["groups"]))
     say(f"report: {out / 'report.html'} (and report.md)")
 
@@ -95,22 +107,24 @@ def read(run: Path, label: bool = False) -> list[Model]:
     found = [(record, directory) for directory, record in layout.records(run)]
     if not found:
         raise UsageError(f"{run}: no stage is complete yet")
+    for record, directory in found:
+        recorded.check(run, directory, record)
+        if record["method"] not in ("dense", *order):
+            raise UsageError(f"{directory}: of a method that is not in the run's config.json")
     rank = {"dense": -1} | {name: place for place, name in enumerate(order)}
     found.sort(key=lambda x: (rank[x[0]["method"]], x[0]["seed"], x[0]["round"]))
     dense: dict[int, evaluate.Predictions] = {}
     models = []
     for record, directory in found:
-        if layout.altered(directory, "predictions.csv"):
-            raise UsageError(
-                f"{directory / 'predictions.csv'}: damaged or gone; delete {directory} and run "
-                "again to make it anew"
-            )
-        tasks = [(name, tuple(classes)) for name, classes in record["tasks"]]
-        predicted = evaluate.read_predictions(
-            directory / "predictions.csv", tuple(record["groups"]), tasks
-        )
+        predicted = recorded.predictions(directory, record)
         if record["method"] == "dense":
             dense[record["seed"]] = predicted
+        if record["seed"] not in dense:
+            raise UsageError(
+                f"{run}: the dense network of seed {record['seed']} is damaged or gone"
+            )
+        if len(predicted.groups) != len(dense[record["seed"]].groups):
+            raise UsageError(f"{directory}: not the samples of the dense network's predictions")
         name = f"{run.name}:{record['method']}" if label else record["method"]
         models.append(Model(name, record["seed"], record, predicted, dense[record["seed"]]))
     return models
@@ -173,10 +187,11 @@ def write_csv(path: Path, models: Iterable[Model]) -> None:
             else:
                 row[name] = value
         rows.append(row)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(words.cells(rows[0]))
+    writer.writerows(words.cells(row.get(name, "") for name in rows[0]) for row in rows)
+    integrity.write_text(path, text.getvalue())
 
 
 def render(runs: Sequence[Path], models: Sequence[Model], cells: Sequence[Cell]) -> str:
@@ -187,21 +202,24 @@ def render(runs: Sequence[Path], models: Sequence[Model], cells: Sequence[Cell])
     members = ", ".join(f"{name} {size:,}" for name, size in zip(groups, sizes, strict=True))
     main, ends = overview(cells, groups), last_rounds(cells)
     classes = [names for _, names in models[0].record["tasks"]]
-    stored = json.loads((runs[0] / "config.json").read_text())
+    stored = config.read(runs[0] / "config.json")
     versions = ", ".join(f"{name} {version}" for name, version in stored["versions"].items())
     devices = stored["devices"]
     parts = [
-        f"# {', '.join(run.name for run in runs)}",
-        f"Test samples: {len(predicted.groups):,} ({members}). Numbers are percentages and "
-        "percentage points: the mean over seeds, in brackets the 95 % bootstrap interval over "
-        "test samples (within groups, paired with the dense network) and seeds. Change: accuracy "
-        "minus the dense network's of the same seed. rho: sample standard deviation over groups "
-        "of accuracy (A) and of change (D), per seed, then averaged.",
+        f"# {words.markdown(', '.join(run.name for run in runs))}",
+        f"Test samples: {len(predicted.groups):,} ({words.markdown(members)}). Numbers are "
+        "percentages and percentage points: the mean over seeds, in brackets the 95 % bootstrap "
+        "interval over test samples (within groups, paired with the dense network) and seeds. "
+        "Change: accuracy minus the dense network's of the same seed. rho: sample standard "
+        "deviation over groups of accuracy (A) and of change (D), per seed, then averaged.",
         "## Methods by weights left",
         table(main.header, main.rows),
         "## All metrics, after the last round",
         table(*sections.statistics(ends, groups)),
-        "\n".join(f"- {line}" for line in cautions(ends, groups, classes) + lowered(models)),
+        "\n".join(
+            f"- {words.markdown(line)}"
+            for line in cautions(ends, groups, classes) + lowered(models)
+        ),
         "## Every seed",
         every_seed(cells, groups),
         "## Error rates",
@@ -310,7 +328,7 @@ def to_document(runs: Sequence[Path], models: Sequence[Model], cells: Sequence[C
     header, rows = sections.statistics(last, groups)
     sizes = cells[0].sizes
     members = ", ".join(f"{name} {size:,}" for name, size in zip(groups, sizes, strict=True))
-    stored = json.loads((runs[0] / "config.json").read_text())
+    stored = config.read(runs[0] / "config.json")
     settings = {k: v for k, v in stored["experiment"].items() if not isinstance(v, dict)}
     made = [f"`{name}`: {value}" for name, value in (settings | stored["versions"]).items()]
     device = "{count} x {kind} ({platform})".format(**stored["devices"])

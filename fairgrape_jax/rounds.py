@@ -130,6 +130,8 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
             for method in methods:
                 with resume.writing(root / f"{method}.lock"):
                     prune_rounds(this, seed, method, state, dense)
+    if hosts.first():
+        layout.write_log(directory)  # whole again, wherever its last writer was stopped
     missing = [unit for unit in resume.shards(experiment, 1)[0] if not finished(this, *unit)]
     say(f"complete: {directory}" if not missing else f"this shard is complete: {directory}")
     return not missing

@@ -11,7 +11,7 @@ import numpy as np
 from fairgrape_jax.data import prepared, synthetic, utkface, writers
 from fairgrape_jax.data.source import Progress, Source
 from fairgrape_jax.data.types import Dataset, Split, Task
-from fairgrape_jax.errors import UsageError
+from fairgrape_jax.errors import TrainingError, UsageError
 
 __all__ = ["SOURCES", "Dataset", "Source", "Split", "Task", "check", "load", "source"]
 
@@ -45,7 +45,10 @@ def load(source: Source, progress: Progress | None = None) -> Dataset:
     UsageError if the options, the files or the samples in them cannot be used.
     """
     _, read = _row(source.name)
-    dataset = read(source, progress)
+    try:
+        dataset = read(source, progress)
+    except TrainingError as error:  # a broken picture; nothing is trained yet
+        raise UsageError(str(error)) from error
     check(dataset)
     return dataset
 
@@ -63,11 +66,29 @@ def check(dataset: Dataset) -> None:
             raise UsageError(
                 f"{name}: {tuple(values)} cannot normalise pictures; give one per channel"
             )
+    _check_names(dataset)
     for name in ("train", "validation", "test"):
         split = getattr(dataset, name)
         _check_arrays(name, split, dataset)
         _check_labels(name, split, dataset.tasks)
         _check_groups(name, split, dataset.groups)
+
+
+def _check_names(dataset: Dataset) -> None:
+    """Names are what predictions are stored by: each once, in UTF-8."""
+    tables = {"tasks": tuple(task.name for task in dataset.tasks), "groups": dataset.groups}
+    tables |= {f"classes of task {task.name!r}": task.classes for task in dataset.tasks}
+    for what, names in tables.items():
+        if len(set(names)) < len(names):
+            raise UsageError(f"{what}: {max(names, key=names.count)!r} is there twice")
+        for name in names:
+            if not name.isascii() and name != name.encode(errors="replace").decode():
+                raise UsageError(f"{what}: {name!r} is not Unicode; name it anew")
+    taken = {"index", "group", *(f"{name}_predicted" for name in tables["tasks"])}
+    if clash := taken & set(tables["tasks"]):
+        raise UsageError(
+            f"task {min(clash)!r}: predictions.csv has a column of this name; rename it"
+        )
 
 
 def _check_arrays(name: str, split: Split, dataset: Dataset) -> None:

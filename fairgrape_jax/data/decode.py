@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 EXIF_REACH = 1 << 16  # bytes in which an EXIF block begins, where a file has one
+PIXELS = 2 * 89_478_485  # of a picture at the most: Pillow's own limit
 Fit = Literal["stretch", "crop"]
 
 
@@ -72,6 +73,9 @@ def _fast(content: bytes, size: int) -> np.ndarray | None:
     import simplejpeg
 
     try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(content)
+        if height * width > PIXELS:
+            return None  # Pillow refuses it
         return simplejpeg.decode_jpeg(content, "RGB", min_height=size, min_width=size)
     except ValueError:
         return None  # Pillow decides whether it is broken

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import zipfile
+import zlib
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypedDict
 
 import numpy as np
 
+from fairgrape_jax import forms, integrity
 from fairgrape_jax.data.decode import Fit
 from fairgrape_jax.data.records import (
     ABOUT,
@@ -17,6 +19,7 @@ from fairgrape_jax.data.records import (
     Records,
     dataset_directory,
     default_data_dir,
+    expanded,
 )
 from fairgrape_jax.data.source import (
     SPLIT_STREAM,
@@ -34,6 +37,11 @@ SIZE = 224
 CACHE_BYTES = 4 << 30  # decoded pictures that cache="auto" holds in memory
 GIVEN = ("train", "validation", "test")
 NAMED = 10
+# What NumPy raises for a .npz that is none, or that was altered; a pickle in it is a ValueError.
+UNREADABLE = (
+    OSError, ValueError, EOFError, KeyError, AttributeError, NotImplementedError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +73,32 @@ class Prepared(Source):
     name: ClassVar[str] = "prepared"
 
 
+class ColumnOf(TypedDict):
+    """A column of a prepared dataset."""
+
+    name: str
+    classes: list[str]
+    group: bool
+
+
+class About(TypedDict):
+    """What a prepared dataset says of itself."""
+
+    builder: str
+    options: dict[str, Any]
+    columns: list[ColumnOf]
+    labels: list[str]
+    groups: list[str]
+    mean: list[float]
+    std: list[float]
+    notes: list[str]
+    sha256: dict[str, str]
+
+
 class Stored(NamedTuple):
     """A prepared dataset as it lies on disk: what it says of itself, its columns, its files."""
 
-    about: dict[str, Any]
+    about: About
     columns: dict[str, np.ndarray]
     records: Records
 
@@ -129,7 +159,7 @@ def load(source: Prepared, progress: Progress | None = None) -> Dataset:
 
 def read(source: Prepared) -> Stored:
     """What lies under the name of the source. UsageError if there is no whole dataset."""
-    place = Path(source.path).expanduser() if source.path else default_data_dir()
+    place = expanded(source.path) if source.path else default_data_dir()
     if not source.dataset:
         raise UsageError(
             f"dataset is empty: name one of those in {place} (`fairgrape data list` shows them)"
@@ -144,13 +174,47 @@ def stored_in(directory: Path) -> Stored:
             f"{directory}: no prepared dataset; `fairgrape data prepare {directory.parent.name} "
             "--from DIR` makes it"
         )
-    about = json.loads((directory / ABOUT).read_text())
-    with np.load(directory / COLUMNS) as arrays:
-        columns = dict(arrays)
+    again = f"remove {directory} and prepare it again"
+    about = forms.read_json(directory / ABOUT, About, "the description of a dataset", again)
+    try:
+        with integrity.regular(directory / COLUMNS).open("rb") as file:
+            arrays = np.load(file, allow_pickle=False)
+            columns = {name: arrays[name] for name in arrays.files}
+    except UNREADABLE as error:
+        raise UsageError(f"{directory / COLUMNS}: cannot be read ({error}); {again}") from error
+    if wrong := _unfit(about, columns):
+        raise UsageError(f"{directory}: {wrong}; {again}")
     paths = [directory / name for name in about["sha256"]]
     if absent := [path for path in paths if not path.is_file()]:
-        raise UsageError(f"{absent[0]}: missing; remove {directory} and prepare it again")
+        raise UsageError(f"{absent[0]}: missing; {again}")
     return Stored(about, columns, Records(paths))
+
+
+def _unfit(about: About, columns: dict[str, np.ndarray]) -> str:
+    """What does not fit in a dataset's description and its columns, "" for nothing."""
+    names = [column["name"] for column in about["columns"]]
+    grouped = {column["name"] for column in about["columns"] if column["group"]}
+    if len(set(names)) < len(names) or not about["labels"] or not about["groups"]:
+        return "columns, labels and groups must be one or more, each named once"
+    if not set(about["labels"]) <= set(names) or not set(about["groups"]) <= grouped:
+        return "labels or groups are not among the columns"
+    if len(about["mean"]) != 3 or len(about["std"]) != 3 or min(about["std"]) <= 0:
+        return "mean and std must be three numbers, std positive"
+    if any(Path(name).name != name for name in about["sha256"]):
+        return "its files must lie in its folder"
+    if missing := {"name", "source", "split", "values", "digest"} - columns.keys():
+        return f"no array {min(missing)!r}"
+    values, digest = columns["values"], columns["digest"]
+    count = len(values) if values.ndim == 2 else 0
+    words = [columns[name] for name in ("name", "source", "split")]
+    if not count or any(x.shape != (count,) or x.dtype.kind != "S" for x in words):
+        return "its columns are not of one length"
+    if digest.shape != (count,) or digest.dtype != "V32" or values.dtype.kind != "i":
+        return "its digests or values are of another type"
+    sizes = np.array([len(column["classes"]) for column in about["columns"]])
+    if values.shape[1] != len(sizes) or (values < 0).any() or (values >= sizes).any():
+        return "its values are not classes of its columns"
+    return ""
 
 
 def label_columns(stored: Stored, source: Prepared) -> tuple[tuple[Task, ...], np.ndarray]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from fairgrape_jax.data import decode
 from fairgrape_jax.data.source import Progress
-from fairgrape_jax.errors import TrainingError
+from fairgrape_jax.errors import TrainingError, UsageError
 
 ABOUT, COLUMNS = "fairgrape.json", "columns.npz"  # beside the record files of a prepared dataset
 VERSION = "1.0.0"
@@ -30,7 +30,15 @@ def dataset_directory(name: str, data_dir: Path) -> Path:
 
 def default_data_dir() -> Path:
     """Where TFDS keeps datasets: TFDS_DATA_DIR, or tensorflow_datasets in the home folder."""
-    return Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+    return expanded(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
+
+
+def expanded(path: str) -> Path:
+    """The path, its ~ being the home folder. UsageError if there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: no home folder is known; set TFDS_DATA_DIR or HOME") from error
 
 
 @functools.cache

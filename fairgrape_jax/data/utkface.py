@@ -14,6 +14,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from fairgrape_jax.data import archives
 from fairgrape_jax.data.source import (
     SPLIT_STREAM,
     Progress,
@@ -180,24 +181,29 @@ def _files(place: Path) -> Iterator[tuple[str, bytes]]:
         return _archived(place)
     paths = [path for path in place.rglob("*") if path.is_file()]
     pictures = [path for path in paths if path.suffix.lower() in PICTURES]
-    archives = [path for path in place.iterdir() if path.name.lower().endswith(ARCHIVES)]
-    if not pictures and len(archives) == 1:
-        return _archived(archives[0])
+    packed = [path for path in place.iterdir() if path.name.lower().endswith(ARCHIVES)]
+    if not pictures and len(packed) == 1 and packed[0].is_file():
+        return _archived(packed[0])
     return ((path.name, path.read_bytes()) for path in pictures)
 
 
 def _archived(place: Path) -> Iterator[tuple[str, bytes]]:
     """Pictures of an archive in one pass, as a compressed archive cannot be read at random."""
     try:
-        with tarfile.open(place, "r|*") as archive:
-            for member in archive:
+        with (
+            archives.unpacked(place) as content,
+            tarfile.open(fileobj=content, mode="r|") as archive,
+        ):
+            for member in archives.regular(archive):
                 name = PurePosixPath(member.name)
                 if name.suffix.lower() not in PICTURES:
                     continue
-                file = archive.extractfile(member) if member.isfile() else None
-                if file:
+                archives.check_size(f"{place}:{member.name}", member.size)
+                if file := archive.extractfile(member):
                     yield name.name, file.read()
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    except UsageError:
+        raise
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
         raise UsageError(f"{place}: cannot be read ({error}); fetch the archive again") from error
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fairgrape_jax import integrity
+from fairgrape_jax import integrity, words
 from fairgrape_jax.data import decode
 from fairgrape_jax.data.prepared import Prepared, Stored, read, sides, unit_of
 from fairgrape_jax.data.records import CHUNK, THREADS
@@ -164,14 +164,15 @@ def duplicate_lines(stored: Stored, found: Duplicates) -> Iterator[str]:
 def write_duplicates(path: Path, stored: Stored, found: Duplicates) -> None:
     """A row for each file that equals another: set, name, values, side of a split by source."""
     columns = stored.about["columns"]
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["set", "name", *(column["name"] for column in columns), "side"])
+        writer.writerow(words.cells(["set", "name", *(c["name"] for c in columns), "side"]))
         for number, members in enumerate(found.sets):
             for i in members:
                 numbers = stored.columns["values"][i]
-                words = [c["classes"][v] for c, v in zip(columns, numbers, strict=True)]
-                writer.writerow([number, _name(stored, i), *words, SIDES[found.side[i]]])
+                said = [c["classes"][v] for c, v in zip(columns, numbers, strict=True)]
+                row = [number, _name(stored, i), *said, SIDES[found.side[i]]]
+                writer.writerow(words.cells(row))
 
 
 def _name(stored: Stored, i: int) -> str:

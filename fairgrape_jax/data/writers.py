@@ -175,10 +175,10 @@ def _find(folder: Path, stem: str, rank: int) -> Path:
 
 
 def _idx(path: Path, magic: int, shape: tuple[int, ...]) -> np.ndarray:
+    most = 4 * (1 + len(shape)) + math.prod(shape) + 1  # more is too much, however much it is
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(most)
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{path}: cannot be read ({error}); fetch the file again") from error
     head, body = content[: 4 * (1 + len(shape))], content[4 * (1 + len(shape)) :]
@@ -190,5 +190,6 @@ def _idx(path: Path, magic: int, shape: tuple[int, ...]) -> np.ndarray:
             " give MNIST's own file"
         )
     if len(body) != math.prod(shape):
-        raise UsageError(f"{path}: {len(body)} bytes of data, expected {math.prod(shape)}")
+        found = f"more than {math.prod(shape)}" if len(content) == most else f"{len(body)}"
+        raise UsageError(f"{path}: {found} bytes of data, expected {math.prod(shape)}")
     return np.frombuffer(body, np.uint8).reshape(shape)

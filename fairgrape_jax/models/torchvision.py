@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from fairgrape_jax import integrity
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.models.mobilenet import MobileNetV2
 from fairgrape_jax.models.resnet import resnet18, resnet34, resnet50
@@ -149,14 +150,21 @@ def _to_flax(key: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     wanted = tuple(shape[axis] for axis in _TO_TORCH[len(shape)])
     if np.shape(value) != wanted:
         raise UsageError(f"{key!r} has the shape {np.shape(value)}: it must be {wanted}")
-    return np.ascontiguousarray(np.asarray(value, np.float32).transpose(_TO_FLAX[len(shape)]))
+    array = np.asarray(value)
+    if not any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer)):
+        raise UsageError(f"{key!r} is of type {array.dtype}: it must be numbers")
+    array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise UsageError(f"{key!r} holds NaN or infinity: give weights that are all finite")
+    return np.ascontiguousarray(array.transpose(_TO_FLAX[len(shape)]))
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        return load_file(path)
+        return load_file(integrity.regular(path))
     except (OSError, SafetensorError, TypeError) as error:
         raise UsageError(
-            f"cannot read pretrained weights from {path} ({error}): name an existing file that "
-            "safetensors' save_file wrote"
+            f"cannot read pretrained weights from {path} ({error}): name a .safetensors file; "
+            "pickles (.pt, .pth) are never loaded here: where you trust one, convert it by "
+            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'x.safetensors')"
         ) from error

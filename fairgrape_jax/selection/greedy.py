@@ -148,7 +148,6 @@ def _walk() -> Callable[..., np.ndarray]:
     """The greedy loop, compiled at its first use (numba takes a second to import)."""
     import numba
 
-    @numba.njit(cache=True, nogil=True)
     def walk(importance, order, ends, target, scale, keep, advances):  # pragma: no cover - compiled
         n, groups = importance.shape
         selected = np.zeros(n, np.bool_)
@@ -179,4 +178,7 @@ def _walk() -> Callable[..., np.ndarray]:
                 share[k] = kept[k] / total
         return selected
 
-    return walk
+    try:
+        return numba.njit(cache=True, nogil=True)(walk)
+    except RuntimeError:  # neither the package's folder nor the home folder can be written to
+        return numba.njit(nogil=True)(walk)

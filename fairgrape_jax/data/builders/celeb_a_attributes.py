@@ -15,6 +15,7 @@ from fairgrape_jax.data.builders.listing import (
     Row,
     matched,
     number,
+    read_text,
 )
 from fairgrape_jax.errors import UsageError
 
@@ -74,9 +75,7 @@ def read_attributes(path: Path) -> tuple[list[str], list[tuple[str, str, list[st
 
     UsageError if the count in the first line, the header or a line is wrong.
     """
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file; it is CelebA's list of attributes")
-    text = path.read_text().splitlines()
+    text = read_text(path, "it is CelebA's list of attributes").splitlines()
     names = text[1].split() if len(text) > 1 else []
     if not text or not text[0].strip().isdecimal() or GROUP not in names:
         raise UsageError(
@@ -98,7 +97,9 @@ def read_attributes(path: Path) -> tuple[list[str], list[tuple[str, str, list[st
 def read_partition(path: Path) -> dict[str, str]:
     """The authors' split of each picture; empty where there is no such file."""
     splits: dict[str, str] = {}
-    for i, line in enumerate(path.read_text().splitlines() if path.is_file() else [], 1):
+    if not path.exists():
+        return splits
+    for i, line in enumerate(read_text(path, "it is CelebA's partition").splitlines(), 1):
         name, *rest = line.split() or [""]
         if name and (len(rest) != 1 or rest[0] not in SPLITS):
             raise UsageError(f"{path} row {i}: {line!r} is not a picture and 0, 1 or 2")

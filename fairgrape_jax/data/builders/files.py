@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import shutil
 import tarfile
@@ -12,10 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
+from fairgrape_jax.data import archives
 from fairgrape_jax.errors import UsageError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
+# What reading an archive raises: RuntimeError for an encrypted member, ValueError for some headers.
+UNREADABLE = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, RuntimeError,
+    ValueError,
+)  # fmt: skip
 
 
 class Entry(NamedTuple):
@@ -36,11 +41,11 @@ class Entry(NamedTuple):
 
 def read(entry: Entry) -> bytes:
     """The bytes of a picture; any number of threads may read at once. OSError if they are gone."""
-    if entry.holder.suffix == ".zip":
+    if entry.holder.suffix.lower() == ".zip":
         try:
             with zipfile.ZipFile(entry.holder) as archive:
                 return archive.read(entry.name)
-        except (zipfile.BadZipFile, zlib.error, KeyError) as error:
+        except UNREADABLE as error:
             raise OSError(f"{entry}: {error}") from error
     with entry.holder.open("rb") as file:
         file.seek(max(entry.offset, 0))
@@ -59,14 +64,16 @@ def find(place: Path, scratch: Path, expected: str) -> list[Entry]:
     if place.is_dir():
         entries = sorted(_walk(place))
         if not entries:
-            archives = sorted(p for p in place.iterdir() if p.name.lower().endswith(ARCHIVES))
-            entries = [entry for path in archives for entry in archived(path, scratch)]
+            packed = sorted(p for p in place.iterdir() if p.name.lower().endswith(ARCHIVES))
+            entries = [entry for path in packed for entry in archived(path, scratch)]
     elif place.name.lower().endswith(ARCHIVES):
         entries = list(archived(place, scratch))
     else:
         raise UsageError(f"{place}: not a folder, {' or '.join(ARCHIVES)}; give {expected}")
     if not entries:
         raise UsageError(f"{place}: no picture in it; give {expected}")
+    for entry in entries:
+        archives.check_size(entry, entry.size)
     return entries
 
 
@@ -86,30 +93,34 @@ def _walk(place: Path) -> Iterator[Entry]:
         for name in names:
             if name.lower().endswith(PICTURES):
                 path = Path(folder, name)
+                if not path.is_file():
+                    raise UsageError(f"{path}: no file, or a link to none; remove it")
                 yield Entry(path, str(path.relative_to(place)), -1, path.stat().st_size)
 
 
 def archived(path: Path, scratch: Path) -> Iterator[Entry]:
     """The pictures of one archive. UsageError that names it if it cannot be read."""
+    if not path.is_file():
+        raise UsageError(f"{path}: no file, or a link to none; remove it")
     try:
-        if path.suffix == ".zip":
+        if path.suffix.lower() == ".zip":
             with zipfile.ZipFile(path) as archive:
                 for info in archive.infolist():
-                    if info.filename.lower().endswith(PICTURES):
+                    if info.filename.lower().endswith(PICTURES) and not info.is_dir():
                         yield Entry(path, info.filename, -1, info.file_size)
             return
-        plain = path if path.suffix == ".tar" else _unpacked(path, scratch)
+        plain = path if path.suffix.lower() == ".tar" else _unpacked(path, scratch)
         with plain.open("rb") as file:
             yield from _members(plain, file, 0, "")
-    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
+    except UsageError:
+        raise
+    except UNREADABLE as error:
         raise UsageError(f"{path}: cannot be read ({error}); fetch the archive again") from error
 
 
 def _members(holder: Path, file: IO[bytes], start: int, prefix: str) -> Iterator[Entry]:
     with tarfile.open(fileobj=file, mode="r:") as archive:
-        for member in archive:
-            if not member.isfile():
-                continue
+        for member in archives.regular(archive):
             name, lower = f"{prefix}{member.name}", member.name.lower()
             if lower.endswith(".tar"):
                 inner = archive.extractfile(member)
@@ -127,7 +138,10 @@ def _unpacked(path: Path, scratch: Path) -> Path:
     if not plain.exists():
         scratch.mkdir(parents=True, exist_ok=True)
         half = plain.with_suffix(".half")
-        with gzip.open(path) as packed, half.open("wb") as out:
-            shutil.copyfileobj(packed, out, 1 << 20)
-        half.rename(plain)
+        try:
+            with archives.unpacked(path) as content, half.open("wb") as out:
+                shutil.copyfileobj(content, out, 1 << 20)
+            half.rename(plain)
+        finally:
+            half.unlink(missing_ok=True)
     return plain

@@ -17,6 +17,7 @@ from fairgrape_jax.data.builders.listing import (
     Row,
     matched,
     read_table,
+    read_text,
     settled,
 )
 from fairgrape_jax.errors import UsageError
@@ -104,11 +105,7 @@ def _validation(place: Path, scratch: Path) -> list[tuple[str, Entry]]:
         return _by_synset(place, "val", VALIDATION_TAR, scratch)
     entries = files.find(place / VALIDATION_TAR, scratch, EACH_OF_CLASS)
     labels = place / LABELS
-    if not labels.is_file():
-        raise UsageError(
-            f"{labels}: no such file; a line with the synset of each validation picture"
-        )
-    synsets = labels.read_text().split()
+    synsets = read_text(labels, "a line with the synset of each validation picture").split()
     if len(synsets) != len(entries):
         raise UsageError(f"{labels}: {len(synsets)} synsets for {len(entries)} pictures")
     for i, synset in enumerate(synsets, 1):

@@ -12,10 +12,19 @@ import collections
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
+from fairgrape_jax import forms
 from fairgrape_jax.data.builders import files
-from fairgrape_jax.data.builders.listing import Column, Listing, Options, Row, matched, read_table
+from fairgrape_jax.data.builders.listing import (
+    Column,
+    Listing,
+    Options,
+    Row,
+    matched,
+    read_table,
+    read_text,
+)
 from fairgrape_jax.errors import UsageError
 
 GENDERS = ("male", "female")
@@ -109,14 +118,22 @@ def _imageable(path: Path, least: float) -> set[str]:
     return found
 
 
+class Annotation(TypedDict):
+    """An object of the JSON, as far as it is read."""
+
+    url: str
+    gender: list[str]
+
+
 def _annotations(path: Path) -> list[tuple[str, str, list[str]]]:
     """(place, picture, genders) of each entry. UsageError if one is not as it should be."""
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file; ask the ImageNet team for it")
+    text = read_text(path, "ask the ImageNet team for it")
     try:
-        values: Any = json.loads(path.read_text())
+        values: Any = json.loads(text)
     except json.JSONDecodeError as error:
         raise UsageError(f"{path} row {error.lineno}: not JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}: not the JSON of the ImageNet team ({error})") from error
     if not isinstance(values, list):
         raise UsageError(f"{path}: expected a list of objects with url and gender")
     found = []
@@ -124,6 +141,8 @@ def _annotations(path: Path) -> list[tuple[str, str, list[str]]]:
         where = f"{path} entry {i}"
         if not isinstance(value, dict) or not {"url", "gender"} <= value.keys():
             raise UsageError(f"{where}: expected an object with url and gender")
+        if wrong := forms.misfit(value, Annotation):
+            raise UsageError(f"{where}: {wrong}")
         genders = value["gender"]
         unknown = [g for g in genders if g not in (*GENDERS, UNSURE)]
         if unknown:

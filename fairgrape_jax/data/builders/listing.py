@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from fairgrape_jax import words
 from fairgrape_jax.data.builders.files import Entry
 from fairgrape_jax.errors import UsageError
 
 WHOLE = "full"  # the split of a dataset that its authors did not split; TFDS keeps "all"
+COLUMN = re.compile(r"[\w(\[][\w ()\[\]+&,;:.%-]{0,99}")
+SPLIT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,49}")
+RESERVED = ("image", "name", "source")  # what is stored of every picture besides its columns
 NAMED = 10  # bad rows that an error or a note names
 
 
@@ -72,21 +78,32 @@ class Listing:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
 
+def read_text(path: Path, what: str) -> str:
+    """The text of a file. UsageError if there is none, or it is not UTF-8."""
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; {what}")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
+
+
 def read_table(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Rows of a CSV with a header, as (place, values): place is "FILE row N", the header row 1.
 
     UsageError if there is no such file, if a needed column is missing, or if a row is short.
     """
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file; it must hold the columns {', '.join(needed)}")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
+    text = read_text(path, f"it must hold the columns {', '.join(needed)}")
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
         header = [name.strip() for name in next(reader, [])]
         if missing := [name for name in needed if name not in header]:
             raise UsageError(
                 f"{path} row 1: no column {missing[0]!r} in the header ({', '.join(header)}); "
                 f"needed: {', '.join(needed)}"
             )
+        if twice := [name for name in needed if header.count(name) > 1]:
+            raise UsageError(f"{path} row 1: two columns are named {twice[0]!r}")
         for values in reader:
             if not values:
                 continue
@@ -94,6 +111,8 @@ def read_table(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[st
             if len(values) < len(header):
                 raise UsageError(f"{place}: {len(values)} values, the header names {len(header)}")
             yield place, dict(zip(header, values, strict=False))
+    except csv.Error as error:
+        raise UsageError(f"{path} row {reader.line_num}: not CSV ({error})") from error
 
 
 def number(place: str, column: str, value: str, classes: Mapping[str, int] | Sequence[str]) -> int:
@@ -140,6 +159,27 @@ def matched(
         extra = [str(files[name]) for name in sorted(files.keys() - places.keys())]
         notes += settled(extra, "pictures without a row", options)
     return places.keys() & files.keys(), notes
+
+
+def check_names(listing: Listing) -> None:
+    """UsageError for a name that cannot be stored: splits and columns are parts of file names."""
+    names = [column.name for column in listing.columns]
+    for column in listing.columns:
+        if not COLUMN.fullmatch(column.name) or column.name in RESERVED:
+            raise UsageError(
+                f"column {column.name!r}: cannot be stored under this name; give letters, digits, "
+                f"spaces and underscores, and none of {', '.join(RESERVED)}"
+            )
+        if names.count(column.name) > 1:
+            raise UsageError(f"column {column.name!r}: is there twice")
+        for name in column.classes:
+            if name != words.visible(name):
+                raise UsageError(f"column {column.name!r}: {name!r} is no name for a value")
+    for row in listing.rows:
+        if not SPLIT.fullmatch(row.split) or row.split == "all":
+            raise UsageError(f"{row.where}: {row.split!r} is no name for a split; give train or so")
+        if row.name + row.source != words.visible(row.name + row.source):
+            raise UsageError(f"{row.where}: {row.name!r} of {row.source!r}: not names that show")
 
 
 def without_empty(listing: Listing, options: Options) -> Listing:

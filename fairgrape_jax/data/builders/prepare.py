@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +30,15 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from fairgrape_jax import integrity, lock
 from fairgrape_jax.data import decode
 from fairgrape_jax.data.builders import builder, files
-from fairgrape_jax.data.builders.listing import Listing, Options, Row, settled, without_empty
+from fairgrape_jax.data.builders.listing import (
+    Listing,
+    Options,
+    Row,
+    check_names,
+    settled,
+    without_empty,
+)
+from fairgrape_jax.data.prepared import stored_in
 from fairgrape_jax.data.records import ABOUT, COLUMNS, THREADS, VERSION, dataset_directory
 from fairgrape_jax.data.source import Progress
 from fairgrape_jax.errors import UsageError
@@ -66,7 +74,7 @@ def prepare(
     target = dataset_directory(called, data_dir)
     made_by = {"builder": name, "options": json.loads(json.dumps(dataclasses.asdict(options)))}
     if (target / ABOUT).exists():
-        there = json.loads((target / ABOUT).read_text())
+        there: Mapping[str, Any] = stored_in(target).about
         if any(there[key] != value for key, value in made_by.items()):
             raise UsageError(
                 f"{target}: was prepared by {there['builder']} with options {there['options']}; "
@@ -77,6 +85,7 @@ def prepare(
     partial.mkdir(parents=True, exist_ok=True)
     with lock.held(partial.with_name(f"{partial.name}.lock")):
         listing = without_empty(read(place, options, partial / "unpacked"), options)
+        check_names(listing)
         listing = dataclasses.replace(listing, rows=tuple(shuffled(listing.rows)))
         for stale in target.parent.glob(f"{VERSION}.incomplete*"):
             shutil.rmtree(stale)
@@ -206,7 +215,7 @@ class ListingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
         columns: Any = gathered(self.listing, shards, written)
         np.savez_compressed(directory / COLUMNS, **columns)
         said = self.made_by | about(self.listing, notes, sums)
-        (directory / ABOUT).write_text(json.dumps(said, indent=1))
+        (directory / ABOUT).write_text(json.dumps(said, indent=1), encoding="utf-8")
 
     def _shard(self, number: int, rows: list[Row]) -> Shard:
         """Shard `number`, written now or before."""
@@ -237,9 +246,9 @@ class ListingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
                 # Not marked as done: it is looked at again once the files are repaired.
                 return Shard(path, rows[0].split, 0, **said)
             half = side.with_suffix(".half")
-            half.write_text(json.dumps(said))
+            half.write_text(json.dumps(said), encoding="utf-8")
             half.rename(side)
-        found = json.loads(side.read_text())
+        found = json.loads(side.read_text(encoding="utf-8"))
         records = sum(map(bool, found["digests"]))
         return Shard(path, rows[0].split, records, **found)
 
@@ -301,11 +310,11 @@ def check_plan(partial: Path, listing: Listing) -> None:
     for row in listing.rows:
         digest.update(f"{row.name}|{row.file.size}|{row.values}|{row.source}|{row.split}".encode())
     plan = partial / "plan"
-    if plan.exists() and plan.read_text() == digest.hexdigest():
+    if plan.exists() and plan.read_text(encoding="utf-8") == digest.hexdigest():
         return
     for path in partial.glob("shard-*"):
         path.unlink()
-    plan.write_text(digest.hexdigest())
+    plan.write_text(digest.hexdigest(), encoding="utf-8")
 
 
 def gathered(

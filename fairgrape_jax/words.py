@@ -1,0 +1,61 @@
+"""Names that others wrote, made fit to be shown: to a terminal, in Markdown, in a spreadsheet.
+
+What is stored and compared keeps its names as they are; HTML and SVG escape on their own.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable
+from typing import Any
+
+# Controls, line separators, marks that turn the direction of what follows, halves of characters.
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_FORMULA = re.compile(r"[=+\-@]")  # what a spreadsheet takes for the beginning of one
+
+
+def visible(text: str) -> str:
+    r"""One line in which every character shows: a terminal obeys none of them.
+
+    >>> visible("a\x1b[31m\nb")
+    'a\\x1b[31m\\nb'
+    """
+    return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def lines(text: str) -> str:
+    """As `visible`, but for the ends of lines."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def markdown(text: str) -> str:
+    """Text without markup of its own: no tag, link, or end of a table's cell; `backticks` stay.
+
+    >>> markdown("<b>|[x](y)")
+    '&lt;b&gt;\\\\|[x]\\\\(y)'
+    """
+    plain = html.escape(visible(text), quote=False)
+    return plain.replace("](", "]\\(").replace("|", "\\|")
+
+
+def cells(row: Iterable[Any]) -> list[Any]:
+    """A row of a CSV for people: no cell is a formula to a spreadsheet; numbers stay numbers.
+
+    >>> cells(["=1+1", "-0.5", "a", 3])
+    ["'=1+1", '-0.5', 'a', 3]
+    """
+    return [_cell(value) if isinstance(value, str) else value for value in row]
+
+
+def _cell(text: str) -> str:
+    shown = visible(text)
+    return f"'{shown}" if _FORMULA.match(shown) and not _is_number(shown) else shown
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
