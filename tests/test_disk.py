@@ -143,7 +143,10 @@ def test_the_table_names_every_write_of_a_run(whole):
         assert any(fnmatch.fnmatch(name, pattern) for name in written), pattern
 
 
-@pytest.mark.parametrize(("pattern", "code"), WRITES)
+@pytest.mark.parametrize(
+    ("pattern", "code"),
+    [pytest.param(*each, marks=[pytest.mark.slow] * (i % 3 > 0)) for i, each in enumerate(WRITES)],
+)
 def test_a_write_that_fails_is_named_and_nothing_is_lost(
     pattern, code, whole, dense, place, tmp_path, capsys, monkeypatch
 ):
@@ -304,7 +307,9 @@ def test_a_read_only_file_system_is_refused(tmpfs, whole, place, capsys):
 Usage = namedtuple("Usage", ["total", "used", "free"])
 
 
-@pytest.mark.parametrize("checkpoints", ["all", "last", "last:2", "best"])
+@pytest.mark.parametrize(
+    "checkpoints", ["all", pytest.param("last", marks=pytest.mark.slow), "best"]
+)
 def test_the_estimate_bounds_what_a_run_leaves(checkpoints, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "SAVE_EVERY", 1e9)
     experiment = dataclasses.replace(

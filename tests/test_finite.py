@@ -89,8 +89,15 @@ SOURCES = {
 }
 
 
-@pytest.mark.parametrize(("how", "devices"), [("pmap", 1), ("pmap", 4), ("shard_map", 2)])
-@pytest.mark.parametrize("kind", SOURCES)
+EVERYWHERE = [(kind, *how) for kind in SOURCES for how in (("pmap", 4), ("shard_map", 2))]
+
+
+@pytest.mark.parametrize(
+    ("kind", "how", "devices"),
+    [(kind, "pmap", 1) for kind in SOURCES]
+    + [EVERYWHERE[0], EVERYWHERE[3]]
+    + [pytest.param(*each, marks=pytest.mark.slow) for each in (*EVERYWHERE[1:3], *EVERYWHERE[4:])],
+)
 def test_each_source_is_named_and_the_step_is_not_made(kind, how, devices, monkeypatch):
     (loss, scale, rate, fields), expected = SOURCES[kind]
     monkeypatch.setattr(losses, "cross_entropy", loss or plain)
@@ -126,7 +133,7 @@ def test_a_finite_step_is_what_it_was_without_looking(monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("bad", [0, 4, 9])
+@pytest.mark.parametrize("bad", [0, pytest.param(4, marks=pytest.mark.slow), 9])
 def test_the_error_of_an_epoch_holds_the_state_before_and_the_samples(bad):
     """One step is given a rate of NaN; the state is that of an epoch stopped just before it."""
     experiment, compiled, dataset, state, alive, _ = built()
@@ -331,7 +338,7 @@ def poisoned(logits, labels, classes):
     ("devices", "scoring"),
     [(1, {}), (4, {}), (2, {"shard_groups": True}), (2, {"form": "mixed"})],
 )
-@pytest.mark.parametrize("statistic", [SQUARES, GRADIENT])
+@pytest.mark.parametrize("statistic", [SQUARES, pytest.param(GRADIENT, marks=pytest.mark.slow)])
 def test_a_micro_batch_whose_score_is_not_finite_is_found(devices, scoring, statistic, monkeypatch):
     monkeypatch.setattr(losses, "cross_entropy", poisoned)
     options = dataclasses.replace(TINY.scoring, fraction=1.0, **scoring)
@@ -352,7 +359,7 @@ def test_a_micro_batch_whose_score_is_not_finite_is_found(devices, scoring, stat
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
-@pytest.mark.parametrize("groups", ["", "kmeans:2"])
+@pytest.mark.parametrize("groups", ["", pytest.param("kmeans:2", marks=pytest.mark.slow)])
 def test_scores_that_are_not_finite_leave_a_repro_file(groups, tmp_path, monkeypatch, capsys):
     """The gradients of the dense network overflow when they are squared."""
     scoring = dataclasses.replace(SHORT.scoring, groups=groups)

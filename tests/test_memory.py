@@ -69,14 +69,17 @@ CASES = [
         "evaluation_batch 256 on each of 2 devices",
         "64 was tried and fits: --evaluation-batch 64, and the run goes on",
     ),
-    (
+    pytest.param(
         "scoring",
         16,
         {"execution": "vmap"},
         "scoring.micro_batch 16",
         "--scoring.execution single was tried and fits, to the same scores",
+        marks=pytest.mark.slow,
     ),
-    ("training", 0, {}, "batch 32", "nothing smaller fits either"),
+    pytest.param(
+        *("training", 0, {}, "batch 32", "nothing smaller fits either"), marks=pytest.mark.slow
+    ),
 ]
 
 

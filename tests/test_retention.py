@@ -64,7 +64,10 @@ def checkpoints_of(directory):
     return {int(path.parents[1].name.removeprefix("round_")) for path in found}
 
 
-@pytest.mark.parametrize("checkpoints", ["all", "last", "last:2", "best"])
+@pytest.mark.parametrize(
+    "checkpoints",
+    [*[pytest.param(each, marks=pytest.mark.slow) for each in ("all", "last")], "last:2", "best"],
+)
 def test_a_run_keeps_them_and_goes_on_to_the_same_bits(checkpoints, whole, tmp_path, monkeypatch):
     """Stopped after the third round; what is kept is what the whole run has."""
     directory, accuracy = whole
