@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import typing
 from collections.abc import Iterable
 from pathlib import Path
@@ -120,6 +121,9 @@ class Experiment:
     """Start each round with fresh optimizer moments, as the official code does."""
     augmentation: str = "none"
     """none, flip, shift, flip_shift, paper or imagenet, on the training images, on the device."""
+    mixup: float = 0.0
+    """Alpha of mixup: training pictures are mixed in pairs by a share of Beta(alpha, alpha), and
+    their cross-entropies with it; 0 for none."""
     pretrained: str = ""
     """A .safetensors file of torchvision's weights to start from; empty to start from scratch."""
     seeds: tuple[int, ...] = (0,)
@@ -209,6 +213,13 @@ def check(experiment: Experiment) -> None:
     for name in ("dense", "retrain", "final"):
         _check_stage(name, getattr(experiment, name))
     check_remedy(experiment.remedy)
+    if not 0 <= experiment.mixup < math.inf:
+        raise UsageError(f"mixup: {experiment.mixup} is no alpha; give 0 for none, or 0.2, or 1")
+    if experiment.mixup and not experiment.remedy.compatible_with_mixup:
+        raise UsageError(
+            "mixup: the performance-weighted loss weighs a sample by its one true class, and a "
+            "mixed picture has two; give --mixup 0, or no remedy.pw in retraining"
+        )
     if experiment.weight_decay < 0 or not 0 <= experiment.momentum < 1:
         raise UsageError("weight_decay must be at least 0, and momentum at least 0 and below 1")
 

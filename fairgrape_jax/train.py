@@ -85,13 +85,15 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     augmentation: str = "none",
     remedy: Remedy | None = None,
+    mixup: float = 0.0,
 ) -> Callable[..., tuple[State, jax.Array]]:
     """The per-device step (state, masks, batch, rate) -> (state, mean loss of the batch).
 
     remedy: the terms of the loss, plain cross-entropy if None; the step then takes the dense
     network's variables as a fifth argument and runs it on the same pictures, in evaluation.
+    mixup: its alpha; above 0 augmented pictures are mixed in pairs, and their cross-entropies.
 
-    batch: images (B, H, W, C) uint8, labels (B, T), and ids (B,) where pictures are augmented: the
+    batch: images (B, H, W, C) uint8, labels (B, T), and ids (B,) where pictures are altered: the
     draws are those of (run, epoch, sample), on any number of devices. Parameters are masked in the
     forward pass and after the update, so a pruned weight is exactly zero whatever the optimizer
     does. Loss, gradients and running statistics are averaged over the devices, so that all stay
@@ -114,6 +116,12 @@ def make_train_step(
         images = batch["images"]
         if alter is not None:
             images = augment.augmented(alter, run_key, state.epoch, batch["ids"], images)
+        mixed = None
+        if mixup:
+            pairs = augment.mixup(
+                mixup, run_key, state.epoch, batch["ids"], images, batch["labels"]
+            )
+            images, mixed = pairs.images, (pairs.labels, pairs.share)
         images = augment.normalise(images, dataset.mean, dataset.std)
 
         names = remedy.features if remedy and remedy.of_features else ()
@@ -127,12 +135,15 @@ def make_train_step(
                 names,
                 dropout_key,
             )
-            if remedy is None or taught is None:
-                loss = losses.cross_entropy(own.logits, batch["labels"], dataset.classes).mean()
-            else:
+            labels, classes = batch["labels"], dataset.classes
+            if remedy is not None and taught is not None:
                 loss = losses.retraining_loss(
-                    remedy, own, taught, batch["labels"], dataset.classes, gather=together
+                    remedy, own, taught, labels, classes, gather=together, mixed=mixed
                 )
+            elif mixed:
+                loss = losses.mixed_cross_entropy(own.logits, labels, *mixed, classes).mean()
+            else:
+                loss = losses.cross_entropy(own.logits, labels, classes).mean()
             return loss, batch_stats
 
         (loss, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
