@@ -82,7 +82,17 @@ def run_stages(
 
     plan = epochs(stages)
     per_epoch = pipeline.steps_per_epoch(len(dataset.train), experiment.batch)
-    with bar(title, (len(plan) - len(history)) * per_epoch - done) as advance:
+    left = len(plan) - len(history)
+    reading = pipeline.train_batches(
+        dataset.train,
+        experiment.batch,
+        seed,
+        int(state.epoch),
+        done,
+        parallel.part(),
+        epochs=left,
+    )
+    with bar(title, left * per_epoch - done) as advance:
         for rate, keep_best, ends in plan[len(history) :]:
             state, loss = train.train_epoch(
                 step or compiled.train,
@@ -98,6 +108,7 @@ def run_stages(
                 total=total,
                 pause=pause,
                 clock=clock,
+                reading=reading,
             )
             done, total = 0, 0.0
             record = {"epoch": int(state.epoch), "rate": rate, "loss": loss}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -203,6 +204,7 @@ def train_epoch(
     total: float = 0.0,
     pause: Callable[[State, int], Callable[[float], None] | None] = lambda state, count: None,
     clock: pipeline.Clock | None = None,
+    reading: Iterator[dict[str, np.ndarray]] | None = None,
 ) -> tuple[State, float]:
     """One pass over `split` in the order of (seed, state.epoch); returns the mean loss.
 
@@ -211,13 +213,16 @@ def train_epoch(
     batch.
     done, total: where an epoch goes on in the middle, its steps made before and the sum of their
     losses. pause(state, steps made) may return what is to be called with the sum of their losses,
-    to save the place. clock: measures how long the loop waits for its input.
+    to save the place. clock: measures how long the loop waits for its input. reading: where the
+    epoch's batches are taken from, of several epochs one after another.
     """
     epoch, first = int(state.epoch), int(state.step) - done
     pending, count = None, done
     rate_array = np.float32(rate)
-    read = pipeline.train_batches(split, batch, seed, epoch, done, parallel.part())
-    timed = (clock or pipeline.Clock()).timed(read)
+    if reading is None:
+        reading = pipeline.train_batches(split, batch, seed, epoch, done, parallel.part())
+    own = itertools.islice(reading, pipeline.steps_per_epoch(len(split), batch) - done)
+    timed = (clock or pipeline.Clock()).timed(own)
     batches = (parallel.split_batch(samples, devices) for samples in timed)
     for samples in parallel.ahead(batches, devices):
         state, loss = step(state, masks, samples, rate_array)

@@ -12,7 +12,7 @@ Rows, an epoch each, in turn in one run, for every shape of JPEG; the ratio is t
                              by default it resizes without a low-pass filter, all others with one
   tf.data, antialiased       the same with it, which is the work that ours does
   torch DataLoader           the same JPEGs from files by Pillow, N workers; where torch is
-Worker processes of ours start anew every epoch, torch's live on.
+Worker processes, ours and torch's, are there before and live on.
 cpu s: processor seconds of an epoch in this process (not of its workers), which say more than the
 clock on a machine that others use. Below: the memory of this process before, and after each epoch
 of ours.
@@ -24,6 +24,7 @@ import argparse
 import functools
 import importlib.util
 import io
+import itertools
 import resource
 import tempfile
 import time
@@ -73,7 +74,9 @@ def main() -> None:
             if options.workers:
                 several = pictures(place, shape, options, workers=options.workers)
                 name = f"ours, {options.workers} processes"
-                work[name] = functools.partial(epoch, ours, several, options)
+                work[name] = functools.partial(
+                    next_epoch, endless(several, options), several, options
+                )
             if importlib.util.find_spec("tensorflow"):
                 work["tf.data"] = functools.partial(tf_data, place, options, smooth=False)
                 work["tf.data, antialiased"] = functools.partial(
@@ -151,6 +154,17 @@ def epoch(batches: Callable[..., Batches], split: Split, options: argparse.Names
 def ours(split: Split, options: argparse.Namespace) -> Batches:
     """The batches of a training epoch."""
     return pipeline.train_batches(split, options.batch, SEED, 0)
+
+
+def endless(split: Split, options: argparse.Namespace) -> Batches:
+    """The batches of one epoch after another."""
+    return pipeline.train_batches(split, options.batch, SEED, 0, epochs=10**6)
+
+
+def next_epoch(batches: Batches, split: Split, options: argparse.Namespace) -> int:
+    """How many pictures the next epoch's worth of batches holds."""
+    steps = pipeline.steps_per_epoch(len(split), options.batch)
+    return sum(len(batch["images"]) for batch in itertools.islice(batches, steps))
 
 
 def order(split: Split, options: argparse.Namespace) -> Iterator[np.ndarray]:
