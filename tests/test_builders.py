@@ -1,4 +1,4 @@
-"""Builders: each from a small imitation of its real layout, killed and resumed, and the real data."""
+"""Builders: each from an imitation of its real layout, killed and resumed, and from real data."""
 
 from __future__ import annotations
 
@@ -215,12 +215,18 @@ def test_all_of_utkface(tmp_path):
     stored = prepared.stored_in(directory)
     races = np.bincount(stored.columns["values"][:, 1])
     np.testing.assert_array_equal(races, [10_078, 4_526, 3_434, 3_975])
-    place = shared("utkface")
-    made("utk_face", place, tmp_path, "all_faces", 1 << 26, others=True)
+    alone = verify.duplicates(stored, source(tmp_path, "utk_face"))
+    assert (alone.extra, len(alone.sets)) == (331, 317)
+    everything = made("utk_face", shared("utkface"), tmp_path, "all_faces", 1 << 26, others=True)
     lines, sound = verify.check(source(tmp_path, "all_faces"))
     text = "\n".join(lines)
     assert sound
     assert "390 files equal others, in 375 sets" in text
+    columns = prepared.stored_in(everything).columns
+    found = verify.duplicates(prepared.stored_in(everything), source(tmp_path, "all_faces"))
+    copies = [sorted(s, key=lambda i: columns["name"][i])[1:] for s in found.sets]
+    race = columns["values"][np.concatenate(copies), 1]
+    assert (race != 4).sum() == 336  # 5 of them equal a picture of "Others" alone
     assert "40 in gender disagree, 70 in race disagree" in text
 
 
