@@ -51,6 +51,8 @@ def test_other_rows_of_a_batch_stay_as_they_are():
     resize(RNG.integers(0, 9, (20, 30, 3), np.uint8), (0, 0, 30, 20), batch[1])
     assert (batch[[0, 2]] == 9).all()
     assert (batch[1] < 9).all()
+    with pytest.raises(ValueError, match="copy"):  # else what is written would be lost
+        resize(batch[0], (0, 0, 8, 8), batch[0].swapaxes(0, 1))
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 500])
