@@ -66,7 +66,7 @@ def taps(length: int, first: float, last: float, size: int) -> Taps:
 def resize(pixels: np.ndarray, box: tuple[float, float, float, float], out: np.ndarray) -> None:
     """Fill `out` (H, W, 3) from the `box` (left, top, right, bottom) of (h, w, 3) uint8 pixels.
 
-    ValueError if `out` is not contiguous in memory, as a row of a batch is. Runs outside Python's lock.
+    Runs outside Python's lock. ValueError if `out` is not contiguous, as a row of a batch is.
 
     >>> out = np.empty((1, 2, 3), np.uint8)
     >>> resize(np.full((5, 5, 3), 7, np.uint8), (0, 0, 5, 5), out)
