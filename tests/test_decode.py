@@ -93,6 +93,21 @@ def test_a_broken_file_is_reported_and_never_crashes(kind):
     assert decode.fault(BROKEN[kind])
 
 
+@pytest.mark.filterwarnings("ignore")  # Pillow's, of what is wrong with the EXIF block
+def test_a_damaged_head_is_read_or_reported():
+    whole, rng = turned(6), np.random.default_rng(1)
+    outcomes = []
+    for _ in range(1500):
+        content = bytearray(whole)
+        for _ in range(rng.integers(1, 6)):
+            content[rng.integers(2, 200)] = rng.integers(256)
+        try:
+            outcomes.append(decode.decode(bytes(content), 16).shape)
+        except decode.BrokenPictureError as error:
+            outcomes.append(str(error) != "")
+    assert set(outcomes) == {(16, 16, 3), True}
+
+
 @pytest.mark.parametrize("side", [(200, 180), (500, 375), (64, 64)])
 def test_without_scaling_pixels_are_pillows(side):
     content = jpeg(5, side)
