@@ -95,7 +95,9 @@ def test_a_broken_file_is_reported_and_never_crashes(kind):
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, of what is wrong with the EXIF block
 def test_a_damaged_head_is_read_or_reported():
-    whole, rng = turned(6), np.random.default_rng(1)
+    exif, rng = Image.Exif(), np.random.default_rng(0)
+    exif[0x0112], exif[0x010F], exif[0x8769] = 6, "maker", {0x9003: "2020:01:01 00:00:00"}
+    whole = saved(colours(), "jpeg", exif=exif)
     outcomes = []
     for _ in range(1500):
         content = bytearray(whole)
