@@ -141,6 +141,9 @@ class Experiment:
     """Start each round with fresh optimizer moments, as the official code does."""
     augmentation: str = "none"
     """none, flip, shift, flip_shift, paper or imagenet, on the training images, on the device."""
+    mixup: float = 0.0
+    """Alpha of mixup: training pictures are mixed in pairs by a share of Beta(alpha, alpha), and
+    their cross-entropies with it; 0 for none."""
     pretrained: str = ""
     """A .safetensors file of torchvision's weights to start from; empty to start from scratch."""
     seeds: tuple[int, ...] = (0,)
@@ -241,6 +244,13 @@ def check(experiment: Experiment) -> None:
     kept(experiment.checkpoints)
     if experiment.rollback.retries < 0 or not 0 < experiment.rollback.factor < 1:
         raise UsageError("rollback: retries must be at least 0, and factor between 0 and 1")
+    if not 0 <= experiment.mixup < math.inf:
+        raise UsageError(f"mixup: {experiment.mixup} is no alpha; give 0 for none, or 0.2, or 1")
+    if experiment.mixup and not experiment.remedy.compatible_with_mixup:
+        raise UsageError(
+            "mixup: the performance-weighted loss weighs a sample by its one true class, and a "
+            "mixed picture has two; give --mixup 0, or no remedy.pw in retraining"
+        )
     if experiment.weight_decay < 0 or not 0 <= experiment.momentum < 1:
         raise UsageError("weight_decay must be at least 0, and momentum at least 0 and below 1")
 

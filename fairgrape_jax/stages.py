@@ -96,8 +96,17 @@ def run_stages(
 
     plan = epochs(stages)
     per_epoch = pipeline.steps_per_epoch(len(dataset.train), experiment.batch)
-    to_do = (len(plan) - len(history)) * per_epoch - done
-    with contextlib.ExitStack() as pending, bar(title, to_do) as advance:
+    left = len(plan) - len(history)
+    reading = pipeline.train_batches(
+        dataset.train,
+        experiment.batch,
+        seed,
+        int(state.epoch),
+        done,
+        parallel.part(),
+        epochs=left if trained is None else left - 1,
+    )
+    with contextlib.ExitStack() as pending, bar(title, left * per_epoch - done) as advance:
         for rate, keep_best, ends in plan[len(history) :]:
             if trained is None:
                 state, loss = train.train_epoch(
@@ -114,6 +123,7 @@ def run_stages(
                     total=total,
                     pause=pause,
                     clock=clock,
+                    reading=reading,
                 )
                 trained = {"epoch": int(state.epoch), "rate": rate, "loss": loss}
             done, total = 0, 0.0

@@ -79,7 +79,7 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
     remedy = with_features(experiment, module, dataset)
     make_network = make_networks(module, dataset, experiment.scoring.form, remedy.pw)
     order = parameter_order(module, dataset)
-    training = module, dataset, optimizer, experiment.augmentation
+    training, mixup = (module, dataset, optimizer, experiment.augmentation), experiment.mixup
 
     def lift(step: Callable[..., Any], in_axes: Any, out_axes: Any, donate: Any = ()) -> Any:
         return parallel.lift(
@@ -111,9 +111,14 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         devices=devices,
         module=module,
         optimizer=optimizer,
-        train=lift(train.make_train_step(*training), (None, None, 0, None), None, donate=(0,)),
+        train=lift(
+            train.make_train_step(*training, mixup=mixup), (None, None, 0, None), None, donate=(0,)
+        ),
         retrain=lift(
-            train.make_train_step(*training, remedy), (None, None, 0, None, None), None, donate=(0,)
+            train.make_train_step(*training, remedy, mixup),
+            (None, None, 0, None, None),
+            None,
+            donate=(0,),
         ),
         evaluate=lift(evaluate.make_evaluate_step(module, dataset), (None, None, None, 0), None),
         accumulate=accumulate,

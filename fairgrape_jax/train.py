@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -85,13 +86,15 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     augmentation: str = "none",
     remedy: Remedy | None = None,
+    mixup: float = 0.0,
 ) -> Callable[..., tuple[State, Seen]]:
     """The per-device step (state, masks, batch, rate) -> (state, `Seen` with the batch's loss).
 
     remedy: the terms of the loss, plain cross-entropy if None; the step then takes the dense
     network's variables as a fifth argument and runs it on the same pictures, in evaluation.
+    mixup: its alpha; above 0 augmented pictures are mixed in pairs, and their cross-entropies.
 
-    batch: images (B, H, W, C) uint8, labels (B, T), and ids (B,) where pictures are augmented: the
+    batch: images (B, H, W, C) uint8, labels (B, T), and ids (B,) where pictures are altered: the
     draws are those of (run, epoch, sample), on any number of devices. Parameters are masked in the
     forward pass and after the update, so a pruned weight is exactly zero whatever the optimizer
     does. Loss, gradients and running statistics are averaged over the devices, so that all stay
@@ -115,6 +118,12 @@ def make_train_step(
         images = batch["images"]
         if alter is not None:
             images = augment.augmented(alter, run_key, state.epoch, batch["ids"], images)
+        mixed = None
+        if mixup:
+            pairs = augment.mixup(
+                mixup, run_key, state.epoch, batch["ids"], images, batch["labels"]
+            )
+            images, mixed = pairs.images, (pairs.labels, pairs.share)
         images = augment.normalise(images, dataset.mean, dataset.std)
 
         names = remedy.features if remedy and remedy.of_features else ()
@@ -128,12 +137,15 @@ def make_train_step(
                 names,
                 dropout_key,
             )
-            if remedy is None or taught is None:
-                loss = losses.cross_entropy(own.logits, batch["labels"], dataset.classes).mean()
-            else:
+            labels, classes = batch["labels"], dataset.classes
+            if remedy is not None and taught is not None:
                 loss = losses.retraining_loss(
-                    remedy, own, taught, batch["labels"], dataset.classes, gather=together
+                    remedy, own, taught, labels, classes, gather=together, mixed=mixed
                 )
+            elif mixed:
+                loss = losses.mixed_cross_entropy(own.logits, labels, *mixed, classes).mean()
+            else:
+                loss = losses.cross_entropy(own.logits, labels, classes).mean()
             return loss, batch_stats
 
         (loss, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
@@ -193,6 +205,7 @@ def train_epoch(
     total: float = 0.0,
     pause: Callable[[State, int], Callable[[float], None] | None] = lambda state, count: None,
     clock: pipeline.Clock | None = None,
+    reading: Iterator[dict[str, np.ndarray]] | None = None,
 ) -> tuple[State, float]:
     """One pass over `split` in the order of (seed, state.epoch); returns the mean loss.
 
@@ -202,13 +215,16 @@ def train_epoch(
     every batch.
     done, total: where an epoch goes on in the middle, its steps made before and the sum of their
     losses. pause(state, steps made) may return what is to be called with the sum of their losses,
-    to save the place. clock: measures how long the loop waits for its input.
+    to save the place. clock: measures how long the loop waits for its input. reading: where the
+    epoch's batches are taken from, of several epochs one after another.
     """
     epoch, first = int(state.epoch), int(state.step) - done
     pending, count = None, done
     rate_array = np.float32(rate)
-    read = pipeline.train_batches(split, batch, seed, epoch, done, parallel.part())
-    timed = (clock or pipeline.Clock()).timed(read)
+    if reading is None:
+        reading = pipeline.train_batches(split, batch, seed, epoch, done, parallel.part())
+    own = itertools.islice(reading, pipeline.steps_per_epoch(len(split), batch) - done)
+    timed = (clock or pipeline.Clock()).timed(own)
     batches = (parallel.split_batch(samples, devices) for samples in timed)
 
     def checked(seen: Seen) -> float:
