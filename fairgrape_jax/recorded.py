@@ -25,6 +25,8 @@ class Record(TypedDict):
     importance: NotRequired[dict[str, list[float]]]
 
 
+FEWEST, MOST = 1e-12, 1e300  # no network is as sparse, no importance as large
+
 # Metrics that are defined for every network and group.
 DEFINED = ("accuracy", "rho_accuracy", "rho_change", "worst_group", "gap")
 DEFINED_OF_GROUPS = ("group_accuracy", "group_change")
@@ -35,7 +37,7 @@ def misfit(record: Mapping[str, Any]) -> str:
     if wrong := forms.misfit(record, Record):
         return wrong
     groups, test = record["groups"], record["test"]
-    if not 0 < record["density"] <= 1 or not groups or not record["tasks"]:
+    if not FEWEST <= record["density"] <= 1 or not groups or not record["tasks"]:
         return "no density, no group or no task"
     if missing := metrics.METRICS.keys() - test.keys():
         return f"test: no metric {min(missing)!r}"
@@ -47,9 +49,9 @@ def misfit(record: Mapping[str, Any]) -> str:
         value = test[name]
         if None in (value if isinstance(value, list) else [value]):
             return f"test.{name}: undefined"
-    for layer, shares in record.get("importance", {}).items():
-        if len(shares) != len(groups):
-            return f"importance.{layer}: must be {len(groups)} numbers"
+    for layer, scores in record.get("importance", {}).items():
+        if len(scores) != len(groups) or not all(0 <= score < MOST for score in scores):
+            return f"importance.{layer}: must be {len(groups)} numbers from 0"
     return ""
 
 

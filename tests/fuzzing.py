@@ -14,7 +14,7 @@ from fairgrape_jax import cli
 from fairgrape_jax.config import Experiment, Scoring, Stage
 from fairgrape_jax.data import source
 
-PATIENCE = 60  # seconds after which a case hangs
+PATIENCE = 300  # seconds after which a case hangs, on a machine that does much else
 ENDED = collections.Counter()  # (kind, how): cases
 
 TINY = Experiment(

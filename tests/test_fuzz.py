@@ -16,7 +16,7 @@ import layouts
 import numpy as np
 import pytest
 from fuzzing import ENDED, TINY
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fairgrape_jax import cli, resume, rounds
@@ -55,6 +55,7 @@ KINDS = {
     "record of a stage": (fuzz_files.record_of_a_stage, 10, 80),
     "whole run": (fuzz_requests.whole_run, 0, 40),
 }
+PHASES = [Phase.generate, Phase.shrink]  # without explaining, which traces every line
 HEALTH = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
 
@@ -62,7 +63,7 @@ def fuzz(kind, count, made, *, again):
     """`count` cases of a kind; again: the same ones every time."""
 
     @settings(max_examples=count, deadline=None, derandomize=again, database=None, print_blob=True,
-              suppress_health_check=HEALTH)  # fmt: skip
+              suppress_health_check=HEALTH, phases=PHASES)  # fmt: skip
     @given(st.data())
     def cases(data):
         with pytest.MonkeyPatch.context() as patch:
