@@ -6,13 +6,13 @@ Rows, an epoch each, in turn in one run, for every shape of JPEG; the ratio is t
   Pillow and NumPy           a plain loop over the same records: read, decode, resize, stack
   ours                       the batches of a training epoch, made ahead by threads
   ours, fast DCT             JPEGs decoded by libjpeg's fast transform, as tf.data does by default
-  ours, N processes          the same by N worker processes
+  ours, N processes          the same by N worker processes, alone, once they have started
   ours, any eighth           JPEGs scaled on decoding to 5/8 and more too, not to a half at most
   tf.data                    the same JPEGs from files, all calls parallel; where TensorFlow is;
                              by default it resizes without a low-pass filter, all others with one
   tf.data, antialiased       the same with it, which is the work that ours does
   torch DataLoader           the same JPEGs from files by Pillow, N workers; where torch is
-Worker processes, ours and torch's, are there before and live on.
+torch's worker processes are there before and live on.
 cpu s: processor seconds of an epoch in this process (not of its workers), which say more than the
 clock on a machine that others use. Below: the memory of this process before, and after each epoch
 of ours.
@@ -71,12 +71,6 @@ def main() -> None:
                 "ours, any eighth": functools.partial(epoch, any_eighth, split, options),
                 "ours, fast DCT": functools.partial(epoch, fast_dct, split, options),
             }
-            if options.workers:
-                several = pictures(place, shape, options, workers=options.workers)
-                name = f"ours, {options.workers} processes"
-                work[name] = functools.partial(
-                    next_epoch, endless(several, options), several, options
-                )
             if importlib.util.find_spec("tensorflow"):
                 work["tf.data"] = functools.partial(tf_data, place, options, smooth=False)
                 work["tf.data, antialiased"] = functools.partial(
@@ -96,6 +90,10 @@ def main() -> None:
             print(f"{shape} JPEGs to {options.size} pixels, {count} images, batch {options.batch}:")
             show(rows)
             everything += [{"shape": shape, **row} for row in rows]
+            if options.workers:
+                row = by_processes(pictures(place, shape, options, options.workers), options)
+                show([row])
+                everything.append({"shape": shape, **row})
             memory = [resident()]
             for _ in range(3):
                 work["ours"]()
@@ -156,15 +154,26 @@ def ours(split: Split, options: argparse.Namespace) -> Batches:
     return pipeline.train_batches(split, options.batch, SEED, 0)
 
 
-def endless(split: Split, options: argparse.Namespace) -> Batches:
-    """The batches of one epoch after another."""
-    return pipeline.train_batches(split, options.batch, SEED, 0, epochs=10**6)
+def by_processes(split: Split, options: argparse.Namespace) -> dict[str, Any]:
+    """A row of its own: two epochs in the middle of many, by worker processes that live on.
 
-
-def next_epoch(batches: Batches, split: Split, options: argparse.Namespace) -> int:
-    """How many pictures the next epoch's worth of batches holds."""
+    Not in turn with the others: between two turns they would go on and fill their buffers.
+    """
     steps = pipeline.steps_per_epoch(len(split), options.batch)
-    return sum(len(batch["images"]) for batch in itertools.islice(batches, steps))
+    batches = pipeline.train_batches(split, options.batch, SEED, 0, epochs=2 + 2 + 2)
+    started = time.perf_counter()
+    next(batches)
+    began = time.perf_counter()
+    for _ in itertools.islice(batches, 2 * steps):
+        pass  # what was made before it was asked for
+    timed = time.perf_counter()
+    count = sum(len(batch["images"]) for batch in itertools.islice(batches, 2 * steps))
+    speed = count / (time.perf_counter() - timed)
+    return {
+        "row": f"ours, {options.workers} processes",
+        "images/s": round(speed, 1),
+        "seconds to start": round(began - started, 2),
+    }
 
 
 def order(split: Split, options: argparse.Namespace) -> Iterator[np.ndarray]:

@@ -136,15 +136,16 @@ def made(
 
 
 def ahead_of_use(make: Callable[[int], Any], numbers: range, workers: int = 0) -> Iterator[Any]:
-    """make(number) for each, in order, by Grain: in one thread per core, or in `workers` processes.
+    """make(number) for each, in order, by Grain: in two threads per core, or `workers` processes.
 
-    At most two batches per thread or process wait for their use.
+    A thread decodes, or waits for a disk. At most one batch per thread, or two per process, wait
+    for their use.
     """
     import grain
 
-    threads = 1 if workers else THREADS
+    threads = 1 if workers else 2 * THREADS
     batches = grain.MapDataset.range(numbers.start, numbers.stop).map(make)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 2))
     iterator = batches.to_iter_dataset(options)
     if workers:
         from absl import flags

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fairgrape_jax.data import decode
+from fairgrape_jax.data import buffers, decode
 from fairgrape_jax.data.source import Progress
 from fairgrape_jax.errors import TrainingError, UsageError
 
@@ -147,7 +147,7 @@ class Pictures:
         TrainingError that names the picture if one could not and `broken` is "error".
         """
         flat = indices.reshape(-1)
-        pixels = np.empty((len(flat), self.size, self.size, 3), np.uint8)
+        pixels = buffers.empty((len(flat), self.size, self.size, 3))
         good = np.ones(len(flat), bool)
         for i, number in enumerate(self.numbers[flat]):
             try:
