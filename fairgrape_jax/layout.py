@@ -73,10 +73,12 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def write_log(directory: Path) -> None:
-    """RUN/metrics.jsonl: a line per complete stage, rebuilt from them."""
+    """RUN/metrics.jsonl: a line per complete stage, rebuilt from them; left alone if it is so."""
     lines = []
     for _, found in records(directory):
         for key in ("layers", "importance", "selection", "files"):
             found.pop(key, None)
         lines.append(json.dumps(found))
-    integrity.write_text(directory / "metrics.jsonl", "".join(line + "\n" for line in lines))
+    path, text = directory / "metrics.jsonl", "".join(line + "\n" for line in lines)
+    if not path.is_file() or path.read_bytes() != text.encode():
+        integrity.write_text(path, text)

@@ -120,7 +120,11 @@ def read(directory: Path) -> Case:
     if bad := checkpoint.damaged(directory / "checkpoint"):
         raise UsageError(f"{directory / 'checkpoint' / bad[0]}: damaged or gone")
     base = config.load(root / "config.json")
-    count = json.loads((root / "config.json").read_text()).get("devices", {}).get("count", 1)
+    count = (
+        json.loads((root / "config.json").read_text(encoding="utf-8"))
+        .get("devices", {})
+        .get("count", 1)
+    )
     devices = parallel.local_devices(count if count <= len(jax.local_devices()) else 1)
     if len(devices) != count:
         say(f"note: on {len(devices)} device, not on the {count} of the run: rounding differs")

@@ -56,10 +56,10 @@ WRITES = [
     ("seed_0/magnitude/round_01/predictions.csv", errno.ENOSPC),
     ("seed_0/magnitude/round_01/metrics.json.*.partial", errno.EACCES),
     ("metrics.jsonl.*.partial", errno.EDQUOT),
-    ("metrics.csv", errno.ENOSPC),
-    ("*.png", errno.EROFS),
-    ("report.md", errno.EDQUOT),
-    ("report.html", errno.ENOSPC),
+    ("metrics.csv.*.partial", errno.ENOSPC),
+    ("*.png.*.partial", errno.EROFS),
+    ("report.md.*.partial", errno.EDQUOT),
+    ("report.html.*.partial", errno.ENOSPC),
 ]
 # Before anything is computed: the probe, and what is written at once.
 FIRST = [".*.probe/room", "config.json.*.partial"]
