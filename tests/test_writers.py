@@ -27,7 +27,7 @@ def test_embedded_sample():
     assert dataset.groups == ("employees", "students")
     assert dataset.shape == (28, 28, 1)
     assert dataset.train.labels.dtype == dataset.train.groups.dtype == np.int32
-    assert (ROOT / "fairgrape_jax/data/samples/LICENSE-MNIST.txt").read_text().count("CC BY-SA 3.0")
+    assert writers.SAMPLE.with_name("LICENSE-MNIST.txt").read_text().count("CC BY-SA 3.0")
 
 
 def test_embedded_sample_at_another_size_and_share():
