@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-EXIF_REACH = 1 << 16  # bytes in which an EXIF block begins, where a file has one
 PIXELS = 2 * 89_478_485  # of a picture at the most: Pillow's own limit
 APP1, START_OF_SCAN = b"\xe1", b"\xda"  # markers of a JPEG
 LEAST_SCALE = 2  # a JPEG scaled to more than a half is decoded as slowly as the whole
@@ -117,6 +116,9 @@ def _fast_into(out: np.ndarray, content: bytes, fit: Fit, reduced: bool) -> bool
     least = len(out) if reduced else 0
     scale = {"min_height": least, "min_width": least, "min_factor": LEAST_SCALE}
     try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(content)
+        if height * width > PIXELS:
+            return False  # Pillow refuses it
         height, width, *_ = simplejpeg.decode_jpeg_header(content, **scale)
         if (height, width) == out.shape[:2]:
             simplejpeg.decode_jpeg(content, "RGB", buffer=out, fastdct=FAST_DCT, **scale)
