@@ -65,7 +65,7 @@ POINTS = {
     "partial save removed": ("stages.forget", 3),
     "log write": ("layout.write_log", 3),
     "rename": ("integrity.os.replace", 12),
-    "old checkpoint removed": ("rounds.shutil.rmtree", 3),
+    "old checkpoint removed": ("retention.shutil.rmtree", 3),
     "report": ("report.write", 1),
     "report's table": ("report.write_csv", 1),
 }
