@@ -227,26 +227,32 @@ def train_epoch(
     timed = (clock or pipeline.Clock()).timed(own)
     batches = (parallel.split_batch(samples, devices) for samples in timed)
 
-    def checked(seen: Seen) -> float:
-        """The loss of the last step, `count` being made; `state` may be that of the one after."""
-        if math.isfinite(loss := float(seen.loss)):
-            return loss
+    def failed(seen: Seen) -> finite.NotFiniteError:
+        """Of the last step, `count` being made; `state` may be that of the one after."""
         number, ids = first + count - 1, pipeline.ids(split, batch, seed, epoch, count - 1)
         place = {"where": f"at step {number}", "step": number, "epoch": epoch}
         place |= {"step_in_epoch": count - 1, "rate": rate, "ids": ids.tolist()}
-        raise finite.in_step(state, seen, place)
+        return finite.in_step(state, seen, place)
 
     for samples in parallel.ahead(batches, devices):
         state, seen = step(state, masks, samples, rate_array)
         if pending is not None:
-            total += checked(pending)
+            total += checked(pending, failed)
         pending, count = seen, count + 1
         advance()
         if save := pause(state, count):
-            total += checked(pending)
+            total += checked(pending, failed)
             pending = None
             save(total)
     if pending is not None:
-        total += checked(pending)
+        total += checked(pending, failed)
     epoch_done = parallel.replicate(np.int32(epoch + 1), devices)
     return state._replace(epoch=epoch_done), total / count
+
+
+def checked(seen: Seen, failed: Callable[[Seen], Exception]) -> float:
+    """The loss of a step as a float; what `failed` makes of it is raised if that is not finite."""
+    loss = float(seen.loss)
+    if not math.isfinite(loss):
+        raise failed(seen)
+    return loss
