@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +15,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from fairgrape_jax import hosts, integrity
+from fairgrape_jax import hosts, integrity, storage
 from fairgrape_jax.masks import layer_names
 
 
@@ -17,12 +23,84 @@ def save(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> 
     """Write a pytree of arrays (None leaves allowed) to `directory`, atomically.
 
     metadata: plain values to keep beside it. What stood there before is overwritten. The digests of
-    all files come last, in digests.json: a checkpoint without them was never finished.
+    all files come last, in digests.json: a checkpoint without them was never finished. OSError, of
+    `directory`, if it cannot be written.
     """
-    host = jax.tree.map(np.asarray, jax.device_get(tree))
-    ocp.save(directory.absolute(), host, overwrite=True, custom_metadata=metadata)
-    if hosts.first():
-        integrity.seal(directory / "digests.json", {"files": integrity.digests(directory)})
+    begin(directory, tree, metadata)()
+
+
+def begin(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> Callable[[], None]:
+    """As `save`, but return when the arrays have been copied; files are written in the background.
+
+    What is returned waits until they are, and seals them; every process calls it, before anything
+    else is saved to `directory`.
+    """
+    host = jax.tree.map(_own, jax.device_get(tree))
+    metadata = copy.deepcopy(metadata)  # the caller's lists grow meanwhile
+    with _writing(directory):
+        if hosts.first():
+            _try_directory(directory)
+        path = directory.absolute()
+        written = ocp.save_async(path, host, overwrite=True, custom_metadata=metadata)
+
+    def end() -> None:
+        with _writing(directory):
+            written.result()
+            if hosts.first():
+                integrity.seal(directory / "digests.json", {"files": integrity.digests(directory)})
+
+    return end
+
+
+def _own(array: Any) -> np.ndarray:
+    """A copy, where NumPy looks at a buffer of the device: a step would write over it meanwhile."""
+    array = np.asarray(array)
+    return array if array.flags.owndata else array.copy()
+
+
+@contextlib.contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    """Name the checkpoint in an OSError, and leave nothing of it behind that takes room."""
+    with storage.naming(directory), _quiet():
+        try:
+            yield
+        except Exception:
+            for path in directory.parent.glob(f"{directory.name}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(path, ignore_errors=True)
+            raise
+
+
+def _try_directory(directory: Path) -> None:
+    """OSError if no directory can be made there: Orbax's threads would wait minutes for it."""
+    probe = directory.with_name(f"{directory.name}.probe")
+    probe.mkdir(parents=True, exist_ok=True)
+    probe.rmdir()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Of an error in the body only what is raised, not what Orbax's threads print besides.
+
+    They log a traceback, and each write that TensorStore has under way then finds no event loop to
+    report to, for some time after: that is not shown from here on.
+    """
+
+    def other(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and record.filename == "future.py")
+
+    shown, logger = sys.unraisablehook, logging.getLogger("absl")
+
+    def unraisable(what: Any) -> None:
+        if str(what.exc_value) != "Event loop is closed":
+            shown(what)
+
+    logger.addFilter(other)
+    sys.unraisablehook = unraisable
+    try:
+        yield
+        sys.unraisablehook = shown
+    finally:
+        logger.removeFilter(other)
 
 
 def damaged(directory: Path) -> list[str]:
@@ -88,7 +166,8 @@ def save_masks(path: Path, masks: Any) -> None:
     for name, mask in zip(layer_names(masks), jax.tree.leaves(masks), strict=True):
         arrays[name] = np.packbits(np.asarray(mask))
         arrays[f"{name}.shape"] = np.asarray(mask.shape, np.int64)
-    np.savez_compressed(path, **arrays)
+    with storage.naming(path):
+        np.savez_compressed(path, **arrays)
 
 
 def load_masks(path: Path) -> dict[str, np.ndarray]:

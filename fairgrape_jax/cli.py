@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import tyro
 
-from fairgrape_jax import config, data, data_command, hosts, preemption, words
+from fairgrape_jax import config, data, data_command, hosts, preemption, storage, words
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.errors import Preempted, TrainingError, UsageError
 from fairgrape_jax.progress import say
@@ -31,6 +31,8 @@ USAGE = """usage: fairgrape COMMAND ...
                       --coordinator-address HOST:PORT --num-processes N --process-id I
   report RUN... [--out DIR]
                       tables and plots of one or several runs
+  replay RUN/STAGE/not_finite
+                      do again the one step that gave a number that is not finite
   audit --dense A.csv --compressed B.csv [--group-column NAME] [--out DIR]
                       what compression did to whom, from tables of predictions of any
                       framework (CSV, Parquet; docs/audit.md)
@@ -70,6 +72,7 @@ def attempt(arguments: list[str]) -> int:
         "run": run,
         "report": report,
         "audit": audit,
+        "replay": replay,
         "data": data_command.command,
         "list": show,
     }
@@ -79,7 +82,8 @@ def attempt(arguments: list[str]) -> int:
     try:
         if arguments[0] not in commands:
             raise UsageError(f"unknown command {arguments[0]!r}: choose from {', '.join(commands)}")
-        commands[arguments[0]](arguments[1:])
+        with storage.told():
+            commands[arguments[0]](arguments[1:])
     except UsageError as error:
         print(f"fairgrape: error: {words.visible(str(error))}", file=sys.stderr)
         return 2
@@ -228,6 +232,16 @@ def report(arguments: list[str]) -> None:
     from fairgrape_jax import report as reporting
 
     reporting.write(options.runs, options.out or options.runs[0])
+
+
+def replay(arguments: list[str]) -> None:
+    """`fairgrape replay DIRECTORY`: TrainingError if nothing is found to be not finite now."""
+    if len(arguments) != 1:
+        raise UsageError("replay: give the not_finite directory that a stopped run has named")
+    from fairgrape_jax import repro
+
+    if not repro.replay(Path(arguments[0])):
+        raise TrainingError("replay: every number is finite here")
 
 
 def audit(arguments: list[str]) -> None:

@@ -46,6 +46,11 @@ def scored_by(
             layout.write_arrays(path, {"clusters": assigned})
     else:
         assigned = parallel.from_first(read(path, len(dataset.train)), compiled.devices)
+    return regrouped(dataset, assigned, count)
+
+
+def regrouped(dataset: Dataset, assigned: np.ndarray, count: int) -> Dataset:
+    """The dataset with `count` clusters of training images, (N,) int32, in place of its groups."""
     names = tuple(f"cluster {k}" for k in range(count))
     train = dataclasses.replace(dataset.train, groups=assigned)
     return dataclasses.replace(dataset, train=train, groups=names)

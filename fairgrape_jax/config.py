@@ -82,6 +82,16 @@ class Scoring:
 
 
 @dataclasses.dataclass(frozen=True)
+class Rollback:
+    """What to do where training gives a number that is not finite: stop, or go back."""
+
+    retries: int = 0
+    """Times that the dense training, or a round's, goes back to where it began; 0 to stop."""
+    factor: float = 0.5
+    """What its learning rates are multiplied by each time."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
     """Dense training, then rounds of importance, selection and retraining, per method and seed."""
 
@@ -131,14 +141,20 @@ class Experiment:
     """Start each round with fresh optimizer moments, as the official code does."""
     augmentation: str = "none"
     """none, flip, shift, flip_shift, paper or imagenet, on the training images, on the device."""
+    mixup: float = 0.0
+    """Alpha of mixup: training pictures are mixed in pairs by a share of Beta(alpha, alpha), and
+    their cross-entropies with it; 0 for none."""
     pretrained: str = ""
     """A .safetensors file of torchvision's weights to start from; empty to start from scratch."""
     seeds: tuple[int, ...] = (0,)
     """Each seed is a run of its own: initialisation, order of data, scoring sample."""
     evaluation_batch: int = 256
     """Images per device and evaluation step."""
-    checkpoints: Literal["all", "last"] = "all"
-    """Keep the full state of every round, or of a method's last complete round alone."""
+    rollback: Rollback = Rollback()
+    """What to do where training gives a number that is not finite."""
+    checkpoints: str = "all"
+    """Keep the full state of every round (all), of a method's last one or last N (last, last:N), or
+    of its last and of that with the highest validation accuracy (best)."""
     sync_batch_stats: bool = True
     """Normalise by the statistics of the whole batch; else each device by those of its part."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -152,11 +168,14 @@ class Experiment:
 LARGEST = 2**31 - 1  # of any number: what a seed, a count or a size of an array may be
 FORMAT = 2  # of a run's directory; 1 had no checksums
 
-# Fields that say where and how a run is executed, not what it computes: they may differ on
-# resuming.
+# Fields that say where and how a run is executed, not what it computes, or what is done where it
+# would stop: they may differ on resuming.
 PLACE = (
     "devices",
     "lift",
+    "evaluation_batch",
+    "checkpoints",
+    "rollback",
     "scoring.execution",
     "scoring.shard_groups",
     "data.workers",
@@ -222,6 +241,16 @@ def check(experiment: Experiment) -> None:
     for name in ("dense", "retrain", "final"):
         _check_stage(name, getattr(experiment, name))
     check_remedy(experiment.remedy)
+    kept(experiment.checkpoints)
+    if experiment.rollback.retries < 0 or not 0 < experiment.rollback.factor < 1:
+        raise UsageError("rollback: retries must be at least 0, and factor between 0 and 1")
+    if not 0 <= experiment.mixup < math.inf:
+        raise UsageError(f"mixup: {experiment.mixup} is no alpha; give 0 for none, or 0.2, or 1")
+    if experiment.mixup and not experiment.remedy.compatible_with_mixup:
+        raise UsageError(
+            "mixup: the performance-weighted loss weighs a sample by its one true class, and a "
+            "mixed picture has two; give --mixup 0, or no remedy.pw in retraining"
+        )
     if experiment.weight_decay < 0 or not 0 <= experiment.momentum < 1:
         raise UsageError("weight_decay must be at least 0, and momentum at least 0 and below 1")
 
@@ -265,6 +294,23 @@ def densities(experiment: Experiment) -> list[float]:
         count=experiment.rounds,
         given=experiment.densities,
     )
+
+
+def kept(checkpoints: str) -> tuple[int, bool]:
+    """How many of the last rounds keep their checkpoints, and whether the best one does besides.
+
+    0 for all. UsageError for what is none of the words.
+
+    >>> kept("all"), kept("last"), kept("last:3"), kept("best")
+    ((0, False), (1, False), (3, False), (1, True))
+    """
+    name, colon, count = checkpoints.partition(":")
+    if name == "last" and colon and count.isdecimal() and int(count):
+        return int(count), False
+    known = {"all": (0, False), "last": (1, False), "best": (1, True)}
+    if checkpoints not in known:
+        raise UsageError(f"checkpoints: {checkpoints!r} is not all, last, last:N or best")
+    return known[checkpoints]
 
 
 def point(experiment: Experiment, field: str) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from pathlib import Path
@@ -28,7 +29,7 @@ USAGE = """usage: fairgrape data COMMAND ...
                       counts per split, label and group; broken files; equal files
   list [--data-dir DIR]
                       what can be prepared, and what is
-  sheet [DATASET] [--out FILE] [--augmentation NAME] [DATASET'S OPTIONS]
+  sheet [DATASET] [--out FILE] [--augmentation NAME] [--mixup ALPHA] [DATASET'S OPTIONS]
                       a picture of what the network sees; `sheet synthetic` needs no files"""
 
 
@@ -139,11 +140,14 @@ def sheet(arguments: list[str]) -> None:
     parser.add_argument("dataset", nargs="?", default="synthetic")
     parser.add_argument("--out", type=Path, default=Path("sheet.png"))
     parser.add_argument("--augmentation", default="paper")
+    parser.add_argument("--mixup", type=float, default=0.0)
     options, rest = parser.parse_known_args(arguments)
     kind = type(data.source(options.dataset))
     source = tyro.cli(kind, args=rest, prog=f"fairgrape data sheet {options.dataset}")
     from fairgrape_jax.data.sheet import write
 
     dataset = data.load(source)
-    write(options.out, dataset, options.augmentation)
+    if not 0 <= options.mixup < math.inf:
+        raise UsageError(f"--mixup {options.mixup}: give an alpha of 0 or more")
+    write(options.out, dataset, options.augmentation, options.mixup)
     say(f"{options.out}: a row per group, the picture and how {options.augmentation} alters it")

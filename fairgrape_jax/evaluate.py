@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fairgrape_jax import losses, parallel, preemption
+from fairgrape_jax import losses, parallel, preemption, storage
 from fairgrape_jax.data import augment, pipeline
 from fairgrape_jax.data.types import Dataset, Split
 from fairgrape_jax.masks import Tree, apply_masks
@@ -103,7 +103,7 @@ def write_predictions(path: Path, predicted: Predictions, dataset: Dataset) -> N
     def words(numbers: np.ndarray) -> list[str]:
         return [task.classes[c] for task, c in zip(dataset.tasks, numbers, strict=True)]
 
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with storage.naming(path), path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["index", "group", *names, *[f"{name}_predicted" for name in names]])
         rows = zip(predicted.groups, predicted.labels, predicted.predictions, strict=True)

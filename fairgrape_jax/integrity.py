@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -9,6 +10,8 @@ import os
 import socket
 from pathlib import Path
 from typing import Any
+
+from fairgrape_jax import storage
 
 
 def regular(path: Path) -> Path:
@@ -46,8 +49,14 @@ def altered(directory: Path, known: dict[str, str]) -> list[str]:
 def write_text(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all, whoever else writes it."""
     partial = beside(path, "partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with storage.naming(path):
+        try:
+            partial.write_text(text, encoding="utf-8")
+            os.replace(partial, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)  # where room is short, it takes some of it
+            raise
 
 
 def beside(path: Path, kind: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fairgrape_jax import integrity
+from fairgrape_jax import integrity, storage
 
 # What the record of a stage vouches for; the list of digests does so for the checkpoint.
 FILES = ("checkpoint/digests.json", "masks.npz", "predictions.csv")
@@ -66,16 +66,19 @@ def complete_rounds(root: Path, count: int) -> int:
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write a .npz so that the file is there whole or not at all."""
     partial = integrity.beside(path, "partial")
-    with partial.open("wb") as file:  # given a path, NumPy would add .npz to it
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-    os.replace(partial, path)
+    with storage.naming(path):
+        with partial.open("wb") as file:  # given a path, NumPy would add .npz to it
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        os.replace(partial, path)
 
 
 def write_log(directory: Path) -> None:
-    """RUN/metrics.jsonl: a line per complete stage, rebuilt from them."""
+    """RUN/metrics.jsonl: a line per complete stage, rebuilt from them; left alone if it is so."""
     lines = []
     for _, found in records(directory):
         for key in ("layers", "importance", "selection", "files"):
             found.pop(key, None)
         lines.append(json.dumps(found))
-    integrity.write_text(directory / "metrics.jsonl", "".join(line + "\n" for line in lines))
+    path, text = directory / "metrics.jsonl", "".join(line + "\n" for line in lines)
+    if not path.is_file() or path.read_bytes() != text.encode():
+        integrity.write_text(path, text)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fairgrape_jax import integrity
+from fairgrape_jax import integrity, storage
 from fairgrape_jax.errors import UsageError
 
 BEAT = 20.0  # seconds between two signs of life
@@ -60,7 +60,8 @@ def held(path: Path) -> Iterator[None]:
     finally:
         done.set()
         if read(path) == mine:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # else it falls with this process
+                path.unlink(missing_ok=True)
 
 
 def read(path: Path) -> dict[str, Any] | None:
@@ -125,7 +126,8 @@ def _fresh(path: Path) -> bool:
 def _made(path: Path, text: str) -> bool:
     """Make the lock; False if there is one."""
     own = integrity.beside(path, "new")
-    own.write_text(text, encoding="utf-8")
+    with storage.naming(path):
+        own.write_text(text, encoding="utf-8")
     try:
         os.link(own, path)
     except FileExistsError:

@@ -38,6 +38,27 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, classes: Sequence[int]) 
     return jnp.stack(losses).mean(axis=0)
 
 
+def mixed_cross_entropy(
+    logits: jax.Array,
+    labels: jax.Array,
+    others: jax.Array,
+    share: jax.Array,
+    classes: Sequence[int],
+) -> jax.Array:
+    """share CE(labels) + (1 - share) CE(others) of each picture of two samples, (B,).
+
+    labels, others: (B, T) int; share: (B,). Source: Zhang et al., "mixup" (2018).
+
+    >>> labels, others = jnp.array([[0]]), jnp.array([[1]])
+    >>> logits, share = jnp.array([[jnp.log(3.0), 0.0]]), jnp.array([0.5])
+    >>> loss = mixed_cross_entropy(logits, labels, others, share, (2,))
+    >>> bool(jnp.isclose(loss[0], -(jnp.log(3 / 4) + jnp.log(1 / 4)) / 2))
+    True
+    """
+    first, second = (cross_entropy(logits, each, classes) for each in (labels, others))
+    return share * first + (1 - share) * second
+
+
 def predictions(logits: jax.Array, classes: Sequence[int]) -> jax.Array:
     """The most likely class of each task; (B, T) int32."""
     heads = split_heads(logits, classes)
@@ -110,6 +131,15 @@ class Remedy:
     def teaches(self) -> bool:
         """Whether retraining needs the dense network."""
         return bool(self.kd) or self.of_features or (self.pw.on and self.pw.retrain)
+
+    @property
+    def compatible_with_mixup(self) -> bool:
+        """Whether it can be used on pictures of two samples.
+
+        Not where samples weigh by how probable the dense network finds their one true class: of a
+        mixed picture it finds neither, and the weights would say nothing.
+        """
+        return not (self.pw.on and self.pw.retrain)
 
     @property
     def scores(self) -> bool:
@@ -271,10 +301,14 @@ def retraining_loss(
     labels: jax.Array,
     classes: Sequence[int],
     gather: Callable[[jax.Array], jax.Array] = lambda features: features,
+    mixed: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:
     """The weighted sum of the terms of `remedy` on a batch; labels (B, T).
 
     gather: brings together the parts of a batch that lie on several devices, for terms of pairs.
+    mixed: where pictures are of two samples, the second's labels (B, T) and the first's share (B,);
+    all terms but the cross-entropy compare two networks on the same pictures, and look at no label.
+    The performance-weighted loss has no form for it (`compatible_with_mixup`).
 
     >>> same = Outputs(jnp.zeros((2, 3)), {"conv": jnp.ones((2, 4, 4, 5))})
     >>> labels = jnp.array([[0], [1]])
@@ -283,6 +317,8 @@ def retraining_loss(
     """
     if remedy.pw.on and remedy.pw.retrain:
         plain = performance_cross_entropy(own.logits, dense.logits, labels, classes, remedy.pw)
+    elif mixed is not None:
+        plain = mixed_cross_entropy(own.logits, labels, *mixed, classes)
     else:
         plain = cross_entropy(own.logits, labels, classes)
     total = remedy.ce * plain.mean()

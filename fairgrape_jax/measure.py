@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from fairgrape_jax import parallel, preemption, scoring, steps
+from fairgrape_jax import finite, memory, parallel, preemption, scoring, steps
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data import pipeline
 from fairgrape_jax.data.types import Dataset
 from fairgrape_jax.importance import weigh
-from fairgrape_jax.masks import Tree, map_masked
+from fairgrape_jax.masks import Tree, layer_names, map_masked
 from fairgrape_jax.statistic import GRADIENT, SQUARES, Statistic
 from fairgrape_jax.steps import Steps
 from fairgrape_jax.train import State
@@ -22,6 +24,7 @@ from fairgrape_jax.train import State
 Over = Literal["groups", "all", "classes"] | tuple[int, ...]
 
 
+@memory.needed_for("scoring")
 def average(
     experiment: Experiment,
     compiled: Steps,
@@ -62,25 +65,57 @@ def average(
         shard=options.shard_groups,
     )
     # One shape for all kinds of samples: without groups, row 0 alone is used.
-    sums = scoring.empty_sums(masks, schedule.groups.shape[1], devices)
+    held = schedule.groups[0]
+    sums = scoring.empty_sums(masks, len(held), devices)
     step = compiled.accumulate_mixed if mixed else compiled.accumulate
     accumulate = step(statistic, groups, options.micro_batch)
     given = parallel.replicate(given, devices)
     beside = state.batch_stats
     if experiment.remedy.scores:
         beside = steps.Taught(beside, steps.variables(state if dense is None else dense))
-    batches = scoring.micro_batches(dataset.train, plan, schedule, parallel.part())
-    for batch in parallel.ahead(batches, devices):
+
+    def batches() -> Iterator[Any]:
+        read = scoring.micro_batches(dataset.train, plan, schedule, parallel.part())
+        return parallel.ahead(read, devices)
+
+    def add(sums: scoring.Sums, batch: Any) -> scoring.Sums:
+        return accumulate(sums, state.params, beside, masks, given, batch)
+
+    for batch in batches():
         preemption.look("the scoring")
-        sums = accumulate(sums, state.params, beside, masks, given, batch)
+        sums = add(sums, batch)
     group = dataset.train.groups[plan.indices] if mixed else plan.group[:, None]
     counts = scoring.counts(group, plan.valid, groups, statistic)
     rows = groups if over == "groups" else 1
     if options.shard_groups:
         tree = scoring.gathered(sums.rows, schedule, masks, counts, devices)
-        return jax.tree.map(lambda leaf: leaf[:rows], tree)
-    reduced = compiled.reduce(groups)(sums.rows, counts)
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0)[0, :rows], reduced)
+        tree = jax.tree.map(lambda leaf: leaf[:rows], tree)
+    else:
+        reduced = compiled.reduce(groups)(sums.rows, counts)
+        tree = jax.tree.map(lambda leaf: leaf.addressable_data(0)[0, :rows], reduced)
+    if (good := np.asarray(_flags(tree))).all():
+        return tree
+    alone = (add(scoring.empty_sums(masks, len(held), devices), batch) for batch in batches())
+    first = blamed(alone, schedule, devices)
+    ids = plan.indices[first][plan.valid[first]].tolist() if first >= 0 else []
+    one = f"micro-batch {first}" if first >= 0 else "the sum of micro-batches that each are"
+    place = {"kind": "scoring", "where": f"in the scores ({one})", "seed": seed, "ids": ids}
+    place |= {"micro_batch": first, "over": over}
+    what = [f"statistic of {n}" for n, ok in zip(layer_names(masks), good, strict=True) if not ok]
+    ordered = sorted(what, key=lambda w: compiled.layers.index(w.removeprefix("statistic of ")))
+    raise finite.NotFiniteError(ordered, finite.unmarked(state), place)
+
+
+def blamed(alone: Iterable[scoring.Sums], schedule: scoring.Schedule, devices: Any) -> int:
+    """The number of the first micro-batch, in the order of the plan, whose statistic is not finite.
+
+    alone: the sums of each call by itself; all processes go through all calls. -1 if every one is
+    finite by itself. Where a call has several micro-batches, the first of them.
+    """
+    fine = [np.asarray(_rows_finite(sums)) for sums in alone]
+    by_device = parallel.all_rows(np.stack(fine, axis=1), devices)  # (devices, calls)
+    numbers = schedule.order.swapaxes(0, 1)[~by_device]
+    return min(numbers[numbers >= 0].tolist(), default=-1)
 
 
 def importance(
@@ -110,3 +145,11 @@ def importance(
 
 
 _weigh = jax.jit(weigh, donate_argnums=2)
+_flags = jax.jit(finite.flags)
+
+
+@jax.jit
+def _rows_finite(tree: Tree) -> jax.Array:
+    """(devices,) bool, whether each device's row of every leaf is finite."""
+    each = [jnp.isfinite(leaf).reshape(len(leaf), -1).all(1) for leaf in jax.tree.leaves(tree)]
+    return jnp.stack(each).all(0)

@@ -42,6 +42,11 @@ def check_fit(experiment: Experiment, dataset: Dataset, devices: int) -> None:
             f"batch: {experiment.batch} images cannot be cut evenly over {devices} devices; "
             f"give a multiple of {devices}, or --devices"
         )
+    if experiment.mixup and experiment.batch // devices % 2:
+        raise UsageError(
+            f"mixup: a device's {experiment.batch // devices} of {experiment.batch} images are no "
+            f"pairs; give a --batch that is a multiple of {2 * devices}, or fewer --devices"
+        )
     if len(dataset.groups) < 2:
         raise UsageError(f"groups: {dataset.groups} is one group; fairness needs two or more")
     pruning.minority(experiment, dataset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from fairgrape_jax import config
 from fairgrape_jax.config import Experiment, Stage
 
 # What the code of the FairGRAPE paper does for each method, as fields of the experiment; synflow
@@ -74,6 +75,13 @@ def of_method(experiment: Experiment, name: str) -> Experiment:
         outer["final"] = experiment.dense
     scoring = dataclasses.replace(experiment.scoring, **inner)
     return dataclasses.replace(experiment, scoring=scoring, **outer)
+
+
+def points(experiment: Experiment) -> set[int]:
+    """The epochs of the dense training that methods start from or return to."""
+    own = [of_method(experiment, name) for name in experiment.methods]
+    asked = {config.point(each, field) for each in own for field in ("start", "rewind")}
+    return {epoch for epoch in asked if epoch}
 
 
 def told(experiment: Experiment) -> list[str]:

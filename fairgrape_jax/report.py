@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from fairgrape_jax import (
     protocols,
     recorded,
     sections,
+    storage,
     words,
 )
 from fairgrape_jax.comparison import Comparison, cautions, compare
@@ -82,16 +84,17 @@ def write(runs: Sequence[Path], out: Path) -> None:
     for model in models:
         if (model.record["groups"], model.record["tasks"]) != (first["groups"], first["tasks"]):
             raise UsageError(f"{model.name}: made on other groups or tasks than {models[0].name}")
-    out.mkdir(parents=True, exist_ok=True)
     cells = compared(models)
-    write_csv(out / "metrics.csv", models)
-    plots.accuracy_over_rounds(out / "accuracy_over_rounds.png", models)
-    plots.accuracy_and_disparity(out / "accuracy_and_disparity.png", models)
-    plots.change_per_group(out / "change_per_group.png", cells)
-    plots.importance_share(out / "importance_share.png", models)
-    integrity.write_text(out / "report.md", render(runs, models, cells))
-    page = document.page(to_document(runs, models, cells))
-    integrity.write_text(out / "report.html", page)
+    with storage.naming(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_csv(out / "metrics.csv", models)
+        plots.accuracy_over_rounds(out / "accuracy_over_rounds.png", models)
+        plots.accuracy_and_disparity(out / "accuracy_and_disparity.png", models)
+        plots.change_per_group(out / "change_per_group.png", cells)
+        plots.importance_share(out / "importance_share.png", models)
+        integrity.write_text(out / "report.md", render(runs, models, cells))
+        page = document.page(to_document(runs, models, cells))
+        integrity.write_text(out / "report.html", page)
     say(short(cells, first["groups"]))
     say(f"report: {out / 'report.html'} (and report.md)")
 
@@ -213,7 +216,10 @@ def render(runs: Sequence[Path], models: Sequence[Model], cells: Sequence[Cell])
         table(main.header, main.rows),
         "## All metrics, after the last round",
         table(*sections.statistics(ends, groups)),
-        "\n".join(f"- {words.markdown(line)}" for line in cautions(ends, groups, classes)),
+        "\n".join(
+            f"- {words.markdown(line)}"
+            for line in cautions(ends, groups, classes) + lowered(models)
+        ),
         "## Every seed",
         every_seed(cells, groups),
         "## Error rates",
@@ -345,7 +351,10 @@ def to_document(runs: Sequence[Path], models: Sequence[Model], cells: Sequence[C
                     )
                 ],
             ),
-            ("Before reading on", [Bullets(cautions(last, groups, classes) or ["Nothing."])]),
+            (
+                "Before reading on",
+                [Bullets(cautions(last, groups, classes) + lowered(models) or ["Nothing."])],
+            ),
             ("Methods by weights left", [overview(cells, groups)]),
             ("All metrics, after the last round", [Table(header, rows)]),
             ("Groups, after the last round", sections.group_figures(last, groups)),
@@ -359,6 +368,16 @@ def to_document(runs: Sequence[Path], models: Sequence[Model], cells: Sequence[C
             ),
         ],
     )
+
+
+def lowered(models: Sequence[Model]) -> list[str]:
+    """A line for each network whose training went back from a number that was not finite."""
+    return [
+        f"{model.name}, seed {model.seed}, round {model.record['round']}: trained at rates x "
+        f"{math.prod(one['factor'] for one in past):g}, {past[0]['what']} not being finite before"
+        for model in models
+        if (past := model.record.get("rollbacks"))
+    ]
 
 
 def told(run: Path) -> list[Block]:

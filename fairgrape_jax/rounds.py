@@ -10,11 +10,11 @@ seed_0/dense/epoch_03: the dense training at an epoch that a method starts from 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import platform
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +29,7 @@ from fairgrape_jax import (
     config,
     data,
     evaluate,
+    fitting,
     hosts,
     importance,
     integrity,
@@ -42,9 +43,14 @@ from fairgrape_jax import (
     preflight,
     protocols,
     pruning,
+    repro,
     resume,
+    retention,
+    rollback,
+    space,
     stages,
     steps,
+    storage,
 )
 from fairgrape_jax.config import Experiment, Stage
 from fairgrape_jax.data.types import Dataset
@@ -74,7 +80,8 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
     each with a part of its own, share the directory.
 
     Everything that can be wrong with the request is looked at first: UsageError then, and nothing
-    is written. TrainingError if a loss is not finite; complete rounds stay and can be resumed.
+    is written. TrainingError if a number is not finite or a device has no memory left, OSError if
+    a file cannot be written; complete rounds stay and can be resumed.
     """
     config.check(experiment)
     devices = parallel.local_devices(experiment.devices)
@@ -82,6 +89,8 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
     # between hosts are made in the first exchange, and that has a time limit.
     parallel.from_first(0, devices)
     preflight.check_directory(experiment, directory)
+    if hosts.first():
+        storage.check_writable(directory)
     with bar("reading") as move:
         dataset = data.load(experiment.data, move)
     preflight.check_fit(experiment, dataset, parallel.device_count(devices))
@@ -94,7 +103,11 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
         )
     compiled = steps.build(experiment, dataset, devices)
     first = steps.initial_state(experiment, compiled, dataset, experiment.seeds[0])
-    preflight.check_layers(experiment, masks.full_masks(first.params), compiled.layers)
+    full = masks.full_masks(first.params)
+    preflight.check_layers(experiment, full, compiled.layers)
+    if hosts.first():
+        space.check(experiment, directory, (first, full), dataset)
+    del first  # a network that would stay on the devices
     for line in dataset.notes:
         say(f"note: {line}")
     parallel.from_first(0, devices)  # no process looks at the directory from here on
@@ -103,19 +116,20 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
         lock.sweep(directory)
     this = Run(experiment, directory, dataset, compiled)
     parts = resume.shards(experiment, shard[1])
-    for seed in experiment.seeds:
-        methods = [method for other, method in parts[shard[0]] if other == seed]
-        if not methods:
-            continue
-        owner = next(i for i, part in enumerate(parts) if (seed, experiment.methods[0]) in part)
-        if owner != shard[0]:
-            wait_for(this, seed, f"shard {owner}/{shard[1]}")
-        root = directory / f"seed_{seed}"
-        with resume.writing(root / "dense.lock"):
-            state, dense = dense_stage(this, seed)
-        for method in methods:
-            with resume.writing(root / f"{method}.lock"):
-                prune_rounds(this, seed, method, state, dense)
+    with fitting.advice(experiment, dataset, devices):
+        for seed in experiment.seeds:
+            methods = [method for other, method in parts[shard[0]] if other == seed]
+            if not methods:
+                continue
+            owner = next(i for i, part in enumerate(parts) if (seed, experiment.methods[0]) in part)
+            if owner != shard[0]:
+                wait_for(this, seed, f"shard {owner}/{shard[1]}")
+            root = directory / f"seed_{seed}"
+            with resume.writing(root / "dense.lock"):
+                state, dense = dense_stage(this, seed)
+            for method in methods:
+                with resume.writing(root / f"{method}.lock"):
+                    prune_rounds(this, seed, method, state, dense)
     if hosts.first():
         layout.write_log(directory)  # whole again, wherever its last writer was stopped
     missing = [unit for unit in resume.shards(experiment, 1)[0] if not finished(this, *unit)]
@@ -171,7 +185,7 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
     directory = run.directory / f"seed_{seed}" / "dense"
     state = steps.initial_state(run.experiment, run.steps, run.dataset, seed)
     full = steps.initial_masks(run.steps, state)
-    kept = [layout.epoch_directory(directory, epoch) for epoch in points(run.experiment)]
+    kept = [layout.epoch_directory(directory, epoch) for epoch in protocols.points(run.experiment)]
     sound = resume.intact(directory) and not any(checkpoint.damaged(k / "checkpoint") for k in kept)
     if parallel.from_first(sound, run.steps.devices):
         if hosts.first():
@@ -184,12 +198,13 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
     plan = [run.experiment.dense]
 
     def keep(epoch: int, state: State) -> None:
-        if epoch in points(run.experiment):
+        if epoch in protocols.points(run.experiment):
             tree = {"state": state, "masks": full}
             checkpoint.save(layout.epoch_directory(directory, epoch) / "checkpoint", tree)
 
     state, history = train_stages(run, directory, state, full, plan, seed, title, after=keep)
-    with stages.kept(directory, state, history, run.steps.devices):
+    kept_place = stages.kept(directory, state, history, run.steps.devices)
+    with kept_place, repro.written(directory, full, seed, run.dataset):
         predicted = steps.predict(run.experiment, run.steps, state, full, run.dataset.test)
         record = {
             "seed": seed,
@@ -202,13 +217,6 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
         }
         finish(run, directory, state, full, predicted, predicted, record)
     return state, predicted
-
-
-def points(experiment: Experiment) -> set[int]:
-    """The epochs of the dense training that methods start from or return to."""
-    own = [protocols.of_method(experiment, name) for name in experiment.methods]
-    asked = {config.point(each, field) for each in own for field in ("start", "rewind")}
-    return {epoch for epoch in asked if epoch}
 
 
 def state_at(run: Run, seed: int, epoch: int | None, dense: State) -> State:
@@ -230,7 +238,7 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
     root = run.directory / f"seed_{seed}" / name
     done = int(parallel.from_first(resume.last_intact(root, len(densities)), run.steps.devices))
     # A kill may have come before these were done.
-    drop_older(run, root, done)
+    retention.prune(root, done, experiment.checkpoints)
     if hosts.first():
         for number in range(1, done + 1):
             stages.forget(layout.round_directory(root, number))
@@ -256,9 +264,10 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
         seconds: dict[str, float] = {}
         started = time.perf_counter()
         density, draw = densities[number - 1], round_seed(seed, number)
-        alive, details = pruning.select(
-            experiment, run.steps, groups, name, state, alive, density, draw, unpruned
-        )
+        with repro.written(directory, alive, seed, run.dataset):
+            alive, details = pruning.select(
+                experiment, run.steps, groups, name, state, alive, density, draw, unpruned
+            )
         for line in pruning.unsolved(details):
             say(f"{title}: {line}")
         seconds["score and select"] = time.perf_counter() - started
@@ -268,7 +277,8 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
         step = steps.retraining(experiment, run.steps, unpruned)
         state, history = train_stages(run, directory, state, alive, plan, seed, title, step=step)
         seconds["train"] = time.perf_counter() - started
-        with stages.kept(directory, state, history, run.steps.devices):
+        kept = stages.kept(directory, state, history, run.steps.devices)
+        with kept, repro.written(directory, alive, seed, run.dataset):
             predicted = steps.predict(experiment, run.steps, state, alive, run.dataset.test)
             record = {
                 "seed": seed,
@@ -282,21 +292,7 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
             if last:
                 record["importance"] = group_totals(run, state, alive, seed, unpruned)
             finish(run, directory, state, alive, predicted, dense, record)
-        drop_older(run, root, number)
-
-
-def drop_older(run: Run, root: Path, number: int) -> None:
-    """Where only the last checkpoint is kept: remove those of the rounds before `number`.
-
-    Not before that round has been read back: what is removed must not be the only good one.
-    """
-    if run.experiment.checkpoints != "last" or not hosts.first():
-        return
-    older = [layout.round_directory(root, n) / "checkpoint" for n in range(1, number)]
-    older = [path for path in older if path.exists()]
-    if older and resume.intact(layout.round_directory(root, number)):
-        for path in older:
-            shutil.rmtree(path)
+        retention.prune(root, number, experiment.checkpoints)
 
 
 def pruned(run: Run, state: State, alive: Tree, origin: State | None = None) -> State:
@@ -325,7 +321,7 @@ def train_stages(
     step: Callable[..., Any] | None = None,
 ) -> tuple[State, list[dict[str, float]]]:
     """All epochs of the stages in `plan`; a partial save in `directory` is picked up."""
-    return stages.run_stages(
+    return rollback.run_stages(
         run.experiment,
         run.steps,
         run.dataset,
@@ -369,8 +365,10 @@ def finish(
     """
     if not parallel.agree((state, alive), run.steps.devices):
         raise RuntimeError(f"{directory}: the processes hold different parameters; see many_hosts")
-    checkpoint.save(directory / "checkpoint", {"state": state, "masks": alive})
-    seen = steps.predict(run.experiment, run.steps, state, alive, run.dataset.validation)
+    with contextlib.ExitStack() as pending:  # written during the evaluation
+        tree = {"state": state, "masks": alive}
+        pending.callback(checkpoint.begin(directory / "checkpoint", tree))
+        seen = steps.predict(run.experiment, run.steps, state, alive, run.dataset.validation)
     if not hosts.first():
         return
     host_masks = jax.device_get(alive)
@@ -388,6 +386,8 @@ def finish(
             key=lambda row: run.steps.layers.index(row["layer"]),
         ),
     }
+    if past := rollback.recorded(directory):
+        record["rollbacks"] = past
     layout.seal(directory, record)
     stages.forget(directory)
     layout.write_log(run.directory)

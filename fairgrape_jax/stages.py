@@ -71,10 +71,12 @@ def run_stages(
     def keep(
         state: State, done: int, total: float, trained: dict[str, float] | None = None
     ) -> None:
-        """Save the place."""
+        """Save the place; the files are written while training goes on."""
         nonlocal saved, slot
+        pending.close()
         saved, slot = time.perf_counter(), other(slot)
-        _save(partial / str(slot), state, history, best, best_loss, done, total, trained)
+        place = partial / str(slot)
+        pending.callback(_begin(place, state, history, best, best_loss, done, total, trained))
 
     def stop(state: State, done: int, total: float) -> None:
         keep(state, done, total)
@@ -94,7 +96,17 @@ def run_stages(
 
     plan = epochs(stages)
     per_epoch = pipeline.steps_per_epoch(len(dataset.train), experiment.batch)
-    with bar(title, (len(plan) - len(history)) * per_epoch - done) as advance:
+    left = len(plan) - len(history)
+    reading = pipeline.train_batches(
+        dataset.train,
+        experiment.batch,
+        seed,
+        int(state.epoch),
+        done,
+        parallel.part(),
+        epochs=left if trained is None else left - 1,
+    )
+    with contextlib.ExitStack() as pending, bar(title, left * per_epoch - done) as advance:
         for rate, keep_best, ends in plan[len(history) :]:
             if trained is None:
                 state, loss = train.train_epoch(
@@ -111,6 +123,7 @@ def run_stages(
                     total=total,
                     pause=pause,
                     clock=clock,
+                    reading=reading,
                 )
                 trained = {"epoch": int(state.epoch), "rate": rate, "loss": loss}
             done, total = 0, 0.0
@@ -151,11 +164,11 @@ def kept(
     except Preempted:
         partial = directory / "partial"
         slot = other(int(parallel.from_first(newest(partial), devices)))
-        _save(partial / str(slot), state, history)
+        _begin(partial / str(slot), state, history)()
         raise
 
 
-def _save(
+def _begin(
     place: Path,
     state: State,
     history: list[dict[str, float]],
@@ -164,11 +177,12 @@ def _save(
     done: int = 0,
     total: float = 0.0,
     trained: dict[str, float] | None = None,
-) -> None:
+) -> Callable[[], None]:
+    """Begin to save a place; what is returned ends it (`checkpoint.begin`)."""
     known = best_loss < math.inf
     said = {"history": history, "done": done, "total": total, "trained": trained}
     said |= {"best_loss": best_loss if known else None, "step": int(state.step)}
-    checkpoint.save(place, {"state": state, "best": best if known else state}, said)
+    return checkpoint.begin(place, {"state": state, "best": best if known else state}, said)
 
 
 def other(slot: int) -> int:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.traverse_util import flatten_dict
 
-from fairgrape_jax import evaluate, losses, models, parallel, scoring, train
+from fairgrape_jax import evaluate, finite, losses, memory, models, parallel, scoring, train
 from fairgrape_jax.config import Experiment, Form, Scoring
 from fairgrape_jax.data import augment
 from fairgrape_jax.data.types import Dataset, Split
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.finite import Seen
 from fairgrape_jax.importance import Execution
 from fairgrape_jax.losses import Performance, Remedy
 from fairgrape_jax.masks import Tree, full_masks
@@ -42,8 +44,9 @@ class Steps:
     retrain: as train, with the terms of `remedy`, and the dense network's variables after the rest.
     accumulate(statistic, groups, micro-batch): the step that adds up a statistic; accumulate_mixed:
     the one for gradients of groups where `scoring.form` is "mixed"; reduce(groups): the step that
-    makes means of the sums; slots: micro-batches per device and call of `accumulate`; layers: the
-    names of the prunable layers in the order of the network, which a pytree of dicts does not keep.
+    makes means of the sums; slots: micro-batches per device and call of `accumulate`; parameters,
+    layers: the names of all parameters, and of the prunable layers, in the order of the network,
+    which a pytree of dicts does not keep.
     """
 
     devices: list[jax.Device]
@@ -56,6 +59,7 @@ class Steps:
     accumulate_mixed: Callable[[Statistic, int, int], Callable[..., Any]]
     reduce: Callable[[int], Callable[..., Any]]
     slots: int
+    parameters: tuple[str, ...]
     layers: tuple[str, ...]
 
 
@@ -74,7 +78,8 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
     execution, slots = batching(devices[0].platform, len(dataset.groups), experiment.scoring)
     remedy = with_features(experiment, module, dataset)
     make_network = make_networks(module, dataset, experiment.scoring.form, remedy.pw)
-    training = module, dataset, optimizer, experiment.augmentation
+    order = parameter_order(module, dataset)
+    training, mixup = (module, dataset, optimizer, experiment.augmentation), experiment.mixup
 
     def lift(step: Callable[..., Any], in_axes: Any, out_axes: Any, donate: Any = ()) -> Any:
         return parallel.lift(
@@ -106,16 +111,22 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         devices=devices,
         module=module,
         optimizer=optimizer,
-        train=lift(train.make_train_step(*training), (None, None, 0, None), None, donate=(0,)),
+        train=lift(
+            train.make_train_step(*training, mixup=mixup), (None, None, 0, None), None, donate=(0,)
+        ),
         retrain=lift(
-            train.make_train_step(*training, remedy), (None, None, 0, None, None), None, donate=(0,)
+            train.make_train_step(*training, remedy, mixup),
+            (None, None, 0, None, None),
+            None,
+            donate=(0,),
         ),
         evaluate=lift(evaluate.make_evaluate_step(module, dataset), (None, None, None, 0), None),
         accumulate=accumulate,
         accumulate_mixed=accumulate_mixed,
         reduce=reduce,
         slots=slots,
-        layers=layer_order(module, dataset),
+        parameters=order,
+        layers=kernels(order),
     )
 
 
@@ -151,7 +162,7 @@ def with_features(experiment: Experiment, module: nn.Module, dataset: Dataset) -
 
 def retraining(
     experiment: Experiment, compiled: Steps, dense: train.State
-) -> Callable[..., tuple[train.State, jax.Array]]:
+) -> Callable[..., tuple[train.State, Seen]]:
     """The step of retraining, called as `Steps.train`: it, or one with the dense network in it."""
     if not experiment.remedy.teaches:
         return compiled.train
@@ -212,12 +223,22 @@ def batching(platform: str, groups: int, options: Scoring) -> tuple[Execution, i
 
 def layer_order(module: nn.Module, dataset: Dataset) -> tuple[str, ...]:
     """The names of the prunable layers in the order in which the network makes them."""
+    return kernels(parameter_order(module, dataset))
+
+
+def kernels(names: Iterable[str]) -> tuple[str, ...]:
+    """Of the names of parameters the layers whose kernels these are."""
+    return tuple(name.removesuffix("/kernel") for name in names if name.endswith("/kernel"))
+
+
+def parameter_order(module: nn.Module, dataset: Dataset) -> tuple[str, ...]:
+    """The names of the parameters in the order in which the network makes them."""
     names: list[str] = []
 
     def init(key: jax.Array) -> Any:
         variables = module.init(key, jnp.zeros((1, *dataset.shape)), train=False)
         flat = flatten_dict(variables["params"], sep="/")  # in order: no pytree has sorted it yet
-        names.extend(name.removesuffix("/kernel") for name in flat if name.endswith("/kernel"))
+        names.extend(flat)
         return variables
 
     jax.eval_shape(init, jax.random.key(0))
@@ -247,13 +268,24 @@ def initial_masks(steps: Steps, state: train.State) -> Tree:
 def predict(
     experiment: Experiment, steps: Steps, state: train.State, masks: Tree, split: Split
 ) -> evaluate.Predictions:
-    """What the masked network says of every sample of `split`."""
-    return evaluate.predict(
-        steps.evaluate,
-        steps.devices,
-        state.params,
-        state.batch_stats,
-        masks,
-        split,
-        experiment.evaluation_batch,
-    )
+    """What the masked network says of every sample of `split`.
+
+    NotFiniteError where its loss is none, with the samples.
+    """
+    with memory.needed_for("evaluation"):
+        said = evaluate.predict(
+            steps.evaluate,
+            steps.devices,
+            state.params,
+            state.batch_stats,
+            masks,
+            split,
+            experiment.evaluation_batch,
+        )
+    # The class with the largest of scores that are no numbers is the first one: wrong, and unsaid.
+    if not (good := np.isfinite(said.losses)).all():
+        bad = np.flatnonzero(~good).tolist()
+        where = f"in the evaluation of {len(good)} samples, first of number {bad[0]}"
+        place = {"kind": "evaluation", "where": where, "ids": bad}
+        raise finite.NotFiniteError(["loss"], finite.unmarked(state), place)
+    return said

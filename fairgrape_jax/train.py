@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fairgrape_jax import losses, parallel
+from fairgrape_jax import finite, losses, parallel
 from fairgrape_jax.data import augment, pipeline
 from fairgrape_jax.data.types import Dataset, Split
-from fairgrape_jax.errors import TrainingError
+from fairgrape_jax.finite import Seen
 from fairgrape_jax.losses import Remedy
 from fairgrape_jax.masks import Tree, apply_masks
 from fairgrape_jax.models import features
@@ -28,7 +29,7 @@ class State(NamedTuple):
     params: Tree
     batch_stats: Tree
     opt_state: Tree
-    step: jax.Array  # () int32, steps since the start of the run
+    step: jax.Array  # () int32, steps since the start of the run; negative: see `finite.made`
     epoch: jax.Array  # () int32, epochs since the start: the position in the data
     key: jax.Array  # (2,) uint32, the run's random key; every step folds its number into it
 
@@ -85,17 +86,20 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     augmentation: str = "none",
     remedy: Remedy | None = None,
-) -> Callable[..., tuple[State, jax.Array]]:
-    """The per-device step (state, masks, batch, rate) -> (state, mean loss of the batch).
+    mixup: float = 0.0,
+) -> Callable[..., tuple[State, Seen]]:
+    """The per-device step (state, masks, batch, rate) -> (state, `Seen` with the batch's loss).
 
     remedy: the terms of the loss, plain cross-entropy if None; the step then takes the dense
     network's variables as a fifth argument and runs it on the same pictures, in evaluation.
+    mixup: its alpha; above 0 augmented pictures are mixed in pairs, and their cross-entropies.
 
-    batch: images (B, H, W, C) uint8, labels (B, T), and ids (B,) where pictures are augmented: the
+    batch: images (B, H, W, C) uint8, labels (B, T), and ids (B,) where pictures are altered: the
     draws are those of (run, epoch, sample), on any number of devices. Parameters are masked in the
     forward pass and after the update, so a pruned weight is exactly zero whatever the optimizer
     does. Loss, gradients and running statistics are averaged over the devices, so that all stay
-    equal; whether batch norm normalises by the statistics of all is the module's `axis_name`.
+    equal; whether batch norm normalises by the statistics of all is the module's `axis_name`. A
+    step that gives a number that is not finite is not made, on any device (`finite.made`).
     """
     alter = augment.AUGMENTATIONS[augmentation]  # None: the pictures as they are
 
@@ -105,7 +109,7 @@ def make_train_step(
         batch: dict[str, jax.Array],
         rate: jax.Array,
         dense: Tree | None = None,
-    ) -> tuple[State, jax.Array]:
+    ) -> tuple[State, Seen]:
         run_key = jax.random.wrap_key_data(state.key)
         key = jax.random.fold_in(
             jax.random.fold_in(run_key, state.step), jax.lax.axis_index(parallel.AXIS)
@@ -114,6 +118,12 @@ def make_train_step(
         images = batch["images"]
         if alter is not None:
             images = augment.augmented(alter, run_key, state.epoch, batch["ids"], images)
+        mixed = None
+        if mixup:
+            pairs = augment.mixup(
+                mixup, run_key, state.epoch, batch["ids"], images, batch["labels"]
+            )
+            images, mixed = pairs.images, (pairs.labels, pairs.share)
         images = augment.normalise(images, dataset.mean, dataset.std)
 
         names = remedy.features if remedy and remedy.of_features else ()
@@ -127,25 +137,28 @@ def make_train_step(
                 names,
                 dropout_key,
             )
-            if remedy is None or taught is None:
-                loss = losses.cross_entropy(own.logits, batch["labels"], dataset.classes).mean()
-            else:
+            labels, classes = batch["labels"], dataset.classes
+            if remedy is not None and taught is not None:
                 loss = losses.retraining_loss(
-                    remedy, own, taught, batch["labels"], dataset.classes, gather=together
+                    remedy, own, taught, labels, classes, gather=together, mixed=mixed
                 )
+            elif mixed:
+                loss = losses.mixed_cross_entropy(own.logits, labels, *mixed, classes).mean()
+            else:
+                loss = losses.cross_entropy(own.logits, labels, classes).mean()
             return loss, batch_stats
 
         (loss, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         loss, batch_stats, gradients = jax.lax.pmean((loss, batch_stats, gradients), parallel.AXIS)
         directions, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = jax.tree.map(lambda p, d: p - rate * d, state.params, directions)
-        state = state._replace(
+        new = state._replace(
             params=apply_masks(masks, params),
             batch_stats=batch_stats,
             opt_state=opt_state,
             step=state.step + 1,
         )
-        return state, loss
+        return finite.made(state, new, loss, gradients)
 
     return train_step
 
@@ -178,7 +191,7 @@ def together(rows: jax.Array) -> jax.Array:
 
 
 def train_epoch(
-    step: Callable[..., tuple[State, jax.Array]],
+    step: Callable[..., tuple[State, Seen]],
     devices: list[jax.Device],
     state: State,
     masks: Tree,
@@ -192,44 +205,54 @@ def train_epoch(
     total: float = 0.0,
     pause: Callable[[State, int], Callable[[float], None] | None] = lambda state, count: None,
     clock: pipeline.Clock | None = None,
+    reading: Iterator[dict[str, np.ndarray]] | None = None,
 ) -> tuple[State, float]:
     """One pass over `split` in the order of (seed, state.epoch); returns the mean loss.
 
-    A loss that is NaN or infinite raises TrainingError with the step. It is read one step late,
-    so that waiting for it never leaves the device idle. Each process reads its own rows of every
-    batch.
+    A step that gives a number that is not finite raises NotFiniteError, with what it was and the
+    state before; on every process, since all see the same. The loss, which tells, is read one step
+    late, so that waiting for it never leaves the device idle. Each process reads its own rows of
+    every batch.
     done, total: where an epoch goes on in the middle, its steps made before and the sum of their
     losses. pause(state, steps made) may return what is to be called with the sum of their losses,
-    to save the place. clock: measures how long the loop waits for its input.
+    to save the place. clock: measures how long the loop waits for its input. reading: where the
+    epoch's batches are taken from, of several epochs one after another.
     """
     epoch, first = int(state.epoch), int(state.step) - done
     pending, count = None, done
     rate_array = np.float32(rate)
-    read = pipeline.train_batches(split, batch, seed, epoch, done, parallel.part())
-    timed = (clock or pipeline.Clock()).timed(read)
+    if reading is None:
+        reading = pipeline.train_batches(split, batch, seed, epoch, done, parallel.part())
+    own = itertools.islice(reading, pipeline.steps_per_epoch(len(split), batch) - done)
+    timed = (clock or pipeline.Clock()).timed(own)
     batches = (parallel.split_batch(samples, devices) for samples in timed)
+
+    def failed(seen: Seen) -> finite.NotFiniteError:
+        """Of the last step, `count` being made; `state` may be that of the one after."""
+        number, ids = first + count - 1, pipeline.ids(split, batch, seed, epoch, count - 1)
+        place = {"where": f"at step {number}", "step": number, "epoch": epoch}
+        place |= {"step_in_epoch": count - 1, "rate": rate, "ids": ids.tolist()}
+        return finite.in_step(state, seen, place)
+
     for samples in parallel.ahead(batches, devices):
-        state, loss = step(state, masks, samples, rate_array)
+        state, seen = step(state, masks, samples, rate_array)
         if pending is not None:
-            total += checked(pending, first + count - 1)
-        pending, count = loss, count + 1
+            total += checked(pending, failed)
+        pending, count = seen, count + 1
         advance()
         if save := pause(state, count):
-            total += checked(pending, first + count - 1)
+            total += checked(pending, failed)
             pending = None
             save(total)
     if pending is not None:
-        total += checked(pending, first + count - 1)
+        total += checked(pending, failed)
     epoch_done = parallel.replicate(np.int32(epoch + 1), devices)
     return state._replace(epoch=epoch_done), total / count
 
 
-def checked(loss: Any, step: int) -> float:
-    """The loss as a float. TrainingError if it is not finite."""
-    value = float(loss)
-    if not math.isfinite(value):
-        raise TrainingError(
-            f"loss is {value} at step {step}: the last complete round can be resumed by the same "
-            "command; a smaller learning rate is the usual cure"
-        )
-    return value
+def checked(seen: Seen, failed: Callable[[Seen], Exception]) -> float:
+    """The loss of a step as a float; what `failed` makes of it is raised if that is not finite."""
+    loss = float(seen.loss)
+    if not math.isfinite(loss):
+        raise failed(seen)
+    return loss

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fairgrape_jax.data import prepared
 from fairgrape_jax.data.types import Dataset, Split
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,3 +38,17 @@ def split_of(counts: list[int]) -> Split:
     n = len(groups)
     numbers = np.arange(n, dtype=np.int32)[:, None]
     return Split(np.zeros((n, 2, 2, 1), np.uint8), numbers, groups.astype(np.int32))
+
+
+def made(name, place, data_dir, called="", shard_bytes=8_000, **options) -> Path:
+    """A dataset prepared from the folder `place`, in small shards."""
+    from fairgrape_jax.data.builders import builder
+    from fairgrape_jax.data.builders.prepare import prepare
+
+    given = builder(name).options(**options)
+    return prepare(name, place, given, data_dir=data_dir, called=called, shard_bytes=shard_bytes)
+
+
+def source(data_dir: Path, name: str, **options) -> prepared.Prepared:
+    """The options that read it, as pictures of 16 pixels."""
+    return prepared.Prepared(path=str(data_dir), dataset=name, **{"size": 16} | options)

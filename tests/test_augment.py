@@ -151,6 +151,10 @@ def test_a_contact_sheet_shows_a_row_per_group(tmp_path, monkeypatch):
         assert opened.size == (8 * 24 + 4, 3 * 24 + 4)
     dataset = data.load(data.source("synthetic", samples=100, groups=2, size=20))
     plain = sheet.contact_sheet(dataset, "none", columns=3)
+    mixed = sheet.contact_sheet(dataset, "none", columns=3, mixup=1.0)
+    assert mixed.shape == plain.shape
+    assert (mixed != plain).any()
+    assert cli.main(["data", "sheet", "synthetic", "--mixup", "-1"]) == 2
     np.testing.assert_array_equal(plain[:, :24], plain[:, 24:48])
     first = dataset.train.images[np.flatnonzero(dataset.train.groups == 0)[0]]
     np.testing.assert_array_equal(plain[4:24, 4:24], first)

@@ -14,15 +14,23 @@ EXPECTED = {
         ["--groups", "2", "--batch", "4", "--rows", "pure", "official", "--executions", "single"],
         {"gradient pass", "sum-of-squares, single", "G passes", "official procedure"},
     ),
-    "train": (["--batch", "4"], {"without masks, pmap, float32", "with masks, pmap, float32"}),
+    "train": (
+        ["--batch", "4", "--blind"],
+        {
+            "without masks, pmap, float32",
+            "with masks, pmap, float32",
+            "blind, with masks, pmap, float32",
+        },
+    ),
     "selection": (
         ["--steps", "50", "--maxmin"],
         {"loop by group", "loop over arrays", "greedy", "threshold", "threshold, none", "max-min"},
     ),
     "pipeline": (
         ["--images", "32", "--batch", "8", "--shapes", "40x30", "--size", "16", "--workers", "0"],
-        {"Pillow and NumPy", "ours", "ours, not reduced"},
+        {"Pillow and NumPy", "ours", "ours, any eighth", "ours, fast DCT"},
     ),
+    "checkpoint": ([], {"save", "save, until it returns", "NumPy", "checksums", "restore"}),
     "round": (
         ["--groups", "2", "--images", "20", "--batch", "4"],
         {"importance", "selection", "retraining", "evaluation", "a round"},

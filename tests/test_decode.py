@@ -93,18 +93,55 @@ def test_a_broken_file_is_reported_and_never_crashes(kind):
     assert decode.fault(BROKEN[kind])
 
 
-def test_without_scaling_pixels_are_pillows():
-    content = jpeg(5, (200, 180))
+@pytest.mark.filterwarnings("ignore")  # Pillow's, of what is wrong with the EXIF block
+def test_a_damaged_head_is_read_or_reported():
+    exif, rng = Image.Exif(), np.random.default_rng(0)
+    exif[0x0112], exif[0x010F], exif[0x8769] = 6, "maker", {0x9003: "2020:01:01 00:00:00"}
+    whole = saved(colours(), "jpeg", exif=exif)
+    outcomes = []
+    for _ in range(1500):
+        content = bytearray(whole)
+        for _ in range(rng.integers(1, 6)):
+            content[rng.integers(2, 200)] = rng.integers(256)
+        try:
+            outcomes.append(decode.decode(bytes(content), 16).shape)
+        except decode.BrokenPictureError as error:
+            outcomes.append(str(error) != "")
+    assert set(outcomes) == {(16, 16, 3), True}
+
+
+@pytest.mark.parametrize("side", [(200, 180), (500, 375), (64, 64)])
+def test_without_scaling_pixels_are_pillows(side):
+    content = jpeg(5, side)
     with Image.open(io.BytesIO(content)) as opened:
-        expected = np.asarray(opened.convert("RGB").resize((64, 64), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(decode.decode(content, 64, reduced=False), expected)
+        expected = np.asarray(opened.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(decode.decode(content, 224), expected)
 
 
-def test_reduced_decoding_is_close_and_used():
+def test_reduced_decoding_is_close_and_used(monkeypatch):
     content = jpeg(5, (500, 375))
-    whole, reduced = (decode.decode(content, 224, reduced=r).astype(int) for r in (False, True))
-    assert 0 < np.abs(whole - reduced).mean() < 4
-    assert decode._fast(content, 224).shape == (235, 313, 3)  # five eighths
+    whole, reduced = (decode.decode(content, 160, reduced=r).astype(int) for r in (False, True))
+    assert 0 < np.abs(whole - reduced).mean() < 4  # by a half
+    monkeypatch.setattr(decode, "LEAST_SCALE", 1)
+    fifth = decode.decode(content, 224).astype(int)
+    assert 0 < np.abs(fifth - decode.decode(content, 224, reduced=False)).mean() < 4
+
+
+def test_pixels_go_into_the_row_of_a_batch():
+    batch = np.full((4, 32, 32, 3), 9, np.uint8)
+    for i, content in enumerate((jpeg(5, (50, 40)), jpeg(6, (32, 32)), KINDS["png"][0])):
+        given = decode.decode(content, 32, "crop", out=batch[i])
+        assert np.shares_memory(given, batch)
+        np.testing.assert_array_equal(batch[i], decode.decode(content, 32, "crop"))
+    assert (batch[3] == 9).all()
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_only_what_must_be_turned_takes_the_long_way(orientation, monkeypatch):
+    monkeypatch.setattr(decode, "_pillow", lambda content: np.zeros((40, 30, 3), np.uint8))
+    assert decode.decode(turned(orientation), 8).any() == (orientation == 1)
+    xmp = saved(colours(), "jpeg", xmp=b"<tiff:Orientation>6</tiff:Orientation>")
+    assert not decode.decode(xmp, 8).any()
 
 
 def test_crop_keeps_the_aspect():

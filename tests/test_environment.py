@@ -153,7 +153,7 @@ def everything(place, **how):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("home", ["/nowhere/at/all", None], ids=["unwritable", "unset"])
+@pytest.mark.parametrize("home", ["/dev/null/home", None], ids=["unwritable", "unset"])
 def test_everything_works_without_a_home_folder(home, place):
     none = {"XDG_CACHE_HOME": None, "XDG_CONFIG_HOME": None, "MPLCONFIGDIR": None}
     everything(place, HOME=home, **none)

@@ -94,7 +94,8 @@ def stage(run, name, like):
     """A stage's record (but for times), checkpoint, masks and predictions."""
     directory = run / "seed_0" / name
     record = json.loads((directory / "metrics.json").read_text())
-    record.pop("seconds")
+    for key in ("seconds", "files", "checksum"):  # times, and what is made of them
+        record.pop(key)
     return (
         record,
         checkpoint.restore(directory / "checkpoint", like),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from fairgrape_jax import models, parallel, scoring, train
+from fairgrape_jax import finite, models, parallel, scoring, train
 from fairgrape_jax.config import Experiment, Scoring, check, identity
 from fairgrape_jax.data import load, pipeline, source
 from fairgrape_jax.data.types import Split
@@ -260,7 +260,8 @@ def test_a_loss_is_read_one_step_late_and_blamed_on_its_own_step(bad):
 
     def step(state, masks, batch, rate):
         begun.append(len(begun))
-        return state, np.float32(np.nan if begun[-1] == bad else 1.0)
+        good = begun[-1] != bad
+        return state, finite.Seen(np.float32(1.0 if good else np.nan), np.array([good]))
 
     state = train.State({}, {}, {}, np.int32(100), np.int32(2), np.zeros(2, np.uint32))
     devices = parallel.local_devices(1)

@@ -25,6 +25,15 @@ def test_train_batches_follow_seed_epoch_and_step():
     assert not np.array_equal(order, pipeline.epoch_order(11, seed=1, epoch=3))
 
 
+def test_epochs_in_one_go_are_the_epochs_one_by_one():
+    split = split_of([7, 4])
+    each = [list(pipeline.train_batches(split, 4, seed=1, epoch=e)) for e in (2, 3, 4)]
+    together = pipeline.train_batches(split, 4, seed=1, epoch=2, start=1, epochs=3)
+    for one, other in zip(together, [b for batches in each for b in batches][1:], strict=True):
+        np.testing.assert_array_equal(one["ids"], other["ids"])
+    assert list(pipeline.train_batches(split, 4, seed=1, epoch=2, epochs=0)) == []
+
+
 @pytest.mark.parametrize("parts", [2, 4])
 def test_the_parts_of_processes_make_up_every_batch(parts):
     split = split_of([9, 4])

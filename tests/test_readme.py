@@ -20,6 +20,11 @@ FLOORS = [
     {"cli", "data_command"},
     {
         "rounds",
+        "space",
+        "retention",
+        "rollback",
+        "repro",
+        "fitting",
         "report",
         "plots",
         "preflight",
@@ -43,7 +48,20 @@ FLOORS = [
     {"importance"},
     {"selection", "schedules", "losses", "metrics", "similarity"},
     {"models", "data"},
-    {"masks", "parallel", "hosts", "lock", "integrity", "errors", "preemption", "words", "forms"},
+    {
+        "masks",
+        "parallel",
+        "hosts",
+        "lock",
+        "integrity",
+        "storage",
+        "memory",
+        "finite",
+        "errors",
+        "words",
+        "forms",
+        "preemption",
+    },
 ]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -77,6 +79,12 @@ def test_batches_from_disk_are_those_from_memory(faces, workers):
             pipeline.padded_batches(disk.test, 16, part),
             pipeline.padded_batches(memory.test, 16, part),
         )
+    through, alive = pipeline.train_batches(disk.train, 32, 1, 2, epochs=3), []
+    for epoch in (2, 3):
+        own = itertools.islice(through, len(disk.train) // 32)
+        same(own, pipeline.train_batches(memory.train, 32, 1, epoch))
+        alive.append({process.pid for process in multiprocessing.active_children()})
+    assert not workers or len(alive[0] & alive[1]) == workers  # the same ones in both epochs
     plan = pipeline.group_batches(disk.train, 0.5, 8, 2, seed=0)
     schedule = scoring.schedule(plan.group, 2, 4, 1)
     for part in ((0, 1), (1, 2)):

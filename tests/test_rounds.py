@@ -294,9 +294,9 @@ def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_can_be_resumed(tmp_path):
     broken = dataclasses.replace(
-        TINY, seeds=(0,), optimizer="sgd", retrain=Stage((2,), (1e30,)), final=Stage()
+        TINY, seeds=(0,), optimizer="sgd", retrain=Stage((2,), (1e9,)), final=Stage()
     )
-    with pytest.raises(TrainingError, match=r"loss is (nan|inf) at step \d+") as error:
+    with pytest.raises(TrainingError, match=r"^loss.* not finite at step \d+:") as error:
         rounds.run(broken, tmp_path / "run")
     step = int(re.search(r"step (\d+)", str(error.value))[1])
     assert step >= 3 * 10  # three dense epochs of ten steps were done before

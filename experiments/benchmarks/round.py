@@ -106,13 +106,13 @@ def round_parts(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
         while done < count:
             for samples in pipeline.train_batches(dataset.train, options.batch, 0, 0):
                 batch = parallel.split_batch(samples, compiled.devices)
-                held["state"], loss = compiled.train(
+                held["state"], seen = compiled.train(
                     held["state"], held["alive"], batch, np.float32(1e-5)
                 )
                 done += 1
                 if done == count:
                     break
-        return loss
+        return seen.loss
 
     def evaluate() -> Any:
         state = held["state"]

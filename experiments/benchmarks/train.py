@@ -1,12 +1,13 @@
 """What a training step costs: with masks and without, by pmap and shard_map, by precision.
 
 Command:  python -m experiments.benchmarks.train [--model resnet18] [--size 64] [--batch 32]
-          [--depthwise] [--augmentations paper imagenet] [--json FILE]
+          [--depthwise] [--blind] [--augmentations paper imagenet] [--json FILE]
 Rows, measured in turn in one run, with images/s and their ratio to the first one:
   without masks, pmap, float32     the step of a run, no parameter masked
   with masks, ...                  the same with a mask for every kernel, 90 % of it zero
   ..., shard_map; ..., bfloat16    where a run has these options
   grouped convolutions             --depthwise, MobileNet-V2: what our sums of shifts replace
+  blind, with masks                --blind: without looking whether every number is finite
   NAME augmentation, with masks    --augmentations: the step with pictures altered on the device
   PyTorch                          where torch, torchvision and CUDA are at hand
 Model FLOP utilisation (three times the forward pass's operations) is printed where the peak of the
@@ -37,10 +38,11 @@ from experiments.benchmarks.timing import (
     show,
     table,
 )
-from fairgrape_jax import models, parallel, steps
+from fairgrape_jax import finite, models, parallel, steps
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data import pipeline, source
 from fairgrape_jax.data.types import Dataset
+from fairgrape_jax.finite import Seen
 from fairgrape_jax.models import mobilenet
 
 CLASSES = 7
@@ -57,6 +59,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1, help="steps of one measurement")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--depthwise", action="store_true", help="also the grouped convolutions")
+    parser.add_argument("--blind", action="store_true", help="also steps that do not look")
     parser.add_argument("--augmentations", nargs="*", default=[])
     parser.add_argument("--json", type=Path, help="append the rows to this file")
     options = parser.parse_args()
@@ -75,6 +78,16 @@ def main() -> None:
                 return grouped()
 
         work["grouped convolutions, with masks"] = traced_with_grouped_convolutions
+    if options.blind:
+        unseeing = training(options, dataset, True, "pmap", "float32")
+
+        def traced_blind() -> Any:
+            with mock.patch.object(
+                finite, "made", lambda _, new, loss, __: (new, Seen(loss, loss))
+            ):
+                return unseeing()
+
+        work["blind, with masks, pmap, float32"] = traced_blind
     for precision, name in itertools.product(("float32", "bfloat16"), options.augmentations):
         work[f"{name} augmentation, with masks, {precision}"] = training(
             options, dataset, True, "pmap", precision, name
@@ -101,6 +114,10 @@ def main() -> None:
             bare = times[name.replace("with ", "without ")]
             cost, least = ratio(times[name], bare), min(times[name]) / min(bare)
             print(f"masking costs, {name.split(', ', 1)[1]}: {cost:.3f}, of least {least:.3f}")
+    if options.blind:
+        seeing, bare = times["with masks, pmap, float32"], times["blind, with masks, pmap, float32"]
+        cost, least = ratio(seeing, bare), min(seeing) / min(bare)
+        print(f"looking for numbers that are not finite costs: {cost:.3f}, of least {least:.3f}")
     for name in work:
         if " augmentation, " in name:
             bare = times[f"with masks, pmap, {name.rsplit(', ', 1)[1]}"]
@@ -140,8 +157,8 @@ def training(
 
     def work() -> Any:
         for _ in range(options.steps):
-            state[0], loss = compiled.train(state[0], alive, batch, np.float32(1e-4))
-        return loss
+            state[0], seen = compiled.train(state[0], alive, batch, np.float32(1e-4))
+        return seen.loss
 
     return work
 

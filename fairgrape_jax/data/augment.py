@@ -2,13 +2,14 @@
 
 An augmentation is a function of a key and one picture; `augmented` gives every sample of a batch
 the key of (run, epoch, sample). So a sample is altered in the same way in the same epoch on any
-number of devices, in any batch, and after a resume.
+number of devices, in any batch, and after a resume. `mixup`, of two samples, promises the same.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import dm_pix as pix
 import jax
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 # (key, picture (H, W, C), uint8 or float32 from 0 to 255) -> picture of the same shape
 Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
 
-STREAM = 2**32 - 1  # folded into a run's key first: no step has that number
+STREAM, MIXUP_STREAM = 2**32 - 1, 2**32 - 2  # folded into a run's key first: no step's numbers
 
 
 def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
@@ -38,9 +39,62 @@ def augmented(
     >>> bool((both[1:] == alone).all())
     True
     """
-    key = jax.random.fold_in(jax.random.fold_in(run_key, STREAM), epoch)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(ids)
-    return jax.vmap(alter)(keys, images)
+    return jax.vmap(alter)(_keys(run_key, STREAM, epoch, ids), images)
+
+
+def _keys(run_key: jax.Array, stream: int, epoch: jax.Array, ids: jax.Array) -> jax.Array:
+    """The key of (run, epoch, sample) for each of ids (B,)."""
+    key = jax.random.fold_in(jax.random.fold_in(run_key, stream), epoch)
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(ids)
+
+
+class Mixed(NamedTuple):
+    """Pictures of two samples each. images: (B, H, W, C) float32, 0 to 255; labels: (B, T), those
+    of the second samples; share: (B,) float32, the part of a picture that is the first one's."""
+
+    images: jax.Array
+    labels: jax.Array
+    share: jax.Array
+
+
+def mixup(
+    alpha: float,
+    run_key: jax.Array,
+    epoch: jax.Array,
+    ids: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+) -> Mixed:
+    """Each of (B, H, W, C) pictures mixed with its neighbour's in the batch: 0 with 1, 2 with 3.
+
+    The share of the first is drawn from Beta(alpha, alpha) by (run, epoch, sample). An epoch's
+    order is a random one, so neighbours in it are random pairs, and they are the same for any even
+    batch, and on any devices that hold an even number of rows each.
+    Source: Zhang et al., "mixup" (2018). Its code draws one share for a batch, and pairs that are
+    not mutual.
+
+    >>> images, labels = jnp.zeros((2, 1, 1, 1)).at[1].set(100.0), jnp.array([[0], [1]])
+    >>> ids = jnp.array([7, 3])
+    >>> mixed = mixup(1.0, jax.random.key(0), jnp.int32(0), ids, images, labels)
+    >>> mixed.labels.tolist()
+    [[1], [0]]
+    >>> bool(jnp.isclose(mixed.images[0, 0, 0, 0], 100 * (1 - mixed.share[0])))
+    True
+    """
+    keys = _keys(run_key, MIXUP_STREAM, epoch, ids)
+    share = jax.vmap(lambda key: jax.random.beta(key, alpha, alpha))(keys)
+    own = images.astype(jnp.float32)
+    part = share.reshape(-1, *[1] * (images.ndim - 1))
+    return Mixed(part * own + (1 - part) * neighbours(own), neighbours(labels), share)
+
+
+def neighbours(rows: jax.Array) -> jax.Array:
+    """Rows (B, ...) in the order 1, 0, 3, 2, ...; B is even.
+
+    >>> neighbours(jnp.arange(6)).tolist()
+    [1, 0, 3, 2, 5, 4]
+    """
+    return rows.reshape(-1, 2, *rows.shape[1:])[:, ::-1].reshape(rows.shape)
 
 
 def flip(key: jax.Array, image: jax.Array) -> jax.Array:

@@ -53,7 +53,13 @@ def steps_per_epoch(n: int, batch: int) -> int:
 
 
 def train_batches(
-    split: Split, batch: int, seed: int, epoch: int, start: int = 0, part: tuple[int, int] = (0, 1)
+    split: Split,
+    batch: int,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    part: tuple[int, int] = (0, 1),
+    epochs: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Batches of exactly `batch` samples: images (uint8), labels, ids; the remainder is dropped.
 
@@ -62,21 +68,38 @@ def train_batches(
     epoch's order, until it fills the one batch. A picture that is lost is replaced by the next of
     its batch that is not.
     part: of each batch give the rows of one process alone, (which, of how many).
+    epochs: go on through so many, with the same worker processes where there are some.
     """
-    order = np.resize(epoch_order(len(split), seed, epoch), max(len(split), batch))
-    make = functools.partial(_train_batch, split, order, batch, part)
-    return made(make, range(start, steps_per_epoch(len(split), batch)), split)
+    make = functools.partial(_train_batch, split, batch, seed, epoch, part)
+    numbers = range(start, epochs * steps_per_epoch(len(split), batch))
+    return made(make, numbers, split, getattr(split.images, "workers", 0))
+
+
+def ids(split: Split, batch: int, seed: int, epoch: int, step: int) -> np.ndarray:
+    """(batch,) places in the split of the samples of a batch of `train_batches`, of all processes.
+
+    A picture that is lost is named itself, not what stands in for it.
+    """
+    return _filled_order(len(split), batch, seed, epoch)[step * batch : (step + 1) * batch]
 
 
 def _train_batch(
-    split: Split, order: np.ndarray, batch: int, part: tuple[int, int], step: int
+    split: Split, batch: int, seed: int, first: int, part: tuple[int, int], number: int
 ) -> dict[str, np.ndarray]:
+    """Batch `number`, counted from the beginning of epoch `first`."""
+    epoch, step = divmod(number, steps_per_epoch(len(split), batch))
+    order = _filled_order(len(split), batch, seed, first + epoch)
     chosen = rows_of(order[step * batch : (step + 1) * batch], part)
     images, good = read(split, chosen)
     if not good.all():
         stand_in = replacements(good)
         images, chosen = images[stand_in], chosen[stand_in]
     return {"images": images, "labels": split.labels[chosen], "ids": chosen.astype(np.int32)}
+
+
+@functools.lru_cache(maxsize=2)  # the epoch that ends and the one that begins
+def _filled_order(n: int, batch: int, seed: int, epoch: int) -> np.ndarray:
+    return np.resize(epoch_order(n, seed, epoch), max(n, batch))
 
 
 def replacements(good: np.ndarray) -> np.ndarray:
@@ -100,23 +123,29 @@ def read(split: Split, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return split.images.read(indices)
 
 
-def made(make: Callable[[int], Any], numbers: range, split: Split) -> Iterator[Any]:
-    """make(number) for each, in order; ahead of their use where the pictures are on disk."""
-    if isinstance(split.images, np.ndarray):
+def made(
+    make: Callable[[int], Any], numbers: range, split: Split, workers: int = 0
+) -> Iterator[Any]:
+    """make(number) for each, in order; ahead of their use where the pictures are on disk.
+
+    workers: processes that make them, which take seconds to start; 0 for threads.
+    """
+    if isinstance(split.images, np.ndarray) or not numbers:
         return map(make, numbers)
-    return ahead_of_use(make, numbers, split.images.workers)
+    return ahead_of_use(make, numbers, workers)
 
 
 def ahead_of_use(make: Callable[[int], Any], numbers: range, workers: int = 0) -> Iterator[Any]:
-    """make(number) for each, in order, by Grain: in one thread per core, or in `workers` processes.
+    """make(number) for each, in order, by Grain: in two threads per core, or `workers` processes.
 
-    At most two batches per thread or process wait for their use.
+    A thread decodes, or waits for a disk. At most one batch per thread, or two per process, wait
+    for their use.
     """
     import grain
 
-    threads = 1 if workers else THREADS
+    threads = 1 if workers else 2 * THREADS
     batches = grain.MapDataset.range(numbers.start, numbers.stop).map(make)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 2))
     iterator = batches.to_iter_dataset(options)
     if workers:
         from absl import flags

@@ -14,32 +14,41 @@ GAP = 4  # pixels of white between pictures
 ROWS = 12  # groups shown at the most
 
 
-def contact_sheet(dataset: Dataset, augmentation: str, columns: int = 8) -> np.ndarray:
+def contact_sheet(
+    dataset: Dataset, augmentation: str, columns: int = 8, mixup: float = 0.0
+) -> np.ndarray:
     """(H, W, 3) uint8: a row per group, its first training picture and `columns - 1` epochs of it.
 
-    What is shown is what a training step normalises: the same function with the same keys, seed 0.
+    What is shown is what a training step normalises: the same functions with the same keys, seed 0.
+    mixup: its alpha; each epoch's picture then has that of its neighbour in the epoch in it.
     UsageError for an unknown augmentation.
     """
     import jax
     import jax.numpy as jnp
 
-    from fairgrape_jax.data import augment
+    from fairgrape_jax.data import augment, pipeline
 
     if augmentation not in augment.AUGMENTATIONS:
         known = ", ".join(augment.AUGMENTATIONS)
         raise UsageError(f"unknown augmentation {augmentation!r}: choose from {known}")
-    groups = dataset.train.groups
+    groups, count = dataset.train.groups, len(dataset.train)
     first = np.array([np.flatnonzero(groups == g)[0] for g in np.unique(groups)[:ROWS]])
-    images = np.asarray(dataset.train.images[first])
     alter = augment.AUGMENTATIONS[augmentation]
-    shown = [images]
+    shown = [np.asarray(dataset.train.images[first])]
     run_key = jax.random.split(jax.random.key(0))[1]
+    augmented = jax.jit(augment.augmented, static_argnums=0)
+    mixed = jax.jit(augment.mixup, static_argnums=0)
     for epoch in range(columns - 1):
-        altered: Any = images
+        order = pipeline.epoch_order(count, 0, epoch)
+        partner = order[np.minimum(np.argsort(order)[first] ^ 1, count - 1)]
+        ids = np.stack([first, partner], 1).reshape(-1) if mixup else first
+        images: Any = np.asarray(dataset.train.images[ids])
         if alter is not None:
-            made = jax.jit(augment.augmented, static_argnums=0)
-            altered = made(alter, run_key, jnp.int32(epoch), first, images)
-        shown.append(np.asarray(altered).round().astype(np.uint8))
+            images = augmented(alter, run_key, jnp.int32(epoch), ids, images)
+        if mixup:
+            labels = np.zeros((len(ids), 1), np.int32)
+            images = mixed(mixup, run_key, jnp.int32(epoch), ids, images, labels).images[::2]
+        shown.append(np.asarray(images).round().astype(np.uint8))
     return tiled(np.stack(shown, 1))
 
 
@@ -60,8 +69,8 @@ def tiled(images: np.ndarray) -> np.ndarray:
     return out
 
 
-def write(path: Path, dataset: Dataset, augmentation: str) -> None:
+def write(path: Path, dataset: Dataset, augmentation: str, mixup: float = 0.0) -> None:
     """The contact sheet as a picture file."""
     from PIL import Image
 
-    Image.fromarray(contact_sheet(dataset, augmentation)).save(path)
+    Image.fromarray(contact_sheet(dataset, augmentation, mixup=mixup)).save(path)

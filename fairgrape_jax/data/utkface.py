@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from fairgrape_jax.data import archives
+from fairgrape_jax.data import archives, decode
 from fairgrape_jax.data.source import (
     SPLIT_STREAM,
     Progress,
@@ -264,10 +264,10 @@ def _pixels(content: bytes, size: int) -> np.ndarray | None:
 
     try:
         with Image.open(io.BytesIO(content)) as picture:
-            rgb = picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+            rgb = np.asarray(picture.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
-    return np.asarray(rgb)
+    return decode.fitted(rgb, size)
 
 
 def _skipped(reason: str, names: Sequence[str]) -> Iterator[str]:

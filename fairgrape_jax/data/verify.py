@@ -102,7 +102,8 @@ def broken_pictures(stored: Stored, progress: Progress | None = None) -> list[tu
     def look(first: int) -> list[tuple[str, str]]:
         numbers = np.arange(first, min(first + CHUNK, len(names)))
         found = []
-        for i, content in zip(numbers, stored.records.contents(numbers), strict=True):
+        for i in numbers:
+            content = stored.records.content(i)
             fault = decode.fault(content)
             if not fault and hashlib.sha256(content).digest() != bytes(digests[i]):
                 fault = "another file than the one that was prepared"

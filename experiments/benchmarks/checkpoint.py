@@ -1,0 +1,95 @@
+"""What it costs that no round is lost: saving, checking and reading the state of a network.
+
+Command:  python -m experiments.benchmarks.checkpoint [--model resnet34] [--folder DIR]
+The state is that of training with Adam, all of it drawn (zeros would take no room). Rows, in turn:
+  save                     a checkpoint as a round leaves it: written whole, with its checksums
+  save, until it returns   of a save in the background: until training goes on
+  NumPy                    the same arrays by np.savez, without checksums: what the disk can do
+  checksums                reading every file of a checkpoint again
+  restore                  checksums, structure and shapes compared, and the arrays read
+Prints the bytes on disk too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmarks.timing import add_json, interleaved, show, table
+from fairgrape_jax import checkpoint, masks, models, train
+
+BASE = "save"
+
+
+def state(model: str, size: int) -> dict[str, Any]:
+    """Parameters, batch statistics, Adam's moments and masks, with drawn numbers."""
+    module = models.create(model, 7)
+    images = jnp.zeros((1, size, size, 3))
+    shapes = jax.eval_shape(lambda key: module.init(key, images, train=False), jax.random.key(0))
+    params = shapes["params"]
+    moments = jax.eval_shape(train.adam(0.9, 1e-4).init, params)
+    rng = np.random.default_rng(0)
+    drawn = jax.tree.map(
+        lambda leaf: rng.standard_normal(leaf.shape).astype(leaf.dtype),
+        {"variables": dict(shapes), "moments": moments},
+    )
+    return drawn | {"masks": jax.device_get(masks.full_masks(drawn["variables"]["params"]))}
+
+
+def size_of(place: Path) -> int:
+    """Bytes of a file, or of all files below a directory."""
+    files = [place] if place.is_file() else [p for p in place.rglob("*") if p.is_file()]
+    return sum(path.stat().st_size for path in files)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="resnet34")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--folder", type=Path, help="on the disk to measure")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="append the rows to this file")
+    options = parser.parse_args()
+    tree = state(options.model, options.size)
+    leaves = jax.tree.leaves(tree)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        place, numpy = Path(folder) / "checkpoint", Path(folder) / "arrays.npz"
+        behind = Path(folder) / "behind"
+        waiting: list[Any] = []
+
+        def begin() -> None:
+            waiting.append(checkpoint.begin(behind, tree))
+
+        def save() -> None:
+            while waiting:  # what the row before has left to do is no part of this one
+                waiting.pop()()
+            checkpoint.save(place, tree)
+
+        work = {
+            "save, until it returns": begin,
+            BASE: save,
+            "NumPy": lambda: np.savez(numpy, *leaves),
+            "checksums": lambda: checkpoint.damaged(place),
+            "restore": lambda: checkpoint.restore(place, tree),
+        }
+        rows = table(interleaved(work, options.repeats), BASE)
+        while waiting:
+            waiting.pop()()
+        sizes = {"save": size_of(place), "NumPy": size_of(numpy)}
+    held = sum(leaf.nbytes for leaf in leaves)
+    print(f"{options.model}: {held / 1e6:.0f} MB of arrays")
+    for row in rows:
+        row["MB on disk"] = round(sizes[row["row"]] / 1e6, 1) if row["row"] in sizes else None
+    show(rows)
+    add_json(options.json, vars(options), rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Files that cannot be written: which one, why, and what helps."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from fairgrape_jax.errors import TrainingError, UsageError
+
+# What a file system says when there is no room or no right to write, and what helps.
+CURES = {
+    errno.ENOSPC: "free some room",
+    errno.EDQUOT: "remove files, or ask for a larger quota",
+    errno.EFBIG: "raise the limit on the size of a file (ulimit -f)",
+    errno.EROFS: "mount it for writing",
+    errno.EACCES: "give this user the right to write there",
+    errno.EPERM: "give this user the right to write there",
+}
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError of the body is one of `path`, unless it names a file itself.
+
+    A write that fails names none; TensorStore's errors, which are ValueErrors, name the system's
+    code in their text.
+
+    >>> with naming(Path("masks.npz")):
+    ...     raise OSError(errno.ENOSPC, "No space left on device")
+    Traceback (most recent call last):
+        ...
+    OSError: [Errno 28] No space left on device: 'masks.npz'
+    """
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+    except Exception as error:
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        if code is None:
+            raise
+        number = int(code[1])
+        raise OSError(number, os.strerror(number), str(path)) from None
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Where the body has no room or no right to write a file, TrainingError says which one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in CURES:
+            raise
+        raise TrainingError(f"{said(error)}, and the same command goes on from here") from error
+
+
+def said(error: OSError) -> str:
+    """The file, what the system says of it, and what helps."""
+    number = error.errno or 0
+    cure = CURES.get(number, "see to it")
+    return f"{error.filename or 'a file'}: cannot be written ({os.strerror(number)}); {cure}"
+
+
+def check_writable(directory: Path) -> None:
+    """UsageError if no file can be written to `directory`, which need not be there yet.
+
+    Nothing stays behind.
+    """
+    there = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix=".", suffix=".probe", dir=there) as place,
+            (Path(place) / "room").open("wb") as file,
+        ):
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = str(directory)
+        raise UsageError(f"{said(error)}, or give another --out") from error
