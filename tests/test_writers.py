@@ -116,7 +116,7 @@ def idx(magic: int, shape: tuple[int, ...], n: int) -> bytes:
             "10 bytes of data, expected 47040000",
         ),
         ("train-images-idx3-ubyte.gz", b"no gzip at all", "cannot be read"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(bytes(99))[:-9], "cannot be read"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(bytes(99), mtime=0)[:-9], "cannot be read"),
     ],
 )
 def test_unusable_idx_files(name, content, message, tmp_path):
