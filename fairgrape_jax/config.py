@@ -165,7 +165,7 @@ class Experiment:
     """Steps run on the devices by jax.pmap, or by jax.jit(jax.shard_map); the results agree."""
 
 
-LARGEST = 2**31 - 1  # of any number: what a seed, a count or a size of an array may be
+LARGEST = 2**31 - 1  # what a seed, a count or a size of an array may be
 FORMAT = 2  # of a run's directory; 1 had no checksums
 
 # Fields that say where and how a run is executed, not what it computes, or what is done where it
@@ -263,9 +263,9 @@ def _check_plain(name: str, value: Any) -> None:
     elif isinstance(value, tuple):
         for part in value:
             _check_plain(name, part)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"{name}: {value} is not a finite number")
-    elif isinstance(value, int | float) and abs(value) > LARGEST:
+    elif isinstance(value, float) and not abs(value) < 3e38:
+        raise UsageError(f"{name}: {value} is not a finite number")  # as float32, too
+    elif isinstance(value, int) and abs(value) > LARGEST:
         raise UsageError(f"{name}: {value:.3g} is too large; give at most {LARGEST:,}")
     elif isinstance(value, str) and "\0" in value:
         raise UsageError(f"{name}: {value!r} holds a zero byte")

@@ -165,9 +165,9 @@ def test_a_step_of_retraining_is_the_same_on_one_device_and_on_eight(name):
         batch = {"images": samples.images, "labels": samples.labels}
         step = steps.retraining(experiment, compiled, dense)
         alive = steps.initial_masks(compiled, state)
-        state, loss = step(state, alive, parallel.split_batch(batch, devices), np.float32(1))
+        state, seen = step(state, alive, parallel.split_batch(batch, devices), np.float32(1))
         moved = jax.tree.map(lambda a, b: a - b, jax.device_get(state.params), start)
-        after[count] = float(loss), jax.tree.leaves(moved)
+        after[count] = float(seen.loss), jax.tree.leaves(moved)
     assert after[1][0] == pytest.approx(after[8][0], rel=1e-5)
     for a, b in zip(after[1][1], after[8][1], strict=True):
         assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(a)
