@@ -107,7 +107,7 @@ def sweep(directory: Path, depth: int = 4) -> None:
     """Remove files that processes which are gone left under names of `integrity.beside`."""
     for level in range(depth):
         for path in directory.glob("*/" * level + "*@*"):
-            made_by = re.search(r"\.(\d+)@(.+)\.(?:partial|new|dead)$", path.name)
+            made_by = re.search(r"\.(\d+)@(.+)\.(?:partial|new|dead|probe)$", path.name)
             if made_by is None:
                 continue
             here = made_by[2] == socket.gethostname()

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import re
-import tempfile
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,17 +70,18 @@ def said(error: OSError) -> str:
 def check_writable(directory: Path) -> None:
     """UsageError if no file can be written to `directory`, which need not be there yet.
 
-    Nothing stays behind.
+    Nothing stays behind; what a kill leaves of it `lock.sweep` removes.
     """
     there = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
+    probe = there / f"room.{os.getpid()}@{socket.gethostname()}.probe"
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix=".", suffix=".probe", dir=there) as place,
-            (Path(place) / "room").open("wb") as file,
-        ):
+        with probe.open("wb") as file:
             file.write(bytes(4096))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         error.filename = str(directory)
         raise UsageError(f"{said(error)}, or give another --out") from error
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)

@@ -62,7 +62,7 @@ WRITES = [
     ("report.html.*.partial", errno.ENOSPC),
 ]
 # Before anything is computed: the probe, and what is written at once.
-FIRST = [".*.probe/room", "config.json.*.partial"]
+FIRST = ["room.*.probe", "config.json.*.partial"]
 
 
 class Disk:
@@ -171,7 +171,7 @@ def test_a_write_that_fails_is_named_and_nothing_is_lost(
     assert_same(stage_files(run), stage_files(whole[0]))
 
 
-@pytest.mark.parametrize("pattern", ["*.probe", "*.probe/room"])
+@pytest.mark.parametrize("pattern", ["*.probe"])
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT])
 def test_a_directory_that_cannot_be_written_is_refused_before_any_compute(
     pattern, code, place, tmp_path, capsys, monkeypatch

@@ -87,6 +87,7 @@ def test_what_is_no_lock_is_taken_over(tmp_path, text):
     [
         ("metrics.json.{gone}@{here}.partial", 0, False),
         ("seed_0/dense.lock.{gone}@{here}.new", 0, False),
+        ("room.{gone}@{here}.probe", 0, False),
         ("seed_0/x/round_01/masks.npz.{gone}@{here}.partial", 0, False),
         ("seed_0/dense.lock.{own}@{here}.dead", 0, True),
         ("seed_0/dense.lock.{gone}@elsewhere.new", 0, True),
