@@ -58,6 +58,7 @@ FLOORS = [
         "memory",
         "finite",
         "errors",
+        "compiled",
         "words",
         "forms",
         "preemption",

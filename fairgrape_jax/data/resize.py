@@ -13,12 +13,13 @@ import functools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import extending
 from numba.core import cgutils, types
 from numba.np.arrayobj import make_array
+
+from fairgrape_jax.compiled import njit
 
 BITS = 22  # of a weight's fraction, as in Pillow: 32 - 8 for a pixel - 2 for the sum
 SIDE = 16  # rows of a strip, and of the squares that are transposed
@@ -181,7 +182,7 @@ def _shuffled(builder: Any, a: Any, b: Any, order: Iterable[int]) -> Any:
     return builder.shuffle_vector(a, b, mask)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit
 def _narrowed(pixels, start, weight, out):
     """Fill rows `out` (h, 3 W) from pixels (h, 3 w)."""
     height, width, size = len(pixels), pixels.shape[1] // 3, len(start)
@@ -209,7 +210,7 @@ def _narrowed(pixels, start, weight, out):
                 made[3 * x + 2] = (pixel >> np.uint32(16)) & BYTE
 
 
-@numba.njit(cache=True, nogil=True)
+@njit
 def _lowered(rows, start, weight, out):
     """Fill rows `out` (H, 3 W) from rows (h, 3 W)."""
     length = rows.shape[1]

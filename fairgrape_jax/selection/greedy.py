@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from fairgrape_jax.compiled import njit
+
 Deficit = Literal["relative", "absolute"]
 Select = Literal["threshold", "greedy"]
 
@@ -145,8 +147,7 @@ def check_layer(
 
 @functools.cache
 def _walk() -> Callable[..., np.ndarray]:
-    """The greedy loop, compiled at its first use (numba takes a second to import)."""
-    import numba
+    """The greedy loop, compiled at its first use."""
 
     def walk(importance, order, ends, target, scale, keep, advances):  # pragma: no cover - compiled
         n, groups = importance.shape
@@ -178,7 +179,4 @@ def _walk() -> Callable[..., np.ndarray]:
                 share[k] = kept[k] / total
         return selected
 
-    try:
-        return numba.njit(cache=True, nogil=True)(walk)
-    except RuntimeError:  # neither the package's folder nor the home folder can be written to
-        return numba.njit(nogil=True)(walk)
+    return njit(walk)
