@@ -166,8 +166,7 @@ def save_masks(path: Path, masks: Any) -> None:
     for name, mask in zip(layer_names(masks), jax.tree.leaves(masks), strict=True):
         arrays[name] = np.packbits(np.asarray(mask))
         arrays[f"{name}.shape"] = np.asarray(mask.shape, np.int64)
-    with storage.naming(path):
-        np.savez_compressed(path, **arrays)
+    integrity.write_arrays(path, arrays)
 
 
 def load_masks(path: Path) -> dict[str, np.ndarray]:

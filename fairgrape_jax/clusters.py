@@ -15,12 +15,13 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from fairgrape_jax import config, hosts, layout, models, parallel, steps
+from fairgrape_jax import config, hosts, integrity, models, parallel, passes, steps
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data import augment, pipeline
 from fairgrape_jax.data.types import Dataset
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree
+from fairgrape_jax.progress import say
 from fairgrape_jax.steps import Steps
 from fairgrape_jax.train import State
 
@@ -38,14 +39,21 @@ def scored_by(
     count = config.clusters(experiment.scoring)
     if not count:
         return dataset
-    if not parallel.from_first(path.exists(), compiled.devices):
+    batch, devices = experiment.evaluation_batch, compiled.devices
+    asked = {"seed": seed, "batch": batch}
+    place = passes.Place(path.with_name("embedding"), asked, devices, whole=True)
+    sound = "clusters" in integrity.read_arrays(path)
+    if path.exists() and not sound:
+        say(f"{path}: damaged; made anew")
+    if not parallel.from_first(sound, devices):
         module, variables = _network(experiment, compiled, dataset, state)
-        features = embed(module, variables, dataset, experiment.evaluation_batch)
-        assigned = parallel.from_first(kmeans(features, count, seed), compiled.devices)
+        features = embed(module, variables, dataset, batch, place)
+        assigned = parallel.from_first(kmeans(features, count, seed), devices)
         if hosts.first():
-            layout.write_arrays(path, {"clusters": assigned})
+            integrity.write_arrays(path, {"clusters": assigned})
     else:
-        assigned = parallel.from_first(read(path, len(dataset.train)), compiled.devices)
+        assigned = parallel.from_first(read(path, len(dataset.train)), devices)
+    passes.forget(place)
     return regrouped(dataset, assigned, count)
 
 
@@ -58,8 +66,9 @@ def regrouped(dataset: Dataset, assigned: np.ndarray, count: int) -> Dataset:
 
 def read(path: Path, samples: int) -> np.ndarray:
     """The cluster of each training image, (N,) int32. UsageError if there are not `samples`."""
-    with np.load(path) as stored:
-        assigned = stored["clusters"]
+    assigned = integrity.read_arrays(path).get("clusters")
+    if assigned is None:
+        raise UsageError(f"{path}: damaged or gone; the run makes it anew")
     if assigned.shape != (samples,):
         raise UsageError(f"{path}: has clusters for {len(assigned)} images, not for {samples}")
     return assigned
@@ -97,7 +106,13 @@ def kmeans(features: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.argsort(order)[best].astype(np.int32)
 
 
-def embed(module: nn.Module, variables: Tree, dataset: Dataset, batch: int) -> np.ndarray:
+def embed(
+    module: nn.Module,
+    variables: Tree,
+    dataset: Dataset,
+    batch: int,
+    place: passes.Place | None = None,
+) -> np.ndarray:
     """What goes into the network's last layer for each training image; (N, D) float32."""
     head = steps.layer_order(module, dataset)[-1]
 
@@ -114,8 +129,13 @@ def embed(module: nn.Module, variables: Tree, dataset: Dataset, batch: int) -> n
             module.apply(variables, augment.normalise(images, dataset.mean, dataset.std))
         return seen[-1].reshape(len(images), -1)
 
-    batches = pipeline.padded_batches(dataset.train, batch)
-    return np.concatenate([features(rows["images"]) for rows in batches])[: len(dataset.train)]
+    def add(found: list[Any], rows: Any) -> list[Any]:
+        return [*found, features(rows["images"])]
+
+    done, kept = passes.read(place)
+    batches = pipeline.padded_batches(dataset.train, batch, begin=done)
+    found = passes.fold(add, kept, batches, place=place, done=done, what="the clustering")
+    return np.concatenate(found)[: len(dataset.train)]
 
 
 def _network(

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fairgrape_jax import losses, parallel, preemption, storage
+from fairgrape_jax import integrity, losses, parallel, passes
 from fairgrape_jax.data import augment, pipeline
 from fairgrape_jax.data.types import Dataset, Split
 from fairgrape_jax.masks import Tree, apply_masks
@@ -68,23 +68,29 @@ def predict(
     masks: Tree,
     split: Split,
     per_device: int,
+    place: passes.Place | None = None,
 ) -> Predictions:
     """Run the lifted step over `split`.
 
     The batch of one device is the same on any number of devices, and so is the chunk of samples
     in it: the same program sees the same numbers, and the counts agree to the last digit. Each
     process feeds its own rows, and every one gets the predictions of all. A picture on disk that
-    is lost, where such are skipped, has no row. Preempted after a notice.
+    is lost, where such are skipped, has no row. Preempted after a notice; place: where what was
+    said by then is kept, to go on from.
     """
     size = per_device * parallel.device_count(devices)
+    done, kept = passes.read(place)
+    begun: list[Any] = list(zip(kept[::2], kept[1::2], strict=True))
     batches = (
         parallel.split_batch({k: v for k, v in batch.items() if k != "groups"}, devices)
-        for batch in pipeline.padded_batches(split, size, parallel.part())
+        for batch in pipeline.padded_batches(split, size, parallel.part(), done)
     )
-    said = []
-    for batch in parallel.ahead(batches, devices):
-        preemption.look("an evaluation")
-        said.append(step(params, batch_stats, masks, batch))
+
+    def add(said: list[Any], batch: Any) -> list[Any]:
+        return [*said, step(params, batch_stats, masks, batch)]
+
+    sent = parallel.ahead(batches, devices)
+    said = passes.fold(add, begun, sent, place=place, done=done, what="an evaluation")
     predictions, sample_losses = (
         np.concatenate([np.asarray(x).reshape(size, *x.shape[2:]) for x in parts])[: len(split)]
         for parts in zip(*said, strict=True)
@@ -103,7 +109,10 @@ def write_predictions(path: Path, predicted: Predictions, dataset: Dataset) -> N
     def words(numbers: np.ndarray) -> list[str]:
         return [task.classes[c] for task, c in zip(dataset.tasks, numbers, strict=True)]
 
-    with storage.naming(path), path.open("w", newline="", encoding="utf-8") as file:
+    with (
+        integrity.replacing(path) as partial,
+        partial.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(["index", "group", *names, *[f"{name}_predicted" for name in names]])
         rows = zip(predicted.groups, predicted.labels, predicted.predictions, strict=True)

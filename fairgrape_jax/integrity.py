@@ -8,8 +8,13 @@ import hashlib
 import json
 import os
 import socket
+import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fairgrape_jax import storage
 
@@ -46,12 +51,16 @@ def altered(directory: Path, known: dict[str, str]) -> list[str]:
     return [name for name, want in known.items() if digest(directory / name) != want]
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all, whoever else writes it."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write a file to, so that it is at `path` whole or not at all, whoever else writes.
+
+    Nothing is left of what the body cannot finish. OSError, of `path`, if it cannot be written.
+    """
     partial = beside(path, "partial")
     with storage.naming(path):
         try:
-            partial.write_text(text, encoding="utf-8")
+            yield partial
             os.replace(partial, path)
         except OSError:
             with contextlib.suppress(OSError):
@@ -59,9 +68,34 @@ def write_text(path: Path, text: str) -> None:
             raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray], *, compressed: bool = True) -> None:
+    """Write a .npz so that it is there whole or not at all."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        # Given a path, NumPy would add .npz to it.
+        (np.savez_compressed if compressed else np.savez)(file, allow_pickle=False, **arrays)
+
+
 def beside(path: Path, kind: str) -> Path:
     """A name next to `path` that no other process uses; `lock.sweep` removes what is left of it."""
     return path.with_name(f"{path.name}.{os.getpid()}@{socket.gethostname()}.{kind}")
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a .npz; {} if it is not there, not whole, or altered (each has a CRC-32)."""
+    try:
+        with zipfile.ZipFile(regular(path)) as archive:
+            if archive.testzip():
+                return {}
+        with np.load(path) as stored:
+            return dict(stored)
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        return {}
 
 
 def write_json(path: Path, value: Any) -> None:

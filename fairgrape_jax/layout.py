@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from fairgrape_jax import integrity, storage
+from fairgrape_jax import integrity
 
 # What the record of a stage vouches for; the list of digests does so for the checkpoint.
 FILES = ("checkpoint/digests.json", "masks.npz", "predictions.csv")
@@ -61,15 +58,6 @@ def complete_rounds(root: Path, count: int) -> int:
     while done < count and complete(round_directory(root, done + 1)):
         done += 1
     return done
-
-
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write a .npz so that the file is there whole or not at all."""
-    partial = integrity.beside(path, "partial")
-    with storage.naming(path):
-        with partial.open("wb") as file:  # given a path, NumPy would add .npz to it
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-        os.replace(partial, path)
 
 
 def write_log(directory: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fairgrape_jax import finite, memory, parallel, preemption, scoring, steps
+from fairgrape_jax import finite, memory, parallel, passes, scoring, steps
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data import pipeline
 from fairgrape_jax.data.types import Dataset
@@ -37,6 +38,7 @@ def average(
     seed: int,
     given: Any = None,
     dense: State | None = None,
+    keep: Path | None = None,
 ) -> Tree:
     """The mean of `statistic` on the scoring sample of `seed`: a tree of (R, *w.shape), else None.
 
@@ -44,7 +46,7 @@ def average(
     the dense network, for a loss that is weighted by what it says (`remedy.pw`). Each device adds
     up its own micro-batches; there is one reduction at the end, or none where each
     device holds some of the groups (`shard_groups`). The arrays stay on the first device, or are
-    NumPy's after `shard_groups`.
+    NumPy's after `shard_groups`. keep: where a pass that is stopped keeps its sums, to go on from.
     """
     groups, devices, options = len(dataset.groups), compiled.devices, experiment.scoring
     mixed = options.form == "mixed" and over == "groups" and statistic.of_gradient is not None
@@ -74,16 +76,19 @@ def average(
     if experiment.remedy.scores:
         beside = steps.Taught(beside, steps.variables(state if dense is None else dense))
 
-    def batches() -> Iterator[Any]:
-        read = scoring.micro_batches(dataset.train, plan, schedule, parallel.part())
+    def batches(begin: int = 0) -> Iterator[Any]:
+        read = scoring.micro_batches(dataset.train, plan, schedule, parallel.part(), begin)
         return parallel.ahead(read, devices)
 
     def add(sums: scoring.Sums, batch: Any) -> scoring.Sums:
         return accumulate(sums, state.params, beside, masks, given, batch)
 
-    for batch in batches():
-        preemption.look("the scoring")
-        sums = add(sums, batch)
+    asked = {"seed": seed, "over": over, "step": int(state.step), "calls": len(schedule.order)}
+    place = passes.Place(keep, asked, devices) if keep else None
+    done, kept = passes.read(place)
+    if done:
+        sums = parallel.spread(jax.tree.unflatten(jax.tree.structure(sums), kept), devices, (0, 0))
+    sums = passes.fold(add, sums, batches(done), place=place, done=done, what="the scoring")
     group = dataset.train.groups[plan.indices] if mixed else plan.group[:, None]
     counts = scoring.counts(group, plan.valid, groups, statistic)
     rows = groups if over == "groups" else 1
@@ -99,11 +104,11 @@ def average(
     first = blamed(alone, schedule, devices)
     ids = plan.indices[first][plan.valid[first]].tolist() if first >= 0 else []
     one = f"micro-batch {first}" if first >= 0 else "the sum of micro-batches that each are"
-    place = {"kind": "scoring", "where": f"in the scores ({one})", "seed": seed, "ids": ids}
-    place |= {"micro_batch": first, "over": over}
+    where = {"kind": "scoring", "where": f"in the scores ({one})", "seed": seed, "ids": ids}
+    where |= {"micro_batch": first, "over": over}
     what = [f"statistic of {n}" for n, ok in zip(layer_names(masks), good, strict=True) if not ok]
     ordered = sorted(what, key=lambda w: compiled.layers.index(w.removeprefix("statistic of ")))
-    raise finite.NotFiniteError(ordered, finite.unmarked(state), place)
+    raise finite.NotFiniteError(ordered, finite.unmarked(state), where)
 
 
 def blamed(alone: Iterable[scoring.Sums], schedule: scoring.Schedule, devices: Any) -> int:
@@ -128,9 +133,10 @@ def importance(
     over: Over = "groups",
     seed: int,
     dense: State | None = None,
+    keep: Path | None = None,
 ) -> Tree:
     """(w * g)^2 by the experiment's formula; rows and place as for `average`."""
-    asked: dict[str, Any] = {"over": over, "seed": seed, "dense": dense}
+    asked: dict[str, Any] = {"over": over, "seed": seed, "dense": dense, "keep": keep}
     if experiment.scoring.formula == "sum-of-squares":
         return average(experiment, compiled, state, masks, dataset, SQUARES, **asked)
     gradient = average(experiment, compiled, state, masks, dataset, GRADIENT, **asked)

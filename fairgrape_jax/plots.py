@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,11 +32,9 @@ def line(index: int) -> dict[str, str]:
 
 def save(path: Path, figure: Figure) -> None:
     """Write a figure so that its file is there whole or not at all."""
-    partial = integrity.beside(path, "partial")
-    with warnings.catch_warnings():
+    with integrity.replacing(path) as partial, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # letters that matplotlib's font lacks are boxes
         figure.savefig(partial, dpi=130, format="png")
-    os.replace(partial, path)
 
 
 def plain(name: str) -> str:

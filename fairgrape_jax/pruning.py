@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from fairgrape_jax import masks, measure, parallel
+from fairgrape_jax import masks, measure, parallel, passes
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data.types import Dataset
-from fairgrape_jax.errors import TrainingError, UsageError
+from fairgrape_jax.errors import Preempted, TrainingError, UsageError
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.methods import METHODS, Problem, prune
 from fairgrape_jax.selection.scope import counts, joined, members
@@ -30,17 +35,26 @@ def select(
     density: float,
     seed: int,
     dense: State | None = None,
+    keep: Path | None = None,
 ) -> tuple[Tree, dict[str, dict[str, Any]]]:
     """The masks of the next round by the method `name`, and how they were reached, by layer.
 
-    dense: the network before pruning, for a loss that looks at it.
+    dense: the network before pruning, for a loss that looks at it. keep: a folder for the masks,
+    and until there are some for the passes over the sample: a run that is stopped while the round
+    trains scores and chooses once.
 
     The masks are checked: nested, of the exact number in every layer or in the network, and with
     weights in every layer (TrainingError names one without). Every process selects from the same
     scores, and all go on with the masks of process 0: they are the same by construction, not only
     where all processors round alike.
     """
-    given = problem(experiment, compiled, dataset, state, alive, seed, dense)
+    place = None
+    if keep:
+        asked = {"method": name, "seed": seed, "density": density}
+        place = passes.Place(keep / "chosen", asked, compiled.devices)
+        if kept := _kept(place, alive):
+            return kept
+    given = problem(experiment, compiled, dataset, state, alive, seed, dense, keep)
     chosen = parallel.from_first(prune(METHODS[name], given, density), compiled.devices)
     masks.check_nested(chosen, given.masks)
     leaves = jax.tree.leaves(chosen)
@@ -53,7 +67,26 @@ def select(
             f"{name}: layer {empty[0]} is left without weights at density {density:.4g}, and "
             "nothing passes through it; complete rounds are kept. --min-keep-per-layer 1 avoids it"
         )
+    if place:
+        _keep(place, chosen, given.details)
     return parallel.replicate(chosen, compiled.devices), given.details
+
+
+def _keep(place: passes.Place, chosen: Tree, details: dict[str, Any]) -> None:
+    bits = [np.packbits(mask) for mask in jax.tree.leaves(chosen)]
+    passes.write(place, 1, [np.frombuffer(json.dumps(details).encode(), np.uint8), *bits])
+
+
+def _kept(place: passes.Place, like: Tree) -> tuple[Tree, dict[str, dict[str, Any]]] | None:
+    """What `_keep` has kept in `place`, if anything; like: masks of the same structure."""
+    there, arrays = passes.read(place)
+    if not there:
+        return None
+    leaves, structure = jax.tree.flatten(like)
+    bits = zip(arrays[1:], leaves, strict=True)
+    chosen = [np.unpackbits(a, count=m.size).astype(bool).reshape(m.shape) for a, m in bits]
+    details = json.loads(arrays[0].tobytes())
+    return parallel.replicate(jax.tree.unflatten(structure, chosen), place.devices), details
 
 
 def counted(name: str, given: Problem, density: float) -> dict[str, int]:
@@ -71,12 +104,26 @@ def problem(
     alive: Tree,
     seed: int,
     dense: State | None = None,
+    keep: Path | None = None,
 ) -> Problem:
     """The network at the start of a round; what is averaged over samples is so when asked for.
 
     dataset: its groups are those of the scores. seed: of the scoring sample and the round's key.
+    keep: as for `select`.
     """
     scoring, local = experiment.scoring, compiled.devices
+    numbers, results = itertools.count(), list[tuple[passes.Place, Tree]]()
+
+    @contextlib.contextmanager
+    def asked(over: Any, **more: Any) -> Iterator[dict[str, Any]]:
+        """What a pass is asked for; one that is stopped keeps the results of those before it."""
+        path = keep and keep / f"scoring_{next(numbers)}"
+        try:
+            yield {"over": over, "seed": seed, "dense": dense, "keep": path} | more
+        except Preempted:
+            for place, tree in results:
+                passes.write(place, 1, tree)
+            raise
 
     def average(
         statistic: Statistic, over: Any = "all", given: Any = None, params: Tree = None
@@ -84,15 +131,23 @@ def problem(
         looked_at = state
         if params is not None:
             looked_at = state._replace(params=parallel.replicate(params, local))
-        asked: dict[str, Any] = {"over": over, "seed": seed, "given": given, "dense": dense}
-        tree = measure.average(experiment, compiled, looked_at, alive, dataset, statistic, **asked)
-        return jax.device_get(tree)
+        look = experiment, compiled, looked_at, alive, dataset, statistic
+        with asked(over, given=given) as how:
+            if keep is None:
+                return jax.device_get(measure.average(*look, **how))
+            place = passes.Place(keep / f"{how['keep'].name}_result", {"seed": seed}, local)
+            there, leaves = passes.read(place)
+            if there:
+                tree = jax.tree.unflatten(jax.tree.structure(alive), leaves)
+            else:
+                tree = jax.device_get(measure.average(*look, **how))
+            results.append((place, tree))
+            return tree
 
     @functools.cache
     def importance(over: Any) -> Tree:
-        return measure.importance(
-            experiment, compiled, state, alive, dataset, over=over, seed=seed, dense=dense
-        )
+        with asked(over) as how:
+            return measure.importance(experiment, compiled, state, alive, dataset, **how)
 
     return Problem(
         params=jax.device_get(state.params),

@@ -191,8 +191,9 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
         if hosts.first():
             stages.forget(directory)  # a kill may have come before
         state, full = restore(run, directory, state, full)
-        predicted = steps.predict(run.experiment, run.steps, state, full, run.dataset.test)
-        return state, predicted
+        tasks = [(task.name, task.classes) for task in run.dataset.tasks]
+        said = evaluate.read_predictions(directory / "predictions.csv", run.dataset.groups, tasks)
+        return state, said
     title = f"seed {seed} dense"
     started = time.perf_counter()
     plan = [run.experiment.dense]
@@ -205,7 +206,7 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
     state, history = train_stages(run, directory, state, full, plan, seed, title, after=keep)
     kept_place = stages.kept(directory, state, history, run.steps.devices)
     with kept_place, repro.written(directory, full, seed, run.dataset):
-        predicted = steps.predict(run.experiment, run.steps, state, full, run.dataset.test)
+        predicted = tested(run, directory, state, full)
         record = {
             "seed": seed,
             "method": "dense",
@@ -213,7 +214,7 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
             "rounds": 0,
             "seconds": {"train": time.perf_counter() - started},
             "history": history,
-            "importance": group_totals(run, state, full, seed),
+            "importance": group_totals(run, directory, state, full, seed),
         }
         finish(run, directory, state, full, predicted, predicted, record)
     return state, predicted
@@ -266,7 +267,8 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
         density, draw = densities[number - 1], round_seed(seed, number)
         with repro.written(directory, alive, seed, run.dataset):
             alive, details = pruning.select(
-                experiment, run.steps, groups, name, state, alive, density, draw, unpruned
+                *(experiment, run.steps, groups, name, state, alive, density, draw, unpruned),
+                directory / "partial",
             )
         for line in pruning.unsolved(details):
             say(f"{title}: {line}")
@@ -279,7 +281,7 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
         seconds["train"] = time.perf_counter() - started
         kept = stages.kept(directory, state, history, run.steps.devices)
         with kept, repro.written(directory, alive, seed, run.dataset):
-            predicted = steps.predict(experiment, run.steps, state, alive, run.dataset.test)
+            predicted = tested(run, directory, state, alive)
             record = {
                 "seed": seed,
                 "method": name,
@@ -290,7 +292,7 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
                 "selection": details,
             }
             if last:
-                record["importance"] = group_totals(run, state, alive, seed, unpruned)
+                record["importance"] = group_totals(run, directory, state, alive, seed, unpruned)
             finish(run, directory, state, alive, predicted, dense, record)
         retention.prune(root, number, experiment.checkpoints)
 
@@ -336,13 +338,22 @@ def train_stages(
     )
 
 
+def tested(run: Run, directory: Path, state: State, alive: Tree) -> evaluate.Predictions:
+    """What the network of a stage says of the test split."""
+    keep = directory / "partial/test"
+    what = run.experiment, run.steps, state, alive, run.dataset.test
+    return steps.predict(*what, keep, whole=True)
+
+
 def group_totals(
-    run: Run, state: State, alive: Tree, seed: int, dense: State | None = None
+    run: Run, directory: Path, state: State, alive: Tree, seed: int, dense: State | None = None
 ) -> dict[str, list[float]]:
     """The importance of each group in each layer, for the shares of Fig. 5."""
-    draw = round_seed(seed, 0)
     scores = measure.importance(
-        run.experiment, run.steps, state, alive, run.dataset, seed=draw, dense=dense
+        *(run.experiment, run.steps, state, alive, run.dataset),
+        seed=round_seed(seed, 0),
+        dense=dense,
+        keep=directory / "partial/totals",
     )
     totals = importance.layer_totals(jax.tree.leaves(scores))
     by_name = dict(zip(masks.layer_names(alive), totals, strict=True))
@@ -368,7 +379,8 @@ def finish(
     with contextlib.ExitStack() as pending:  # written during the evaluation
         tree = {"state": state, "masks": alive}
         pending.callback(checkpoint.begin(directory / "checkpoint", tree))
-        seen = steps.predict(run.experiment, run.steps, state, alive, run.dataset.validation)
+        what = run.experiment, run.steps, state, alive, run.dataset.validation
+        seen = steps.predict(*what, directory / "partial/validation")
     if not hosts.first():
         return
     host_masks = jax.device_get(alive)

@@ -132,16 +132,20 @@ def placed(counts: np.ndarray, devices: int) -> list[list[tuple[int, int, int]]]
 
 
 def micro_batches(
-    split: Split, plan: GroupBatches, schedule: Schedule, part: tuple[int, int] = (0, 1)
+    split: Split,
+    plan: GroupBatches,
+    schedule: Schedule,
+    part: tuple[int, int] = (0, 1),
+    begin: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The pictures of each call, arrays of (devices, slots, b, ...); empty places are not valid.
 
     group: (devices, slots, b), the group of each picture; number: (devices, slots), of the
-    micro-batch in the plan. part: give those of one process's
-    devices alone, (which, of how many processes).
+    micro-batch in the plan. part: give those of one process's devices alone, (which, of how many
+    processes). begin: the number of the first call to give.
     """
     make = functools.partial(_call, split, plan, schedule, part)
-    return made(make, range(len(schedule.order)), split)
+    return made(make, range(begin, len(schedule.order)), split)
 
 
 def _call(

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fairgrape_jax import checkpoint, parallel, preemption, steps, train
+from fairgrape_jax import checkpoint, parallel, passes, preemption, steps, train
 from fairgrape_jax.config import Experiment, Stage
 from fairgrape_jax.data import pipeline
 from fairgrape_jax.data.types import Dataset
@@ -24,8 +24,6 @@ from fairgrape_jax.progress import bar, say
 from fairgrape_jax.steps import Steps
 from fairgrape_jax.train import State
 
-SAVE_EVERY = 300.0  # seconds of training after which the place is saved
-LOOK_EVERY = 10  # steps between two looks at the clock
 SILENCE = 20.0  # seconds of training after which an epoch gets a line of its own
 
 
@@ -45,9 +43,10 @@ def run_stages(
 ) -> tuple[State, list[dict[str, float]]]:
     """Train through `stages`; returns the state and a record of each epoch.
 
-    After SAVE_EVERY seconds the place, in the middle of an epoch or at its end, is saved to
-    `directory`/partial; called again with the same arguments, training goes on from there to the
-    same bits. So it is after a notice of preemption, which raises Preempted when the step is done.
+    Every `passes.SAVE_EVERY` seconds the place, in the middle of an epoch or at its end, is saved
+    to `directory`/partial; called again with the same arguments, training goes on from there to
+    the same bits. So it is after a notice of preemption, which raises Preempted when the step is
+    done.
     after(epochs, state) is called when that many epochs of `stages` are done. step: in place of
     `Steps.train`.
     """
@@ -83,14 +82,14 @@ def run_stages(
         raise Preempted(f"{title}, saved after epoch {len(history)}, step {done}")
 
     def due() -> bool:
-        late = time.perf_counter() - saved > SAVE_EVERY
+        late = time.perf_counter() - saved > passes.SAVE_EVERY
         return bool(parallel.from_first(late, compiled.devices))
 
     def pause(state: State, count: int) -> Callable[[float], None] | None:
         if preemption.reached():
             return functools.partial(stop, state, count)
         # The processes ask each other, so not at every step.
-        if count % LOOK_EVERY or count == per_epoch or not due():
+        if count % passes.LOOK_EVERY or count == per_epoch or not due():
             return None
         return functools.partial(keep, state, count)
 
@@ -130,7 +129,10 @@ def run_stages(
             record, trained = trained, None
             if keep_best:
                 try:
-                    seen = steps.predict(experiment, compiled, state, alive, dataset.validation)
+                    seen = steps.predict(
+                        *(experiment, compiled, state, alive, dataset.validation),
+                        partial / "validation",
+                    )
                 except Preempted:
                     keep(state, 0, 0.0, record)
                     raise

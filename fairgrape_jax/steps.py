@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -14,7 +15,17 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict
 
-from fairgrape_jax import evaluate, finite, losses, memory, models, parallel, scoring, train
+from fairgrape_jax import (
+    evaluate,
+    finite,
+    losses,
+    memory,
+    models,
+    parallel,
+    passes,
+    scoring,
+    train,
+)
 from fairgrape_jax.config import Experiment, Form, Scoring
 from fairgrape_jax.data import augment
 from fairgrape_jax.data.types import Dataset, Split
@@ -266,12 +277,24 @@ def initial_masks(steps: Steps, state: train.State) -> Tree:
 
 
 def predict(
-    experiment: Experiment, steps: Steps, state: train.State, masks: Tree, split: Split
+    experiment: Experiment,
+    steps: Steps,
+    state: train.State,
+    masks: Tree,
+    split: Split,
+    keep: Path | None = None,
+    *,
+    whole: bool = False,
 ) -> evaluate.Predictions:
     """What the masked network says of every sample of `split`.
 
-    NotFiniteError where its loss is none, with the samples.
+    keep: where a pass that is stopped keeps what was said, to go on from; whole: one that is over
+    too. NotFiniteError where its loss is none, with the samples.
     """
+    place = None
+    if keep:
+        asked = {"step": int(state.step), "samples": len(split)}
+        place = passes.Place(keep, asked, steps.devices, whole)
     with memory.needed_for("evaluation"):
         said = evaluate.predict(
             steps.evaluate,
@@ -281,11 +304,12 @@ def predict(
             masks,
             split,
             experiment.evaluation_batch,
+            place,
         )
     # The class with the largest of scores that are no numbers is the first one: wrong, and unsaid.
     if not (good := np.isfinite(said.losses)).all():
         bad = np.flatnonzero(~good).tolist()
-        where = f"in the evaluation of {len(good)} samples, first of number {bad[0]}"
-        place = {"kind": "evaluation", "where": where, "ids": bad}
-        raise finite.NotFiniteError(["loss"], finite.unmarked(state), place)
+        said_of = f"in the evaluation of {len(good)} samples, first of number {bad[0]}"
+        where = {"kind": "evaluation", "where": said_of, "ids": bad}
+        raise finite.NotFiniteError(["loss"], finite.unmarked(state), where)
     return said

@@ -28,8 +28,8 @@ EXPERIMENT = Experiment(
     evaluation_batch=7,
 )
 '''
-MAIN = "from fairgrape_jax import cli, stages; raise SystemExit(cli.main())"
-SAVING = MAIN.replace("; raise", "; stages.SAVE_EVERY = 0.0; raise")  # after every epoch
+MAIN = "from fairgrape_jax import cli, passes; raise SystemExit(cli.main())"
+SAVING = MAIN.replace("; raise", "; passes.SAVE_EVERY = 0.0; raise")  # after every epoch
 
 
 def free_port():

@@ -17,7 +17,18 @@ import numpy as np
 import pytest
 from test_rounds import TINY, assert_same, stage_files
 
-from fairgrape_jax import checkpoint, cli, layout, report, resume, rounds, space, stages, storage
+from fairgrape_jax import (
+    checkpoint,
+    cli,
+    layout,
+    passes,
+    report,
+    resume,
+    rounds,
+    space,
+    stages,
+    storage,
+)
 from fairgrape_jax.config import Stage
 from fairgrape_jax.data import load
 from fairgrape_jax.errors import TrainingError, UsageError
@@ -52,14 +63,21 @@ WRITES = [
     ("seed_0/magnitude/round_01/partial/0/digests.json.*.partial", errno.EDQUOT),
     ("seed_0/magnitude/round_01/checkpoint.*", errno.ENOSPC),
     ("seed_0/magnitude/round_01/checkpoint/digests.json.*.partial", errno.EROFS),
-    ("seed_0/magnitude/round_01/masks.npz", errno.EDQUOT),
-    ("seed_0/magnitude/round_01/predictions.csv", errno.ENOSPC),
+    ("seed_0/magnitude/round_01/masks.npz.*.partial", errno.EDQUOT),
+    ("seed_0/magnitude/round_01/predictions.csv.*.partial", errno.ENOSPC),
     ("seed_0/magnitude/round_01/metrics.json.*.partial", errno.EACCES),
     ("metrics.jsonl.*.partial", errno.EDQUOT),
     ("metrics.csv.*.partial", errno.ENOSPC),
     ("*.png.*.partial", errno.EROFS),
     ("report.md.*.partial", errno.EDQUOT),
     ("report.html.*.partial", errno.ENOSPC),
+]
+# What the run can do without, and only says.
+AIDS = [
+    ("seed_0/magnitude/round_01/partial/chosen.0.1.npz.*.partial", errno.ENOSPC),
+    ("seed_0/magnitude/round_01/partial/chosen.0.json.*.partial", errno.EDQUOT),
+    ("seed_0/magnitude/round_01/partial/test.0.*", errno.EROFS),
+    ("seed_0/magnitude/round_01/partial/totals.0.*", errno.EACCES),
 ]
 # Before anything is computed: the probe, and what is written at once.
 FIRST = ["room.*.probe", "config.json.*.partial"]
@@ -102,7 +120,7 @@ def disk(root, pattern=None, code=0):
 
 @pytest.fixture(autouse=True)
 def saving(monkeypatch):
-    monkeypatch.setattr(stages, "SAVE_EVERY", 0.0)  # after each epoch
+    monkeypatch.setattr(passes, "SAVE_EVERY", 0.0)  # after each epoch
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +138,7 @@ def command(place, run):
 def whole(place):
     """A run that nothing happened to, and what it wrote."""
     with pytest.MonkeyPatch.context() as patch, disk(place / "whole") as written:
-        patch.setattr(stages, "SAVE_EVERY", 0.0)
+        patch.setattr(passes, "SAVE_EVERY", 0.0)
         assert command(place, place / "whole") == 0
     return place / "whole", list(written)
 
@@ -135,11 +153,11 @@ def dense(whole, place):
 
 def test_the_table_names_every_write_of_a_run(whole):
     _, written = whole
-    known = [pattern for pattern, _ in WRITES] + FIRST
+    known = [pattern for pattern, _ in WRITES + AIDS] + FIRST
     known += [pattern.replace("magnitude/round_01", "dense") for pattern in known]
     for name in written:
         assert any(fnmatch.fnmatch(name, pattern) for pattern in known), name
-    for pattern, _ in WRITES:
+    for pattern, _ in WRITES + AIDS:
         assert any(fnmatch.fnmatch(name, pattern) for name in written), pattern
 
 
@@ -168,6 +186,19 @@ def test_a_write_that_fails_is_named_and_nothing_is_lost(
     if "seed" in pattern:  # the report takes half of the time of this test
         monkeypatch.setattr(report, "write", lambda *_: None)
     assert command(place, run) == 0
+    assert_same(stage_files(run), stage_files(whole[0]))
+
+
+@pytest.mark.parametrize(("pattern", "code"), AIDS)
+def test_an_aid_that_cannot_be_written_is_said_and_not_missed(
+    pattern, code, whole, dense, tmp_path, place, capsys
+):
+    run = shutil.copytree(dense, tmp_path / "run")
+    with disk(run, pattern, code):
+        assert command(place, run) == 0
+    said = capsys.readouterr().out
+    assert f"({os.strerror(code)})" in said
+    assert "what this pass has gathered is not kept" in said
     assert_same(stage_files(run), stage_files(whole[0]))
 
 
@@ -311,7 +342,7 @@ Usage = namedtuple("Usage", ["total", "used", "free"])
     "checkpoints", ["all", pytest.param("last", marks=pytest.mark.slow), "best"]
 )
 def test_the_estimate_bounds_what_a_run_leaves(checkpoints, tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "SAVE_EVERY", 1e9)
+    monkeypatch.setattr(passes, "SAVE_EVERY", 1e9)
     experiment = dataclasses.replace(
         TINY, checkpoints=checkpoints, seeds=(0,), methods=("lottery",), rewind="1", final=Stage()
     )

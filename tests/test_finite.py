@@ -25,10 +25,10 @@ from fairgrape_jax import (
     measure,
     models,
     parallel,
+    passes,
     report,
     rollback,
     rounds,
-    stages,
     train,
 )
 from fairgrape_jax.config import Rollback, Stage
@@ -282,7 +282,7 @@ def test_a_lowered_rate_survives_a_kill(stopped, tmp_path, monkeypatch):
         return epoch(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "SAVE_EVERY", 0.0)
+        patch.setattr(passes, "SAVE_EVERY", 0.0)
         patch.setattr(train, "train_epoch", stopping)
         with pytest.raises(KeyboardInterrupt):
             rounds.run(lowered, tmp_path / "run")

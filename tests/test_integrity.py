@@ -1,6 +1,8 @@
 """A file of a run that was altered is found before it is used, said by name, and made anew."""
 
 import dataclasses
+import itertools
+import os
 import shutil
 
 import numpy as np
@@ -74,6 +76,21 @@ def test_the_same_command_makes_the_damaged_round_anew_to_the_same_bits(whole, t
     assert_same(stage_files(tmp_path / "run"), stage_files(whole))
 
 
+@pytest.mark.parametrize("name", ["masks.npz", "predictions.csv", "metrics.json"])
+def test_a_pipe_in_the_place_of_a_file_is_never_waited_for(whole, tmp_path, name):
+    """A folder there is refused by name: it is not ours to remove."""
+    shutil.copytree(whole, tmp_path / "run")
+    path = tmp_path / "run" / NEWEST / name
+    path.unlink()
+    os.mkfifo(path)
+    rounds.run(SHORT, tmp_path / "run")
+    assert_same(stage_files(tmp_path / "run"), stage_files(whole))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OSError, match=f"{name}.*{name}"):
+        rounds.run(SHORT, tmp_path / "run")
+
+
 def test_a_damaged_dense_network_is_trained_again(whole, tmp_path, capsys):
     shutil.copytree(whole, tmp_path / "run")
     path = next((tmp_path / "run/seed_0/dense/checkpoint").rglob("*/*"))
@@ -143,3 +160,21 @@ def test_only_complete_stages_are_in_the_log(whole, tmp_path):
     layout.write_log(tmp_path / "run")
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     assert len(lines) == 3  # dense, and two rounds of three
+
+
+def test_arrays_with_any_bit_altered_are_not_read(tmp_path):
+    """But for bits that say nothing of them, such as a date: then they are what they were."""
+    path, arrays = tmp_path / "arrays.npz", {"a": np.arange(7), "b": np.float32(0.5)}
+    integrity.write_arrays(path, arrays, compressed=False)
+    whole, refused = path.read_bytes(), 0
+    for place, bit in itertools.product(range(len(whole)), range(8)):
+        held = bytearray(whole)
+        held[place] ^= 1 << bit
+        path.write_bytes(held)
+        found = integrity.read_arrays(path)
+        refused += found.keys() != arrays.keys()
+        for name in found.keys() & arrays.keys():
+            np.testing.assert_array_equal(found[name], arrays[name])
+            assert found[name].dtype == np.asarray(arrays[name]).dtype
+    assert refused > 4 * len(whole)
+    assert integrity.read_arrays(tmp_path / "nothing.npz") == {}

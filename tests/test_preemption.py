@@ -11,7 +11,7 @@ import pytest
 from processes import EXPERIMENT, MAIN, Cluster, start
 from test_rounds import TINY, assert_same, stage_files
 
-from fairgrape_jax import cli, preemption, rounds, steps
+from fairgrape_jax import cli, preemption, pruning, rounds, steps
 from fairgrape_jax.config import Scoring, Stage
 from fairgrape_jax.data import pipeline
 from fairgrape_jax.errors import Preempted
@@ -28,29 +28,42 @@ SMALL = dataclasses.replace(
 
 
 @pytest.fixture
-def trained(monkeypatch):
-    """The numbers of the training steps that are made, in order."""
-    build, made = steps.build, []
+def made(monkeypatch):
+    """What is made, in order: the number of each training step, "score", "evaluate", "choose"."""
+    build, prune, found = steps.build, pruning.prune, []
 
     def counted(*args):
         compiled = build(*args)
 
-        def step(state, *rest):
-            made.append(int(state.step))
+        def train(state, *rest):
+            found.append(int(state.step))
             return compiled.train(state, *rest)
 
-        return dataclasses.replace(compiled, train=step)
+        def accumulate(*how):
+            return noting("score", compiled.accumulate(*how))
+
+        evaluate = noting("evaluate", compiled.evaluate)
+        return dataclasses.replace(compiled, train=train, accumulate=accumulate, evaluate=evaluate)
+
+    def noting(what, step):
+        def noted(*args):
+            found.append(what)
+            return step(*args)
+
+        return noted
 
     monkeypatch.setattr(steps, "build", counted)
-    return made
+    monkeypatch.setattr(pruning, "prune", lambda *given: (found.append("choose"), prune(*given))[1])
+    return found
 
 
 def test_a_run_with_notices_all_along_loses_no_step_and_leaves_the_same_bits(
-    tmp_path, monkeypatch, trained, capsys
+    tmp_path, monkeypatch, made, capsys
 ):
+    """No step of training, no micro-batch of a scoring and no batch of an evaluation."""
     rounds.run(SMALL, tmp_path / "whole")
-    whole = trained.copy()
-    trained.clear()
+    whole = made.copy()
+    made.clear()
     noticed, places = {"after": 0}, []
 
     def reached():
@@ -58,21 +71,21 @@ def test_a_run_with_notices_all_along_loses_no_step_and_leaves_the_same_bits(
         return noticed["after"] == 0
 
     monkeypatch.setattr(preemption, "reached", reached)
-    # Far enough apart that a round's scoring, which begins anew, can be done.
-    for number in range(40):
-        noticed["after"] = 11 + number % 4
+    for number in range(60):
+        noticed["after"] = 5 + number % 4
         try:
             rounds.run(SMALL, tmp_path / "run")
         except Preempted as place:
             places.append(str(place))
         else:
             break
-    assert trained == whole == list(range(len(whole)))
+    assert [step for step in made if step != "choose"] == [s for s in whole if s != "choose"]
+    steps_made = [step for step in made if isinstance(step, int)]
+    assert steps_made == list(range(len(steps_made)))
     assert len(places) > 6
-    kinds = [place.partition(" ")[2] for place in places]
     assert any("round 1/3, saved after epoch 0, step" in place for place in places)
-    assert any("the scoring" in kind for kind in kinds)
-    assert any("an evaluation" in kind for kind in kinds)
+    assert any("in the scoring, kept after batch" in place for place in places)
+    assert any("in an evaluation, kept after batch" in place for place in places)
     assert "going on after epoch" in capsys.readouterr().out
     assert_same(stage_files(tmp_path / "run"), stage_files(tmp_path / "whole"))
     assert not list((tmp_path / "run").rglob("partial"))
@@ -84,8 +97,8 @@ def test_a_signal_is_noted_and_handlers_come_back(number, capfd):
     with preemption.watching():
         assert not preemption.reached()
         os.kill(os.getpid(), number)
-        with pytest.raises(Preempted, match="in the scoring"):
-            preemption.look("the scoring")
+        with pytest.raises(Preempted, match="in the wait"):
+            preemption.look("the wait")
         code = preemption.exit_code()
         if number == signal.SIGINT:
             with pytest.raises(KeyboardInterrupt):

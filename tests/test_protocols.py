@@ -13,7 +13,8 @@ from fairgrape_jax import (
     cli,
     clusters,
     config,
-    layout,
+    integrity,
+    passes,
     protocols,
     resume,
     rounds,
@@ -92,7 +93,7 @@ def test_a_point_is_kept_when_the_training_goes_on_after_a_stop(tmp_path, monkey
     """Stopped after the epoch of the point, and begun again, as without a stop."""
     experiment = dataclasses.replace(SHORT, methods=("lottery",), rewind="2", densities=(0.5,))
     rounds.run(experiment, tmp_path / "whole")
-    monkeypatch.setattr(stages, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(passes, "SAVE_EVERY", 0.0)
     calls = []
     train_epoch = stages.train.train_epoch
 
@@ -163,7 +164,7 @@ def test_clusters_stand_for_the_groups_while_pruning_alone(tmp_path):
         for where in (tmp_path, tmp_path / "plain")
     ]
     assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, masks), strict=True))
-    layout.write_arrays(tmp_path / "other.npz", {"clusters": np.zeros(3, np.int32)})
+    integrity.write_arrays(tmp_path / "other.npz", {"clusters": np.zeros(3, np.int32)})
     with pytest.raises(UsageError, match="for 3 images"):
         clusters.read(tmp_path / "other.npz", len(dataset.train))
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from data_helpers import ROOT
 
-from fairgrape_jax import config, data, parallel, rounds, scoring, stages, steps, train
+from fairgrape_jax import config, data, parallel, passes, rounds, scoring, stages, steps, train
 from fairgrape_jax.config import Experiment, Scoring, Stage
 from fairgrape_jax.data import pipeline, prepared
 from fairgrape_jax.data.builders import folder_csv
@@ -206,8 +206,8 @@ class StoppedError(Exception):
 
 def epochs(dataset, directory, monkeypatch, stop_after=None, seen=None):
     """Two stages of the run in `directory`, saved at every step; the ids of each step in `seen`."""
-    monkeypatch.setattr(stages, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(stages, "LOOK_EVERY", 1)
+    monkeypatch.setattr(passes, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(passes, "LOOK_EVERY", 1)
     compiled = steps.build(EXPERIMENT, dataset, parallel.local_devices(2))
     made = compiled.train
     count = 0

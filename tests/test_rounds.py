@@ -16,11 +16,11 @@ from fairgrape_jax import (
     masks,
     metrics,
     parallel,
+    passes,
     preflight,
     pruning,
     rounds,
     schedules,
-    stages,
     train,
 )
 from fairgrape_jax.config import Experiment, Scoring, Stage
@@ -249,7 +249,7 @@ def test_training_stopped_between_epochs_goes_on_to_the_same_bits(
         final=Stage((1, 1), (1e-3, 1e-4), best=True),
     )
     rounds.run(experiment, tmp_path / "whole")
-    monkeypatch.setattr(stages, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(passes, "SAVE_EVERY", 0.0)
     epoch, calls = train.train_epoch, []
 
     def stopping(*args, **options):

@@ -54,6 +54,8 @@ POINTS = {
     "reading": ("data.load", 1),
     "training step": ("preemption.reached", 60),
     "partial save": ("stages._begin", 4),
+    "pass save": ("passes.write", 6),
+    "pass read": ("passes.read", 6),
     "evaluation": ("steps.predict", 4),
     "scoring": ("measure.average", 3),
     "selection": ("pruning.prune", 3),
@@ -163,13 +165,14 @@ def command(folder: Path, run: str, kind: str, occurrence: int) -> None:
     os.dup2(log, 2)
     import jax
 
-    from fairgrape_jax import cli, stages
+    from fairgrape_jax import cli, passes
 
     # What one start has compiled the next one reads.
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    stages.SAVE_EVERY = 0.3  # the place within an epoch, too, is saved again and again
+    passes.SAVE_EVERY = 0.3  # the place within an epoch, too, is saved again and again
+    passes.LOOK_EVERY = 3  # and within a scoring
     print(f"\n--- {run} {kind} {occurrence}", flush=True)
     when, _, point = kind.partition(" ")
     if point:

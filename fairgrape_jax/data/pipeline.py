@@ -206,15 +206,16 @@ def rows_of(rows: np.ndarray, part: tuple[int, int]) -> np.ndarray:
 
 
 def padded_batches(
-    split: Split, batch: int, part: tuple[int, int] = (0, 1)
+    split: Split, batch: int, part: tuple[int, int] = (0, 1), begin: int = 0
 ) -> Iterator[dict[str, np.ndarray]]:
     """Every sample once, in order: images, labels, groups, valid (batch,) bool.
 
     The last batch is filled up with sample 0, marked valid=False, so that all have one shape; so
     is a picture that is lost.
-    part: as for `train_batches`.
+    part: as for `train_batches`. begin: the number of the first batch to give.
     """
-    return made(functools.partial(_padded_batch, split, batch, part), steps(split, batch), split)
+    make = functools.partial(_padded_batch, split, batch, part)
+    return made(make, steps(split, batch)[begin:], split)
 
 
 def steps(split: Split, batch: int) -> range:
