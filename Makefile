@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 KILLS ?= 100
-# A file's tests stay together: they share what they have run and compiled.
-PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+# A file's tests stay together: they share what they have run and compiled. In conftest.py's order.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-all torture fuzz audit versions wheel lint format clean
 

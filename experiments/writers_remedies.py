@@ -26,6 +26,7 @@ from fairgrape_jax import (
     comparison,
     layout,
     models,
+    outcome,
     parallel,
     report,
     rounds,
@@ -136,7 +137,7 @@ def similarities(
     images = jnp.asarray(dataset.test.images[: 8 * 200])
     normal = np.asarray(augment.normalise(images, dataset.mean, dataset.std))
     batches = np.array_split(normal, max(1, len(normal) // 200))
-    run = rounds.Run(experiment, directory, dataset, compiled)
+    run = outcome.Run(experiment, directory, dataset, compiled)
     found = []
     for model in pruned:
         state = steps.initial_state(experiment, compiled, dataset, model.seed)

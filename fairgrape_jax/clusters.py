@@ -53,7 +53,7 @@ def scored_by(
             integrity.write_arrays(path, {"clusters": assigned})
     else:
         assigned = parallel.from_first(read(path, len(dataset.train)), devices)
-    passes.forget(place)
+    passes.forget(place.path)
     return regrouped(dataset, assigned, count)
 
 

@@ -83,7 +83,8 @@ def average(
     def add(sums: scoring.Sums, batch: Any) -> scoring.Sums:
         return accumulate(sums, state.params, beside, masks, given, batch)
 
-    asked = {"seed": seed, "over": over, "step": int(state.step), "calls": len(schedule.order)}
+    asked = {"seed": seed, "over": over, "step": int(state.step), "shape": schedule.order.shape}
+    asked |= {"rows": len(held)}
     place = passes.Place(keep, asked, devices) if keep else None
     done, kept = passes.read(place)
     if done:

@@ -33,7 +33,7 @@ class Place:
 
     path: without a suffix. key: plain values; two passes at the same path that are not the same
     must differ in it. whole: keep a pass that is over too, since others follow before its
-    result is safe.
+    result is safe. What is kept stays until `forget`, or until its stage is complete.
     """
 
     path: Path
@@ -77,16 +77,19 @@ def write(place: Place, count: int, gathered: Any) -> None:
         integrity.seal(_record(place), told | {"sha256": integrity.sha256(file)})
     except OSError as error:
         say(f"note: {storage.said(error)}: what this pass has gathered is not kept")
-        file.unlink(missing_ok=True)
-        return
-    for other in _arrays(place):
-        if other != file:
-            other.unlink(missing_ok=True)
+        _remove([file])
+    else:
+        others = file.parent.glob(f"{_record(place).stem}.*.npz")
+        _remove(other for other in others if other != file)
 
 
-def forget(place: Place) -> None:
-    """Remove what is kept of a pass."""
-    for path in (_record(place), *_arrays(place)):
+def forget(path: Path) -> None:
+    """Remove what this process has kept of a pass; the name in `path` may be a pattern."""
+    _remove(path.parent.glob(f"{path.name}.{parallel.part()[0]}.*"))
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
 
@@ -122,8 +125,6 @@ def fold(
         gathered, done = step(gathered, batch), done + 1
     if place and place.whole:
         write(place, done, gathered)
-    elif place:
-        forget(place)
     return gathered
 
 
@@ -134,7 +135,3 @@ def _key(place: Place) -> dict[str, Any]:
 
 def _record(place: Place) -> Path:
     return place.path.with_name(f"{place.path.name}.{parallel.part()[0]}.json")
-
-
-def _arrays(place: Place) -> list[Path]:
-    return list(place.path.parent.glob(f"{_record(place).stem}.*.npz"))

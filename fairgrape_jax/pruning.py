@@ -67,8 +67,9 @@ def select(
             f"{name}: layer {empty[0]} is left without weights at density {density:.4g}, and "
             "nothing passes through it; complete rounds are kept. --min-keep-per-layer 1 avoids it"
         )
-    if place:
+    if keep and place:
         _keep(place, chosen, given.details)
+        passes.forget(keep / "scoring_*")
     return parallel.replicate(chosen, compiled.devices), given.details
 
 

@@ -10,13 +10,10 @@ seed_0/dense/epoch_03: the dense training at an epoch that a method starts from 
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +28,11 @@ from fairgrape_jax import (
     evaluate,
     fitting,
     hosts,
-    importance,
     integrity,
     layout,
     lock,
     masks,
-    measure,
-    metrics,
+    outcome,
     parallel,
     preemption,
     preflight,
@@ -53,24 +48,13 @@ from fairgrape_jax import (
     storage,
 )
 from fairgrape_jax.config import Experiment, Stage
-from fairgrape_jax.data.types import Dataset
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.methods import METHODS
+from fairgrape_jax.outcome import Run
 from fairgrape_jax.progress import bar, say
-from fairgrape_jax.steps import Steps
 from fairgrape_jax.train import State
 
 Tree = masks.Tree
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What stays the same from the first stage of a run to the last."""
-
-    experiment: Experiment
-    directory: Path
-    dataset: Dataset
-    steps: Steps
 
 
 def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)) -> bool:
@@ -203,10 +187,12 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
             tree = {"state": state, "masks": full}
             checkpoint.save(layout.epoch_directory(directory, epoch) / "checkpoint", tree)
 
-    state, history = train_stages(run, directory, state, full, plan, seed, title, after=keep)
+    state, history = train_stages(
+        run, directory, state, full, plan, seed=seed, title=title, after=keep
+    )
     kept_place = stages.kept(directory, state, history, run.steps.devices)
     with kept_place, repro.written(directory, full, seed, run.dataset):
-        predicted = tested(run, directory, state, full)
+        predicted = outcome.tested(run, directory, state, full)
         record = {
             "seed": seed,
             "method": "dense",
@@ -214,9 +200,9 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
             "rounds": 0,
             "seconds": {"train": time.perf_counter() - started},
             "history": history,
-            "importance": group_totals(run, directory, state, full, seed),
+            "importance": outcome.group_totals(run, directory, state, full, seed),
         }
-        finish(run, directory, state, full, predicted, predicted, record)
+        outcome.finish(run, directory, state, full, predicted, predicted, record)
     return state, predicted
 
 
@@ -264,7 +250,7 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
         title = f"seed {seed} {name} round {number}/{len(densities)}"
         seconds: dict[str, float] = {}
         started = time.perf_counter()
-        density, draw = densities[number - 1], round_seed(seed, number)
+        density, draw = densities[number - 1], outcome.round_seed(seed, number)
         with repro.written(directory, alive, seed, run.dataset):
             alive, details = pruning.select(
                 *(experiment, run.steps, groups, name, state, alive, density, draw, unpruned),
@@ -277,11 +263,13 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
         started = time.perf_counter()
         plan = [experiment.retrain, experiment.final] if last else [experiment.retrain]
         step = steps.retraining(experiment, run.steps, unpruned)
-        state, history = train_stages(run, directory, state, alive, plan, seed, title, step=step)
+        state, history = train_stages(
+            run, directory, state, alive, plan, seed=seed, title=title, step=step
+        )
         seconds["train"] = time.perf_counter() - started
         kept = stages.kept(directory, state, history, run.steps.devices)
         with kept, repro.written(directory, alive, seed, run.dataset):
-            predicted = tested(run, directory, state, alive)
+            predicted = outcome.tested(run, directory, state, alive)
             record = {
                 "seed": seed,
                 "method": name,
@@ -292,8 +280,9 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
                 "selection": details,
             }
             if last:
-                record["importance"] = group_totals(run, directory, state, alive, seed, unpruned)
-            finish(run, directory, state, alive, predicted, dense, record)
+                given = run, directory, state, alive, seed, unpruned
+                record["importance"] = outcome.group_totals(*given)
+            outcome.finish(run, directory, state, alive, predicted, dense, record)
         retention.prune(root, number, experiment.checkpoints)
 
 
@@ -312,132 +301,11 @@ def pruned(run: Run, state: State, alive: Tree, origin: State | None = None) -> 
 
 
 def train_stages(
-    run: Run,
-    directory: Path,
-    state: State,
-    alive: Tree,
-    plan: list[Stage],
-    seed: int,
-    title: str,
-    after: Callable[[int, State], None] = lambda epoch, state: None,
-    step: Callable[..., Any] | None = None,
+    run: Run, directory: Path, state: State, alive: Tree, plan: list[Stage], **how: Any
 ) -> tuple[State, list[dict[str, float]]]:
     """All epochs of the stages in `plan`; a partial save in `directory` is picked up."""
-    return rollback.run_stages(
-        run.experiment,
-        run.steps,
-        run.dataset,
-        state,
-        alive,
-        plan,
-        seed=seed,
-        title=title,
-        directory=directory,
-        after=after,
-        step=step,
-    )
-
-
-def tested(run: Run, directory: Path, state: State, alive: Tree) -> evaluate.Predictions:
-    """What the network of a stage says of the test split."""
-    keep = directory / "partial/test"
-    what = run.experiment, run.steps, state, alive, run.dataset.test
-    return steps.predict(*what, keep, whole=True)
-
-
-def group_totals(
-    run: Run, directory: Path, state: State, alive: Tree, seed: int, dense: State | None = None
-) -> dict[str, list[float]]:
-    """The importance of each group in each layer, for the shares of Fig. 5."""
-    scores = measure.importance(
-        *(run.experiment, run.steps, state, alive, run.dataset),
-        seed=round_seed(seed, 0),
-        dense=dense,
-        keep=directory / "partial/totals",
-    )
-    totals = importance.layer_totals(jax.tree.leaves(scores))
-    by_name = dict(zip(masks.layer_names(alive), totals, strict=True))
-    return {name: by_name[name].tolist() for name in run.steps.layers}
-
-
-def finish(
-    run: Run,
-    directory: Path,
-    state: State,
-    alive: Tree,
-    predicted: evaluate.Predictions,
-    dense: evaluate.Predictions,
-    record: dict[str, Any],
-) -> None:
-    """Write a stage; its metrics.json comes last and makes it complete.
-
-    Process 0 writes; the others take part in what all must do together. RuntimeError if their
-    parameters are no longer the same.
-    """
-    if not parallel.agree((state, alive), run.steps.devices):
-        raise RuntimeError(f"{directory}: the processes hold different parameters; see many_hosts")
-    with contextlib.ExitStack() as pending:  # written during the evaluation
-        tree = {"state": state, "masks": alive}
-        pending.callback(checkpoint.begin(directory / "checkpoint", tree))
-        what = run.experiment, run.steps, state, alive, run.dataset.validation
-        seen = steps.predict(*what, directory / "partial/validation")
-    if not hosts.first():
-        return
-    host_masks = jax.device_get(alive)
-    checkpoint.save_masks(directory / "masks.npz", host_masks)
-    evaluate.write_predictions(directory / "predictions.csv", predicted, run.dataset)
-    counts, dense_counts = (tally(run.dataset, p) for p in (predicted, dense))
-    record = record | {
-        "density": masks.density(host_masks),
-        "test": metrics.evaluate_all(counts, dense_counts),
-        "validation_accuracy": metrics.accuracy(tally(run.dataset, seen)),
-        "groups": list(run.dataset.groups),
-        "tasks": [[task.name, list(task.classes)] for task in run.dataset.tasks],
-        "layers": sorted(
-            masks.sparsity_table(host_masks),
-            key=lambda row: run.steps.layers.index(row["layer"]),
-        ),
-    }
-    if past := rollback.recorded(directory):
-        record["rollbacks"] = past
-    layout.seal(directory, record)
-    stages.forget(directory)
-    layout.write_log(run.directory)
-    say(summary(record))
-
-
-def tally(dataset: Dataset, predicted: evaluate.Predictions) -> list[np.ndarray]:
-    """Counts of each task, from predictions."""
-    return metrics.tally(
-        predicted.labels,
-        predicted.predictions,
-        predicted.groups,
-        len(dataset.groups),
-        dataset.classes,
-    )
-
-
-def summary(record: dict[str, Any]) -> str:
-    """One line of metrics for a stage."""
-    test = record["test"]
-    groups = "  ".join(
-        f"{name} {value:.1f} ({change:+.1f})"
-        for name, value, change in zip(
-            record["groups"], test["group_accuracy"], test["group_change"], strict=True
-        )
-    )
-    place = f"round {record['round']}/{record['rounds']}" if record["round"] else ""
-    spent = sum(record["seconds"].values())
-    return (
-        f"seed {record['seed']} {record['method']:<9} {place:<11} "
-        f"weights {100 * record['density']:5.1f} %  test {test['accuracy']:.1f}  {groups}  "
-        f"rho(D) {test['rho_change']:.2f}  {spent:.1f} s"
-    )
-
-
-def round_seed(seed: int, number: int) -> int:
-    """The seed of a round's scoring sample; every round draws anew."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    given = run.experiment, run.steps, run.dataset, state, alive, plan
+    return rollback.run_stages(*given, directory=directory, **how)
 
 
 def restore(run: Run, directory: Path, state: State, alive: Tree) -> tuple[State, Tree]:

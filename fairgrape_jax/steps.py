@@ -293,7 +293,8 @@ def predict(
     """
     place = None
     if keep:
-        asked = {"step": int(state.step), "samples": len(split)}
+        batch = experiment.evaluation_batch
+        asked = {"step": int(state.step), "samples": len(split), "batch": batch}
         place = passes.Place(keep, asked, steps.devices, whole)
     with memory.needed_for("evaluation"):
         said = evaluate.predict(

@@ -28,6 +28,28 @@ collect_ignore = ["make_golden_losses.py"]
 jax.config.update("jax_num_cpu_devices", 8)
 
 
+# Files that take longest are begun first, or one process would wait for another at the end. By
+# their seconds.
+LONGEST = [
+    "torture",
+    "threshold",
+    "methods",
+    "hosts",
+    "scoring",
+    "models",
+    "maxmin",
+    "losses",
+    "parallel",
+    "rounds",
+    "cli",
+]
+
+
+def pytest_collection_modifyitems(items):
+    rank = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs():
     """Compiled programs hold memory maps, of which a process has some 65,000: then XLA crashes."""

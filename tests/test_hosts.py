@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from processes import EXPERIMENT, MAIN, SAVING, Cluster, free_port, start
 
-from fairgrape_jax import checkpoint, cli, hosts, masks, parallel, rounds
+from fairgrape_jax import checkpoint, cli, hosts, masks, measure, parallel, rounds
 from fairgrape_jax.data import load
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.steps import build, initial_masks, initial_state
@@ -174,9 +174,7 @@ def test_importance_of_the_same_parameters_agrees_over_processes(tmp_path, exper
     state = initial_state(experiment, compiled, dataset, 0)
     alive = initial_masks(compiled, state)
     for over in ("groups", "all"):
-        tree = rounds.measure.importance(
-            experiment, compiled, state, alive, dataset, over=over, seed=5
-        )
+        tree = measure.importance(experiment, compiled, state, alive, dataset, over=over, seed=5)
         for i, expected in enumerate(jax.tree.leaves(tree)):
             for how in ("pmap.False", "shard_map.False", "pmap.True"):  # and whether sharded
                 found = zero[f"{how}.{over}.{i}"]
@@ -252,7 +250,7 @@ def test_when_a_host_dies_the_other_stops_and_the_same_command_goes_on(
         cluster.wait_for(lambda said: "seed 0 dense" in said)
     else:
         saved = tmp_path / "run/seed_0/dense/partial"
-        cluster.wait_for(lambda _: saved.exists())
+        cluster.wait_for(lambda _: any(saved.glob("*/digests.json")))  # whole
     cluster.processes[dead].send_signal(signal.SIGKILL)
     codes = cluster.wait(60)
     assert codes[dead] == -signal.SIGKILL

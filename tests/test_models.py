@@ -104,7 +104,13 @@ def test_dropout_in_train_mode(name, drops):
     assert np.array_equal(one, two) != drops
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("resnet34", "resnet50")))
+        for name in models.MODELS
+    ],
+)
 @pytest.mark.usefixtures("short_mobilenet")
 def test_init_depends_on_nothing_but_the_seed(name):
     init, _ = jitted(name)

@@ -80,7 +80,9 @@ def ran(devices, **changes):
     return jax.device_get(state), loss, dataclasses.astuple(seen), scores
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+    "devices", [2, 8, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))]
+)
 def test_shard_map_gives_the_bits_of_pmap_in_every_step(devices):
     """The train, evaluate, accumulate and reduce steps, on as many devices."""
     one, other = ran(devices, lift="pmap"), ran(devices, lift="shard_map")

@@ -71,6 +71,7 @@ def test_a_pass_that_is_stopped_again_and_again_is_the_same(place, notices):
         assert made == list(range(BATCHES))
         for ours, theirs in zip(found, wanted, strict=True):
             np.testing.assert_array_equal(ours, theirs)
+        passes.forget(place.path)
         assert not files(place)
 
 
@@ -191,6 +192,7 @@ def test_every_method_that_is_stopped_scores_each_micro_batch_once(
             stops += 1
     assert stops == calls // 3 - (calls % 3 == 0) if calls else stops == 0
     assert counts["calls"] == calls
+    assert {path.name.split(".")[0] for path in tmp_path.iterdir()} == {"chosen"}
     again = select(tmp_path)
     assert counts["calls"] == calls
     for chosen, how in (found, again):

@@ -20,6 +20,7 @@ FLOORS = [
     {"cli", "data_command"},
     {
         "rounds",
+        "outcome",
         "space",
         "retention",
         "rollback",

@@ -15,6 +15,7 @@ from fairgrape_jax import (
     integrity,
     masks,
     metrics,
+    outcome,
     parallel,
     passes,
     preflight,
@@ -55,7 +56,7 @@ def counting(experiment, directory):
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rounds, "say", lambda line: counts.update({line: len(compiled)}))
+        patch.setattr(outcome, "say", lambda line: counts.update({line: len(compiled)}))
         rounds.run(experiment, directory)
     return counts
 
@@ -176,7 +177,7 @@ def test_metrics_follow_from_the_predictions(finished):
         stage = directory / "seed_1" / name
         read = evaluate.read_predictions(stage / "predictions.csv", dataset.groups, tasks)
         np.testing.assert_array_equal(read.labels, dataset.test.labels)
-        counts[name] = rounds.tally(dataset, read)
+        counts[name] = outcome.tally(dataset, read)
         record = json.loads((stage / "metrics.json").read_text())
         assert record["test"] == metrics.evaluate_all(counts[name], counts["dense"])
     assert record["density"] == pytest.approx(0.2, abs=0.01)
@@ -351,5 +352,5 @@ def test_predictions_are_equal_on_any_number_of_devices():
         assert len(results[count].losses) == len(dataset.test)
     for count in (2, 4, 8):
         np.testing.assert_array_equal(results[count].predictions, results[1].predictions)
-        one, other = (rounds.tally(dataset, results[n]) for n in (1, count))
+        one, other = (outcome.tally(dataset, results[n]) for n in (1, count))
         np.testing.assert_array_equal(one, other)

@@ -97,7 +97,10 @@ def test_sums_of_many_thousand_terms_over_many_decades_do_not_drift():
     assert drift(plain=True).mean() > 1e-6  # why there are blocks
 
 
-@pytest.mark.parametrize("model", ["resnet18", pytest.param("resnet34", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "model",
+    ["cnn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "resnet34"))],
+)
 def test_memory_is_the_accumulators_and_no_more_than_a_training_step(model):
     groups, size = 7, 32
     data = dataclasses.replace(

@@ -53,7 +53,7 @@ POINTS = {
     "configuration": ("rounds.write_config", 1),
     "reading": ("data.load", 1),
     "training step": ("preemption.reached", 60),
-    "partial save": ("stages._begin", 4),
+    "partial save": ("stages._begin", 3),
     "pass save": ("passes.write", 6),
     "pass read": ("passes.read", 6),
     "evaluation": ("steps.predict", 4),
@@ -171,7 +171,7 @@ def command(folder: Path, run: str, kind: str, occurrence: int) -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    passes.SAVE_EVERY = 0.3  # the place within an epoch, too, is saved again and again
+    passes.SAVE_EVERY = 0.1  # the place within an epoch, too, is saved again and again
     passes.LOOK_EVERY = 3  # and within a scoring
     print(f"\n--- {run} {kind} {occurrence}", flush=True)
     when, _, point = kind.partition(" ")
