@@ -110,6 +110,8 @@ def fold(
     the message.
     """
     saved = time.perf_counter()
+    if done:
+        say(f"{what}: going on after batch {done}")
 
     def due() -> bool:
         late = time.perf_counter() - saved > SAVE_EVERY

@@ -30,7 +30,10 @@ EXPECTED = {
         ["--images", "32", "--batch", "8", "--shapes", "40x30", "--size", "16", "--workers", "0"],
         {"Pillow and NumPy", "ours", "ours, any eighth", "ours, fast DCT"},
     ),
-    "checkpoint": ([], {"save", "save, until it returns", "NumPy", "checksums", "restore"}),
+    "checkpoint": (
+        [],
+        {"save", "save, until it returns", "restore", "masks, kept", "sums, kept", "sums, read"},
+    ),
     "round": (
         ["--groups", "2", "--images", "20", "--batch", "4"],
         {"importance", "selection", "retraining", "evaluation", "a round"},

@@ -3,6 +3,7 @@
 import dataclasses
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -154,6 +155,43 @@ def test_a_process_that_gets_sigterm_ends_with_the_code_for_requeueing(tmp_path)
     assert "SIGTERM: stopping after this step" in process.said()
     assert "the same command goes on from here" in process.said()
     assert not list((tmp_path / "run").rglob("*.lock"))
+
+
+# The second process gets a notice when the scoring of the first round begins, once.
+TOLD = """
+import os, signal
+import jax
+from fairgrape_jax import cli, passes
+
+fold = passes.fold
+
+def told(*given, **how):
+    first = how["place"] and how["place"].path.name == "scoring_0" and not os.path.exists("told")
+    if first and jax.process_index() == 1:
+        open("told", "x").close()
+        os.kill(os.getpid(), signal.SIGTERM)
+    return fold(*given, **how)
+
+passes.fold = told
+raise SystemExit(cli.main())
+"""
+
+
+@pytest.mark.multiprocess
+def test_two_processes_stop_within_a_scoring_and_go_on_with_their_sums(tmp_path):
+    extra = ("--scoring.micro_batch", "1", "--scoring.fraction", "1")
+    two = start(tmp_path, "run", *extra, devices=(2, 2), main=TOLD)
+    assert two.wait() == [preemption.REQUEUE] * 2, two.said()
+    places = set(re.findall(r"stopped in the scoring, kept after batch (\d+)", two.said()))
+    assert len(places) == 1, two.said()
+    kept = tmp_path / "run/seed_0/fairgrape/round_01/partial"
+    assert len(list(kept.glob("scoring_0.[01].json"))) == 2
+    again = start(tmp_path, "run", *extra, devices=(2, 2))
+    assert again.wait() == [0, 0], again.said()
+    assert f"the scoring: going on after batch {places.pop()}" in again.said()
+    whole = start(tmp_path, "whole", *extra, devices=(2, 2))
+    assert whole.wait() == [0, 0], whole.said()
+    assert_same(stage_files(tmp_path / "run"), stage_files(tmp_path / "whole"))
 
 
 @pytest.mark.multiprocess

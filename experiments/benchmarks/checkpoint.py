@@ -7,6 +7,9 @@ The state is that of training with Adam, all of it drawn (zeros would take no ro
   NumPy                    the same arrays by np.savez, without checksums: what the disk can do
   checksums                reading every file of a checkpoint again
   restore                  checksums, structure and shapes compared, and the arrays read
+  masks, kept              of a round's choice, for as long as the round trains
+  sums, kept               of a scoring that is stopped, of GROUPS groups on one device
+  sums, read               and gone on with
 Prints the bytes on disk too.
 """
 
@@ -22,9 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.timing import add_json, interleaved, show, table
-from fairgrape_jax import checkpoint, masks, models, train
+from fairgrape_jax import checkpoint, masks, models, passes, train
 
 BASE = "save"
+GROUPS = 7
 
 
 def state(model: str, size: int) -> dict[str, Any]:
@@ -62,6 +66,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         place, numpy = Path(folder) / "checkpoint", Path(folder) / "arrays.npz"
         behind = Path(folder) / "behind"
+        alive = jax.tree.leaves(tree["masks"])
+        drawn = np.random.default_rng(0).standard_normal
+        sums = [drawn((1, GROUPS + 1, mask.size), np.float32) for mask in alive]
+        kept, chosen = (
+            passes.Place(Path(folder) / name, {}, jax.local_devices()[:1])
+            for name in ("sums", "chosen")
+        )
         waiting: list[Any] = []
 
         def begin() -> None:
@@ -78,11 +89,16 @@ def main() -> None:
             "NumPy": lambda: np.savez(numpy, *leaves),
             "checksums": lambda: checkpoint.damaged(place),
             "restore": lambda: checkpoint.restore(place, tree),
+            "masks, kept": lambda: passes.write(chosen, 1, [np.packbits(m) for m in alive]),
+            "sums, kept": lambda: passes.write(kept, 1, sums),
+            "sums, read": lambda: passes.read(kept),
         }
         rows = table(interleaved(work, options.repeats), BASE)
         while waiting:
             waiting.pop()()
         sizes = {"save": size_of(place), "NumPy": size_of(numpy)}
+        for what, name in (("masks, kept", "chosen"), ("sums, kept", "sums")):
+            sizes[what] = sum(size_of(path) for path in Path(folder).glob(f"{name}.*"))
     held = sum(leaf.nbytes for leaf in leaves)
     print(f"{options.model}: {held / 1e6:.0f} MB of arrays")
     for row in rows:
