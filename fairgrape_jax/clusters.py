@@ -41,7 +41,7 @@ def scored_by(
         return dataset
     batch, devices = experiment.evaluation_batch, compiled.devices
     asked = {"seed": seed, "batch": batch}
-    place = passes.Place(path.with_name("embedding"), asked, devices, whole=True)
+    place = passes.Place(path.with_name("embedding"), asked, devices, "keep")
     sound = "clusters" in integrity.read_arrays(path)
     if path.exists() and not sound:
         say(f"{path}: damaged; made anew")

@@ -85,7 +85,7 @@ def average(
 
     asked = {"seed": seed, "over": over, "step": int(state.step), "shape": schedule.order.shape}
     asked |= {"rows": len(held)}
-    place = passes.Place(keep, asked, devices) if keep else None
+    place = passes.Place(keep, asked, devices, "leave") if keep else None
     done, kept = passes.read(place)
     if done:
         sums = parallel.spread(jax.tree.unflatten(jax.tree.structure(sums), kept), devices, (0, 0))

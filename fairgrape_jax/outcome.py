@@ -23,6 +23,7 @@ from fairgrape_jax import (
     measure,
     metrics,
     parallel,
+    passes,
     rollback,
     stages,
     steps,
@@ -56,13 +57,18 @@ def group_totals(
     run: Run, directory: Path, state: State, alive: Tree, seed: int, dense: State | None = None
 ) -> dict[str, list[float]]:
     """The importance of each group in each layer, for the shares of Fig. 5."""
-    scores = measure.importance(
-        *(run.experiment, run.steps, state, alive, run.dataset),
-        seed=round_seed(seed, 0),
-        dense=dense,
-        keep=directory / "partial/totals",
-    )
-    totals = importance.layer_totals(jax.tree.leaves(scores))
+    keep = directory / "partial/totals"
+    place = passes.Place(keep, {"step": int(state.step)}, run.steps.devices)
+    there, totals = passes.read(place)
+    if not there:
+        scores = measure.importance(
+            *(run.experiment, run.steps, state, alive, run.dataset),
+            seed=round_seed(seed, 0),
+            dense=dense,
+            keep=keep.with_name("totals_scoring"),
+        )
+        totals = importance.layer_totals(jax.tree.leaves(scores))
+        passes.write(place, 1, totals)
     by_name = dict(zip(masks.layer_names(alive), totals, strict=True))
     return {name: by_name[name].tolist() for name in run.steps.layers}
 

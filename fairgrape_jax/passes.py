@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -32,14 +32,14 @@ class Place:
     """Where a pass is kept, and of what it is a pass: nothing is read that was kept of another.
 
     path: without a suffix. key: plain values; two passes at the same path that are not the same
-    must differ in it. whole: keep a pass that is over too, since others follow before its
-    result is safe. What is kept stays until `forget`, or until its stage is complete.
+    must differ in it. over: what becomes of it when the pass is over. It is removed ("forget"); it
+    stays as it was, until the result is safe ("leave"); or all that was gathered is kept ("keep").
     """
 
     path: Path
     key: dict[str, Any]
     devices: list[jax.Device]
-    whole: bool = False
+    over: Literal["forget", "leave", "keep"] = "forget"
 
 
 def read(place: Place | None) -> tuple[int, list[np.ndarray]]:
@@ -125,8 +125,10 @@ def fold(
         if stop:
             raise Preempted(f"in {what}" + (f", kept after batch {done}" if place else ""))
         gathered, done = step(gathered, batch), done + 1
-    if place and place.whole:
+    if place and place.over == "keep":
         write(place, done, gathered)
+    elif place and place.over == "forget":
+        forget(place.path)
     return gathered
 
 

@@ -131,7 +131,7 @@ def run_stages(
                 try:
                     seen = steps.predict(
                         *(experiment, compiled, state, alive, dataset.validation),
-                        partial / "validation",
+                        partial / "epoch",
                     )
                 except Preempted:
                     keep(state, 0, 0.0, record)

@@ -288,14 +288,14 @@ def predict(
 ) -> evaluate.Predictions:
     """What the masked network says of every sample of `split`.
 
-    keep: where a pass that is stopped keeps what was said, to go on from; whole: one that is over
-    too. NotFiniteError where its loss is none, with the samples.
+    keep: where a pass that is stopped keeps what was said, to go on from; whole: and one that is
+    over. NotFiniteError where its loss is none, with the samples.
     """
     place = None
     if keep:
         batch = experiment.evaluation_batch
         asked = {"step": int(state.step), "samples": len(split), "batch": batch}
-        place = passes.Place(keep, asked, steps.devices, whole)
+        place = passes.Place(keep, asked, steps.devices, "keep" if whole else "forget")
     with memory.needed_for("evaluation"):
         said = evaluate.predict(
             steps.evaluate,

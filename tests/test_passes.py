@@ -71,7 +71,6 @@ def test_a_pass_that_is_stopped_again_and_again_is_the_same(place, notices):
         assert made == list(range(BATCHES))
         for ours, theirs in zip(found, wanted, strict=True):
             np.testing.assert_array_equal(ours, theirs)
-        passes.forget(place.path)
         assert not files(place)
 
 
@@ -85,7 +84,7 @@ def test_the_clock_keeps_a_pass_too(place, monkeypatch):
 
 
 def test_a_pass_that_is_over_is_kept_where_it_is_asked_for(place, notices):
-    made, whole = [], dataclasses.replace(place, whole=True)
+    made, whole = [], dataclasses.replace(place, over="keep")
     first, again = gather(whole, made), gather(whole, made)
     assert made == list(range(BATCHES))
     np.testing.assert_array_equal(first[0], again[0])

@@ -25,6 +25,7 @@ SMALL = dataclasses.replace(
     final=Stage((1,), (1e-3,), best=True),
     scoring=Scoring(fraction=0.2, micro_batch=16),
     checkpoints="last",
+    evaluation_batch=16,
 )
 
 
