@@ -101,6 +101,8 @@ def average(
         tree = jax.tree.map(lambda leaf: leaf.addressable_data(0)[0, :rows], reduced)
     if (good := np.asarray(_flags(tree))).all():
         return tree
+    if keep:
+        passes.forget(keep)
     alone = (add(scoring.empty_sums(masks, len(held), devices), batch) for batch in batches())
     first = blamed(alone, schedule, devices)
     ids = plan.indices[first][plan.valid[first]].tolist() if first >= 0 else []
