@@ -220,6 +220,10 @@ def load(path: Path) -> Experiment:
     experiment = getattr(module, "EXPERIMENT", None)
     if not isinstance(experiment, Experiment):
         raise UsageError(f"{path}: defines no EXPERIMENT of type fairgrape_jax.config.Experiment")
+    try:
+        config.check_types(experiment)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
     return experiment
 
 

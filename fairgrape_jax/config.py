@@ -374,12 +374,28 @@ def from_dict(values: dict[str, Any]) -> Experiment:
     """The inverse of `to_dict`; UsageError for a name, a field or a type that is not one of it."""
     if wrong := forms.misfit(values, dict[str, Any]) or forms.misfit(values.get("data"), dict):
         raise UsageError(f"experiment: {wrong}")
-    options = {key: value for key, value in values["data"].items() if key != "name"}
     kind = type(data.source(str(values["data"].get("name", ""))))
+    return _build(Experiment, values | {"data": _build(kind, _options(values, kind))})
+
+
+def check_types(experiment: Experiment) -> None:
+    """UsageError for a field that holds another type than it is declared with."""
+    try:
+        values = to_dict(experiment)
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"an experiment holds numbers, words and tuples of them ({error})"
+        ) from error
+    _options(values, type(experiment.data))
+
+
+def _options(values: dict[str, Any], kind: type) -> dict[str, Any]:
+    """The fields of the dataset; all types are looked at."""
+    options = {key: value for key, value in values["data"].items() if key != "name"}
     for form, given, name in ((kind, options, "data"), (Experiment, values | {"data": {}}, "")):
         if wrong := forms.misfit(given, form, name):
             raise UsageError(wrong)
-    return _build(Experiment, values | {"data": _build(kind, options)})
+    return options
 
 
 def _build(kind: Any, values: dict[str, Any]) -> Any:

@@ -148,6 +148,28 @@ def test_a_bad_request_is_one_line_exit_code_2_and_nothing_written(name, experim
     assert after == before
 
 
+SLIPS = {  # of the keyboard, in the experiment file
+    "retrain: True is not of type Stage": (
+        "Stage((1,), (1e-3,)),\n    final",
+        "(1,) < (2,),\n    final",
+    ),
+    "batch: '16' is not of type int": ("batch=16", "batch='16'"),
+    "data.samples: 'all' is not of type int": ("samples=200", "samples='all'"),
+    "holds numbers, words and tuples": ("batch=16", "batch={1, 6}"),
+}
+
+
+@pytest.mark.parametrize("said", SLIPS)
+def test_a_field_of_another_type_in_an_experiment_file_is_named(said, experiment, capsys):
+    path = experiment / "tiny.py"
+    path.write_text(path.read_text().replace(*SLIPS[said]))
+    assert cli.main(["run", "tiny.py"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("fairgrape: error: tiny.py: ")
+    assert said in error
+    assert error.count("\n") == 1
+
+
 def test_a_corrupt_embedded_file_is_named(experiment, capsys, monkeypatch):
     (experiment / "writers.npz").write_bytes(b"not a sample")
     monkeypatch.setattr(writers, "SAMPLE", experiment / "writers.npz")
