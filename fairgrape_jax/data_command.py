@@ -142,6 +142,8 @@ def sheet(arguments: list[str]) -> None:
     parser.add_argument("--augmentation", default="paper")
     parser.add_argument("--mixup", type=float, default=0.0)
     options, rest = parser.parse_known_args(arguments)
+    if options.out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise UsageError(f"--out {options.out}: end it with .png, .jpg or .webp")
     kind = type(data.source(options.dataset))
     source = tyro.cli(kind, args=rest, prog=f"fairgrape data sheet {options.dataset}")
     from fairgrape_jax.data.sheet import write

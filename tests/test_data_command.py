@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import layouts
 import pytest
 
@@ -24,6 +26,12 @@ def test_the_command_prepares_checks_and_lists(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "166 pictures; gender, race, age" in text
     assert "imagenet_people" in text
+    about = tmp_path / "utk_face" / "1.0.0" / "fairgrape.json"
+    whole = about.read_text()
+    about.write_text(json.dumps(json.loads(whole) | {"sha256": {}}))
+    assert cli.main(["data", "check", "utk_face", *to]) == 2
+    assert "names none of its record files" in capsys.readouterr().err
+    about.write_text(whole)
     record = next((tmp_path / "utk_face" / "1.0.0").glob("*.array_record-*"))
     content = bytearray(record.read_bytes())
     content[len(content) // 2] ^= 0xFF
@@ -45,6 +53,7 @@ def test_the_command_prepares_checks_and_lists(tmp_path, capsys):
         (["data", "prepare", "utk_face", "--from", ".", "--name", "A b"], "--name 'A b'"),
         (["data", "check", "cats", "--data-dir", "."], "no prepared dataset"),
         (["data", "sheet", "cats"], "'cats' is unknown"),
+        (["data", "sheet", "--out", "none"], "--out none: end it with .png, .jpg or .webp"),
         (["data", "sheet", "synthetic", "--augmentation", "wild"], "unknown augmentation 'wild'"),
     ],
 )

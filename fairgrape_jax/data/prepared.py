@@ -200,6 +200,8 @@ def _unfit(about: About, columns: dict[str, np.ndarray]) -> str:
         return "labels or groups are not among the columns"
     if len(about["mean"]) != 3 or len(about["std"]) != 3 or min(about["std"]) <= 0:
         return "mean and std must be three numbers, std positive"
+    if not about["sha256"]:
+        return "it names none of its record files"
     if any(Path(name).name != name for name in about["sha256"]):
         return "its files must lie in its folder"
     if missing := {"name", "source", "split", "values", "digest"} - columns.keys():
