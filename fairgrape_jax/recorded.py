@@ -12,6 +12,12 @@ from fairgrape_jax.errors import UsageError
 Number = float | None  # null where a rate has no base
 
 
+class Layer(TypedDict):
+    """A layer in a record; it has counts too."""
+
+    layer: str
+
+
 class Record(TypedDict):
     """metrics.json of a stage: what a report reads of it."""
 
@@ -22,6 +28,7 @@ class Record(TypedDict):
     groups: list[str]
     tasks: list[tuple[str, list[str]]]
     test: dict[str, Number | list[Number]]
+    layers: list[Layer]
     importance: NotRequired[dict[str, list[float]]]
 
 
@@ -49,7 +56,10 @@ def misfit(record: Mapping[str, Any]) -> str:
         value = test[name]
         if None in (value if isinstance(value, list) else [value]):
             return f"test.{name}: undefined"
-    for layer, scores in record.get("importance", {}).items():
+    importance = record.get("importance", {})
+    if importance and importance.keys() != {row["layer"] for row in record["layers"]}:
+        return "importance: not of its layers"
+    for layer, scores in importance.items():
         if len(scores) != len(groups) or not all(0 <= score < MOST for score in scores):
             return f"importance.{layer}: must be {len(groups)} numbers from 0"
     return ""

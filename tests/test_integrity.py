@@ -178,3 +178,13 @@ def test_arrays_with_any_bit_altered_are_not_read(tmp_path):
             assert found[name].dtype == np.asarray(arrays[name]).dtype
     assert refused > 4 * len(whole)
     assert integrity.read_arrays(tmp_path / "nothing.npz") == {}
+
+
+def test_a_record_that_was_sealed_again_with_a_layer_gone_is_refused(whole, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path / "run")
+    path = tmp_path / "run" / NEWEST / "metrics.json"
+    record = integrity.unseal(path)
+    record["importance"].popitem()
+    integrity.seal(path, record)
+    assert cli.main(["report", str(tmp_path / "run")]) == 2
+    assert "not the record of a stage (importance: not of its layers)" in capsys.readouterr().err
