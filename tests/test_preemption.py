@@ -158,20 +158,25 @@ def test_a_process_that_gets_sigterm_ends_with_the_code_for_requeueing(tmp_path)
     assert not list((tmp_path / "run").rglob("*.lock"))
 
 
-# The second process gets a notice when the scoring of the first round begins, once.
+# The second process gets a notice when the scoring of the first round begins, once; jax takes a
+# moment to tell the other, and so the scoring is slow.
 TOLD = """
-import os, signal
+import os, signal, time
 import jax
 from fairgrape_jax import cli, passes
 
 fold = passes.fold
 
-def told(*given, **how):
+def told(step, *given, **how):
+    def slow(*args):
+        time.sleep(0.05 * (how["what"] == "the scoring"))
+        return step(*args)
+
     first = how["place"] and how["place"].path.name == "scoring_0" and not os.path.exists("told")
     if first and jax.process_index() == 1:
         open("told", "x").close()
         os.kill(os.getpid(), signal.SIGTERM)
-    return fold(*given, **how)
+    return fold(slow, *given, **how)
 
 passes.fold = told
 raise SystemExit(cli.main())
