@@ -112,14 +112,9 @@ def fold(
     saved = time.perf_counter()
     if done:
         say(f"{what}: going on after batch {done}")
-
-    def due() -> bool:
-        late = time.perf_counter() - saved > SAVE_EVERY
-        return bool(parallel.from_first(late, place.devices)) if place else False
-
     for batch in batches:
         stop = preemption.reached()
-        if place and done and (stop or (done % LOOK_EVERY == 0 and due())):
+        if place and done and (stop or (done % LOOK_EVERY == 0 and due(saved, place.devices))):
             write(place, done, gathered)
             saved = time.perf_counter()
         if stop:
@@ -130,6 +125,11 @@ def fold(
     elif place and place.over == "forget":
         forget(place.path)
     return gathered
+
+
+def due(saved: float, devices: list[jax.Device]) -> bool:
+    """Whether it is time to save again, by the clock of process 0; all processes ask together."""
+    return bool(parallel.from_first(time.perf_counter() - saved > SAVE_EVERY, devices))
 
 
 def _key(place: Place) -> dict[str, Any]:

@@ -134,15 +134,16 @@ def problem(
             looked_at = state._replace(params=parallel.replicate(params, local))
         look = experiment, compiled, looked_at, alive, dataset, statistic
         with asked(over, given=given) as how:
-            if keep is None:
-                return jax.device_get(measure.average(*look, **how))
-            place = passes.Place(keep / f"{how['keep'].name}_result", {"seed": seed}, local)
+            place = None
+            if keep:
+                place = passes.Place(keep / f"{how['keep'].name}_result", {"seed": seed}, local)
             there, leaves = passes.read(place)
             if there:
                 tree = jax.tree.unflatten(jax.tree.structure(alive), leaves)
             else:
                 tree = jax.device_get(measure.average(*look, **how))
-            results.append((place, tree))
+            if place:
+                results.append((place, tree))
             return tree
 
     @functools.cache

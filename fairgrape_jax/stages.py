@@ -81,15 +81,15 @@ def run_stages(
         keep(state, done, total)
         raise Preempted(f"{title}, saved after epoch {len(history)}, step {done}")
 
-    def due() -> bool:
-        late = time.perf_counter() - saved > passes.SAVE_EVERY
-        return bool(parallel.from_first(late, compiled.devices))
-
     def pause(state: State, count: int) -> Callable[[float], None] | None:
         if preemption.reached():
             return functools.partial(stop, state, count)
         # The processes ask each other, so not at every step.
-        if count % passes.LOOK_EVERY or count == per_epoch or not due():
+        if (
+            count % passes.LOOK_EVERY
+            or count == per_epoch
+            or not passes.due(saved, compiled.devices)
+        ):
             return None
         return functools.partial(keep, state, count)
 
@@ -151,7 +151,7 @@ def run_stages(
                 waited = f"input wait {clock.milliseconds:.1f} ms/step"
                 losses = f"loss {record['loss']:.4f}"
                 say(f"{title}: epoch {len(history)}/{len(plan)}  {losses}  {waited}")
-            if due():
+            if passes.due(saved, compiled.devices):
                 keep(state, 0, 0.0)
     return state, history
 
