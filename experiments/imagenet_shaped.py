@@ -20,11 +20,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fairgrape_jax import rounds, stages
 from fairgrape_jax.config import Experiment, Scoring, Stage
 from fairgrape_jax.data.builders.imagenet2012 import ImageNet2012
 from fairgrape_jax.data.builders.prepare import prepare
-from fairgrape_jax.data.prepared import Prepared
+from fairgrape_jax.data.sources.prepared import Prepared
+from fairgrape_jax.rounds import train
+from fairgrape_jax.runner.run import run
 
 CLASSES, GROUPS = 1000, 7
 POOL = 512  # distinct pictures; a comment in each file makes all files distinct
@@ -73,9 +74,9 @@ def main() -> None:
         batch=options.batch,
         augmentation="imagenet",
     )
-    stages.SILENCE = 0.0  # a line after every epoch, with the wait for input
+    train.SILENCE = 0.0  # a line after every epoch, with the wait for input
     started = time.perf_counter()
-    rounds.run(experiment, options.folder / "run")
+    run(experiment, options.folder / "run")
     said("run", started)
 
 

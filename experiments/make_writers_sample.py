@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fairgrape_jax.data import writers
+from fairgrape_jax.data.sources import writers
 
 SEED = 42
 # (employees, students). Training digits come from indices before the validation block, which is

@@ -11,8 +11,9 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from fairgrape_jax import checkpoint, layout
-from fairgrape_jax.document import table
+from fairgrape_jax.reports.document import table
+from fairgrape_jax.runner import layout
+from fairgrape_jax.storage import checkpoint
 
 HEADER = ["round", "weights %", "weights only in the first", "layers", "accuracy", "rho(D)"]
 

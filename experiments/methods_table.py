@@ -15,24 +15,24 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from fairgrape_jax import report
-from fairgrape_jax.document import table
+from fairgrape_jax.reports import results
+from fairgrape_jax.reports.document import table
 
 COLUMNS = {"accuracy": "accuracy", "worst_group": "worst group", "rho_change": "rho(D)"}
 
 
-def at_level(models: Sequence[report.Model], name: str, level: float) -> tuple[report.Model, ...]:
+def at_level(models: Sequence[results.Model], name: str, level: float) -> tuple[results.Model, ...]:
     """A method's networks of nearest density, one per seed."""
     own = [model for model in models if model.name == name]
     number = min(own, key=lambda model: abs(np.log(model.density / level))).record["round"]
     return tuple(model for model in own if model.record["round"] == number)
 
 
-def rows(models: Sequence[report.Model], names: Sequence[str], level: float) -> list[list[str]]:
+def rows(models: Sequence[results.Model], names: Sequence[str], level: float) -> list[list[str]]:
     """A row for each method: every column with its interval."""
     found = []
     for name in names:
-        cell = report.cell(at_level(models, name, level), replicates=1000)
+        cell = results.cell(at_level(models, name, level), replicates=1000)
         values = [
             f"{cell.mean[key][0]:.1f} [{cell.low[key][0]:.1f}, {cell.high[key][0]:.1f}]"
             for key in COLUMNS
@@ -42,7 +42,7 @@ def rows(models: Sequence[report.Model], names: Sequence[str], level: float) -> 
 
 
 def differences(
-    models: Sequence[report.Model], names: Sequence[str], level: float
+    models: Sequence[results.Model], names: Sequence[str], level: float
 ) -> list[list[str]]:
     """FairGRAPE minus each of the other methods, per column, over the seeds that both have."""
     found = []
@@ -66,10 +66,10 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--levels", nargs="+", type=float, default=[0.1, 0.05, 0.02, 0.01])
     options = parser.parse_args()
-    models = [m for run in options.runs for m in report.read(run, label=len(options.runs) > 1)]
+    models = [m for run in options.runs for m in results.read(run, label=len(options.runs) > 1)]
     names = list(dict.fromkeys(m.name for m in models if m.record["method"] != "dense"))
     dense = [m for m in models if m.record["method"] == "dense"]
-    first = report.cell(tuple(dense), replicates=1000)
+    first = results.cell(tuple(dense), replicates=1000)
     print(
         f"Dense, {len(dense)} seeds: "
         + ", ".join(

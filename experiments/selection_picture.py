@@ -15,9 +15,9 @@ import numpy as np
 
 from fairgrape_jax.selection import blocks as bl
 from fairgrape_jax.selection import select_greedy
-from fairgrape_jax.selection.newton import WIDEST, Fit, State, improve, look
-from fairgrape_jax.selection.prefixes import Prefixes
-from fairgrape_jax.selection.threshold import survey
+from fairgrape_jax.selection.fixed_point.newton import WIDEST, Fit, State, improve, look
+from fairgrape_jax.selection.fixed_point.prefixes import Prefixes
+from fairgrape_jax.selection.fixed_point.threshold import survey
 
 N, KEEP = 20_000, 6_000
 

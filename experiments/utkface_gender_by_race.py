@@ -12,7 +12,7 @@ Small:    ... --data.size 64 --data.limit 8000 --keep-per-round 0.63 --retrain.e
 import os
 
 from fairgrape_jax.config import Experiment, Scoring, Stage
-from fairgrape_jax.data.utkface import UTKFace
+from fairgrape_jax.data.sources.utkface import UTKFace
 
 DATA = os.environ.get("FAIRGRAPE_DATA", "../shared/data")
 

@@ -9,7 +9,7 @@ Expected: about 3 minutes on 2 cores; the numbers are in the README.
 """
 
 from fairgrape_jax.config import Experiment, Scoring, Stage
-from fairgrape_jax.data.writers import Writers
+from fairgrape_jax.data.sources.writers import Writers
 
 EXPERIMENT = Experiment(
     data=Writers(minority="students", share=0.05),

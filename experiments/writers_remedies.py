@@ -22,23 +22,19 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from fairgrape_jax import (
-    comparison,
-    layout,
-    models,
-    outcome,
-    parallel,
-    report,
-    rounds,
-    similarity,
-    steps,
-)
+from fairgrape_jax import models, parallel
 from fairgrape_jax.config import Experiment, Scoring, Stage
 from fairgrape_jax.data import augment, load
-from fairgrape_jax.data.writers import Writers
-from fairgrape_jax.document import table
-from fairgrape_jax.losses import REMEDIES
+from fairgrape_jax.data.sources.writers import Writers
+from fairgrape_jax.losses.distillation import REMEDIES
+from fairgrape_jax.models import activations
 from fairgrape_jax.progress import say
+from fairgrape_jax.reports import comparison
+from fairgrape_jax.reports.document import table
+from fairgrape_jax.reports.results import Model, cell, read
+from fairgrape_jax.rounds import steps
+from fairgrape_jax.runner import finish, layout
+from fairgrape_jax.runner import run as rounds
 
 SPARSITIES = (0.45, 0.75, 0.9)
 COMPARED = ("none", "kd", "at", "at+kd", "pw")
@@ -75,9 +71,9 @@ def study(
             first = first or directory
             say(f"{name} at {100 * sparsity:.0f} %")
             rounds.run(each, directory)
-            last = [m for m in report.read(directory) if m.record["round"] == m.record["rounds"]]
+            last = [m for m in read(directory) if m.record["round"] == m.record["rounds"]]
             pruned = [model for model in last if model.record["method"] != "dense"]
-            cells.append((sparsity, name, report.cell(tuple(pruned), 1000), of_classes(pruned)))
+            cells.append((sparsity, name, cell(tuple(pruned), 1000), of_classes(pruned)))
             rows += [(sparsity, *found) for found in similarities(each, directory, pruned)]
     return "\n\n".join([results(cells), *correlations(rows)]) + "\n"
 
@@ -92,7 +88,7 @@ def share_dense(first: Path, experiment: Experiment, directory: Path) -> None:
             shutil.copytree(path, target)
 
 
-def of_classes(pruned: Sequence[report.Model]) -> comparison.Comparison:
+def of_classes(pruned: Sequence[Model]) -> comparison.Comparison:
     """The same models with the classes as groups."""
     seen = pruned[0].predicted
     classes = [len(names) for _, names in pruned[0].record["tasks"]]
@@ -128,8 +124,8 @@ def results(
 
 
 def similarities(
-    experiment: Experiment, directory: Path, pruned: Sequence[report.Model]
-) -> list[tuple[str, int, float, dict[str, similarity.Similarity]]]:
+    experiment: Experiment, directory: Path, pruned: Sequence[Model]
+) -> list[tuple[str, int, float, dict[str, activations.Similarity]]]:
     """Of each seed: its remedy, CEV over classes, and every layer's similarity to the dense one."""
     dataset = load(experiment.data)
     compiled = steps.build(experiment, dataset, parallel.local_devices(1))
@@ -137,7 +133,7 @@ def similarities(
     images = jnp.asarray(dataset.test.images[: 8 * 200])
     normal = np.asarray(augment.normalise(images, dataset.mean, dataset.std))
     batches = np.array_split(normal, max(1, len(normal) // 200))
-    run = outcome.Run(experiment, directory, dataset, compiled)
+    run = finish.Run(experiment, directory, dataset, compiled)
     found = []
     for model in pruned:
         state = steps.initial_state(experiment, compiled, dataset, model.seed)
@@ -147,7 +143,7 @@ def similarities(
         dense, after = (
             rounds.restore(run, path, state, alive)[0] for path in (root / "dense", stage)
         )
-        alike = similarity.compare_layers(
+        alike = activations.compare_layers(
             compiled.module.clone(axis_name=None),
             steps.variables(dense),
             steps.variables(after),
@@ -159,7 +155,7 @@ def similarities(
 
 
 def correlations(
-    rows: Sequence[tuple[float, str, int, float, dict[str, similarity.Similarity]]],
+    rows: Sequence[tuple[float, str, int, float, dict[str, activations.Similarity]]],
 ) -> list[str]:
     """Spearman's rank correlation of each similarity with CEV, across and within sparsities."""
     sparsity = np.array([row[0] for row in rows])

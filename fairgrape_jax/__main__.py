@@ -14,7 +14,7 @@ def main() -> int:
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     try:
-        from fairgrape_jax import cli
+        from fairgrape_jax.cli import main as cli
     except (ImportError, RuntimeError) as error:
         print(
             f"fairgrape: error: cannot be started ({' '.join(str(error).split())}); install it "

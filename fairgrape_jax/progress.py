@@ -6,15 +6,24 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich import progress as rich
 
-from fairgrape_jax import hosts, words
+from fairgrape_jax import escape
+
+# What long work calls now and then: (done, in all).
+Progress = Callable[[int, int], None]
+
+
+def _first() -> bool:
+    from fairgrape_jax.parallel import hosts  # JAX: not in the processes that only read pictures
+
+    return hosts.first()
 
 
 def say(line: str) -> None:
     """Print a line at once, on process 0; no name in it controls the terminal."""
-    if hosts.first():
-        print(words.lines(line), flush=True)
+    if _first():
+        print(escape.lines(line), flush=True)
 
 
 @contextlib.contextmanager
@@ -24,11 +33,11 @@ def bar(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
     Called without arguments it goes on by one; with (done, total) it is set. Without a terminal,
     and on other processes, the function does nothing.
     """
-    if not sys.stdout.isatty() or not hosts.first():
+    if not sys.stdout.isatty() or not _first():
         yield lambda *_: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), transient=True) as progress:
+    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
+    with rich.Progress(*columns, rich.TimeRemainingColumn(), transient=True) as progress:
         task = progress.add_task(title, total=total)
 
         def move(done: int | None = None, total: int | None = None) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairgrape_jax.data import prepared
-from fairgrape_jax.data.types import Dataset, Split
+from fairgrape_jax.data.dataset import Dataset, Split
+from fairgrape_jax.data.sources import prepared
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("FAIRGRAPE_SHARED", ROOT.parent / "shared"))

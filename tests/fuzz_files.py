@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 from strategies import altered_bytes, altered_json, arguments, words
 
-from fairgrape_jax import integrity, models
+from fairgrape_jax import models, storage
 from fairgrape_jax.errors import UsageError
 
 
@@ -238,10 +238,10 @@ def record_of_a_stage(data, made, monkeypatch):
         shutil.copytree(made / "run", place / "run")
         stages = sorted((place / "run").rglob("metrics.json"))
         path = data.draw(st.sampled_from(stages))
-        record = integrity.unseal(path)
+        record = storage.unseal(path)
         record = data.draw(altered_json(record))
         try:
-            integrity.seal(path, record)
+            storage.seal(path, record)
         except ValueError:  # not finite, which JSON has no sign for
             return
         code, _ = attempt("record of a stage", ["report", "run"])

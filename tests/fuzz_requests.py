@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from strategies import altered_bytes, altered_json, arguments
 from test_cli import EXPERIMENT
 
-from fairgrape_jax import config, steps
+from fairgrape_jax import config
 from fairgrape_jax.data import source
 from fairgrape_jax.methods import METHODS
+from fairgrape_jax.rounds import steps
 
 
 def refused_before_compute(monkeypatch):

@@ -11,7 +11,7 @@ import signal
 import tempfile
 from pathlib import Path
 
-from fairgrape_jax import cli
+from fairgrape_jax.cli import main as cli
 from fairgrape_jax.config import Experiment, Scoring, Stage
 from fairgrape_jax.data import source
 

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from fairgrape_jax import cli
+import fairgrape_jax
 
 LIMIT = 240  # seconds after which processes that should have ended are killed
 EXPERIMENT = '''"""A small experiment; only its last round trains: scores can be compared."""
@@ -28,8 +28,10 @@ EXPERIMENT = Experiment(
     evaluation_batch=7,
 )
 '''
-MAIN = "from fairgrape_jax import cli, passes; raise SystemExit(cli.main())"
-SAVING = MAIN.replace("; raise", "; passes.SAVE_EVERY = 0.0; raise")  # after every epoch
+MAIN = "import sys; from fairgrape_jax.__main__ import main; sys.exit(main())"
+OFTEN = "from fairgrape_jax.storage import resumable; resumable.SAVE_EVERY = 0.0"
+SAVING = MAIN.replace("; sys.exit", f"; {OFTEN}; sys.exit")  # after every epoch
+ROOT = Path(fairgrape_jax.__file__).parents[1]
 
 
 def free_port():
@@ -44,7 +46,7 @@ class Cluster:
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "NPROC": "16",  # see conftest.py
-            "PYTHONPATH": os.pathsep.join([str(Path(cli.__file__).parents[1]), *sys.path]),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
         }
         self.logs = [folder / f"process_{i}.txt" for i in range(len(commands))]
         self.processes = []

@@ -16,12 +16,16 @@ import layouts
 import numpy as np
 import pytest
 
-from fairgrape_jax import checkpoint, cli, data, models
-from fairgrape_jax.data import archives, decode, utkface, writers
+import fairgrape_jax
+from fairgrape_jax import data, models
+from fairgrape_jax.cli import main
 from fairgrape_jax.data.builders import builder, files
+from fairgrape_jax.data.images import archives, decode
+from fairgrape_jax.data.sources import utkface, writers
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.storage import checkpoint
 
-PACKAGE = Path(cli.__file__).parent
+PACKAGE = Path(fairgrape_jax.__file__).parent
 NAMES = [f"{age}_{age % 2}_{age % 4}_2017.jpg" for age in range(1, 21)]
 SECRET = layouts.jpeg(99)  # a picture outside of the archive, which links point to
 
@@ -281,7 +285,7 @@ def test_arrays_are_read_without_pickle(unpickled, tmp_path, monkeypatch):
     made = tmp_path / "x" / "1.0.0"
     layouts.folder(tmp_path / "from")
     line = ["data", "prepare", "folder_csv", "--from", str(tmp_path / "from"), "--name", "x"]
-    assert cli.main([*line, "--data-dir", str(tmp_path)]) == 0
+    assert main.main([*line, "--data-dir", str(tmp_path)]) == 0
     (made / "columns.npz").write_bytes(arrays)
     with pytest.raises(UsageError, match=r"columns\.npz: cannot be read"):
         data.load(data.source("prepared", path=str(tmp_path), dataset="x"))

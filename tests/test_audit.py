@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from fairgrape_jax import audit, charts, cli, metrics, tables
-from fairgrape_jax.comparison import STATISTICS
+from fairgrape_jax import metrics
+from fairgrape_jax.cli.main import main
+from fairgrape_jax.reports import audit, charts, prediction_tables
+from fairgrape_jax.reports.comparison import STATISTICS
 
 # Two groups of ten samples, two classes. Dense: one false positive and one false negative in each
 # group; pruned: in a the same, in b two false positives and three false negatives.
@@ -39,7 +41,7 @@ def files(tmp_path, monkeypatch):
 
 
 def run(*arguments):
-    return cli.main(["audit", *map(str, arguments)])
+    return main(["audit", *map(str, arguments)])
 
 
 def numbers(folder="audit"):
@@ -332,7 +334,7 @@ def test_intervals_hold_the_values_and_are_paired(files, tmp_path):
 
 
 def test_words_are_sorted_by_value_and_numbers_written_alike():
-    words = tables._words(pa.chunked_array([["10", " 9"], ["9.0", None, "", "b", "NA"]]))
+    words = prediction_tables._words(pa.chunked_array([["10", " 9"], ["9.0", None, "", "b", "NA"]]))
     assert words.names == ("9", "10", "NA", "b")
     assert words.codes.tolist() == [1, 0, 0, -1, -1, 3, 2]
 

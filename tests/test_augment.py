@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from fairgrape_jax import cli, data
-from fairgrape_jax.data import augment, sheet
+from fairgrape_jax import data
+from fairgrape_jax.cli.main import main
+from fairgrape_jax.data import augment, contact_sheet
 
 PRESETS = [name for name, alter in augment.AUGMENTATIONS.items() if alter is not None]
 KEY = jax.random.key(3)
@@ -132,7 +133,7 @@ def test_paper_takes_pictures_of_one_channel_and_an_even_one_keeps_its_edges():
 def test_a_contact_sheet_shows_a_row_per_group(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert (
-        cli.main(
+        main(
             [
                 "data",
                 "sheet",
@@ -150,11 +151,11 @@ def test_a_contact_sheet_shows_a_row_per_group(tmp_path, monkeypatch):
     with Image.open(io.BytesIO((tmp_path / "sheet.png").read_bytes())) as opened:
         assert opened.size == (8 * 24 + 4, 3 * 24 + 4)
     dataset = data.load(data.source("synthetic", samples=100, groups=2, size=20))
-    plain = sheet.contact_sheet(dataset, "none", columns=3)
-    mixed = sheet.contact_sheet(dataset, "none", columns=3, mixup=1.0)
+    plain = contact_sheet.contact_sheet(dataset, "none", columns=3)
+    mixed = contact_sheet.contact_sheet(dataset, "none", columns=3, mixup=1.0)
     assert mixed.shape == plain.shape
     assert (mixed != plain).any()
-    assert cli.main(["data", "sheet", "synthetic", "--mixup", "-1"]) == 2
+    assert main(["data", "sheet", "synthetic", "--mixup", "-1"]) == 2
     np.testing.assert_array_equal(plain[:, :24], plain[:, 24:48])
     first = dataset.train.images[np.flatnonzero(dataset.train.groups == 0)[0]]
     np.testing.assert_array_equal(plain[4:24, 4:24], first)

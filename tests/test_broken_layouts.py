@@ -12,7 +12,7 @@ import pytest
 from data_helpers import made, source
 
 from fairgrape_jax import data
-from fairgrape_jax.data import prepared
+from fairgrape_jax.data.sources import prepared
 from fairgrape_jax.errors import UsageError
 
 

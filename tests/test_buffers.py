@@ -9,7 +9,7 @@ import threading
 import jax
 import numpy as np
 
-from fairgrape_jax.data import buffers
+from fairgrape_jax.data.images import buffers
 
 
 def place(array: np.ndarray) -> int:

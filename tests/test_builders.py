@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from data_helpers import ROOT, made, shared, source
 
-from fairgrape_jax import data, lock
-from fairgrape_jax.data import prepared, verify
-from fairgrape_jax.data.builders import BUILDERS, builder, prepare
+from fairgrape_jax import data
+from fairgrape_jax.data.builders import BUILDERS, builder, check, prepare
+from fairgrape_jax.data.sources import prepared
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.storage import lock
 
 COUNTS = {
     "fair_face": {"train": 252, "validation": 28},
@@ -57,7 +58,7 @@ def test_each_builder_prepares_its_layout_and_tfds_reads_it(name, tmp_path):
                 assert row[column["name"]] == stored.columns["values"][i, k]
             assert row["image"].ndim == 3
         at += len(read[split])
-    lines, sound = verify.check(source(tmp_path / "to", name))
+    lines, sound = check.check(source(tmp_path / "to", name))
     assert sound
     assert f"{name}: {sum(COUNTS[name].values())} pictures" in lines[0]
 
@@ -215,15 +216,15 @@ def test_all_of_utkface(tmp_path):
     stored = prepared.stored_in(directory)
     races = np.bincount(stored.columns["values"][:, 1])
     np.testing.assert_array_equal(races, [10_078, 4_526, 3_434, 3_975])
-    alone = verify.duplicates(stored, source(tmp_path, "utk_face"))
+    alone = check.duplicates(stored, source(tmp_path, "utk_face"))
     assert (alone.extra, len(alone.sets)) == (331, 317)
     everything = made("utk_face", shared("utkface"), tmp_path, "all_faces", 1 << 26, others=True)
-    lines, sound = verify.check(source(tmp_path, "all_faces"))
+    lines, sound = check.check(source(tmp_path, "all_faces"))
     text = "\n".join(lines)
     assert sound
     assert "390 files equal others, in 375 sets" in text
     columns = prepared.stored_in(everything).columns
-    found = verify.duplicates(prepared.stored_in(everything), source(tmp_path, "all_faces"))
+    found = check.duplicates(prepared.stored_in(everything), source(tmp_path, "all_faces"))
     copies = [sorted(s, key=lambda i: columns["name"][i])[1:] for s in found.sets]
     race = columns["values"][np.concatenate(copies), 1]
     assert (race != 4).sum() == 336  # 5 of them equal a picture of "Others" alone

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairgrape_jax import cli, config
-from fairgrape_jax.data import writers
+from fairgrape_jax import config
+from fairgrape_jax.cli.main import load, main
+from fairgrape_jax.data.sources import writers
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = '''"""A small experiment."""
@@ -139,7 +140,7 @@ def test_a_bad_request_is_one_line_exit_code_2_and_nothing_written(name, experim
     (experiment / "texts").mkdir()
     (experiment / "texts" / "readme.txt").write_text("no picture")
     before = sorted(experiment.rglob("*"))
-    assert cli.main(arguments) == 2
+    assert main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("fairgrape: error: ")
     assert error.count("\n") == 1
@@ -163,7 +164,7 @@ SLIPS = {  # of the keyboard, in the experiment file
 def test_a_field_of_another_type_in_an_experiment_file_is_named(said, experiment, capsys):
     path = experiment / "tiny.py"
     path.write_text(path.read_text().replace(*SLIPS[said]))
-    assert cli.main(["run", "tiny.py"]) == 2
+    assert main(["run", "tiny.py"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("fairgrape: error: tiny.py: ")
     assert said in error
@@ -173,20 +174,20 @@ def test_a_field_of_another_type_in_an_experiment_file_is_named(said, experiment
 def test_a_corrupt_embedded_file_is_named(experiment, capsys, monkeypatch):
     (experiment / "writers.npz").write_bytes(b"not a sample")
     monkeypatch.setattr(writers, "SAMPLE", experiment / "writers.npz")
-    assert cli.main(["run", "tiny.py", "--dataset", "writers"]) == 2
+    assert main(["run", "tiny.py", "--dataset", "writers"]) == 2
     assert "corrupt" in capsys.readouterr().err
     assert not (experiment / "runs").exists()
 
 
 def test_an_unknown_override_is_refused(experiment, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["run", "tiny.py", "--sparcity", "0.5"])
+        main(["run", "tiny.py", "--sparcity", "0.5"])
     assert stop.value.code == 2
     assert "--sparcity" in capsys.readouterr().err
 
 
 def test_run_resume_and_report(experiment, capsys):
-    assert cli.main(["run", "tiny.py"]) == 0
+    assert main(["run", "tiny.py"]) == 0
     run = experiment / "runs" / "tiny"
     names = {"report.md", "report.html", "metrics.csv", "metrics.jsonl", "config.json"}
     names |= {"accuracy_and_disparity.png", "accuracy_over_rounds.png"}
@@ -202,18 +203,18 @@ def test_run_resume_and_report(experiment, capsys):
     assert "http" not in page
     rows = (run / "metrics.csv").read_text().splitlines()
     assert len(rows) == 1 + 1 + 2 * 2  # header, dense, two methods of two rounds
-    assert cli.main(["run", "runs/tiny"]) == 0  # a run directory resumes itself
-    assert cli.main(["run", "tiny.py", "--batch", "8"]) == 2
+    assert main(["run", "runs/tiny"]) == 0  # a run directory resumes itself
+    assert main(["run", "tiny.py", "--batch", "8"]) == 2
     assert "another configuration" in capsys.readouterr().err
-    assert cli.main(["run", "tiny.py", "--seeds", "1", "--out", "runs/other"]) == 0
-    assert cli.main(["report", "runs/tiny", "runs/other", "--out", "both"]) == 0
+    assert main(["run", "tiny.py", "--seeds", "1", "--out", "runs/other"]) == 0
+    assert main(["report", "runs/tiny", "runs/other", "--out", "both"]) == 0
     both = (experiment / "both" / "report.md").read_text()
     assert "tiny:fairgrape" in both
     assert "other:fairgrape" in both
 
 
 def test_a_run_may_go_on_where_and_how_it_likes_but_not_with_another_definition(experiment):
-    one = cli.load(experiment / "tiny.py")
+    one = load(experiment / "tiny.py")
 
     def differs(**values):
         scores = dataclasses.replace(one.scoring, **values)
@@ -229,7 +230,7 @@ def test_a_run_may_go_on_where_and_how_it_likes_but_not_with_another_definition(
 def test_list_names_every_table(experiment, capsys):
     (experiment / "experiments").mkdir()
     (experiment / "tiny.py").rename(experiment / "experiments" / "tiny.py")
-    assert cli.main(["list"]) == 0
+    assert main(["list"]) == 0
     text = capsys.readouterr().out
     for name in ("mobilenet_v2", "fairgrape", "utkface", "rho_change", "experiments/tiny.py"):
         assert name in text
@@ -238,7 +239,7 @@ def test_list_names_every_table(experiment, capsys):
 
 def test_help_shows_the_overrides_with_their_meaning(experiment, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["run", "tiny.py", "--help"])
+        main(["run", "tiny.py", "--help"])
     assert stop.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "--keep-per-round" in text
@@ -247,7 +248,8 @@ def test_help_shows_the_overrides_with_their_meaning(experiment, capsys):
 
 def test_importing_the_package_stays_light():
     code = (
-        "import sys, fairgrape_jax, fairgrape_jax.cli, fairgrape_jax.rounds, fairgrape_jax.report\n"
+        "import sys, fairgrape_jax, fairgrape_jax.cli.main, fairgrape_jax.runner.run\n"
+        "import fairgrape_jax.reports.run\n"
         "heavy = {'tensorflow', 'tensorflow_datasets', 'matplotlib', 'numba', 'grain', 'torch'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
@@ -260,7 +262,7 @@ EXPERIMENTS = [p for p in (ROOT / "experiments").glob("*.py") if "\nEXPERIMENT" 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS), ids=lambda path: path.stem)
 def test_experiments_of_the_repository_load_and_survive_json(path):
-    experiment = cli.load(path)
+    experiment = load(path)
     config.check(experiment)
     assert config.from_dict(config.to_dict(experiment)) == experiment
     assert np.isfinite(experiment.sparsity)

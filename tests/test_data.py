@@ -11,9 +11,9 @@ import pytest
 from data_helpers import ROOT, assert_same, split_of
 
 from fairgrape_jax import data
-from fairgrape_jax.data import utkface
-from fairgrape_jax.data.source import apportion, limited, with_share
-from fairgrape_jax.data.types import Dataset, Split
+from fairgrape_jax.data.dataset import Dataset, Split
+from fairgrape_jax.data.sources import utkface
+from fairgrape_jax.data.sources.base import apportion, limited, with_share
 from fairgrape_jax.errors import UsageError
 
 # --- shares and limits
@@ -115,7 +115,7 @@ def test_unknown_dataset_and_option():
 
 def test_data_needs_no_accelerator_library():
     code = (
-        "import sys, fairgrape_jax.data\n"
+        "import sys, fairgrape_jax.data.sources\n"
         "heavy = {'jax', 'tensorflow', 'tensorflow_datasets', 'matplotlib', 'PIL'}\n"
         "print(heavy & set(sys.modules))"
     )

@@ -7,36 +7,36 @@ import json
 import layouts
 import pytest
 
-from fairgrape_jax import cli
+from fairgrape_jax.cli.main import main
 
 
 def test_the_command_prepares_checks_and_lists(tmp_path, capsys):
     place = layouts.utkface(tmp_path / "from")
     to = ["--data-dir", str(tmp_path)]
-    assert cli.main(["data", "prepare", "utk_face", "--from", str(place), *to]) == 0
+    assert main(["data", "prepare", "utk_face", "--from", str(place), *to]) == 0
     assert "166 pictures in" in capsys.readouterr().out
     names = tmp_path / "equal.csv"
-    assert cli.main(["data", "check", "utk_face", *to, "--names", str(names)]) == 0
+    assert main(["data", "check", "utk_face", *to, "--names", str(names)]) == 0
     text = capsys.readouterr().out
     assert "16 files equal others, in 16 sets" in text
     assert "would cross a split by source" in text
     assert "race Indian:" in text
     assert len(names.read_text().splitlines()) == 33
-    assert cli.main(["data", "list", *to]) == 0
+    assert main(["data", "list", *to]) == 0
     text = capsys.readouterr().out
     assert "166 pictures; gender, race, age" in text
     assert "imagenet_people" in text
     about = tmp_path / "utk_face" / "1.0.0" / "fairgrape.json"
     whole = about.read_text()
     about.write_text(json.dumps(json.loads(whole) | {"sha256": {}}))
-    assert cli.main(["data", "check", "utk_face", *to]) == 2
+    assert main(["data", "check", "utk_face", *to]) == 2
     assert "names none of its record files" in capsys.readouterr().err
     about.write_text(whole)
     record = next((tmp_path / "utk_face" / "1.0.0").glob("*.array_record-*"))
     content = bytearray(record.read_bytes())
     content[len(content) // 2] ^= 0xFF
     record.write_bytes(content)
-    assert cli.main(["data", "check", "utk_face", *to]) == 2
+    assert main(["data", "check", "utk_face", *to]) == 2
     said = capsys.readouterr()
     assert f"damaged: {record}" in said.out
     assert "broken files" in said.err
@@ -59,7 +59,7 @@ def test_the_command_prepares_checks_and_lists(tmp_path, capsys):
 )
 def test_bad_requests_of_the_data_command(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(arguments) == 2
+    assert main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

@@ -9,7 +9,7 @@ import pytest
 from layouts import jpeg
 from PIL import Image
 
-from fairgrape_jax.data import decode
+from fairgrape_jax.data.images import decode
 
 
 def saved(image: Image.Image, kind: str, **options) -> bytes:

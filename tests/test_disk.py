@@ -17,21 +17,16 @@ import numpy as np
 import pytest
 from test_rounds import TINY, assert_same, stage_files
 
-from fairgrape_jax import (
-    checkpoint,
-    cli,
-    layout,
-    passes,
-    report,
-    resume,
-    rounds,
-    space,
-    stages,
-    storage,
-)
+from fairgrape_jax import storage
+from fairgrape_jax.cli.main import main
 from fairgrape_jax.config import Stage
 from fairgrape_jax.data import load
 from fairgrape_jax.errors import TrainingError, UsageError
+from fairgrape_jax.reports import run as report
+from fairgrape_jax.rounds import train
+from fairgrape_jax.runner import disk_space, layout, resume
+from fairgrape_jax.runner import run as runner
+from fairgrape_jax.storage import checkpoint, resumable
 
 EXPERIMENT = '''"""One round, small."""
 from fairgrape_jax.config import Experiment, Scoring, Stage
@@ -120,7 +115,7 @@ def disk(root, pattern=None, code=0):
 
 @pytest.fixture(autouse=True)
 def saving(monkeypatch):
-    monkeypatch.setattr(passes, "SAVE_EVERY", 0.0)  # after each epoch
+    monkeypatch.setattr(resumable, "SAVE_EVERY", 0.0)  # after each epoch
 
 
 @pytest.fixture(scope="module")
@@ -131,14 +126,14 @@ def place(tmp_path_factory):
 
 
 def command(place, run):
-    return cli.main(["run", str(place / "small.py"), "--out", str(run)])
+    return main(["run", str(place / "small.py"), "--out", str(run)])
 
 
 @pytest.fixture(scope="module")
 def whole(place):
     """A run that nothing happened to, and what it wrote."""
     with pytest.MonkeyPatch.context() as patch, disk(place / "whole") as written:
-        patch.setattr(passes, "SAVE_EVERY", 0.0)
+        patch.setattr(resumable, "SAVE_EVERY", 0.0)
         assert command(place, place / "whole") == 0
     return place / "whole", list(written)
 
@@ -207,7 +202,7 @@ def test_an_aid_that_cannot_be_written_is_said_and_not_missed(
 def test_a_directory_that_cannot_be_written_is_refused_before_any_compute(
     pattern, code, place, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(rounds, "dense_stage", None)
+    monkeypatch.setattr(runner, "dense_stage", None)
     for run in (tmp_path / "a" / "b", tmp_path / "there"):
         if run.name == "there":
             run.mkdir()
@@ -239,13 +234,13 @@ def test_a_save_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "begin", failing)
         with pytest.raises(OSError, match="No space left"):
-            rounds.run(TINY, tmp_path / "run")
+            runner.run(TINY, tmp_path / "run")
     assert not checkpoint.damaged(tmp_path / "run/seed_0/dense/partial/0")
     lines = []
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "say", lines.append)
-        patch.setattr(rounds, "prune_rounds", lambda *_: None)
-        rounds.run(TINY, tmp_path / "run")
+        patch.setattr(train, "say", lines.append)
+        patch.setattr(runner, "prune_rounds", lambda *_: None)
+        runner.run(TINY, tmp_path / "run")
     assert lines[0] == "seed 0 dense: going on after epoch 1"
 
 
@@ -294,7 +289,7 @@ def test_a_run_on_a_full_disk_stops_and_goes_on(
     free, tmpfs, whole, dense, place, capsys, monkeypatch
 ):
     """Wherever it is that the room ends, in the middle of a write."""
-    monkeypatch.setattr(space, "check", lambda *_: None)
+    monkeypatch.setattr(disk_space, "check", lambda *_: None)
     where, _ = tmpfs
     run = where / "run"
     shutil.copytree(dense, run)
@@ -342,17 +337,17 @@ Usage = namedtuple("Usage", ["total", "used", "free"])
     "checkpoints", ["all", pytest.param("last", marks=pytest.mark.slow), "best"]
 )
 def test_the_estimate_bounds_what_a_run_leaves(checkpoints, tmp_path, monkeypatch):
-    monkeypatch.setattr(passes, "SAVE_EVERY", 1e9)
+    monkeypatch.setattr(resumable, "SAVE_EVERY", 1e9)
     experiment = dataclasses.replace(
         TINY, checkpoints=checkpoints, seeds=(0,), methods=("lottery",), rewind="1", final=Stage()
     )
     rooms = []
 
     def looking(*args):
-        rooms.append(space.needed(*args))
+        rooms.append(disk_space.needed(*args))
 
-    monkeypatch.setattr(space, "check", looking)
-    rounds.run(experiment, tmp_path / "run")
+    monkeypatch.setattr(disk_space, "check", looking)
+    runner.run(experiment, tmp_path / "run")
     stored = list((tmp_path / "run").rglob("checkpoint"))
     assert rooms[0].checkpoints == len(stored)  # the dense one, an epoch of it, rounds
     assert rooms[0].rounds == 1 + 3
@@ -361,7 +356,7 @@ def test_the_estimate_bounds_what_a_run_leaves(checkpoints, tmp_path, monkeypatc
     for path in stored:
         size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
         assert size < rooms[0].checkpoint * 1.1 + 8192  # and a little for each of its files
-    rounds.run(experiment, tmp_path / "run")
+    runner.run(experiment, tmp_path / "run")
     assert rooms[1].whole == rooms[1].next == 0
 
 
@@ -372,15 +367,15 @@ def test_the_estimate_bounds_what_a_run_leaves(checkpoints, tmp_path, monkeypatc
 def test_the_room_is_looked_at_with_numbers(free, outcome, tmp_path, monkeypatch, capsys):
     dataset = load(TINY.data)
     tree = {"weights": np.zeros(250_000_000, bool)}
-    room = space.needed(TINY, tmp_path, tree, dataset)
+    room = disk_space.needed(TINY, tmp_path, tree, dataset)
     assert room.checkpoint == 250_000_000
     assert room.rounds == 2 * (1 + 2 * 3)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, int(free * room.next)))
     if outcome == "refused":
         with pytest.raises(UsageError, match="126 MB free, and the next round needs 253 MB"):
-            space.check(TINY, tmp_path / "run", tree, dataset)
+            disk_space.check(TINY, tmp_path / "run", tree, dataset)
         return
-    space.check(TINY, tmp_path / "run", tree, dataset)
+    disk_space.check(TINY, tmp_path / "run", tree, dataset)
     said = capsys.readouterr().out
     assert ("may need 4.8 GB (14 checkpoints of 250 MB" in said) == bool(outcome), said
     assert ("--checkpoints last keeps fewer" in said) == bool(outcome)

@@ -13,7 +13,8 @@ import pytest
 from test_cli import EXPERIMENT
 
 import fairgrape_jax
-from fairgrape_jax import cli, data, parallel
+from fairgrape_jax import data, parallel
+from fairgrape_jax.cli import main as cli
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.selection import greedy
 

@@ -14,32 +14,25 @@ from test_integrity import flip
 from test_parallel import Normed
 from test_rounds import TINY, assert_same, stage_files
 
-from fairgrape_jax import (
-    cli,
-    config,
-    data,
-    evaluate,
-    finite,
-    integrity,
-    losses,
-    measure,
-    models,
-    parallel,
-    passes,
-    report,
-    rollback,
-    rounds,
-    train,
-)
+from fairgrape_jax import config, data, losses, models, parallel, storage, training
+from fairgrape_jax.cli.main import main
 from fairgrape_jax.config import Rollback, Stage
-from fairgrape_jax.data import pipeline
+from fairgrape_jax.data import batches
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.finite import NotFiniteError
-from fairgrape_jax.statistic import GRADIENT, SQUARES
-from fairgrape_jax.steps import build, initial_masks, initial_state, predict
+from fairgrape_jax.losses import classification
+from fairgrape_jax.recovery import rollback
+from fairgrape_jax.reports import results
+from fairgrape_jax.reports import run as report
+from fairgrape_jax.rounds import score
+from fairgrape_jax.rounds.steps import build, initial_masks, initial_state, predict
+from fairgrape_jax.runner.run import run
+from fairgrape_jax.scoring.statistics import GRADIENT, SQUARES
+from fairgrape_jax.storage import resumable
+from fairgrape_jax.training import evaluate, finite
+from fairgrape_jax.training.finite import NotFiniteError
 
 SHORT = dataclasses.replace(TINY, seeds=(0,), methods=("magnitude",), final=Stage(), sparsity=0.5)
-plain = losses.cross_entropy
+plain = classification.cross_entropy
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +51,7 @@ def built(**changes):
     dataset = pictures()
     compiled = build(experiment, dataset, parallel.local_devices(experiment.devices))
     state = initial_state(experiment, compiled, dataset, seed=0)
-    samples = next(pipeline.train_batches(dataset.train, 32, 0, 0))
+    samples = next(batches.train_batches(dataset.train, 32, 0, 0))
     batch = parallel.split_batch(samples, compiled.devices)
     return experiment, compiled, dataset, state, initial_masks(compiled, state), batch
 
@@ -147,13 +140,13 @@ def test_the_error_of_an_epoch_holds_the_state_before_and_the_samples(bad):
         return len(begun) - 1 == bad
 
     def epoch(state, step):
-        return train.train_epoch(
+        return training.train_epoch(
             *(step, compiled.devices, state, alive, dataset.train),
             **{"batch": experiment.batch, "rate": 1e-2, "seed": 0},
         )
 
     expected = jax.tree.map(lambda x: x.copy(), state)
-    for samples in list(pipeline.train_batches(dataset.train, 32, 0, 0))[:bad]:
+    for samples in list(batches.train_batches(dataset.train, 32, 0, 0))[:bad]:
         batch = parallel.split_batch(samples, compiled.devices)
         expected, _ = compiled.train(expected, alive, batch, np.float32(1e-2))
     with pytest.raises(NotFiniteError, match=f"^parameters of .* not finite at step {bad}:") as e:
@@ -174,7 +167,7 @@ def stopped(tmp_path_factory):
     directory = tmp_path_factory.mktemp("diverged") / "run"
     broken = dataclasses.replace(SHORT, retrain=Stage((3,), (1e30,)))
     with pytest.raises(NotFiniteError) as error:
-        rounds.run(broken, directory)
+        run(broken, directory)
     return broken, directory, str(error.value)
 
 
@@ -188,11 +181,11 @@ def test_a_run_leaves_a_repro_file_that_says_what_and_replays(stopped, capsys):
     assert known["rate"] == 1e30
     assert known["seed_of_run"] == 0
     assert known["step"] == 30 + known["step_in_epoch"]
-    order = pipeline.epoch_order(len(pictures().train), 0, known["epoch"])
+    order = batches.epoch_order(len(pictures().train), 0, known["epoch"])
     first = 32 * known["step_in_epoch"]
     assert known["ids"] == order[first : first + 32].tolist()
     capsys.readouterr()
-    assert cli.main(["replay", str(place)]) == 0
+    assert main(["replay", str(place)]) == 0
     told = capsys.readouterr().out
     line = f"{finite.said(known['not_finite'])} not finite at step {known['step']}"
     assert f"recorded: {line}" in told
@@ -209,26 +202,26 @@ def test_a_replay_of_what_is_finite_says_so(stopped, tmp_path, capsys):
     shutil.rmtree(path.parent / "checkpoint")
     shutil.copytree(tmp_path / "run/seed_0/dense/checkpoint", path.parent / "checkpoint")
     known.pop("checksum")
-    integrity.seal(path, known | {"rate": 1e-3})
-    assert cli.main(["replay", str(path.parent)]) == 1
+    storage.seal(path, known | {"rate": 1e-3})
+    assert main(["replay", str(path.parent)]) == 1
     assert "every number is finite" in capsys.readouterr().err
 
 
 def test_what_is_no_repro_file_is_refused(stopped, tmp_path, capsys):
     for arguments in ([], [str(tmp_path)], ["a", "b"]):
-        assert cli.main(["replay", *arguments]) == 2
+        assert main(["replay", *arguments]) == 2
     shutil.copytree(
         stopped[1] / "seed_0/magnitude/round_01/not_finite", tmp_path / "alone/not_finite"
     )
-    assert cli.main(["replay", str(tmp_path / "alone/not_finite")]) == 2
+    assert main(["replay", str(tmp_path / "alone/not_finite")]) == 2
     assert "no config.json above" in capsys.readouterr().err
     shutil.copytree(stopped[1], tmp_path / "run")
     place = tmp_path / "run/seed_0/magnitude/round_01/not_finite"
     flip(place / "checkpoint/digests.json")
-    assert cli.main(["replay", str(place)]) == 2
+    assert main(["replay", str(place)]) == 2
     assert "digests.json: damaged or gone" in capsys.readouterr().err
     flip(place / "repro.json")
-    assert cli.main(["replay", str(place)]) == 2
+    assert main(["replay", str(place)]) == 2
     assert "no repro.json, or one that was altered" in capsys.readouterr().err
 
 
@@ -237,7 +230,7 @@ def test_a_stopped_run_goes_on_with_a_rollback(stopped, tmp_path, capsys):
     experiment, directory, _ = stopped
     with_rollback = dataclasses.replace(experiment, rollback=Rollback(retries=2, factor=1e-16))
     shutil.copytree(directory, tmp_path / "run")
-    rounds.run(with_rollback, tmp_path / "run")
+    run(with_rollback, tmp_path / "run")
     told = capsys.readouterr().out
     assert "back to its start, rates x 1e-16 (1 of 2" in told
     record = json.loads((tmp_path / "run/seed_0/magnitude/round_01/metrics.json").read_text())
@@ -246,12 +239,12 @@ def test_a_stopped_run_goes_on_with_a_rollback(stopped, tmp_path, capsys):
     assert record["history"][0]["epoch"] == 4  # the order of the data is that of the first try
     line = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[1])
     assert line["rollbacks"] == record["rollbacks"]
-    found = report.lowered(report.read(tmp_path / "run"))
+    found = report.lowered(results.read(tmp_path / "run"))
     assert found == [
         "magnitude, seed 0, round 1: trained at rates x 1e-32, "
         f"{record['rollbacks'][0]['what']} not being finite before"
     ]
-    rounds.run(with_rollback, tmp_path / "anew")
+    run(with_rollback, tmp_path / "anew")
     assert_same(stage_files(tmp_path / "anew"), stage_files(tmp_path / "run"))
 
 
@@ -261,7 +254,7 @@ def test_no_more_rollbacks_than_allowed(stopped, tmp_path):
     few = dataclasses.replace(experiment, rollback=Rollback(retries=1, factor=0.5))
     for _ in range(2):  # the second time it is not tried again
         with pytest.raises(NotFiniteError):
-            rounds.run(few, tmp_path / "run")
+            run(few, tmp_path / "run")
         past = rollback.recorded(tmp_path / "run/seed_0/magnitude/round_01")
         assert len(past) == 1
 
@@ -272,8 +265,8 @@ def test_a_lowered_rate_survives_a_kill(stopped, tmp_path, monkeypatch):
     lowered = dataclasses.replace(experiment, rollback=Rollback(retries=1, factor=1e-32))
     shutil.copytree(directory, tmp_path / "whole")
     shutil.copytree(directory, tmp_path / "run")
-    rounds.run(lowered, tmp_path / "whole")
-    epoch, rates = train.train_epoch, []
+    run(lowered, tmp_path / "whole")
+    epoch, rates = training.train_epoch, []
 
     def stopping(*args, **options):
         rates.append(options["rate"])
@@ -282,17 +275,17 @@ def test_a_lowered_rate_survives_a_kill(stopped, tmp_path, monkeypatch):
         return epoch(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(passes, "SAVE_EVERY", 0.0)
-        patch.setattr(train, "train_epoch", stopping)
+        patch.setattr(resumable, "SAVE_EVERY", 0.0)
+        patch.setattr(training, "train_epoch", stopping)
         with pytest.raises(KeyboardInterrupt):
-            rounds.run(lowered, tmp_path / "run")
+            run(lowered, tmp_path / "run")
     assert rates[0] == 1e30
     assert rates[1:] == pytest.approx([1e-2] * 2)
     assert (tmp_path / "run/seed_0/magnitude/round_01/partial/0").exists()
     monkeypatch.setattr(
-        train, "train_epoch", lambda *a, **o: rates.append(o["rate"]) or epoch(*a, **o)
+        training, "train_epoch", lambda *a, **o: rates.append(o["rate"]) or epoch(*a, **o)
     )
-    rounds.run(lowered, tmp_path / "run")
+    run(lowered, tmp_path / "run")
     assert 1e30 not in rates[3:]
     assert_same(stage_files(tmp_path / "run"), stage_files(tmp_path / "whole"))
 
@@ -348,14 +341,14 @@ def test_a_micro_batch_whose_score_is_not_finite_is_found(devices, scoring, stat
     dataset = dataclasses.replace(dataset, train=dataclasses.replace(dataset.train, labels=labels))
     given = experiment, compiled, state, alive, dataset, statistic
     with pytest.raises(NotFiniteError, match="statistic of conv") as error:
-        measure.average(*given, over="groups", seed=3)
+        score.average(*given, over="groups", seed=3)
     place = error.value.place
     assert lone in place["ids"]
     assert len(place["ids"]) <= 16
     assert place["micro_batch"] >= 0
     whole = marked(labels, np.zeros(0, int))
     sound = dataclasses.replace(dataset, train=dataclasses.replace(dataset.train, labels=whole))
-    found = measure.average(*given[:4], sound, statistic, over="groups", seed=3)
+    found = score.average(*given[:4], sound, statistic, over="groups", seed=3)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
@@ -364,17 +357,17 @@ def test_scores_that_are_not_finite_leave_a_repro_file(groups, tmp_path, monkeyp
     """The gradients of the dense network overflow when they are squared."""
     scoring = dataclasses.replace(SHORT.scoring, groups=groups)
     experiment = dataclasses.replace(SHORT, methods=("fairgrape",), scoring=scoring)
-    rounds.run(dataclasses.replace(experiment, methods=("magnitude",)), tmp_path / "run")
+    run(dataclasses.replace(experiment, methods=("magnitude",)), tmp_path / "run")
     stored = tmp_path / "run/config.json"
     known = json.loads(stored.read_text())
     known["experiment"]["methods"] = ["fairgrape"]
     stored.write_text(json.dumps(known))
     monkeypatch.setattr(losses, "cross_entropy", times(1e30))
     with pytest.raises(NotFiniteError, match=r"statistic of conv1 .*\(micro-batch 0\)"):
-        rounds.run(experiment, tmp_path / "run")
+        run(experiment, tmp_path / "run")
     place = tmp_path / "run/seed_0/fairgrape/round_01/not_finite"
     assert json.loads((place / "repro.json").read_text())["kind"] == "scoring"
-    assert cli.main(["replay", str(place)]) == 0
+    assert main(["replay", str(place)]) == 0
     assert "again:    statistic of conv1" in capsys.readouterr().out
 
 
@@ -400,7 +393,7 @@ def test_an_evaluation_in_training_is_gone_back_from(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "predict", failing)
     dense = Stage((2, 1), (1e-2, 1e-3), best=True)
     lowered = dataclasses.replace(SHORT, dense=dense, rollback=Rollback(retries=1))
-    rounds.run(lowered, tmp_path / "run")
+    run(lowered, tmp_path / "run")
     record = json.loads((tmp_path / "run/seed_0/dense/metrics.json").read_text())
     assert "step" not in record["rollbacks"][0]
     assert record["history"][0]["rate"] == 5e-3

@@ -19,7 +19,9 @@ from fuzzing import ENDED, TINY
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from fairgrape_jax import cli, resume, rounds
+from fairgrape_jax.cli.main import attempt
+from fairgrape_jax.runner import resume
+from fairgrape_jax.runner.run import run
 
 CASES = int(os.environ.get("CASES", "2400"))  # of all kinds together in the long form
 
@@ -29,11 +31,11 @@ def made(tmp_path_factory):
     """What cases begin with: a finished run, prepared data, weights."""
     place = tmp_path_factory.mktemp("made")
     with contextlib.redirect_stdout(io.StringIO()):
-        rounds.run(TINY, place / "run")
-        assert cli.attempt(["report", str(place / "run")]) == 0
+        run(TINY, place / "run")
+        assert attempt(["report", str(place / "run")]) == 0
         layouts.folder(place / "pictures")
         code = ["data", "prepare", "folder_csv", "--from", place / "pictures", "--data-dir", place]
-        assert cli.attempt([str(word) for word in code]) == 0
+        assert attempt([str(word) for word in code]) == 0
     return place
 
 
@@ -134,5 +136,5 @@ def test_half_a_line_of_metrics_is_made_whole_by_the_same_command(made, tmp_path
         whole[len(whole) // 2 :],
     ):
         log.write_bytes(damage)
-        rounds.run(TINY, tmp_path / "run")
+        run(TINY, tmp_path / "run")
         assert log.read_bytes() == whole

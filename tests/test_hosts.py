@@ -11,10 +11,15 @@ import numpy as np
 import pytest
 from processes import EXPERIMENT, MAIN, SAVING, Cluster, free_port, start
 
-from fairgrape_jax import checkpoint, cli, hosts, masks, measure, parallel, rounds
+from fairgrape_jax import masks, parallel
+from fairgrape_jax.cli import main as cli
 from fairgrape_jax.data import load
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.steps import build, initial_masks, initial_state
+from fairgrape_jax.parallel import hosts
+from fairgrape_jax.rounds import score
+from fairgrape_jax.rounds.steps import build, initial_masks, initial_state
+from fairgrape_jax.runner import run as rounds
+from fairgrape_jax.storage import checkpoint
 
 STAGES = ["dense", "fairgrape/round_01", "fairgrape/round_02"]
 # Importance of the same parameters, and who is process 0; run in every process of a cluster.
@@ -23,7 +28,10 @@ import dataclasses
 import sys
 from pathlib import Path
 import jax, numpy as np
-from fairgrape_jax import cli, data, hosts, measure, parallel, steps
+from fairgrape_jax import data, parallel
+from fairgrape_jax.cli import main as cli
+from fairgrape_jax.parallel import hosts
+from fairgrape_jax.rounds import score, steps
 
 address, process, out = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 hosts.join(hosts.Cluster(address, 2, process, heartbeat=10, start=60))
@@ -37,7 +45,7 @@ for how, shard in [("pmap", False), ("shard_map", False), ("pmap", True)]:
     state = steps.initial_state(experiment, built, dataset, 0)
     alive = steps.initial_masks(built, state)
     for over in ("groups", "all"):
-        tree = measure.importance(experiment, built, state, alive, dataset, over=over, seed=5)
+        tree = score.importance(experiment, built, state, alive, dataset, over=over, seed=5)
         for i, leaf in enumerate(jax.tree.leaves(tree)):
             found[f"{how}.{shard}.{over}.{i}"] = leaf
 same = parallel.agree(state, built.devices)
@@ -174,7 +182,7 @@ def test_importance_of_the_same_parameters_agrees_over_processes(tmp_path, exper
     state = initial_state(experiment, compiled, dataset, 0)
     alive = initial_masks(compiled, state)
     for over in ("groups", "all"):
-        tree = measure.importance(experiment, compiled, state, alive, dataset, over=over, seed=5)
+        tree = score.importance(experiment, compiled, state, alive, dataset, over=over, seed=5)
         for i, expected in enumerate(jax.tree.leaves(tree)):
             for how in ("pmap.False", "shard_map.False", "pmap.True"):  # and whether sharded
                 found = zero[f"{how}.{over}.{i}"]
@@ -315,7 +323,7 @@ def test_slurm_tells_who_the_processes_are(two, tmp_path, experiment):
 
 def test_without_a_cluster_the_flags_are_asked_for(tmp_path):
     (tmp_path / "small.py").write_text(EXPERIMENT)
-    command = ["-m", "fairgrape_jax.cli", "run", "small.py", "--distributed"]
+    command = ["-m", "fairgrape_jax", "run", "small.py", "--distributed"]
     cluster = Cluster(tmp_path, [command], [1])
     assert cluster.wait(60) == [2], cluster.said()
     assert "give --coordinator-address HOST:PORT" in cluster.said()

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from golden_networks import CLASSES, GOLDEN, SEED, golden_state
 
-from fairgrape_jax import importance, losses, masks, models
+from fairgrape_jax import losses, masks, models
 from fairgrape_jax.models.torchvision import NETWORKS
+from fairgrape_jax.scoring import importance
 
 
 @cache

@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 from test_rounds import TINY, assert_same, stage_files
 
-from fairgrape_jax import checkpoint, cli, integrity, layout, lock, report, resume, rounds
+from fairgrape_jax import storage
+from fairgrape_jax.cli.main import main
 from fairgrape_jax.config import Stage
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.reports import results
+from fairgrape_jax.runner import layout, resume
+from fairgrape_jax.runner.run import run
+from fairgrape_jax.storage import checkpoint, lock
 
 SHORT = dataclasses.replace(TINY, seeds=(0,), methods=("magnitude",), final=Stage())
 NEWEST = "seed_0/magnitude/round_03"
@@ -37,7 +42,7 @@ DAMAGE = [truncate, flip, empty, lambda path: path.unlink()]
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     directory = tmp_path_factory.mktemp("integrity") / "run"
-    rounds.run(SHORT, directory)
+    run(SHORT, directory)
     return directory
 
 
@@ -72,7 +77,7 @@ def test_every_damage_to_every_file_of_the_newest_round_is_found(whole, tmp_path
 def test_the_same_command_makes_the_damaged_round_anew_to_the_same_bits(whole, tmp_path, name):
     shutil.copytree(whole, tmp_path / "run")
     flip(tmp_path / "run" / NEWEST / name)
-    rounds.run(SHORT, tmp_path / "run")
+    run(SHORT, tmp_path / "run")
     assert_same(stage_files(tmp_path / "run"), stage_files(whole))
 
 
@@ -83,19 +88,19 @@ def test_a_pipe_in_the_place_of_a_file_is_never_waited_for(whole, tmp_path, name
     path = tmp_path / "run" / NEWEST / name
     path.unlink()
     os.mkfifo(path)
-    rounds.run(SHORT, tmp_path / "run")
+    run(SHORT, tmp_path / "run")
     assert_same(stage_files(tmp_path / "run"), stage_files(whole))
     path.unlink()
     path.mkdir()
     with pytest.raises(OSError, match=f"{name}.*{name}"):
-        rounds.run(SHORT, tmp_path / "run")
+        run(SHORT, tmp_path / "run")
 
 
 def test_a_damaged_dense_network_is_trained_again(whole, tmp_path, capsys):
     shutil.copytree(whole, tmp_path / "run")
     path = next((tmp_path / "run/seed_0/dense/checkpoint").rglob("*/*"))
     flip(next(p for p in [path, *path.rglob("*")] if p.is_file()))
-    rounds.run(SHORT, tmp_path / "run")
+    run(SHORT, tmp_path / "run")
     assert "damaged or gone" in capsys.readouterr().out
     assert_same(stage_files(tmp_path / "run"), stage_files(whole))
 
@@ -118,19 +123,19 @@ def test_a_report_refuses_predictions_that_were_altered(whole, tmp_path, capsys)
     path = tmp_path / "run/seed_0/magnitude/round_01/predictions.csv"
     path.write_text(path.read_text().replace(",1", ",0", 1))
     with pytest.raises(UsageError, match=r"round_01/predictions.csv: damaged"):
-        report.read(tmp_path / "run")
-    assert cli.main(["report", str(tmp_path / "run")]) == 2
+        results.read(tmp_path / "run")
+    assert main(["report", str(tmp_path / "run")]) == 2
     assert "damaged or gone; delete" in capsys.readouterr().err
 
 
 def test_a_second_process_on_a_run_is_refused(whole, tmp_path, monkeypatch):
     shutil.copytree(whole, tmp_path / "run")
     holder = {"host": "elsewhere", "process": 7, "started": ""}
-    integrity.write_json(tmp_path / "run/seed_0/magnitude.lock", holder)
+    storage.write_json(tmp_path / "run/seed_0/magnitude.lock", holder)
     with pytest.raises(UsageError, match="is being written by process 7 on elsewhere"):
-        rounds.run(SHORT, tmp_path / "run")
+        run(SHORT, tmp_path / "run")
     monkeypatch.setattr(lock, "STALE", -1.0)
-    rounds.run(SHORT, tmp_path / "run")
+    run(SHORT, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -149,8 +154,8 @@ def test_a_second_process_on_a_run_is_refused(whole, tmp_path, monkeypatch):
 def test_a_directory_of_another_format_is_refused_with_its_version(tmp_path, text, said):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(UsageError, match=said):
-        rounds.run(SHORT, tmp_path)
-    assert cli.main(["run", str(tmp_path)]) == 2
+        run(SHORT, tmp_path)
+    assert main(["run", str(tmp_path)]) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
@@ -165,26 +170,26 @@ def test_only_complete_stages_are_in_the_log(whole, tmp_path):
 def test_arrays_with_any_bit_altered_are_not_read(tmp_path):
     """But for bits that say nothing of them, such as a date: then they are what they were."""
     path, arrays = tmp_path / "arrays.npz", {"a": np.arange(7), "b": np.float32(0.5)}
-    integrity.write_arrays(path, arrays, compressed=False)
+    storage.write_arrays(path, arrays, compressed=False)
     whole, refused = path.read_bytes(), 0
     for place, bit in itertools.product(range(len(whole)), range(8)):
         held = bytearray(whole)
         held[place] ^= 1 << bit
         path.write_bytes(held)
-        found = integrity.read_arrays(path)
+        found = storage.read_arrays(path)
         refused += found.keys() != arrays.keys()
         for name in found.keys() & arrays.keys():
             np.testing.assert_array_equal(found[name], arrays[name])
             assert found[name].dtype == np.asarray(arrays[name]).dtype
     assert refused > 4 * len(whole)
-    assert integrity.read_arrays(tmp_path / "nothing.npz") == {}
+    assert storage.read_arrays(tmp_path / "nothing.npz") == {}
 
 
 def test_a_record_that_was_sealed_again_with_a_layer_gone_is_refused(whole, tmp_path, capsys):
     shutil.copytree(whole, tmp_path / "run")
     path = tmp_path / "run" / NEWEST / "metrics.json"
-    record = integrity.unseal(path)
+    record = storage.unseal(path)
     record["importance"].popitem()
-    integrity.seal(path, record)
-    assert cli.main(["report", str(tmp_path / "run")]) == 2
+    storage.seal(path, record)
+    assert main(["report", str(tmp_path / "run")]) == 2
     assert "not the record of a stage (importance: not of its layers)" in capsys.readouterr().err

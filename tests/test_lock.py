@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fairgrape_jax import lock
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.storage import lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from fairgrape_jax import lock
+from fairgrape_jax.storage import lock
 with lock.held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

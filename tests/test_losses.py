@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fairgrape_jax import config, losses, parallel, rounds, steps
+from fairgrape_jax import config, losses, parallel
 from fairgrape_jax.config import Experiment, Scoring, Stage
 from fairgrape_jax.data import load, source
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.losses import REMEDIES, TERMS, Outputs, Performance, Remedy
+from fairgrape_jax.losses.distillation import REMEDIES, TERMS, Outputs, Performance, Remedy
+from fairgrape_jax.rounds import steps
+from fairgrape_jax.runner import run as rounds
 
 GOLDEN = Path(__file__).parent / "golden" / "losses_torch.npz"
 DATA = source("synthetic", samples=240, groups=2, classes=3, size=8, seed=1)

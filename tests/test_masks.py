@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from fairgrape_jax import masks, parallel, schedules, train
+from fairgrape_jax import masks, parallel, training
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data import load, source
-from fairgrape_jax.steps import build, initial_masks, initial_state
+from fairgrape_jax.rounds.steps import build, initial_masks, initial_state
+from fairgrape_jax.selection import schedules
 
 EXPERIMENT = Experiment(
     data=source("synthetic", samples=300, size=8, seed=1), model="cnn", batch=16
@@ -33,7 +34,7 @@ def test_densities_fall_to_the_target_exactly(sparsity, keep):
     np.testing.assert_allclose(steps[:-1], [keep**i for i in range(1, len(steps))])
 
 
-@pytest.mark.parametrize("optimizer", train.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", training.OPTIMIZERS)
 def test_a_pruned_weight_is_zero_at_every_later_step(optimizer):
     """Momentum and weight decay are on, and moments were built up before pruning."""
     experiment = dataclasses.replace(EXPERIMENT, optimizer=optimizer, weight_decay=0.1)

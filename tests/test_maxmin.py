@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairgrape_jax import masks
-from fairgrape_jax.maxmin import certified_maxmin, layer, maxmin_tree, select_maxmin
-from fairgrape_jax.maxmin.tree import on_blocks
 from fairgrape_jax.selection import select_greedy
+from fairgrape_jax.selection.maxmin import certified_maxmin, layer, maxmin_tree, select_maxmin
+from fairgrape_jax.selection.maxmin.tree import on_blocks
 
 FAMILIES = {
     "lognormal": lambda r, n, g: np.exp(2 * r.normal(size=(n, 1)) + r.normal(size=(n, g))),

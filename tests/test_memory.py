@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from test_rounds import TINY
 
-from fairgrape_jax import fitting, memory, parallel, rounds
+from fairgrape_jax import parallel
 from fairgrape_jax.config import Stage
 from fairgrape_jax.data import load
 from fairgrape_jax.errors import TrainingError
-from fairgrape_jax.memory import OutOfMemoryError
+from fairgrape_jax.parallel import out_of_memory
+from fairgrape_jax.parallel.out_of_memory import OutOfMemoryError
+from fairgrape_jax.recovery import batch_size
+from fairgrape_jax.runner.run import run
 
 SHORT = dataclasses.replace(
     TINY, seeds=(0,), methods=("importance",), sparsity=0.5, final=Stage(), devices=2
@@ -90,7 +93,7 @@ def test_the_batch_is_named_and_one_that_was_tried(
     called = device(what, images)
     options = dataclasses.replace(SHORT.scoring, **scoring)
     with pytest.raises(TrainingError) as error:
-        rounds.run(dataclasses.replace(SHORT, scoring=options), tmp_path / "run")
+        run(dataclasses.replace(SHORT, scoring=options), tmp_path / "run")
     line = str(error.value)
     assert line.startswith(f"{what}: out of device memory with {told}")
     assert advice in line
@@ -106,8 +109,8 @@ def test_the_advice_is_good(device, tmp_path):
     """A run that stopped in its evaluation goes on with what it was told."""
     device("evaluation", 70)
     with pytest.raises(TrainingError):
-        rounds.run(SHORT, tmp_path / "run")
-    rounds.run(dataclasses.replace(SHORT, evaluation_batch=64), tmp_path / "run")
+        run(SHORT, tmp_path / "run")
+    run(dataclasses.replace(SHORT, evaluation_batch=64), tmp_path / "run")
     record = json.loads((tmp_path / "run/seed_0/importance/round_01/metrics.json").read_text())
     assert record["density"] == pytest.approx(0.5, abs=0.01)
 
@@ -115,17 +118,17 @@ def test_the_advice_is_good(device, tmp_path):
 def test_what_is_tried_holds_what_a_run_holds():
     """Two networks and the optimizer are on the devices while a batch is tried."""
     dataset, devices = load(SHORT.data), parallel.local_devices(2)
-    assert fitting.fits("training", SHORT, dataset, devices)
+    assert batch_size.fits("training", SHORT, dataset, devices)
     seen = []
-    trial = fitting.TRIALS["training"]
+    trial = batch_size.TRIALS["training"]
 
     def looking(experiment, compiled, dataset, held):
         seen.extend(held)
         return trial(experiment, compiled, dataset, held)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(fitting.TRIALS, "training", looking)
-        assert fitting.fits("training", SHORT, dataset, devices)
+        patch.setitem(batch_size.TRIALS, "training", looking)
+        assert batch_size.fits("training", SHORT, dataset, devices)
     state, dense, _ = seen
     leaves = jax.tree.leaves(dense)
     assert all(len(leaf.sharding.device_set) == 2 for leaf in leaves)
@@ -135,28 +138,28 @@ def test_what_is_tried_holds_what_a_run_holds():
 
 @pytest.mark.parametrize("error", [ValueError("x"), jax.errors.JaxRuntimeError("INTERNAL: x")])
 def test_other_errors_are_not_of_memory(error):
-    with pytest.raises(type(error), match=r"x$"), memory.needed_for("training"):
+    with pytest.raises(type(error), match=r"x$"), out_of_memory.needed_for("training"):
         raise error
-    assert not memory.exhausted(error)
+    assert not out_of_memory.exhausted(error)
 
 
 def test_a_network_that_is_too_large_by_itself_is_told_so():
     dataset, devices = load(SHORT.data), parallel.local_devices(2)
     said = pytest.raises(TrainingError, match=r"^the network: .* alone is too large for cpu")
-    with said, fitting.advice(SHORT, dataset, devices):
+    with said, batch_size.advice(SHORT, dataset, devices):
         raise OutOfMemoryError("the network", "no room")
 
 
 def test_what_xla_says_when_there_is_no_memory_is_known_as_that():
     """Sixteen terabytes."""
     said = pytest.raises(OutOfMemoryError, match=r"^training: out of device memory.* allocat")
-    with said, memory.needed_for("training"):
+    with said, out_of_memory.needed_for("training"):
         jax.block_until_ready(jax.jit(lambda: jnp.zeros(2**42, jnp.float32))())
 
 
 def test_over_many_hosts_nothing_is_tried(monkeypatch):
     dataset, devices = load(SHORT.data), parallel.local_devices(2)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(fitting, "fits", None)
-    line = fitting.advised(SHORT, dataset, devices, OutOfMemoryError("training", "full"))
+    monkeypatch.setattr(batch_size, "fits", None)
+    line = batch_size.advised(SHORT, dataset, devices, OutOfMemoryError("training", "full"))
     assert line.endswith("try --batch 16: not tried over many hosts")

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from fairgrape_jax import masks, models, parallel, preflight, pruning, steps
+from fairgrape_jax import masks, models, parallel
 from fairgrape_jax.config import Experiment, Scoring
-from fairgrape_jax.data import load, pipeline, source
+from fairgrape_jax.data import batches, load, source
 from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.methods import METHODS, Problem, prune, snip
+from fairgrape_jax.rounds import select, steps
+from fairgrape_jax.runner import preflight
+from fairgrape_jax.scoring.statistics import GRADIENT, SQUARES
 from fairgrape_jax.selection import shares
-from fairgrape_jax.selection.scope import counts
-from fairgrape_jax.statistic import GRADIENT, SQUARES
+from fairgrape_jax.selection.counts import counts
 
 GROUPS = 3
 
@@ -100,7 +102,7 @@ def pruned(name, density, devices=1, scope="layer", alive=None, seed=0):
     scoring = dataclasses.replace(experiment.scoring, scope=scope)
     experiment = dataclasses.replace(experiment, scoring=scoring, min_keep_per_layer=1)
     alive = full if alive is None else alive
-    found, _ = pruning.select(experiment, compiled, dataset, name, state, alive, density, seed)
+    found, _ = select.select(experiment, compiled, dataset, name, state, alive, density, seed)
     return found
 
 
@@ -146,7 +148,7 @@ def eager(over, statistic, given=None, params=None):
     experiment, compiled, dataset, state, alive = built(1)
     network = steps.make_networks(compiled.module, dataset, "pure")(state.batch_stats)
     options = experiment.scoring
-    plan = pipeline.group_batches(dataset.train, options.fraction, 8, 3, 0, over=over)
+    plan = batches.group_batches(dataset.train, options.fraction, 8, 3, 0, over=over)
     sums = [0.0] * (3 if over == "groups" else 1)
     counts = [0.0] * len(sums)
     for number, (indices, valid, k) in enumerate(zip(*plan, strict=True)):
@@ -165,7 +167,7 @@ def eager(over, statistic, given=None, params=None):
 @pytest.mark.parametrize("name", METHODS)
 def test_the_steps_of_a_run_score_as_the_definition_does(name):
     experiment, compiled, dataset, state, alive = built(1)
-    given = pruning.problem(experiment, compiled, dataset, state, alive, seed=0)
+    given = select.problem(experiment, compiled, dataset, state, alive, seed=0)
     plain = dataclasses.replace(
         given,
         importance=lambda over: eager(over, SQUARES),
@@ -179,12 +181,12 @@ def test_the_steps_of_a_run_score_as_the_definition_does(name):
 
 def test_minority_methods_look_at_the_groups_that_are_named():
     experiment, compiled, dataset, state, alive = built(1)
-    assert pruning.minority(experiment, dataset) == tuple(
+    assert select.minority(experiment, dataset) == tuple(
         k for k in range(3) if k != np.bincount(dataset.train.groups).argmax()
     )
     scoring = dataclasses.replace(experiment.scoring, minority=(dataset.groups[1],))
     experiment = dataclasses.replace(experiment, scoring=scoring)
-    given = pruning.problem(experiment, compiled, dataset, state, alive, seed=0)
+    given = select.problem(experiment, compiled, dataset, state, alive, seed=0)
     found = METHODS["snip-minority"].score(given)
     gradient = eager((1,), GRADIENT)
     own = np.abs(np.asarray(state.params["conv"]["kernel"]) * gradient["conv"]["kernel"][0])
@@ -192,7 +194,7 @@ def test_minority_methods_look_at_the_groups_that_are_named():
     for names, said in ((("nobody",), "is no group"), (dataset.groups, "leave one out")):
         scoring = dataclasses.replace(experiment.scoring, minority=names)
         with pytest.raises(UsageError, match=said):
-            pruning.minority(dataclasses.replace(experiment, scoring=scoring), dataset)
+            select.minority(dataclasses.replace(experiment, scoring=scoring), dataset)
 
 
 def test_a_layer_left_without_weights_stops_the_round_with_its_name():
@@ -200,7 +202,7 @@ def test_a_layer_left_without_weights_stops_the_round_with_its_name():
     scoring = dataclasses.replace(experiment.scoring, scope="global")
     experiment = dataclasses.replace(experiment, scoring=scoring)
     with pytest.raises(TrainingError, match="snip: layer dead is left without weights"):
-        pruning.select(experiment, compiled, dataset, "snip", state, alive, 0.3, 0)
+        select.select(experiment, compiled, dataset, "snip", state, alive, 0.3, 0)
 
 
 def test_scores_that_are_not_finite_are_refused():
@@ -327,7 +329,7 @@ def test_fairgrape_keeps_each_groups_share_in_every_layer():
 
 def test_official_copies_are_drawn_anew_where_alive_and_the_weights_stay():
     experiment, compiled, dataset, state, alive = built(1)
-    given = pruning.problem(experiment, compiled, dataset, state, alive, seed=0)
+    given = select.problem(experiment, compiled, dataset, state, alive, seed=0)
     given = dataclasses.replace(given, masks=pruned("random", 0.3), official=True)
     for most in (4, 2):
         found = snip.xavier(given, most)

@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fairgrape_jax import config, losses, measure, parallel, preflight, rounds, steps
+from fairgrape_jax import config, losses, parallel
 from fairgrape_jax.config import Experiment, Scoring, Stage
-from fairgrape_jax.data import augment, load, pipeline, source
+from fairgrape_jax.data import augment, load, source
+from fairgrape_jax.data.batches import train_batches
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.losses import REMEDIES, Outputs, Performance, Remedy
+from fairgrape_jax.losses.distillation import REMEDIES, Outputs, Performance, Remedy
+from fairgrape_jax.rounds import score, steps
+from fairgrape_jax.runner import preflight
+from fairgrape_jax.runner.run import run
 
 KEY = jax.random.key(5)
 DATA = source("synthetic", samples=240, groups=2, classes=3, size=8, noise=0.5, seed=1)
@@ -76,7 +80,7 @@ def test_pairs_belong_to_run_epoch_and_sample_and_not_to_a_batch():
 
 def test_the_loss_of_a_step_is_the_closed_form():
     dataset, compiled, state = built(1)
-    batch = next(pipeline.train_batches(dataset.train, 32, 0, 0))
+    batch = next(train_batches(dataset.train, 32, 0, 0))
     alive = steps.initial_masks(compiled, state)
     variables = jax.device_get(steps.variables(state))
     run_key = jax.random.wrap_key_data(np.array(state.key))
@@ -132,7 +136,7 @@ def trained(devices: int, start=None, done: int = 0):
     dataset, compiled, state = built(devices)
     alive = steps.initial_masks(compiled, state)
     state, seen = (state if start is None else parallel.replicate(start, compiled.devices)), []
-    batches = pipeline.train_batches(dataset.train, 32, 0, 0, done)
+    batches = train_batches(dataset.train, 32, 0, 0, done)
     for batch in batches:
         state, said = compiled.train(
             state, alive, parallel.split_batch(batch, compiled.devices), np.float32(1e-2)
@@ -165,9 +169,9 @@ def test_it_is_off_by_default_and_changes_training_alone():
     for experiment in (EXPERIMENT, off):
         dataset, compiled, state = built(2, experiment)
         alive = steps.initial_masks(compiled, state)
-        scores = measure.importance(experiment, compiled, state, alive, dataset, seed=0)
+        scores = score.importance(experiment, compiled, state, alive, dataset, seed=0)
         seen = steps.predict(experiment, compiled, state, alive, dataset.validation)
-        batch = next(pipeline.train_batches(dataset.train, 32, 0, 0))
+        batch = next(train_batches(dataset.train, 32, 0, 0))
         assert batch.keys() == {"images", "labels", "ids"}  # no row of a batch is padding
         given = parallel.split_batch(batch, compiled.devices)
         loss = float(compiled.train(state, alive, given, np.float32(0))[1].loss)
@@ -182,10 +186,10 @@ def test_a_run_with_a_remedy_mixes_and_is_whole(tmp_path):
     experiment = dataclasses.replace(
         EXPERIMENT, remedy=Remedy(ce=0.1, kd=0.9), methods=("magnitude",), devices=2
     )
-    rounds.run(experiment, tmp_path / "run")
+    run(experiment, tmp_path / "run")
     assert (tmp_path / "run" / "seed_0" / "magnitude" / "round_01" / "metrics.json").exists()
     with pytest.raises(UsageError, match="mixup"):
-        rounds.run(dataclasses.replace(experiment, mixup=0.0), tmp_path / "run")
+        run(dataclasses.replace(experiment, mixup=0.0), tmp_path / "run")
 
 
 @pytest.mark.parametrize("alpha", [-0.1, float("nan"), float("inf")])

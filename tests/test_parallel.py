@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from fairgrape_jax import finite, models, parallel, scoring, train
+from fairgrape_jax import models, parallel, scoring, training
 from fairgrape_jax.config import Experiment, Scoring, check, identity
-from fairgrape_jax.data import load, pipeline, source
-from fairgrape_jax.data.types import Split
+from fairgrape_jax.data import load, source
+from fairgrape_jax.data.batches import group_batches, train_batches
+from fairgrape_jax.data.dataset import Split
 from fairgrape_jax.errors import TrainingError, UsageError
-from fairgrape_jax.measure import importance
-from fairgrape_jax.statistic import SQUARES
-from fairgrape_jax.steps import build, initial_masks, initial_state, predict
+from fairgrape_jax.rounds.score import importance
+from fairgrape_jax.rounds.steps import build, initial_masks, initial_state, predict
+from fairgrape_jax.scoring.statistics import SQUARES
+from fairgrape_jax.training import epoch, finite
 
 TINY = Experiment(
     data=source("synthetic", samples=400, groups=3, classes=3, size=8, noise=0.5, seed=1),
@@ -62,7 +64,7 @@ def ran(devices, **changes):
     compiled = build(experiment, dataset, parallel.local_devices(devices))
     state = initial_state(experiment, compiled, dataset, seed=0)
     alive = initial_masks(compiled, state)
-    state, loss = train.train_epoch(
+    state, loss = epoch.train_epoch(
         compiled.train,
         compiled.devices,
         state,
@@ -116,10 +118,10 @@ def test_the_buffers_of_state_and_sums_are_taken_over(how):
     compiled = build(experiment, dataset, parallel.local_devices(2))
     state = initial_state(experiment, compiled, dataset, seed=0)
     alive = initial_masks(compiled, state)
-    samples = next(pipeline.train_batches(dataset.train, 32, 0, 0))
+    samples = next(train_batches(dataset.train, 32, 0, 0))
     batch = parallel.split_batch(samples, compiled.devices)
     sums = scoring.empty_sums(alive, 3, compiled.devices)
-    plan = pipeline.group_batches(dataset.train, 0.5, 16, 3, 0)
+    plan = group_batches(dataset.train, 0.5, 16, 3, 0)
     shared = scoring.schedule(plan.group, 3, 2, compiled.slots)
     micro = next(scoring.micro_batches(dataset.train, plan, shared))
     accumulate = compiled.accumulate(SQUARES, 3, 16)
@@ -137,7 +139,7 @@ def test_batch_statistics_of_the_whole_batch_or_of_each_device(synced):
     dataset = pictures()
     compiled = build(experiment, dataset, parallel.local_devices(4))
     state = initial_state(experiment, compiled, dataset, seed=0)
-    samples = next(pipeline.train_batches(dataset.train, 32, 0, 0))
+    samples = next(train_batches(dataset.train, 32, 0, 0))
     kernel = state.params["conv"]["kernel"]
     pixels = (samples["images"] / 255.0 - np.float32(dataset.mean)) / np.float32(dataset.std)
     outputs = np.asarray(
@@ -265,10 +267,10 @@ def test_a_loss_is_read_one_step_late_and_blamed_on_its_own_step(bad):
         good = begun[-1] != bad
         return state, finite.Seen(np.float32(1.0 if good else np.nan), np.array([good]))
 
-    state = train.State({}, {}, {}, np.int32(100), np.int32(2), np.zeros(2, np.uint32))
+    state = training.State({}, {}, {}, np.int32(100), np.int32(2), np.zeros(2, np.uint32))
     devices = parallel.local_devices(1)
     with pytest.raises(TrainingError, match=f"step {100 + bad}:"):
-        train.train_epoch(step, devices, state, {}, split, batch=4, rate=0.1, seed=0)
+        epoch.train_epoch(step, devices, state, {}, split, batch=4, rate=0.1, seed=0)
     assert len(begun) == min(bad + 2, 10)
 
 

@@ -9,17 +9,21 @@ import numpy as np
 import pytest
 from test_rounds import TINY
 
-from fairgrape_jax import clusters, data, masks, parallel, passes, preemption, pruning, steps
+from fairgrape_jax import data, masks, parallel
 from fairgrape_jax.config import Scoring
 from fairgrape_jax.errors import Preempted, UsageError
 from fairgrape_jax.methods import METHODS
+from fairgrape_jax.parallel import preemption
+from fairgrape_jax.rounds import cluster, steps
+from fairgrape_jax.rounds import select as pruning
+from fairgrape_jax.storage import resumable
 
 BATCHES = 7
 
 
 @pytest.fixture
 def place(tmp_path):
-    return passes.Place(tmp_path / "stage/partial/sum", {"step": 3}, jax.local_devices()[:2])
+    return resumable.Place(tmp_path / "stage/partial/sum", {"step": 3}, jax.local_devices()[:2])
 
 
 @pytest.fixture
@@ -38,7 +42,7 @@ def notices(monkeypatch):
 
 def gather(place, made, begin=None):
     """The sum of all batches' halves and thirds, from where `place` has it; made: which were."""
-    done, kept = passes.read(place) if begin is None else (begin, [])
+    done, kept = resumable.read(place) if begin is None else (begin, [])
     start = tuple(kept) or (np.zeros(3, np.float32), np.float32(0))
 
     def step(sums, batch):
@@ -46,7 +50,7 @@ def gather(place, made, begin=None):
         return sums[0] + np.float32(batch) / 3, sums[1] + np.float32(batch) / 2
 
     batches = range(done, BATCHES)
-    return passes.fold(step, start, batches, place=place, done=done, what="the sum")
+    return resumable.fold(step, start, batches, place=place, done=done, what="the sum")
 
 
 def stopped(place, notices, looks, made):
@@ -75,10 +79,10 @@ def test_a_pass_that_is_stopped_again_and_again_is_the_same(place, notices):
 
 
 def test_the_clock_keeps_a_pass_too(place, monkeypatch):
-    monkeypatch.setattr(passes, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(passes, "LOOK_EVERY", 3)
-    kept, write = [], passes.write
-    monkeypatch.setattr(passes, "write", lambda *how: (kept.append(how[1]), write(*how)))
+    monkeypatch.setattr(resumable, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(resumable, "LOOK_EVERY", 3)
+    kept, write = [], resumable.write
+    monkeypatch.setattr(resumable, "write", lambda *how: (kept.append(how[1]), write(*how)))
     gather(place, [])
     assert kept == [3, 6]
 
@@ -93,15 +97,15 @@ def test_a_pass_that_is_over_is_kept_where_it_is_asked_for(place, notices):
 @pytest.mark.parametrize("key", [{"step": 4}, {"step": 3, "seed": 0}, {}])
 def test_another_pass_is_not_read(place, notices, key):
     stopped(place, notices, 3, [])
-    assert passes.read(place)[0] == 2
-    assert passes.read(dataclasses.replace(place, key=key)) == (0, [])
-    assert passes.read(dataclasses.replace(place, devices=place.devices[:1])) == (0, [])
+    assert resumable.read(place)[0] == 2
+    assert resumable.read(dataclasses.replace(place, key=key)) == (0, [])
+    assert resumable.read(dataclasses.replace(place, devices=place.devices[:1])) == (0, [])
 
 
 def test_processes_that_have_not_kept_as_much_begin_anew(place, notices, monkeypatch):
     stopped(place, notices, 3, [])
     monkeypatch.setattr(parallel, "all_rows", lambda rows, devices: np.array([[2], [2], [1]]))
-    assert passes.read(place) == (0, [])
+    assert resumable.read(place) == (0, [])
 
 
 DAMAGES = {
@@ -121,7 +125,7 @@ def test_what_is_damaged_is_not_read(place, notices, damage, suffix, capsys):
         path.write_bytes(alter(path.read_bytes()))
     else:
         path.unlink()
-    assert passes.read(place) == (0, [])
+    assert resumable.read(place) == (0, [])
     said = capsys.readouterr().out
     if suffix == "npz":
         assert f"{path}: damaged or gone; this pass begins anew" in said
@@ -131,8 +135,8 @@ def test_a_full_disk_is_said_and_the_pass_goes_on(place, monkeypatch, capsys):
     def full(*args, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(passes, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(passes, "LOOK_EVERY", 3)
+    monkeypatch.setattr(resumable, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(resumable, "LOOK_EVERY", 3)
     monkeypatch.setattr(np, "savez", full)
     made = []
     gather(place, made)
@@ -206,11 +210,11 @@ def test_an_embedding_that_is_stopped_goes_on(network, notices, tmp_path):
         SMALL, evaluation_batch=16, scoring=dataclasses.replace(SMALL.scoring, groups="kmeans:2")
     )
     given = experiment, compiled, dataset, state
-    wanted = clusters.scored_by(*given, tmp_path / "whole/clusters.npz", 0)
+    wanted = cluster.scored_by(*given, tmp_path / "whole/clusters.npz", 0)
     notices["looks"] = 3
     with pytest.raises(Preempted, match="in the clustering, kept after batch 2"):
-        clusters.scored_by(*given, tmp_path / "run/clusters.npz", 0)
-    found = clusters.scored_by(*given, tmp_path / "run/clusters.npz", 0)
+        cluster.scored_by(*given, tmp_path / "run/clusters.npz", 0)
+    found = cluster.scored_by(*given, tmp_path / "run/clusters.npz", 0)
     np.testing.assert_array_equal(found.train.groups, wanted.train.groups)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["clusters.npz"]
 
@@ -221,12 +225,12 @@ def test_clusters_that_are_damaged_are_made_anew(network, tmp_path, capsys):
         SMALL, scoring=dataclasses.replace(SMALL.scoring, groups="kmeans:2")
     )
     given = experiment, compiled, dataset, state, tmp_path / "clusters.npz", 0
-    wanted = clusters.scored_by(*given).train.groups
+    wanted = cluster.scored_by(*given).train.groups
     whole = given[4].read_bytes()
     for held in (whole[:-30], b"", whole[:80] + bytes([whole[80] ^ 1]) + whole[81:]):
         given[4].write_bytes(held)
         with pytest.raises(UsageError, match="damaged or gone"):
-            clusters.read(given[4], len(dataset.train))
-        np.testing.assert_array_equal(clusters.scored_by(*given).train.groups, wanted)
+            cluster.read(given[4], len(dataset.train))
+        np.testing.assert_array_equal(cluster.scored_by(*given).train.groups, wanted)
         assert "clusters.npz: damaged; made anew" in capsys.readouterr().out
         assert given[4].read_bytes() == whole

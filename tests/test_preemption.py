@@ -12,10 +12,13 @@ import pytest
 from processes import EXPERIMENT, MAIN, Cluster, start
 from test_rounds import TINY, assert_same, stage_files
 
-from fairgrape_jax import cli, preemption, pruning, rounds, steps
+from fairgrape_jax.cli import main
 from fairgrape_jax.config import Scoring, Stage
-from fairgrape_jax.data import pipeline
+from fairgrape_jax.data.batches import ahead_of_use
 from fairgrape_jax.errors import Preempted
+from fairgrape_jax.parallel import preemption
+from fairgrape_jax.rounds import select, steps
+from fairgrape_jax.runner import run as rounds
 
 SMALL = dataclasses.replace(
     TINY,
@@ -32,7 +35,7 @@ SMALL = dataclasses.replace(
 @pytest.fixture
 def made(monkeypatch):
     """What is made, in order: the number of each training step, "score", "evaluate", "choose"."""
-    build, prune, found = steps.build, pruning.prune, []
+    build, prune, found = steps.build, select.prune, []
 
     def counted(*args):
         compiled = build(*args)
@@ -55,7 +58,7 @@ def made(monkeypatch):
         return noted
 
     monkeypatch.setattr(steps, "build", counted)
-    monkeypatch.setattr(pruning, "prune", lambda *given: (found.append("choose"), prune(*given))[1])
+    monkeypatch.setattr(select, "prune", lambda *given: (found.append("choose"), prune(*given))[1])
     return found
 
 
@@ -129,7 +132,7 @@ def test_outside_the_main_thread_nothing_is_watched():
 @pytest.mark.multiprocess
 def test_processes_that_read_are_not_ended_by_a_notice():
     """Schedulers tell the whole group of processes."""
-    batches = pipeline.ahead_of_use(lambda number: number * number, range(60), workers=2)
+    batches = ahead_of_use(lambda number: number * number, range(60), workers=2)
     found = [next(batches)]
     readers = multiprocessing.active_children()
     assert len(readers) == 2
@@ -163,9 +166,10 @@ def test_a_process_that_gets_sigterm_ends_with_the_code_for_requeueing(tmp_path)
 TOLD = """
 import os, signal, time
 import jax
-from fairgrape_jax import cli, passes
+from fairgrape_jax.cli import main as cli
+from fairgrape_jax.storage import resumable
 
-fold = passes.fold
+fold = resumable.fold
 
 def told(step, *given, **how):
     def slow(*args):
@@ -178,7 +182,7 @@ def told(step, *given, **how):
         os.kill(os.getpid(), signal.SIGTERM)
     return fold(slow, *given, **how)
 
-passes.fold = told
+resumable.fold = told
 raise SystemExit(cli.main())
 """
 
@@ -217,7 +221,7 @@ def test_one_of_two_processes_gets_the_notice_and_both_save_the_same_step(tmp_pa
     assert again.wait() == [0, 0], again.said()
     whole = start(tmp_path, "whole", *extra, devices=(1, 1))
     assert whole.wait() == [0, 0], whole.said()
-    found, wanted = (cli.config.load(tmp_path / name / "config.json") for name in ("run", "whole"))
+    found, wanted = (main.config.load(tmp_path / name / "config.json") for name in ("run", "whole"))
     assert found == wanted
     for name in ("masks.npz", "predictions.csv"):
         stages = sorted(

@@ -9,21 +9,16 @@ import numpy as np
 import pytest
 from test_rounds import TINY, assert_same, load_checkpoint, stage_files
 
-from fairgrape_jax import (
-    cli,
-    clusters,
-    config,
-    integrity,
-    passes,
-    protocols,
-    resume,
-    rounds,
-    schedules,
-    stages,
-)
-from fairgrape_jax.config import Scoring, Stage
+from fairgrape_jax import config, storage, training
+from fairgrape_jax.cli.main import shard_of
+from fairgrape_jax.config import Scoring, Stage, protocols
 from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.methods import METHODS
+from fairgrape_jax.rounds import cluster, train
+from fairgrape_jax.runner import resume
+from fairgrape_jax.runner import run as runner
+from fairgrape_jax.selection import schedules
+from fairgrape_jax.storage import resumable
 
 # One seed, one epoch a round: what is looked at is where each round begins.
 SHORT = dataclasses.replace(
@@ -49,12 +44,12 @@ def kept(tree, alive):
 def test_lottery_returns_to_the_bits_of_the_point_it_names(tmp_path, rewind):
     """Without retraining a round's checkpoint is the network as it was rewound."""
     experiment = dataclasses.replace(SHORT, methods=("lottery",), retrain=Stage(), rewind=rewind)
-    rounds.run(experiment, tmp_path)
+    runner.run(experiment, tmp_path)
     origins = {"2": "dense/epoch_02", "dense": "dense"}
     if rewind == "initial":
-        dataset = rounds.data.load(experiment.data)
-        compiled = rounds.steps.build(experiment, dataset, rounds.parallel.local_devices(1))
-        origin = jax.device_get(rounds.steps.initial_state(experiment, compiled, dataset, 0)).params
+        dataset = runner.data.load(experiment.data)
+        compiled = runner.steps.build(experiment, dataset, runner.parallel.local_devices(1))
+        origin = jax.device_get(runner.steps.initial_state(experiment, compiled, dataset, 0)).params
     else:
         origin = state_of(tmp_path, origins[rewind])["state"].params
     for stage in ("lottery/round_01", "lottery/round_02"):
@@ -74,7 +69,7 @@ def test_lottery_returns_to_the_bits_of_the_point_it_names(tmp_path, rewind):
 def test_pruning_starts_at_the_point_that_is_asked_for(tmp_path, start):
     """At initialisation, or during the dense training, whose later epochs do not count."""
     experiment = dataclasses.replace(SHORT, retrain=Stage(), densities=(0.5,), start=start)
-    rounds.run(experiment, tmp_path)
+    runner.run(experiment, tmp_path)
     found = state_of(tmp_path, "magnitude/round_01")
     assert int(found["state"].epoch) == int(start == "1")
     if start == "1":
@@ -92,10 +87,10 @@ def test_pruning_starts_at_the_point_that_is_asked_for(tmp_path, start):
 def test_a_point_is_kept_when_the_training_goes_on_after_a_stop(tmp_path, monkeypatch):
     """Stopped after the epoch of the point, and begun again, as without a stop."""
     experiment = dataclasses.replace(SHORT, methods=("lottery",), rewind="2", densities=(0.5,))
-    rounds.run(experiment, tmp_path / "whole")
-    monkeypatch.setattr(passes, "SAVE_EVERY", 0.0)
+    runner.run(experiment, tmp_path / "whole")
+    monkeypatch.setattr(resumable, "SAVE_EVERY", 0.0)
     calls = []
-    train_epoch = stages.train.train_epoch
+    train_epoch = train.train.train_epoch
 
     def stopped(*args, **options):
         calls.append(1)
@@ -103,10 +98,10 @@ def test_a_point_is_kept_when_the_training_goes_on_after_a_stop(tmp_path, monkey
             raise KeyboardInterrupt
         return train_epoch(*args, **options)
 
-    monkeypatch.setattr(stages.train, "train_epoch", stopped)
+    monkeypatch.setattr(training, "train_epoch", stopped)
     with pytest.raises(KeyboardInterrupt):
-        rounds.run(experiment, tmp_path / "run")
-    rounds.run(experiment, tmp_path / "run")
+        runner.run(experiment, tmp_path / "run")
+    runner.run(experiment, tmp_path / "run")
     assert_same(stage_files(tmp_path / "run"), stage_files(tmp_path / "whole"))
 
 
@@ -116,7 +111,7 @@ def test_the_official_protocol_changes_what_its_table_says(tmp_path):
     experiment = dataclasses.replace(
         SHORT, methods=names, protocol="official", min_keep_per_layer=1, checkpoints="last"
     )
-    rounds.run(experiment, tmp_path)
+    runner.run(experiment, tmp_path)
     read = {
         name: [
             json.loads(path.read_text())
@@ -149,34 +144,34 @@ def test_clusters_stand_for_the_groups_while_pruning_alone(tmp_path):
     experiment = dataclasses.replace(
         SHORT, methods=("fairgrape",), densities=(0.3,), scoring=scoring
     )
-    rounds.run(experiment, tmp_path)
-    dataset = rounds.data.load(experiment.data)
-    found = clusters.read(tmp_path / "seed_0/clusters.npz", len(dataset.train))
+    runner.run(experiment, tmp_path)
+    dataset = runner.data.load(experiment.data)
+    found = cluster.read(tmp_path / "seed_0/clusters.npz", len(dataset.train))
     sizes = np.bincount(found)
     assert len(sizes) == 4
     assert list(sizes) == sorted(sizes, reverse=True)
     record = json.loads((tmp_path / "seed_0/fairgrape/round_01/metrics.json").read_text())
     assert record["groups"] == list(dataset.groups)  # evaluated on the true ones
     plain = dataclasses.replace(experiment, scoring=dataclasses.replace(scoring, groups=""))
-    rounds.run(plain, tmp_path / "plain")
+    runner.run(plain, tmp_path / "plain")
     masks = [
         load_checkpoint(where / "seed_0/fairgrape/round_01")["masks"]
         for where in (tmp_path, tmp_path / "plain")
     ]
     assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, masks), strict=True))
-    integrity.write_arrays(tmp_path / "other.npz", {"clusters": np.zeros(3, np.int32)})
+    storage.write_arrays(tmp_path / "other.npz", {"clusters": np.zeros(3, np.int32)})
     with pytest.raises(UsageError, match="for 3 images"):
-        clusters.read(tmp_path / "other.npz", len(dataset.train))
+        cluster.read(tmp_path / "other.npz", len(dataset.train))
 
 
 def test_kmeans_finds_clusters_that_are_there():
     rng = np.random.default_rng(0)
     truth = np.repeat([0, 1, 2], [60, 30, 10])
     features = rng.normal(size=(100, 5)) + 20 * np.eye(3, 5)[truth]
-    found = clusters.kmeans(features, 3, seed=1)
+    found = cluster.kmeans(features, 3, seed=1)
     np.testing.assert_array_equal(found, truth)  # numbered by falling size
     with pytest.raises(UsageError, match="fewer different images"):
-        clusters.kmeans(np.zeros((5, 2)), 3, seed=0)
+        cluster.kmeans(np.zeros((5, 2)), 3, seed=0)
 
 
 def test_shards_do_every_run_once_and_share_the_dense_networks(tmp_path, monkeypatch):
@@ -184,12 +179,12 @@ def test_shards_do_every_run_once_and_share_the_dense_networks(tmp_path, monkeyp
         SHORT, methods=("magnitude", "random"), seeds=(0, 1), densities=(0.5,)
     )
     whole = dataclasses.replace(study)
-    rounds.run(whole, tmp_path / "whole")
+    runner.run(whole, tmp_path / "whole")
     parts = resume.shards(study, 3)
     assert list(itertools.chain(*parts)) == resume.shards(study, 1)[0]
     asked = []
-    monkeypatch.setattr(rounds.time, "sleep", asked.append)
-    done = [rounds.run(study, tmp_path / "run", (i, 3)) for i in range(3)]
+    monkeypatch.setattr(runner.time, "sleep", asked.append)
+    done = [runner.run(study, tmp_path / "run", (i, 3)) for i in range(3)]
     assert done == [False, False, True]
     assert not asked  # in this order nobody has to wait
     assert_same(stage_files(tmp_path / "run"), stage_files(tmp_path / "whole"))
@@ -199,11 +194,11 @@ def test_a_shard_waits_for_the_dense_network_of_another(tmp_path, monkeypatch, c
     study = dataclasses.replace(SHORT, methods=("magnitude", "random"), densities=(0.5,))
 
     def other(seconds):  # in its own process, in life
-        monkeypatch.setattr(rounds.time, "sleep", pytest.fail)
-        rounds.run(study, tmp_path, (0, 2))
+        monkeypatch.setattr(runner.time, "sleep", pytest.fail)
+        runner.run(study, tmp_path, (0, 2))
 
-    monkeypatch.setattr(rounds.time, "sleep", other)
-    assert rounds.run(study, tmp_path, (1, 2))
+    monkeypatch.setattr(runner.time, "sleep", other)
+    assert runner.run(study, tmp_path, (1, 2))
     assert "which shard 0/2 trains" in capsys.readouterr().out
 
 
@@ -233,9 +228,9 @@ def test_what_cannot_be_is_refused_before_anything_is_read(changed, said):
 def test_a_layer_that_would_be_emptied_is_refused_before_the_training(tmp_path):
     experiment = dataclasses.replace(SHORT, densities=(0.5, 0.002))
     with pytest.raises(UsageError, match=r"layer conv1 keeps none .* --min-keep-per-layer 1"):
-        rounds.run(experiment, tmp_path / "run")
+        runner.run(experiment, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    rounds.run(dataclasses.replace(experiment, min_keep_per_layer=2), tmp_path / "run")
+    runner.run(dataclasses.replace(experiment, min_keep_per_layer=2), tmp_path / "run")
     record = json.loads((tmp_path / "run/seed_0/magnitude/round_02/metrics.json").read_text())
     assert min(row["alive"] for row in record["layers"]) == 2
 
@@ -244,7 +239,7 @@ def test_a_layer_that_one_threshold_empties_stops_the_run_and_keeps_its_rounds(t
     scoring = dataclasses.replace(TINY.scoring, scope="global")
     experiment = dataclasses.replace(SHORT, densities=(0.5, 0.0005), scoring=scoring)
     with pytest.raises(TrainingError, match=r"magnitude: layer \w+ is left without weights"):
-        rounds.run(experiment, tmp_path)
+        runner.run(experiment, tmp_path)
     assert (tmp_path / "seed_0/magnitude/round_01/metrics.json").exists()
 
 
@@ -261,4 +256,4 @@ def test_every_schedule_falls_to_the_target(schedule, count):
 @pytest.mark.parametrize("text", ["2/2", "1", "a/b", "-1/2", "/"])
 def test_a_shard_that_is_none_is_refused(text):
     with pytest.raises(UsageError, match="is not I/N"):
-        cli.shard_of(text)
+        shard_of(text)

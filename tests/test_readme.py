@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from test_methods import Odd, alive_in, pruned
 
-from fairgrape_jax import cli, models
+import fairgrape_jax
+from fairgrape_jax import models
+from fairgrape_jax.cli import main
 from fairgrape_jax.methods import METHODS, Method
-from fairgrape_jax.selection.scope import counts
+from fairgrape_jax.selection.counts import counts
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = Path(cli.__file__).parent
+PACKAGE = Path(fairgrape_jax.__file__).parent
 README = (ROOT / "README.md").read_text()
 # From the highest floor down; a module may import what stands below it or beside it.
 FLOORS = [
@@ -109,7 +111,7 @@ def test_overrides_in_the_readme_are_known():
     words = command.replace("\\\n", " ").split()[2:]
     path, *overrides = words
     flags = {word for word in overrides if word.startswith("--")} - {"--out"}
-    values = cli.load(ROOT / path)
+    values = main.load(ROOT / path)
     for flag in flags:
         value = values
         for name in flag[2:].replace("-", "_").split("."):

@@ -14,18 +14,23 @@ import subprocess
 import sys
 import time
 
+import jax
 import layouts
 import numpy as np
 import pytest
 from data_helpers import ROOT
 
-from fairgrape_jax import config, data, parallel, passes, rounds, scoring, stages, steps, train
+from fairgrape_jax import config, data, parallel, scoring
 from fairgrape_jax.config import Experiment, Scoring, Stage
-from fairgrape_jax.data import pipeline, prepared
+from fairgrape_jax.data.batches import group_batches, padded_batches, train_batches
 from fairgrape_jax.data.builders import folder_csv
 from fairgrape_jax.data.builders.prepare import prepare
-from fairgrape_jax.data.types import Dataset
+from fairgrape_jax.data.dataset import Dataset
+from fairgrape_jax.data.sources import prepared
 from fairgrape_jax.errors import TrainingError, UsageError
+from fairgrape_jax.rounds import steps, train
+from fairgrape_jax.runner.run import run
+from fairgrape_jax.storage import resumable
 
 
 @pytest.fixture(scope="module")
@@ -72,20 +77,20 @@ def test_batches_from_disk_are_those_from_memory(faces, workers):
     assert disk.shape == memory.shape == (16, 16, 3)
     for part in ((0, 1), (1, 2)):
         same(
-            pipeline.train_batches(disk.train, 32, 1, 2, start=1, part=part),
-            pipeline.train_batches(memory.train, 32, 1, 2, start=1, part=part),
+            train_batches(disk.train, 32, 1, 2, start=1, part=part),
+            train_batches(memory.train, 32, 1, 2, start=1, part=part),
         )
         same(
-            pipeline.padded_batches(disk.test, 16, part),
-            pipeline.padded_batches(memory.test, 16, part),
+            padded_batches(disk.test, 16, part),
+            padded_batches(memory.test, 16, part),
         )
-    through, alive = pipeline.train_batches(disk.train, 32, 1, 2, epochs=3), []
+    through, alive = train_batches(disk.train, 32, 1, 2, epochs=3), []
     for epoch in (2, 3):
         own = itertools.islice(through, len(disk.train) // 32)
-        same(own, pipeline.train_batches(memory.train, 32, 1, epoch))
+        same(own, train_batches(memory.train, 32, 1, epoch))
         alive.append({process.pid for process in multiprocessing.active_children()})
     assert not workers or len(alive[0] & alive[1]) == workers  # the same ones in both epochs
-    plan = pipeline.group_batches(disk.train, 0.5, 8, 2, seed=0)
+    plan = group_batches(disk.train, 0.5, 8, 2, seed=0)
     schedule = scoring.schedule(plan.group, 2, 4, 1)
     for part in ((0, 1), (1, 2)):
         same(
@@ -97,7 +102,7 @@ def test_batches_from_disk_are_those_from_memory(faces, workers):
 def test_parts_of_processes_are_disjoint_and_complete(faces):
     split = read(faces, cache="disk").train
     seen = [
-        np.concatenate([b["ids"] for b in pipeline.train_batches(split, 32, 0, 0, part=(i, 4))])
+        np.concatenate([b["ids"] for b in train_batches(split, 32, 0, 0, part=(i, 4))])
         for i in range(4)
     ]
     together = np.concatenate(seen)
@@ -133,19 +138,19 @@ def test_a_lost_picture_is_named_or_skipped_and_counted(damaged, faces):
         read(damaged, cache="memory")  # nothing is trained yet
     split = read(damaged, cache="disk").train
     with pytest.raises(TrainingError, match=r"picture \d+.jpg cannot be decoded.*broken skip"):
-        list(pipeline.train_batches(split, 32, 0, 0))
+        list(train_batches(split, 32, 0, 0))
     whole = read(faces, cache="disk").train
     skipping = read(damaged, cache="disk", broken="skip")
-    batches = list(pipeline.train_batches(skipping.train, 32, 0, 0))
+    batches = list(train_batches(skipping.train, 32, 0, 0))
     lost = set(skipping.train.images.lost)
     assert lost
     names = skipping.train.images.names
-    for batch, sound in zip(batches, pipeline.train_batches(whole, 32, 0, 0), strict=True):
+    for batch, sound in zip(batches, train_batches(whole, 32, 0, 0), strict=True):
         assert not lost & {names[i].decode() for i in batch["ids"]}
         kept = batch["ids"] == sound["ids"]
         np.testing.assert_array_equal(batch["images"][kept], sound["images"][kept])
         np.testing.assert_array_equal(batch["images"], whole.images[batch["ids"]])
-    padded = list(pipeline.padded_batches(skipping.train, 32))
+    padded = list(padded_batches(skipping.train, 32))
     valid = np.concatenate([batch["valid"] for batch in padded])[: len(names)]
     assert {names[i].decode() for i in np.flatnonzero(~valid)} == lost
     in_memory = read(damaged, cache="memory", broken="skip")
@@ -185,7 +190,7 @@ EXPERIMENT = Experiment(
 def test_a_run_from_disk_is_the_run_from_memory(faces, tmp_path):
     for cache in ("disk", "memory"):
         experiment = dataclasses.replace(EXPERIMENT, data=source(faces, cache=cache))
-        rounds.run(experiment, tmp_path / cache)
+        run(experiment, tmp_path / cache)
     assert config.identity(experiment) == config.identity(
         dataclasses.replace(experiment, data=source(faces, cache="disk", workers=3))
     )
@@ -206,8 +211,8 @@ class StoppedError(Exception):
 
 def epochs(dataset, directory, monkeypatch, stop_after=None, seen=None):
     """Two stages of the run in `directory`, saved at every step; the ids of each step in `seen`."""
-    monkeypatch.setattr(passes, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(passes, "LOOK_EVERY", 1)
+    monkeypatch.setattr(resumable, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(resumable, "LOOK_EVERY", 1)
     compiled = steps.build(EXPERIMENT, dataset, parallel.local_devices(2))
     made = compiled.train
     count = 0
@@ -223,7 +228,7 @@ def epochs(dataset, directory, monkeypatch, stop_after=None, seen=None):
 
     compiled = dataclasses.replace(compiled, train=step)
     state = steps.initial_state(EXPERIMENT, compiled, dataset, 0)
-    return stages.run_stages(
+    return train.run_stages(
         EXPERIMENT,
         compiled,
         dataset,
@@ -250,8 +255,8 @@ def test_a_stop_in_the_middle_of_an_epoch_changes_nothing(faces, tmp_path, monke
         assert seen == whole
         assert resumed == history
         for a, b in zip(
-            np.asarray(train.jax.tree.leaves(state), dtype=object),
-            np.asarray(train.jax.tree.leaves(again), dtype=object),
+            np.asarray(jax.tree.leaves(state), dtype=object),
+            np.asarray(jax.tree.leaves(again), dtype=object),
             strict=True,
         ):
             np.testing.assert_array_equal(a, b)
@@ -325,7 +330,7 @@ def test_kill_9_at_twenty_random_points(faces, tmp_path):
 @pytest.mark.slow
 def test_a_run_of_imagenets_shape(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(ROOT)
-    monkeypatch.setattr(stages, "SILENCE", stages.SILENCE)  # the script changes it
+    monkeypatch.setattr(train, "SILENCE", train.SILENCE)  # the script changes it
     options = ["--folder", str(tmp_path), "--records", "2000", "--steps", "10", "--model", "mlp"]
     monkeypatch.setattr(sys, "argv", ["imagenet_shaped", *options])
     importlib.import_module("experiments.imagenet_shaped").main()

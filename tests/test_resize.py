@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairgrape_jax.data.resize import resize, taps
+from fairgrape_jax.data.images.resize import resize, taps
 
 RNG = np.random.default_rng(0)
 SIZES = [

@@ -8,9 +8,11 @@ import pytest
 from test_integrity import flip
 from test_rounds import TINY, assert_same, load_checkpoint, stage_files
 
-from fairgrape_jax import config, layout, resume, retention, rounds
+from fairgrape_jax import config
 from fairgrape_jax.config import Stage
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.runner import layout, resume, retention
+from fairgrape_jax.runner import run as rounds
 
 SHORT = dataclasses.replace(
     TINY,

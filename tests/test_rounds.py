@@ -9,25 +9,16 @@ import jax
 import numpy as np
 import pytest
 
-from fairgrape_jax import (
-    checkpoint,
-    evaluate,
-    integrity,
-    masks,
-    metrics,
-    outcome,
-    parallel,
-    passes,
-    preflight,
-    pruning,
-    rounds,
-    schedules,
-    train,
-)
+from fairgrape_jax import masks, metrics, parallel, storage, training
 from fairgrape_jax.config import Experiment, Scoring, Stage
 from fairgrape_jax.data import load, source
 from fairgrape_jax.errors import TrainingError, UsageError
-from fairgrape_jax.steps import build, initial_masks, initial_state, predict
+from fairgrape_jax.rounds import select
+from fairgrape_jax.rounds.steps import build, initial_masks, initial_state, predict
+from fairgrape_jax.runner import finish, predictions, preflight
+from fairgrape_jax.runner.run import run
+from fairgrape_jax.selection import schedules
+from fairgrape_jax.storage import checkpoint, checksums, resumable
 
 TINY = Experiment(
     data=source("synthetic", samples=400, groups=3, classes=3, size=8, noise=0.5, seed=1),
@@ -56,8 +47,8 @@ def counting(experiment, directory):
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outcome, "say", lambda line: counts.update({line: len(compiled)}))
-        rounds.run(experiment, directory)
+        patch.setattr(finish, "say", lambda line: counts.update({line: len(compiled)}))
+        run(experiment, directory)
     return counts
 
 
@@ -175,9 +166,9 @@ def test_metrics_follow_from_the_predictions(finished):
     counts = {}
     for name in ("dense", "fairgrape/round_03"):
         stage = directory / "seed_1" / name
-        read = evaluate.read_predictions(stage / "predictions.csv", dataset.groups, tasks)
+        read = predictions.read_predictions(stage / "predictions.csv", dataset.groups, tasks)
         np.testing.assert_array_equal(read.labels, dataset.test.labels)
-        counts[name] = outcome.tally(dataset, read)
+        counts[name] = finish.tally(dataset, read)
         record = json.loads((stage / "metrics.json").read_text())
         assert record["test"] == metrics.evaluate_all(counts[name], counts["dense"])
     assert record["density"] == pytest.approx(0.2, abs=0.01)
@@ -192,7 +183,7 @@ def test_metrics_follow_from_the_predictions(finished):
 def test_a_count_for_the_whole_network(tmp_path):
     scoring = dataclasses.replace(TINY.scoring, scope="global")
     experiment = dataclasses.replace(TINY, scoring=scoring, seeds=(0,), sparsity=0.5)
-    rounds.run(experiment, tmp_path / "run")
+    run(experiment, tmp_path / "run")
     for method, names in (("fairgrape", ["network"]), ("magnitude", [])):
         record = json.loads((tmp_path / f"run/seed_0/{method}/round_01/metrics.json").read_text())
         weights, alive = (sum(row[k] for row in record["layers"]) for k in ("weights", "alive"))
@@ -202,15 +193,15 @@ def test_a_count_for_the_whole_network(tmp_path):
 
 def test_a_fixed_point_that_is_not_found_is_said():
     found = {"passes": 16, "share_error": 0.1, "converged": False}
-    lines = pruning.unsolved({"fc": found, "conv": {**found, "converged": True}})
+    lines = select.unsolved({"fc": found, "conv": {**found, "converged": True}})
     assert lines == ["layer fc: fixed point not found in 16 passes, chosen by greedy steps"]
-    assert pruning.unsolved({"fc": {"achieved": 0.5, "bound": 0.6}}) == []
+    assert select.unsolved({"fc": {"achieved": 0.5, "bound": 0.6}}) == []
 
 
 def test_a_finished_run_run_again_changes_nothing(finished):
     directory, _ = finished
     before = {path: path.stat().st_mtime_ns for path in directory.rglob("*") if path.is_file()}
-    rounds.run(TINY, directory)
+    run(TINY, directory)
     after = {path: path.stat().st_mtime_ns for path in directory.rglob("*") if path.is_file()}
     assert before == after
 
@@ -220,7 +211,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(finished, tmp_path, monkeypatch,
     """Stopped after the checkpoint of a stage was written but before the stage was complete."""
     complete, _ = finished
     experiment = dataclasses.replace(TINY, seeds=(0,))
-    seal, calls = integrity.seal, []
+    seal, calls = checksums.seal, []
 
     def stopping(path, record):
         calls.append(path.name)
@@ -228,12 +219,12 @@ def test_a_stopped_run_resumes_to_the_same_bits(finished, tmp_path, monkeypatch,
             raise KeyboardInterrupt
         seal(path, record)
 
-    monkeypatch.setattr(integrity, "seal", stopping)
+    monkeypatch.setattr(storage, "seal", stopping)
     with pytest.raises(KeyboardInterrupt):
-        rounds.run(experiment, tmp_path / "run")
+        run(experiment, tmp_path / "run")
     assert len(complete_stages(tmp_path / "run")) == stop_at
     monkeypatch.undo()
-    rounds.run(experiment, tmp_path / "run")
+    run(experiment, tmp_path / "run")
     expected = {k: v for k, v in stage_files(complete).items() if k.startswith("seed_0")}
     assert_same(stage_files(tmp_path / "run"), expected)
 
@@ -249,9 +240,9 @@ def test_training_stopped_between_epochs_goes_on_to_the_same_bits(
         dense=Stage((2, 1), (1e-2, 1e-3), best=True),
         final=Stage((1, 1), (1e-3, 1e-4), best=True),
     )
-    rounds.run(experiment, tmp_path / "whole")
-    monkeypatch.setattr(passes, "SAVE_EVERY", 0.0)
-    epoch, calls = train.train_epoch, []
+    run(experiment, tmp_path / "whole")
+    monkeypatch.setattr(resumable, "SAVE_EVERY", 0.0)
+    epoch, calls = training.train_epoch, []
 
     def stopping(*args, **options):
         calls.append(1)
@@ -259,10 +250,10 @@ def test_training_stopped_between_epochs_goes_on_to_the_same_bits(
             raise KeyboardInterrupt
         return epoch(*args, **options)
 
-    monkeypatch.setattr(train, "train_epoch", stopping)
+    monkeypatch.setattr(training, "train_epoch", stopping)
     with pytest.raises(KeyboardInterrupt):
-        rounds.run(experiment, tmp_path / "run")
-    rounds.run(experiment, tmp_path / "run")
+        run(experiment, tmp_path / "run")
+    run(experiment, tmp_path / "run")
     assert "going on after epoch" in capsys.readouterr().out
     assert len(calls) == 3 + 3 + 2 + 1  # no epoch was trained twice, one was begun twice
     assert_same(stage_files(tmp_path / "run"), stage_files(tmp_path / "whole"))
@@ -273,7 +264,7 @@ def test_only_the_last_checkpoint_is_kept_if_so_configured(tmp_path):
     experiment = dataclasses.replace(
         TINY, seeds=(0,), methods=("magnitude",), checkpoints="last", final=Stage()
     )
-    rounds.run(experiment, tmp_path / "run")
+    run(experiment, tmp_path / "run")
     kept = sorted(path.parent.name for path in (tmp_path / "run").rglob("checkpoint"))
     assert kept == ["dense", "round_03"]
 
@@ -282,14 +273,14 @@ def test_another_configuration_is_refused_and_another_device_count_is_not(finish
     directory, _ = finished
     other = dataclasses.replace(TINY, batch=16)
     with pytest.raises(UsageError, match=r"another configuration \(batch is 32 there, 16 here\)"):
-        rounds.run(other, directory)
+        run(other, directory)
     preflight.check_directory(dataclasses.replace(TINY, devices=2), directory)
 
 
 def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(UsageError, match="not empty and not a run"):
-        rounds.run(TINY, tmp_path)
+        run(TINY, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -298,12 +289,12 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_can_be_resumed(tmp_pa
         TINY, seeds=(0,), optimizer="sgd", retrain=Stage((2,), (1e9,)), final=Stage()
     )
     with pytest.raises(TrainingError, match=r"^loss.* not finite at step \d+:") as error:
-        rounds.run(broken, tmp_path / "run")
+        run(broken, tmp_path / "run")
     step = int(re.search(r"step (\d+)", str(error.value))[1])
     assert step >= 3 * 10  # three dense epochs of ten steps were done before
     assert complete_stages(tmp_path / "run") == ["seed_0/dense"]
     with pytest.raises(TrainingError, match=f"step {step}:"):
-        rounds.run(broken, tmp_path / "run")
+        run(broken, tmp_path / "run")
 
 
 def test_the_best_epoch_is_kept(tmp_path):
@@ -311,7 +302,7 @@ def test_the_best_epoch_is_kept(tmp_path):
     experiment = dataclasses.replace(
         TINY, seeds=(0,), methods=("magnitude",), dense=Stage((2, 2), (1e-2, 3.0), best=True)
     )
-    rounds.run(experiment, tmp_path / "run")
+    run(experiment, tmp_path / "run")
     record = json.loads((tmp_path / "run/seed_0/dense/metrics.json").read_text())
     losses = [epoch["validation_loss"] for epoch in record["history"]]
     assert np.argmin(losses) < 2
@@ -334,7 +325,7 @@ def test_several_tasks_batch_norm_and_several_devices(tmp_path):
         augmentation="flip_shift",
         reset_optimizer=False,
     )
-    rounds.run(experiment, tmp_path / "run")
+    run(experiment, tmp_path / "run")
     record = json.loads((tmp_path / "run/seed_0/importance/round_03/metrics.json").read_text())
     assert len(record["tasks"]) == 2
     assert record["density"] == pytest.approx(0.2, abs=0.01)
@@ -352,5 +343,5 @@ def test_predictions_are_equal_on_any_number_of_devices():
         assert len(results[count].losses) == len(dataset.test)
     for count in (2, 4, 8):
         np.testing.assert_array_equal(results[count].predictions, results[1].predictions)
-        one, other = (outcome.tally(dataset, results[n]) for n in (1, count))
+        one, other = (finish.tally(dataset, results[n]) for n in (1, count))
         np.testing.assert_array_equal(one, other)

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairgrape_jax import parallel, scoring, steps
+from fairgrape_jax import parallel, scoring
 from fairgrape_jax.config import Experiment, Scoring
-from fairgrape_jax.data import load, pipeline, source
-from fairgrape_jax.statistic import SQUARES, Network
+from fairgrape_jax.data import batches, load, source
+from fairgrape_jax.rounds import steps
+from fairgrape_jax.scoring.statistics import SQUARES, Network
 
 SIZE = 16
 
@@ -112,12 +113,12 @@ def test_memory_is_the_accumulators_and_no_more_than_a_training_step(model):
     alive = steps.initial_masks(compiled, state)
     weights = sum(4 * m.size for m in jax.tree.leaves(alive))
     sums = jax.eval_shape(lambda: scoring.empty_sums(alive, groups, compiled.devices))
-    plan = pipeline.group_batches(data.train, 1.0, SIZE, groups, 0)
+    plan = batches.group_batches(data.train, 1.0, SIZE, groups, 0)
     shared = scoring.schedule(plan.group, groups, 1, 1)
     micro = next(scoring.micro_batches(data.train, plan, shared))
     step = compiled.accumulate(SQUARES, groups, SIZE)
     accumulate = step.lower(sums, state.params, state.batch_stats, alive, None, micro)
-    samples = next(pipeline.train_batches(data.train, SIZE, 0, 0))
+    samples = next(batches.train_batches(data.train, SIZE, 0, 0))
     batch = parallel.split_batch(samples, compiled.devices)
     train = compiled.train.lower(state, alive, batch, np.float32(0))
     scoring_memory, training_memory = (

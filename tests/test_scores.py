@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from fairgrape_jax import losses, masks
 from fairgrape_jax.methods import METHODS, Problem, fairprune, grasp
-from fairgrape_jax.statistic import SQUARES, Network
+from fairgrape_jax.scoring.statistics import SQUARES, Network
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "scores_torch.npz")
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from fairgrape_jax import losses, measure, models, parallel, steps
+from fairgrape_jax import losses, models, parallel
 from fairgrape_jax.config import Experiment, Scoring
-from fairgrape_jax.data import load, pipeline, source
+from fairgrape_jax.data import batches, load, source
 from fairgrape_jax.methods import METHODS, Problem, prune
 from fairgrape_jax.models.resnet import conv_norm
+from fairgrape_jax.rounds import score, steps
 
 FORMULAS = ["sum-of-squares", "square-of-mean"]
 # Partial last micro-batches of 16, a group smaller than one, and a group that nobody belongs to.
@@ -63,7 +64,7 @@ def scored(devices, model="cnn", over="groups", **options):
     compiled = steps.build(experiment, dataset(), parallel.local_devices(devices))
     state = steps.initial_state(experiment, compiled, dataset(), seed=0)
     alive = steps.initial_masks(compiled, state)
-    tree = measure.importance(experiment, compiled, state, alive, dataset(), over=over, seed=SEED)
+    tree = score.importance(experiment, compiled, state, alive, dataset(), over=over, seed=SEED)
     return tree, compiled, state, alive
 
 
@@ -98,7 +99,7 @@ def assert_same(found, expected, state, alive):
 def test_the_scoring_of_a_run_is_the_definition(formula):
     tree, compiled, state, _ = scored(1, formula=formula)
     data = dataset()
-    plan = pipeline.group_batches(data.train, 0.5, SIZE, 5, SEED)
+    plan = batches.group_batches(data.train, 0.5, SIZE, 5, SEED)
 
     def mean_loss(params, images, labels):
         images = (images / 255.0 - np.float32(data.mean)) / np.float32(data.std)
@@ -165,7 +166,7 @@ def test_the_mixed_form_is_a_batch_with_its_own_statistics_and_a_gradient_for_ea
     """Expected without any of our masks: cut to the valid samples, all G passes one by one."""
     tree, _, state, _ = scored(1, model="tiny", form="mixed", formula=formula)
     data, module = dataset(), Tiny(sum(dataset().classes))
-    plan = pipeline.group_batches(data.train, 0.5, SIZE, 5, SEED, over="all")
+    plan = batches.group_batches(data.train, 0.5, SIZE, 5, SEED, over="all")
     assert not plan.valid.all()  # the last one is partial
     sums, counts = {}, np.zeros(5)
 
@@ -224,7 +225,7 @@ def test_the_mixed_form_without_groups_is_one_gradient_of_the_whole_batch():
     found, compiled, state, alive = scored(1, model="tiny", form="mixed", over="all")
     experiment = Experiment(source("synthetic"), "tiny", scoring=Scoring(0.5, SIZE, form="mixed"))
     by = [
-        measure.importance(experiment, compiled, state, alive, one, over=over, seed=SEED)
+        score.importance(experiment, compiled, state, alive, one, over=over, seed=SEED)
         for over in ("groups", "all")
     ]
     first = jax.tree.map(lambda leaf: leaf[:1], by[0])

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fairgrape_jax import models, similarity
-from fairgrape_jax.similarity import cka, linear_kernel, moments, rbf_kernel
+from fairgrape_jax import models
+from fairgrape_jax.metrics import similarity
+from fairgrape_jax.metrics.similarity import cka, linear_kernel, moments, rbf_kernel
+from fairgrape_jax.models import activations
 
 
 def pair(seed=0, n=200, dx=6, dy=8, noise=0.5):
@@ -138,8 +140,8 @@ def test_layers_of_two_networks():
     dense = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
     other = module.init(jax.random.key(1), jnp.zeros((1, 8, 8, 1)))
     names = models.FEATURES["cnn"]
-    same = similarity.compare_layers(module, dense, dense, np.split(images, 4), names)
-    far = similarity.compare_layers(module, dense, other, np.split(images, 4), names)
+    same = activations.compare_layers(module, dense, dense, np.split(images, 4), names)
+    far = activations.compare_layers(module, dense, other, np.split(images, 4), names)
     assert list(same) == ["conv1", "conv2"]
     for name in names:
         assert same[name].svcca == pytest.approx(0, abs=1e-6)
@@ -153,7 +155,7 @@ def test_layers_of_two_networks():
     assert far["conv2"].pwcca > 0.05
     # Against the whole matrices at once: the places of all pictures are the samples.
     taken = [
-        np.asarray(similarity._features(module, tuple(names), v, images)["conv2"], np.float64)
+        np.asarray(activations._features(module, tuple(names), v, images)["conv2"], np.float64)
         for v in (dense, other)
     ]
     x, y = (similarity.rows(z) for z in taken)

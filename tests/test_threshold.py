@@ -21,7 +21,7 @@ from fairgrape_jax.selection import (
     solve_threshold,
     solve_tree,
 )
-from fairgrape_jax.selection.tree import _solve_leaves
+from fairgrape_jax.selection.network import _solve_leaves
 
 # (density of the layer after the round, part of it alive before)
 DENSITIES = [(0.99, 1), (0.9, 1), (0.5, 1), (0.3, 0.5), (0.1, 0.2), (0.05, 0.1), (0.01, 1)]

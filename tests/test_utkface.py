@@ -14,8 +14,8 @@ from data_helpers import assert_same, shared
 from PIL import Image
 
 from fairgrape_jax import data
-from fairgrape_jax.data import utkface
-from fairgrape_jax.data.types import Dataset, Split, Task
+from fairgrape_jax.data.dataset import Dataset, Split, Task
+from fairgrape_jax.data.sources import utkface
 from fairgrape_jax.errors import UsageError
 
 ODD = ("55_0_0_20170116232725357jpg.chip.jpg", "24_0_1_20170116220224657 .jpg.chip.jpg")

@@ -11,19 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairgrape_jax import cli, data, document, models, plots, words
+import fairgrape_jax
+from fairgrape_jax import data, escape, models
+from fairgrape_jax.cli import main
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.reports import document, plots
 
-PACKAGE = Path(cli.__file__).parent
+PACKAGE = Path(fairgrape_jax.__file__).parent
 
 
 @given(st.text())
 def test_shown_names_control_nothing(name):
-    assert not re.search(r"[\x00-\x1f\x7f\u202e\ud800-\udfff]", words.visible(name))
-    words.visible(name).encode()
-    text = words.markdown(name)
+    assert not re.search(r"[\x00-\x1f\x7f\u202e\ud800-\udfff]", escape.visible(name))
+    escape.visible(name).encode()
+    text = escape.markdown(name)
     assert not re.search(r"<|\]\(|[\x00-\x1f]|(?<!\\)\|", text.replace("\\\\", ""))
-    (cell,) = words.cells([name])
+    (cell,) = escape.cells([name])
     assert not re.match(r"[=@]|[+-](?!\d|\.|inf|nan|Inf|NaN)", cell) or float(cell) is not None
 
 
@@ -47,7 +50,7 @@ def test_names_in_a_table_of_pictures_name_no_files(header, cells, said, tmp_pat
     layouts.table(place / "from" / "labels.csv", header, [(f"{i}.jpg", *cells) for i in range(4)])
     line = ["data", "prepare", "folder_csv", "--from", str(place / "from"), "--name", "x"]
     line += ["--data-dir", str(place / "to"), "--split", "part"]
-    assert cli.main([*line, "--labels", header[1], "--groups", header[2]]) == 2
+    assert main.main([*line, "--labels", header[1], "--groups", header[2]]) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.rglob("*owned*"))
     assert not list(place.glob("to/x/1.0.0*"))

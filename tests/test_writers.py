@@ -12,7 +12,7 @@ import pytest
 from data_helpers import ROOT, assert_same, shared
 
 from fairgrape_jax import data
-from fairgrape_jax.data import writers
+from fairgrape_jax.data.sources import writers
 from fairgrape_jax.errors import UsageError
 
 

@@ -30,7 +30,7 @@ import numpy as np
 
 EXPERIMENT = '''"""Six rounds on few small digits."""
 from fairgrape_jax.config import Experiment, Scoring, Stage
-from fairgrape_jax.data.writers import Writers
+from fairgrape_jax.data.sources.writers import Writers
 
 EXPERIMENT = Experiment(
     data=Writers(limit=1200, size=14),
@@ -49,27 +49,27 @@ EXPERIMENT = Experiment(
 '''
 # Where a run can be killed by name: a function, before or after one of its first N calls.
 POINTS = {
-    "lock": ("lock._made", 2),
-    "configuration": ("rounds.write_config", 1),
-    "reading": ("data.load", 1),
-    "training step": ("preemption.reached", 60),
-    "partial save": ("stages._begin", 3),
-    "pass save": ("passes.write", 6),
-    "pass read": ("passes.read", 6),
-    "evaluation": ("steps.predict", 4),
-    "scoring": ("measure.average", 3),
-    "selection": ("pruning.prune", 3),
-    "checkpoint write": ("checkpoint.ocp.save_async", 4),
-    "checksums": ("integrity.digests", 4),
-    "masks write": ("checkpoint.save_masks", 3),
-    "predictions write": ("evaluate.write_predictions", 3),
-    "metrics write": ("layout.seal", 3),
-    "partial save removed": ("stages.forget", 3),
-    "log write": ("layout.write_log", 3),
-    "rename": ("integrity.os.replace", 12),
-    "old checkpoint removed": ("retention.shutil.rmtree", 3),
-    "report": ("report.write", 1),
-    "report's table": ("report.write_csv", 1),
+    "lock": ("storage.lock:_made", 2),
+    "configuration": ("runner.run:write_config", 1),
+    "reading": ("data:load", 1),
+    "training step": ("parallel.preemption:reached", 60),
+    "partial save": ("rounds.train:_begin", 3),
+    "pass save": ("storage.resumable:write", 6),
+    "pass read": ("storage.resumable:read", 6),
+    "evaluation": ("rounds.steps:predict", 4),
+    "scoring": ("rounds.score:average", 3),
+    "selection": ("rounds.select:prune", 3),
+    "checkpoint write": ("storage.checkpoint:ocp.save_async", 4),
+    "checksums": ("storage:digests", 4),
+    "masks write": ("storage.checkpoint:save_masks", 3),
+    "predictions write": ("runner.predictions:write_predictions", 3),
+    "metrics write": ("runner.layout:seal", 3),
+    "partial save removed": ("rounds.train:forget", 3),
+    "log write": ("runner.layout:write_log", 3),
+    "rename": ("storage.files:os.replace", 12),
+    "old checkpoint removed": ("runner.retention:shutil.rmtree", 3),
+    "report": ("reports.run:write", 1),
+    "report's table": ("reports.run:write_csv", 1),
 }
 KINDS = {
     "instant": "at random instants",
@@ -144,7 +144,7 @@ def attempt(
 ) -> tuple[int, float]:
     """Start the command once; its exit code, and how long it was there."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fairgrape_jax.cli", "fairgrape_jax.rounds", __name__])
+    context.set_forkserver_preload(["fairgrape_jax.cli.main", "fairgrape_jax.runner.run", __name__])
     most = 60 if kind == "file" else POINTS.get(kind.partition(" ")[2], ("", 1))[1]
     occurrence = 0 if rng is None else int(rng.integers(most)) + 1
     child = context.Process(target=command, args=(folder, run, kind, occurrence))
@@ -165,14 +165,15 @@ def command(folder: Path, run: str, kind: str, occurrence: int) -> None:
     os.dup2(log, 2)
     import jax
 
-    from fairgrape_jax import cli, passes
+    from fairgrape_jax.cli import main as cli
+    from fairgrape_jax.storage import resumable
 
     # What one start has compiled the next one reads.
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    passes.SAVE_EVERY = 0.1  # the place within an epoch, too, is saved again and again
-    passes.LOOK_EVERY = 3  # and within a scoring
+    resumable.SAVE_EVERY = 0.1  # the place within an epoch, too, is saved again and again
+    resumable.LOOK_EVERY = 3  # and within a scoring
     print(f"\n--- {run} {kind} {occurrence}", flush=True)
     when, _, point = kind.partition(" ")
     if point:
@@ -184,7 +185,8 @@ def command(folder: Path, run: str, kind: str, occurrence: int) -> None:
 
 def wrap(place: str, when: str, occurrence: int) -> None:
     """Let the function at `place` kill this process before or after one of its calls."""
-    module, *names, last = place.split(".")
+    module, _, inside = place.partition(":")
+    *names, last = inside.split(".")
     thing = importlib.import_module(f"fairgrape_jax.{module}")
     for name in names:
         thing = getattr(thing, name)
@@ -219,7 +221,7 @@ def before_file_event(directory: Path, occurrence: int) -> None:
 
 def left(directory: Path) -> dict[str, object]:
     """What a run left: the content of each file, of each checkpoint its arrays."""
-    from fairgrape_jax.checkpoint import ocp
+    from fairgrape_jax.storage.checkpoint import ocp
 
     found: dict[str, object] = {}
     for path in sorted(directory.rglob("*")):

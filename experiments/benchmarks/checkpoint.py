@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.timing import add_json, interleaved, show, table
-from fairgrape_jax import checkpoint, masks, models, passes, train
+from fairgrape_jax import masks, models, training
+from fairgrape_jax.storage import checkpoint, resumable
 
 BASE = "save"
 GROUPS = 7
@@ -37,7 +38,7 @@ def state(model: str, size: int) -> dict[str, Any]:
     images = jnp.zeros((1, size, size, 3))
     shapes = jax.eval_shape(lambda key: module.init(key, images, train=False), jax.random.key(0))
     params = shapes["params"]
-    moments = jax.eval_shape(train.adam(0.9, 1e-4).init, params)
+    moments = jax.eval_shape(training.adam(0.9, 1e-4).init, params)
     rng = np.random.default_rng(0)
     drawn = jax.tree.map(
         lambda leaf: rng.standard_normal(leaf.shape).astype(leaf.dtype),
@@ -70,7 +71,7 @@ def main() -> None:
         drawn = np.random.default_rng(0).standard_normal
         sums = [drawn((1, GROUPS + 1, mask.size), np.float32) for mask in alive]
         kept, chosen = (
-            passes.Place(Path(folder) / name, {}, jax.local_devices()[:1])
+            resumable.Place(Path(folder) / name, {}, jax.local_devices()[:1])
             for name in ("sums", "chosen")
         )
         waiting: list[Any] = []
@@ -89,9 +90,9 @@ def main() -> None:
             "NumPy": lambda: np.savez(numpy, *leaves),
             "checksums": lambda: checkpoint.damaged(place),
             "restore": lambda: checkpoint.restore(place, tree),
-            "masks, kept": lambda: passes.write(chosen, 1, [np.packbits(m) for m in alive]),
-            "sums, kept": lambda: passes.write(kept, 1, sums),
-            "sums, read": lambda: passes.read(kept),
+            "masks, kept": lambda: resumable.write(chosen, 1, [np.packbits(m) for m in alive]),
+            "sums, kept": lambda: resumable.write(kept, 1, sums),
+            "sums, read": lambda: resumable.read(kept),
         }
         rows = table(interleaved(work, options.repeats), BASE)
         while waiting:

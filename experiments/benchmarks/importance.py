@@ -33,12 +33,13 @@ from experiments.benchmarks.timing import (
     show,
     table,
 )
-from fairgrape_jax import models, parallel, scoring, steps
+from fairgrape_jax import models, parallel, scoring
 from fairgrape_jax.config import Experiment, Scoring
-from fairgrape_jax.data import pipeline, source
-from fairgrape_jax.data.types import Dataset
-from fairgrape_jax.importance import Formula
-from fairgrape_jax.statistic import GRADIENT, SQUARES
+from fairgrape_jax.data import batches, source
+from fairgrape_jax.data.dataset import Dataset
+from fairgrape_jax.rounds import steps
+from fairgrape_jax.scoring.importance import Formula
+from fairgrape_jax.scoring.statistics import GRADIENT, SQUARES
 
 BASE = "gradient pass"
 ROWS = ["pure", "mixed", "official"]
@@ -160,7 +161,7 @@ class Builder:
         state = steps.initial_state(experiment, compiled, self.dataset, seed=0)
         alive = steps.initial_masks(compiled, state)
         groups = len(self.dataset.groups)
-        plan = pipeline.group_batches(
+        plan = batches.group_batches(
             self.dataset.train, 1.0, size, groups, 0, over="all" if mixed else "groups"
         )
         schedule = scoring.schedule(plan.group, groups, 1, 1 if mixed else compiled.slots)
@@ -183,12 +184,12 @@ class Builder:
         alive = steps.initial_masks(compiled, state)
         groups = len(self.dataset.groups)
         sums = scoring.empty_sums(alive, groups, compiled.devices)
-        plan = pipeline.group_batches(self.dataset.train, 1.0, self.options.batch, groups, 0)
+        plan = batches.group_batches(self.dataset.train, 1.0, self.options.batch, groups, 0)
         schedule = scoring.schedule(plan.group, groups, 1, compiled.slots)
         batch = next(scoring.micro_batches(self.dataset.train, plan, schedule))
         lower: Any = compiled.accumulate(SQUARES, groups, self.options.batch)
         accumulate = lower.lower(sums, state.params, state.batch_stats, alive, None, batch)
-        samples = next(pipeline.train_batches(self.dataset.train, self.options.batch, 0, 0))
+        samples = next(batches.train_batches(self.dataset.train, self.options.batch, 0, 0))
         pieces = parallel.split_batch(samples, compiled.devices)
         lower = compiled.train
         train = lower.lower(state, alive, pieces, np.float32(0))

@@ -38,10 +38,12 @@ from PIL import Image
 
 from experiments.benchmarks.timing import add_json, interleaved, show, table
 from fairgrape_jax import data
-from fairgrape_jax.data import decode, pipeline, prepared
+from fairgrape_jax.data.batches import epoch_order, steps_per_epoch, train_batches
 from fairgrape_jax.data.builders.folder_csv import FolderCsv
 from fairgrape_jax.data.builders.prepare import prepare
-from fairgrape_jax.data.types import Split
+from fairgrape_jax.data.dataset import Split
+from fairgrape_jax.data.images import decode
+from fairgrape_jax.data.sources import prepared
 
 BASE = "Pillow and NumPy"
 SEED = 0
@@ -151,7 +153,7 @@ def epoch(batches: Callable[..., Batches], split: Split, options: argparse.Names
 
 def ours(split: Split, options: argparse.Namespace) -> Batches:
     """The batches of a training epoch."""
-    return pipeline.train_batches(split, options.batch, SEED, 0)
+    return train_batches(split, options.batch, SEED, 0)
 
 
 def by_processes(split: Split, options: argparse.Namespace) -> dict[str, Any]:
@@ -159,8 +161,8 @@ def by_processes(split: Split, options: argparse.Namespace) -> dict[str, Any]:
 
     Not in turn with the others: between two turns they would go on and fill their buffers.
     """
-    steps = pipeline.steps_per_epoch(len(split), options.batch)
-    batches = pipeline.train_batches(split, options.batch, SEED, 0, epochs=2 + 2 + 2)
+    steps = steps_per_epoch(len(split), options.batch)
+    batches = train_batches(split, options.batch, SEED, 0, epochs=2 + 2 + 2)
     started = time.perf_counter()
     next(batches)
     began = time.perf_counter()
@@ -178,8 +180,8 @@ def by_processes(split: Split, options: argparse.Namespace) -> dict[str, Any]:
 
 def order(split: Split, options: argparse.Namespace) -> Iterator[np.ndarray]:
     """The samples of each batch of an epoch."""
-    numbers = pipeline.epoch_order(len(split), SEED, 0)
-    for step in range(pipeline.steps_per_epoch(len(split), options.batch)):
+    numbers = epoch_order(len(split), SEED, 0)
+    for step in range(steps_per_epoch(len(split), options.batch)):
         yield numbers[step * options.batch : (step + 1) * options.batch]
 
 
@@ -199,13 +201,13 @@ def plain(split: Split, options: argparse.Namespace) -> Batches:
 def any_eighth(split: Split, options: argparse.Namespace) -> Batches:
     """Ours, JPEGs scaled while they are decoded as far as they can be."""
     with mock.patch.object(decode, "LEAST_SCALE", 1):
-        yield from pipeline.train_batches(split, options.batch, SEED, 0)
+        yield from train_batches(split, options.batch, SEED, 0)
 
 
 def fast_dct(split: Split, options: argparse.Namespace) -> Batches:
     """Ours, by libjpeg's fast transform."""
     with mock.patch.object(decode, "FAST_DCT", True):
-        yield from pipeline.train_batches(split, options.batch, SEED, 0)
+        yield from train_batches(split, options.batch, SEED, 0)
 
 
 def files(place: Path, options: argparse.Namespace) -> list[str]:

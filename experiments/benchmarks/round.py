@@ -23,10 +23,12 @@ from experiments.benchmarks.timing import (
     seconds,
     show,
 )
-from fairgrape_jax import measure, parallel, steps
+from fairgrape_jax import parallel
 from fairgrape_jax.config import Experiment, Scoring
-from fairgrape_jax.data import pipeline, source
+from fairgrape_jax.data import batches, source
 from fairgrape_jax.methods import METHODS, Problem, prune
+from fairgrape_jax.rounds import steps
+from fairgrape_jax.rounds.score import importance
 
 
 def main() -> None:
@@ -60,7 +62,7 @@ def main() -> None:
         for name, value in medians.items()
     ]
     rows.append({"part": "a round", "seconds": round(whole, 3), "share %": 100.0})
-    epoch = pipeline.steps_per_epoch(options.images, options.batch)
+    epoch = batches.steps_per_epoch(options.images, options.batch)
     print(
         f"{options.model}, {options.size} pixels, {options.groups} groups, {options.images} images,"
         f" {options.steps or epoch} steps of {options.batch}, {options.devices} of "
@@ -85,7 +87,7 @@ def round_parts(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     held["alive"] = held["full"] = steps.initial_masks(compiled, held["state"])
 
     def score() -> Any:
-        held["scores"] = measure.importance(
+        held["scores"] = importance(
             experiment, compiled, held["state"], held["full"], dataset, seed=0
         )
         return held["scores"]
@@ -101,10 +103,10 @@ def round_parts(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
         return held["alive"]
 
     def retrain() -> Any:
-        count = options.steps or pipeline.steps_per_epoch(len(dataset.train), options.batch)
+        count = options.steps or batches.steps_per_epoch(len(dataset.train), options.batch)
         done = 0
         while done < count:
-            for samples in pipeline.train_batches(dataset.train, options.batch, 0, 0):
+            for samples in batches.train_batches(dataset.train, options.batch, 0, 0):
                 batch = parallel.split_batch(samples, compiled.devices)
                 held["state"], seen = compiled.train(
                     held["state"], held["alive"], batch, np.float32(1e-5)

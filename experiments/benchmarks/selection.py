@@ -32,9 +32,9 @@ import numpy as np
 
 from experiments.benchmarks import timing
 from fairgrape_jax import masks, models
-from fairgrape_jax.maxmin import maxmin_tree
-from fairgrape_jax.methods.choice import prune_layers
+from fairgrape_jax.methods.pruning import prune_layers
 from fairgrape_jax.selection import descending, select_greedy, solve_tree
+from fairgrape_jax.selection.maxmin import maxmin_tree
 
 
 def network(model: str, groups: int) -> tuple[masks.Tree, masks.Tree]:

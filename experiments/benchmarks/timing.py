@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fairgrape_jax.data.types import Dataset, Split, Task
+from fairgrape_jax.data.dataset import Dataset, Split, Task
 
 # Dense bfloat16 FLOP/s of one chip, from the vendors' data sheets; none was measured here.
 PEAKS = {

@@ -38,12 +38,14 @@ from experiments.benchmarks.timing import (
     show,
     table,
 )
-from fairgrape_jax import finite, models, parallel, steps
+from fairgrape_jax import models, parallel
 from fairgrape_jax.config import Experiment
-from fairgrape_jax.data import pipeline, source
-from fairgrape_jax.data.types import Dataset
-from fairgrape_jax.finite import Seen
+from fairgrape_jax.data import batches, source
+from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.models import mobilenet
+from fairgrape_jax.rounds import steps
+from fairgrape_jax.training import finite
+from fairgrape_jax.training.finite import Seen
 
 CLASSES = 7
 
@@ -152,7 +154,7 @@ def training(
         steps.initial_masks(compiled, state[0]),
     )
     alive = parallel.replicate(alive, compiled.devices)
-    samples = next(pipeline.train_batches(dataset.train, options.batch, 0, 0))
+    samples = next(batches.train_batches(dataset.train, options.batch, 0, 0))
     batch = parallel.split_batch(samples, compiled.devices)
 
     def work() -> Any:
@@ -186,7 +188,7 @@ def pytorch(options: argparse.Namespace, dataset: Dataset) -> Callable[[], Any]:
     network = torchvision.models.get_model(options.model, num_classes=CLASSES)
     network = network.cuda().to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=True)
-    samples = next(pipeline.train_batches(dataset.train, options.batch, 0, 0))
+    samples = next(batches.train_batches(dataset.train, options.batch, 0, 0))
     host = torch.from_numpy(samples["images"]).permute(0, 3, 1, 2)
     labels = torch.from_numpy(samples["labels"][:, 0]).long().cuda()
     mean, std = (torch.tensor(x).cuda().reshape(1, 3, 1, 1) for x in (dataset.mean, dataset.std))

@@ -19,9 +19,9 @@ from fairgrape_jax.methods import (
     structured,
     synflow,
 )
-from fairgrape_jax.methods.choice import prune
+from fairgrape_jax.methods.base import Method, Problem
 from fairgrape_jax.methods.minority import restricted
-from fairgrape_jax.methods.types import Method, Problem
+from fairgrape_jax.methods.pruning import prune
 
 FAIRGRAPE = Method("each group's share of (w*g)^2 kept", fairgrape.score, fairgrape.choose)
 SNIP = Method("largest |w*g|", snip.score)
@@ -56,4 +56,9 @@ METHODS: dict[str, Method] = {
     "grasp-minority": restricted(GRASP),
 }
 
-__all__ = ["METHODS", "Method", "Problem", "prune"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "Problem",
+    "prune",
+]

@@ -7,9 +7,9 @@ from functools import partial
 import jax
 
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.methods.choice import by_groups, prune_layers
+from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.methods.importance_normalised import parts
-from fairgrape_jax.methods.types import Problem
+from fairgrape_jax.methods.pruning import by_groups, prune_layers
 from fairgrape_jax.selection import select_greedy, solve_tree
 
 

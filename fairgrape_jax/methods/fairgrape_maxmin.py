@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.maxmin import maxmin_tree
-from fairgrape_jax.methods.choice import by_groups
-from fairgrape_jax.methods.types import Problem
+from fairgrape_jax.methods.base import Problem
+from fairgrape_jax.methods.pruning import by_groups
+from fairgrape_jax.selection.maxmin import maxmin_tree
 
 
 def choose(problem: Problem, density: float) -> Tree:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from fairgrape_jax import losses
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree, map_masked, select_prunable
-from fairgrape_jax.methods.types import Problem
-from fairgrape_jax.statistic import Network, Statistic
+from fairgrape_jax.methods.base import Problem
+from fairgrape_jax.scoring.statistics import Network, Statistic
 
 BETA = 0.33  # how much the privileged group counts, between 0 and 1
 

@@ -8,9 +8,9 @@ import jax
 
 from fairgrape_jax import losses
 from fairgrape_jax.masks import Tree, map_masked, select_prunable
+from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.methods.snip import xavier
-from fairgrape_jax.methods.types import Problem
-from fairgrape_jax.statistic import Network, Statistic
+from fairgrape_jax.scoring.statistics import Network, Statistic
 
 TEMPERATURE = 200.0  # logits are divided by it (the official code's T)
 

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.methods.types import Problem
-from fairgrape_jax.selection.scope import members
+from fairgrape_jax.methods.base import Problem
+from fairgrape_jax.selection.counts import members
 
 
 def score(problem: Problem) -> Tree:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.methods import magnitude
-from fairgrape_jax.methods.types import Problem
+from fairgrape_jax.methods.base import Problem
 
 
 def score(problem: Problem) -> Tree:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from fairgrape_jax.masks import Tree, select_prunable
-from fairgrape_jax.methods.types import Problem
+from fairgrape_jax.methods.base import Problem
 
 
 def score(problem: Problem) -> Tree:

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.methods.types import Method, Problem
-from fairgrape_jax.statistic import Statistic
+from fairgrape_jax.methods.base import Method, Problem
+from fairgrape_jax.scoring.statistics import Statistic
 
 
 def of_minority(problem: Problem) -> Problem:

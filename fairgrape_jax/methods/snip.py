@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from fairgrape_jax.masks import Tree, map_masked
-from fairgrape_jax.methods.types import Problem
-from fairgrape_jax.statistic import GRADIENT
+from fairgrape_jax.methods.base import Problem
+from fairgrape_jax.scoring.statistics import GRADIENT
 
 
 def score(problem: Problem) -> Tree:

@@ -14,9 +14,9 @@ import jax
 import numpy as np
 
 from fairgrape_jax.masks import Tree, kept, layer_names, select_prunable
-from fairgrape_jax.methods.types import Problem
+from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.selection import select_first
-from fairgrape_jax.selection.scope import as_tree
+from fairgrape_jax.selection.counts import as_tree
 
 
 def norms(kernel: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree, apply_masks, map_masked
-from fairgrape_jax.methods.types import Problem
+from fairgrape_jax.methods.base import Problem
 
 # Inputs so small that of an activation only its slope at 0+ is left: 1 for ReLU, ReLU6 and tanh.
 # The gains of a hundred layers have room in float64 on either side.

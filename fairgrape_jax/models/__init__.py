@@ -17,7 +17,14 @@ from fairgrape_jax.models.torchvision import (
     to_torchvision,
 )
 
-__all__ = ["FEATURES", "MODELS", "create", "from_torchvision", "load_pretrained", "to_torchvision"]
+__all__ = [
+    "FEATURES",
+    "MODELS",
+    "create",
+    "from_torchvision",
+    "load_pretrained",
+    "to_torchvision",
+]
 
 MODELS: dict[str, Constructor] = NETWORKS | {"cnn": CNN, "mlp": MLP}
 

@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from fairgrape_jax import integrity
+from fairgrape_jax import storage
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.models.mobilenet import MobileNetV2
 from fairgrape_jax.models.resnet import resnet18, resnet34, resnet50
@@ -161,7 +161,7 @@ def _to_flax(key: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        return load_file(integrity.regular(path))
+        return load_file(storage.regular(path))
     except (OSError, SafetensorError, TypeError) as error:
         raise UsageError(
             f"cannot read pretrained weights from {path} ({error}): name a .safetensors file; "

@@ -4,6 +4,7 @@ greedy.py is the definition, one layer on the host; threshold.py finds the same 
 the device, and tree.py for a whole network at once.
 """
 
+from fairgrape_jax.selection.counts import Scope
 from fairgrape_jax.selection.greedy import (
     Deficit,
     Select,
@@ -14,8 +15,7 @@ from fairgrape_jax.selection.greedy import (
     select_top,
     shares,
 )
-from fairgrape_jax.selection.scope import Scope
-from fairgrape_jax.selection.tree import (
+from fairgrape_jax.selection.network import (
     select_threshold,
     select_tree,
     solve_threshold,

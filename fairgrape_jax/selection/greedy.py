@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from fairgrape_jax.compiled import njit
+from fairgrape_jax._numba import njit
 
 Deficit = Literal["relative", "absolute"]
 Select = Literal["threshold", "greedy"]

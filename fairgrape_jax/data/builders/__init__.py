@@ -17,7 +17,13 @@ from fairgrape_jax.data.builders import (
 from fairgrape_jax.data.builders.listing import Listing, Options
 from fairgrape_jax.errors import UsageError
 
-__all__ = ["BUILDERS", "Builder", "Listing", "Options", "builder"]
+__all__ = [
+    "BUILDERS",
+    "Builder",
+    "Listing",
+    "Options",
+    "builder",
+]
 
 
 class Builder(NamedTuple):

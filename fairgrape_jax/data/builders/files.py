@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
-from fairgrape_jax.data import archives
+from fairgrape_jax.data.images import archives
 from fairgrape_jax.errors import UsageError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

@@ -14,7 +14,6 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
-from fairgrape_jax import forms
 from fairgrape_jax.data.builders import files
 from fairgrape_jax.data.builders.listing import (
     Column,
@@ -26,6 +25,7 @@ from fairgrape_jax.data.builders.listing import (
     read_text,
 )
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.storage import schema
 
 GENDERS = ("male", "female")
 UNSURE = "unsure"
@@ -141,7 +141,7 @@ def _annotations(path: Path) -> list[tuple[str, str, list[str]]]:
         where = f"{path} entry {i}"
         if not isinstance(value, dict) or not {"url", "gender"} <= value.keys():
             raise UsageError(f"{where}: expected an object with url and gender")
-        if wrong := forms.misfit(value, Annotation):
+        if wrong := schema.misfit(value, Annotation):
             raise UsageError(f"{where}: {wrong}")
         genders = value["gender"]
         unknown = [g for g in genders if g not in (*GENDERS, UNSURE)]

@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from fairgrape_jax import words
+from fairgrape_jax import escape
 from fairgrape_jax.data.builders.files import Entry
 from fairgrape_jax.errors import UsageError
 
@@ -173,12 +173,12 @@ def check_names(listing: Listing) -> None:
         if names.count(column.name) > 1:
             raise UsageError(f"column {column.name!r}: is there twice")
         for name in column.classes:
-            if name != words.visible(name):
+            if name != escape.visible(name):
                 raise UsageError(f"column {column.name!r}: {name!r} is no name for a value")
     for row in listing.rows:
         if not SPLIT.fullmatch(row.split) or row.split == "all":
             raise UsageError(f"{row.where}: {row.split!r} is no name for a split; give train or so")
-        if row.name + row.source != words.visible(row.name + row.source):
+        if row.name + row.source != escape.visible(row.name + row.source):
             raise UsageError(f"{row.where}: {row.name!r} of {row.source!r}: not names that show")
 
 

@@ -27,8 +27,7 @@ with warnings.catch_warnings():
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from fairgrape_jax import integrity, lock
-from fairgrape_jax.data import decode
+from fairgrape_jax import storage
 from fairgrape_jax.data.builders import builder, files
 from fairgrape_jax.data.builders.listing import (
     Listing,
@@ -38,10 +37,12 @@ from fairgrape_jax.data.builders.listing import (
     settled,
     without_empty,
 )
-from fairgrape_jax.data.prepared import stored_in
-from fairgrape_jax.data.records import ABOUT, COLUMNS, THREADS, VERSION, dataset_directory
-from fairgrape_jax.data.source import Progress
+from fairgrape_jax.data.images import decode
+from fairgrape_jax.data.images.records import ABOUT, COLUMNS, THREADS, VERSION, dataset_directory
+from fairgrape_jax.data.sources.prepared import stored_in
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.progress import Progress
+from fairgrape_jax.storage import lock
 
 SHARD_BYTES, SHARD_ROWS = 256 << 20, 20_000  # what is done again after a kill, at most
 RECORD_OPTIONS = "group_size:1,uncompressed"  # pictures are compressed already
@@ -240,7 +241,7 @@ class ListingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
             said: dict[str, Any] = {
                 "digests": kept,
                 "broken": broken,
-                "sha256": integrity.sha256(path),
+                "sha256": storage.sha256(path),
             }
             if broken and not self.lenient:
                 # Not marked as done: it is looked at again once the files are repaired.

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from fairgrape_jax.data.builders import files
 from fairgrape_jax.data.builders.listing import Column, Listing, Options, Row, settled
-from fairgrape_jax.data.utkface import (
+from fairgrape_jax.data.sources.utkface import (
     AGE_BANDS,
     EXPECTED,
     GENDERS,

@@ -1,0 +1,52 @@
+"""What a run is: the experiment, its checks, its JSON, and what differs between methods."""
+
+from fairgrape_jax.config.experiment import (
+    FORMAT,
+    LARGEST,
+    PLACE,
+    Experiment,
+    Form,
+    Rollback,
+    Scoring,
+    Stage,
+    clusters,
+    densities,
+    kept,
+    known,
+    point,
+)
+from fairgrape_jax.config.serialize import (
+    Stored,
+    check_types,
+    from_dict,
+    identity,
+    load,
+    read,
+    to_dict,
+)
+from fairgrape_jax.config.validate import check, check_remedy
+
+__all__ = [
+    "FORMAT",
+    "LARGEST",
+    "PLACE",
+    "Experiment",
+    "Form",
+    "Rollback",
+    "Scoring",
+    "Stage",
+    "Stored",
+    "check",
+    "check_remedy",
+    "check_types",
+    "clusters",
+    "densities",
+    "from_dict",
+    "identity",
+    "kept",
+    "known",
+    "load",
+    "point",
+    "read",
+    "to_dict",
+]

@@ -1,0 +1,314 @@
+"""The order in which samples are met, a pure function of seed, epoch and step, and their reading.
+
+Every batch is made by a pure function of its number: pictures in memory are indexed, pictures on
+disk are read and decoded by that same call. Grain makes the batches of the latter ahead of their
+use, in threads or processes, and hands them over by number; so results do not depend on how many
+there are, and to resume at a step is to begin with its number.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fairgrape_jax.data.dataset import Split
+from fairgrape_jax.data.images.records import THREADS
+from fairgrape_jax.errors import TrainingError, UsageError
+from fairgrape_jax.parallel import preemption
+
+
+class GroupBatches(NamedTuple):
+    """Micro-batches of one group each, by index into the split.
+
+    indices: (M, size) int32; valid: (M, size) bool, False on padding; group: (M,) int32.
+    """
+
+    indices: np.ndarray
+    valid: np.ndarray
+    group: np.ndarray
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
+    """(n,) permutation of the samples in which `epoch` meets them.
+
+    >>> sorted(epoch_order(4, seed=0, epoch=1).tolist())
+    [0, 1, 2, 3]
+    """
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+def steps_per_epoch(n: int, batch: int) -> int:
+    """Whole batches in n samples; 1 where n is smaller than a batch.
+
+    >>> steps_per_epoch(10, 4), steps_per_epoch(3, 4)
+    (2, 1)
+    """
+    return max(n // batch, 1)
+
+
+def train_batches(
+    split: Split,
+    batch: int,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    part: tuple[int, int] = (0, 1),
+    epochs: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Batches of exactly `batch` samples: images (uint8), labels, ids; the remainder is dropped.
+
+    ids: (batch,) int32, the places of the samples in the split. start: first step to give, so that
+    a run resumes in the middle of an epoch. A split smaller than a batch is repeated, in the
+    epoch's order, until it fills the one batch. A picture that is lost is replaced by the next of
+    its batch that is not.
+    part: of each batch give the rows of one process alone, (which, of how many).
+    epochs: go on through so many, with the same worker processes where there are some.
+    """
+    make = functools.partial(_train_batch, split, batch, seed, epoch, part)
+    numbers = range(start, epochs * steps_per_epoch(len(split), batch))
+    return made(make, numbers, split, getattr(split.images, "workers", 0))
+
+
+def ids(split: Split, batch: int, seed: int, epoch: int, step: int) -> np.ndarray:
+    """(batch,) places in the split of the samples of a batch of `train_batches`, of all processes.
+
+    A picture that is lost is named itself, not what stands in for it.
+    """
+    return _filled_order(len(split), batch, seed, epoch)[step * batch : (step + 1) * batch]
+
+
+def _train_batch(
+    split: Split, batch: int, seed: int, first: int, part: tuple[int, int], number: int
+) -> dict[str, np.ndarray]:
+    """Batch `number`, counted from the beginning of epoch `first`."""
+    epoch, step = divmod(number, steps_per_epoch(len(split), batch))
+    order = _filled_order(len(split), batch, seed, first + epoch)
+    chosen = rows_of(order[step * batch : (step + 1) * batch], part)
+    images, good = read(split, chosen)
+    if not good.all():
+        stand_in = replacements(good)
+        images, chosen = images[stand_in], chosen[stand_in]
+    return {"images": images, "labels": split.labels[chosen], "ids": chosen.astype(np.int32)}
+
+
+@functools.lru_cache(maxsize=2)  # the epoch that ends and the one that begins
+def _filled_order(n: int, batch: int, seed: int, epoch: int) -> np.ndarray:
+    return np.resize(epoch_order(n, seed, epoch), max(n, batch))
+
+
+def replacements(good: np.ndarray) -> np.ndarray:
+    """For each place the next one that is good, around the end; itself where it is good.
+
+    TrainingError if none is.
+
+    >>> replacements(np.array([False, True, False])).tolist()
+    [1, 1, 1]
+    """
+    if not good.any():
+        raise TrainingError("no picture of a whole batch can be decoded; prepare the data again")
+    places = np.flatnonzero(good)
+    return places[np.searchsorted(places, np.arange(len(good))) % len(places)]
+
+
+def read(split: Split, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pictures at `indices`, of any shape, and which of them could be read."""
+    if isinstance(split.images, np.ndarray):
+        return split.images[indices], np.ones(indices.shape, bool)
+    return split.images.read(indices)
+
+
+def made(
+    make: Callable[[int], Any], numbers: range, split: Split, workers: int = 0
+) -> Iterator[Any]:
+    """make(number) for each, in order; ahead of their use where the pictures are on disk.
+
+    workers: processes that make them, which take seconds to start; 0 for threads.
+    """
+    if isinstance(split.images, np.ndarray) or not numbers:
+        return map(make, numbers)
+    return ahead_of_use(make, numbers, workers)
+
+
+def ahead_of_use(make: Callable[[int], Any], numbers: range, workers: int = 0) -> Iterator[Any]:
+    """make(number) for each, in order, by Grain: in two threads per core, or `workers` processes.
+
+    A thread decodes, or waits for a disk. At most one batch per thread, or two per process, wait
+    for their use.
+    """
+    import grain
+
+    threads = 1 if workers else 2 * THREADS
+    batches = grain.MapDataset.range(numbers.start, numbers.stop).map(make)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 2))
+    iterator = batches.to_iter_dataset(options)
+    if workers:
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():  # else Grain's workers fail (google/grain #1355)
+            flags.FLAGS.mark_as_parsed()
+        iterator = iterator.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        )
+    return _started(iter(iterator))
+
+
+def _started(iterator: Iterator[Any]) -> Iterator[Any]:
+    with preemption.unheard():  # the processes start with the first batch
+        first = list(itertools.islice(iterator, 1))
+    yield from first
+    yield from iterator
+
+
+class Clock:
+    """How long a loop waited for its input: `seconds` over `count` batches.
+
+    >>> clock = Clock()
+    >>> list(clock.timed([1, 2])), clock.count
+    ([1, 2], 2)
+    """
+
+    def __init__(self) -> None:
+        self.seconds, self.count = 0.0, 0
+
+    def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The batches; the time until each is there is added up."""
+        iterator = iter(batches)
+        while True:
+            started = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self.seconds += time.perf_counter() - started
+            self.count += 1
+            yield batch
+
+    @property
+    def milliseconds(self) -> float:
+        """Mean wait for a batch."""
+        return 1e3 * self.seconds / max(self.count, 1)
+
+
+def rows_of(rows: np.ndarray, part: tuple[int, int]) -> np.ndarray:
+    """The part of `rows` that one process reads: (which, of how many equal parts).
+
+    >>> rows_of(np.arange(6), (1, 3))
+    array([2, 3])
+    """
+    which, parts = part
+    return rows.reshape(parts, -1, *rows.shape[1:])[which]
+
+
+def padded_batches(
+    split: Split, batch: int, part: tuple[int, int] = (0, 1), begin: int = 0
+) -> Iterator[dict[str, np.ndarray]]:
+    """Every sample once, in order: images, labels, groups, valid (batch,) bool.
+
+    The last batch is filled up with sample 0, marked valid=False, so that all have one shape; so
+    is a picture that is lost.
+    part: as for `train_batches`. begin: the number of the first batch to give.
+    """
+    make = functools.partial(_padded_batch, split, batch, part)
+    return made(make, steps(split, batch)[begin:], split)
+
+
+def steps(split: Split, batch: int) -> range:
+    """The numbers of the batches that hold every sample."""
+    return range(-(-len(split) // batch))
+
+
+def _padded_batch(
+    split: Split, batch: int, part: tuple[int, int], step: int
+) -> dict[str, np.ndarray]:
+    numbers = rows_of(np.arange(step * batch, (step + 1) * batch), part)
+    inside = numbers < len(split)
+    chosen = np.where(inside, numbers, 0)
+    images, good = read(split, chosen)
+    labels, groups = split.labels[chosen], split.groups[chosen]
+    return {"images": images, "labels": labels, "groups": groups, "valid": inside & good}
+
+
+def group_batches(
+    split: Split,
+    fraction: float,
+    size: int,
+    num_groups: int,
+    seed: int,
+    *,
+    over: str | tuple[int, ...] = "groups",
+    samples: int = 0,
+) -> GroupBatches:
+    """Micro-batches that importance is scored on: `fraction` of each group, cut into `size`.
+
+    The micro-batch is part of the definition of importance (a square per micro-batch is summed),
+    so it is given by the user and does not depend on the number of devices.
+    Of each group ceil(fraction * samples) are drawn, by seed, whatever the other groups are. The
+    groups' micro-batches are interleaved as evenly as their numbers allow, so that any stretch of
+    them has nearly the mix of the whole. Padding repeats the first sample of its micro-batch.
+    over="all": the same samples, shuffled, all as group 0; a tuple of groups: those of their
+    samples; "classes": as many in all, equally many of every class of the first task. samples: so
+    many of all together, of every class with "classes", in place of the fraction; not of groups.
+    A group without samples has no micro-batch. UsageError if fraction is not in (0, 1] or size
+    below 1.
+    """
+    if not 0 < fraction <= 1:
+        raise UsageError(f"fraction={fraction}: must be above 0 and at most 1")
+    if size < 1:
+        raise UsageError(f"size={size}: a micro-batch needs at least 1 sample")
+    if over == "classes":
+        drawn = _balanced(split.labels[:, 0], fraction, seed, samples)
+    else:
+        chosen = over if isinstance(over, tuple) else range(num_groups)
+        part = 1.0 if samples and over != "groups" else fraction
+        drawn = [_drawn(split.groups, group, part, seed) for group in chosen]
+    if over != "groups":
+        # A stream that no group uses: group numbers end at num_groups - 1.
+        drawn = [np.random.default_rng([seed, num_groups]).permutation(np.concatenate(drawn))]
+        if samples and over != "classes":
+            drawn = [drawn[0][:samples]]
+    cut = [_cut(members, size) for members in drawn]
+    counts = [len(indices) for indices, _ in cut]
+    group = np.repeat(np.arange(len(cut), dtype=np.int32), counts)
+    order = _interleaved(counts)
+    indices, valid = (np.concatenate(parts)[order] for parts in zip(*cut, strict=True))
+    return GroupBatches(indices, valid, group[order])
+
+
+def _drawn(groups: np.ndarray, group: int, fraction: float, seed: int) -> np.ndarray:
+    members = np.flatnonzero(groups == group)
+    # 0.07 * 100 is 7.000000000000001 in floating point; that must not draw an eighth sample.
+    count = math.ceil(fraction * len(members) - 1e-9)
+    return np.random.default_rng([seed, group]).permutation(members)[: max(count, 1)]
+
+
+def _balanced(labels: np.ndarray, fraction: float, seed: int, samples: int) -> list[np.ndarray]:
+    """Of each class that occurs equally many samples, and at most as many as the rarest has."""
+    classes, sizes = np.unique(labels, return_counts=True)
+    wanted = samples or math.ceil(fraction * len(labels) / len(classes) - 1e-9)
+    each = min(wanted, int(sizes.min()))
+    members = [np.flatnonzero(labels == label) for label in classes]
+    return [
+        np.random.default_rng([seed, label]).permutation(own)[:each]
+        for label, own in zip(classes, members, strict=True)
+    ]
+
+
+def _cut(members: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of `size` indices and their validity; the last row may be partial."""
+    rows = -(-len(members) // size)
+    position = np.arange(rows * size).reshape(rows, size)
+    valid = position < len(members)
+    chosen = np.where(valid, position, position[:, :1])
+    return members[chosen].astype(np.int32), valid
+
+
+def _interleaved(counts: list[int]) -> np.ndarray:
+    """Order of rows listed group by group that spreads each group evenly from first to last."""
+    place = np.concatenate([(np.arange(count) + 0.5) / count for count in counts])
+    return np.argsort(place, kind="stable")

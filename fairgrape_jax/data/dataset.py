@@ -1,0 +1,75 @@
+"""What every dataset gives: pictures, labels of one or several tasks, and group ids."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from fairgrape_jax.data.images.records import Pictures
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One thing to predict: its name and the names of its classes, in label order."""
+
+    name: str
+    classes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One part of a dataset.
+
+    images: (N, H, W, C) uint8, in memory or on disk; labels: (N, T) int32, one column per task;
+    groups: (N,) int32.
+    """
+
+    images: np.ndarray | Pictures
+    labels: np.ndarray
+    groups: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def take(self, indices: np.ndarray) -> Split:
+        """The samples at `indices`, in that order."""
+        images: Any = self.images
+        images = images[indices] if isinstance(images, np.ndarray) else images.take(indices)
+        return Split(images, self.labels[indices], self.groups[indices])
+
+    def evidence(self) -> tuple[np.ndarray, ...]:
+        """Arrays that are equal where two splits hold the same samples; nothing is decoded."""
+        images: Any = self.images
+        pixels = images if isinstance(images, np.ndarray) else images.evidence
+        return pixels, self.labels, self.groups
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Three splits and the names behind their numbers.
+
+    mean, std: per-channel normalisation of pictures scaled to [0, 1].
+    notes: what a user should know about how this copy was read (files skipped, licence).
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+    tasks: tuple[Task, ...]
+    groups: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The number of classes of each task."""
+        return tuple(len(task.classes) for task in self.tasks)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W, C) of one picture."""
+        return self.train.images.shape[1:]

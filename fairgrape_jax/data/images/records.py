@@ -1,0 +1,184 @@
+"""Pictures in ArrayRecord files that look like an array: indexing reads and decodes."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fairgrape_jax.data.images import buffers, decode
+from fairgrape_jax.errors import TrainingError, UsageError
+from fairgrape_jax.progress import Progress
+
+ABOUT, COLUMNS = "fairgrape.json", "columns.npz"  # beside the record files of a prepared dataset
+VERSION = "1.0.0"
+THREADS = os.cpu_count() or 1
+CHUNK = 256  # pictures decoded between two calls of progress
+
+
+def dataset_directory(name: str, data_dir: Path) -> Path:
+    """Where a prepared dataset lies, as TFDS lays it out."""
+    return data_dir / name / VERSION
+
+
+def default_data_dir() -> Path:
+    """Where TFDS keeps datasets: TFDS_DATA_DIR, or tensorflow_datasets in the home folder."""
+    return expanded(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
+
+
+def expanded(path: str) -> Path:
+    """The path, its ~ being the home folder. UsageError if there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: no home folder is known; set TFDS_DATA_DIR or HOME") from error
+
+
+@functools.cache
+def example_type() -> Any:
+    """The protobuf message of a record."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of packages that TFDS imports
+        from tensorflow_datasets.proto import tf_example_pb2
+    return tf_example_pb2.Example
+
+
+class Records:
+    """The raw files of a dataset, by number; may be sent to another process, and read by threads.
+
+    paths: its ArrayRecord files in order.
+    """
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = [str(path) for path in paths]
+
+    @functools.cached_property
+    def _source(self) -> Any:
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        return ArrayRecordDataSource(self.paths)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"paths": self.paths}
+
+    def __repr__(self) -> str:
+        return f"Records({self.paths!r})"
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def content(self, number: int | np.integer) -> bytes:
+        """The file of the picture `number`; no bytes where its record is damaged.
+
+        One at a time: asked for many, the source starts threads, and the memory of many files is
+        taken and given back; that costs three times as much as their reading.
+        """
+        try:
+            record = self._source[int(number)]
+        except RuntimeError:  # a block of a record file is not as it was written
+            return b""
+        example = example_type().FromString(record)
+        return bytes(example.features.feature["image"].bytes_list.value[0])
+
+
+class Pictures:
+    """Pictures on disk as an array (N, size, size, 3) of uint8: what a Split holds as `images`.
+
+    numbers: (N,) where each is in `records`; names: (N,) bytes, for messages; evidence: (N, 32)
+    uint8, the sha256 of each file. broken: "error" or "skip", what to do where a picture cannot be
+    decoded any more; `lost` counts those met and skipped here, by name (a worker process counts its
+    own, and every one is said once).
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(
+        self,
+        records: Records,
+        numbers: np.ndarray,
+        names: np.ndarray,
+        evidence: np.ndarray,
+        *,
+        size: int,
+        fit: decode.Fit = "stretch",
+        broken: str = "error",
+        workers: int = 0,
+    ):
+        self.records, self.numbers, self.names, self.evidence = records, numbers, names, evidence
+        self.size, self.fit, self.broken, self.workers = size, fit, broken, workers
+        self.lost: dict[str, int] = {}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W, C)."""
+        return (len(self.numbers), self.size, self.size, 3)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, indices: Any) -> np.ndarray:
+        """Pixels (*indices.shape, size, size, 3); a picture that is lost is black."""
+        return self.read(np.asarray(indices))[0]
+
+    def take(self, indices: np.ndarray) -> Pictures:
+        """Those at `indices`, still on disk."""
+        return Pictures(
+            self.records,
+            self.numbers[indices],
+            self.names[indices],
+            self.evidence[indices],
+            size=self.size,
+            fit=self.fit,
+            broken=self.broken,
+            workers=self.workers,
+        )
+
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels (*indices.shape, size, size, 3), and which of them could be read.
+
+        TrainingError that names the picture if one could not and `broken` is "error".
+        """
+        flat = indices.reshape(-1)
+        pixels = buffers.empty((len(flat), self.size, self.size, 3))
+        good = np.ones(len(flat), bool)
+        for i, number in enumerate(self.numbers[flat]):
+            try:
+                decode.decode(self.records.content(number), self.size, self.fit, out=pixels[i])
+            except decode.BrokenPictureError as error:
+                pixels[i], good[i] = 0, False
+                self._lose(self.names[flat[i]].decode(), error)
+        shape = indices.shape
+        return pixels.reshape(*shape, *pixels.shape[1:]), good.reshape(shape)
+
+    def _lose(self, name: str, error: Exception) -> None:
+        if self.broken == "error":
+            raise TrainingError(
+                f"picture {name} cannot be decoded ({error}); prepare the dataset again, or count "
+                "and skip such pictures with --data.broken skip"
+            )
+        if name not in self.lost:  # said here, as this may be a worker's own copy
+            print(f"note: picture {name} is skipped: {error}", file=sys.stderr, flush=True)
+        self.lost[name] = self.lost.get(name, 0) + 1
+
+    def in_memory(self, progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """All of them decoded, by threads, and which of them could be read."""
+        pixels, good = np.empty(self.shape, np.uint8), np.empty(len(self), bool)
+
+        def fill(first: int) -> int:
+            part = np.arange(first, min(first + CHUNK, len(self)))
+            pixels[part], good[part] = self.read(part)
+            return int(part[-1]) + 1
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            for done in pool.map(fill, range(0, len(self), CHUNK)):
+                if progress:
+                    progress(done, len(self))
+        return pixels, good

@@ -1,0 +1,278 @@
+"""The remedies of retraining: terms that hold a pruned network to the dense one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fairgrape_jax.losses.classification import cross_entropy, mixed_cross_entropy, split_heads
+
+
+@dataclasses.dataclass(frozen=True)
+class Performance:
+    """The performance-weighted loss: samples that the dense network does badly on weigh more.
+
+    Source: Meyer and Wong, "A Fair Loss Function for Network Pruning" (arXiv 2211.10285); its
+    code's defaults for alpha and gamma.
+    """
+
+    weights: bool = False
+    """Weigh samples by alpha + (1 - alpha)(1 - s)^gamma, s the dense network's p(true class)."""
+    labels: bool = False
+    """Where the dense network is right, learn its probabilities in place of the label."""
+    alpha: float = 0.75
+    """The least weight; 1 for equal weights."""
+    gamma: float = 5.0
+    """How fast the weight falls with s."""
+    prune: bool = True
+    """Use it in the importance of weights."""
+    retrain: bool = True
+    """Use it in retraining."""
+
+    @property
+    def on(self) -> bool:
+        """Whether it changes anything."""
+        return self.weights or self.labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Remedy:
+    """The weights of the terms of the retraining loss; plain cross-entropy by default.
+
+    Source of the terms but the last: "Simon Says" (arXiv 2106.07849); `REMEDIES` has its weights.
+    """
+
+    ce: float = 1.0
+    """Cross-entropy with the labels (or its performance-weighted form)."""
+    kd: float = 0.0
+    """Distillation: divergence from the dense network's probabilities at `temperature`."""
+    temperature: float = 4.0
+    """That of the distillation."""
+    attention: float = 0.0
+    """Attention transfer: where the features are large."""
+    similarity: float = 0.0
+    """Similarity preservation: which samples of a batch are alike; on the last feature."""
+    pkt: float = 0.0
+    """Probabilistic knowledge transfer: the same as conditional probabilities; likewise."""
+    hints: float = 0.0
+    """Hints: the features themselves ("all hints": every one that `features` names)."""
+    features: tuple[str, ...] = ()
+    """The modules whose outputs are compared; empty for the ends of the network's stages."""
+    pw: Performance = dataclasses.field(default_factory=Performance)
+
+    @property
+    def of_features(self) -> bool:
+        """Whether a term compares features."""
+        return any(getattr(self, name) for name in TERMS)
+
+    @property
+    def teaches(self) -> bool:
+        """Whether retraining needs the dense network."""
+        return bool(self.kd) or self.of_features or (self.pw.on and self.pw.retrain)
+
+    @property
+    def compatible_with_mixup(self) -> bool:
+        """Whether it can be used on pictures of two samples.
+
+        Not where samples weigh by how probable the dense network finds their one true class: of a
+        mixed picture it finds neither, and the weights would say nothing.
+        """
+        return not (self.pw.on and self.pw.retrain)
+
+    @property
+    def scores(self) -> bool:
+        """Whether importance needs the dense network."""
+        return self.pw.on and self.pw.prune
+
+
+class Outputs(NamedTuple):
+    """What a network says of a batch: logits (B, sum of classes), named features (B, ...)."""
+
+    logits: jax.Array
+    features: Mapping[str, jax.Array]
+
+
+def distillation(
+    logits: jax.Array, dense: jax.Array, classes: Sequence[int], temperature: float
+) -> jax.Array:
+    """T^2 KL(dense || pruned) of the softened probabilities, (B,), the mean over tasks.
+
+    Source: Hinton, Vinyals and Dean (2015), as used in Simon Says with T = 4.
+
+    >>> distillation(jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 4.0]]), (2,), 4.0).round(4)
+    Array([1.7751], dtype=float32)
+    """
+    divergences = []
+    for own, other in zip(split_heads(logits, classes), split_heads(dense, classes), strict=True):
+        log_p = jax.nn.log_softmax(other / temperature)
+        log_q = jax.nn.log_softmax(own / temperature)
+        divergences.append(temperature**2 * (jnp.exp(log_p) * (log_p - log_q)).sum(axis=-1))
+    return jnp.stack(divergences).mean(axis=0)
+
+
+def performance_weights(scores: jax.Array, alpha: float, gamma: float) -> jax.Array:
+    """theta = alpha + (1 - alpha)(1 - s)^gamma, s the dense network's probability of the truth.
+
+    Source: arXiv 2211.10285.
+
+    >>> performance_weights(jnp.array([0.0, 0.5, 1.0]), 0.5, 2.0).tolist()
+    [1.0, 0.625, 0.5]
+    """
+    return alpha + (1 - alpha) * (1 - scores) ** gamma
+
+
+def performance_cross_entropy(
+    logits: jax.Array,
+    dense: jax.Array,
+    labels: jax.Array,
+    classes: Sequence[int],
+    options: Performance,
+) -> jax.Array:
+    """theta_i CE(pruned, y~_i) of each sample, the mean over tasks; (B,).
+
+    y~ is the label, or with `options.labels` the dense network's probabilities where its most
+    likely class is the label. Source: arXiv 2211.10285.
+    """
+    heads = zip(split_heads(logits, classes), split_heads(dense, classes), strict=True)
+    losses = []
+    for task, (own, other) in enumerate(heads):
+        truth = jax.nn.one_hot(labels[:, task], classes[task], dtype=own.dtype)
+        probabilities = jax.nn.softmax(other)
+        target, weight = truth, jnp.ones(len(own), own.dtype)
+        if options.labels:
+            right = other.argmax(axis=-1) == labels[:, task]
+            target = jnp.where(right[:, None], probabilities, truth)
+        if options.weights:
+            score = (probabilities * truth).sum(axis=-1)
+            weight = performance_weights(score, options.alpha, options.gamma)
+        losses.append(weight * optax.softmax_cross_entropy(own, target))
+    return jnp.stack(losses).mean(axis=0)
+
+
+def attention_map(features: jax.Array) -> jax.Array:
+    """Where the features (B, ..., C) of each sample are large: (B, places), of unit length.
+
+    The mean of squares over channels; of (B, C) every unit is a place.
+    """
+    squares = jnp.square(features)
+    places = squares.mean(axis=-1) if features.ndim > 2 else squares
+    return _unit(places.reshape(len(places), -1))
+
+
+def _unit(rows: jax.Array, eps: float = 1e-12) -> jax.Array:
+    """Rows of unit length; a row of zeros stays, with a gradient of zero."""
+    return rows * jax.lax.rsqrt(jnp.maximum(jnp.square(rows).sum(-1, keepdims=True), eps**2))
+
+
+def attention_transfer(own: jax.Array, dense: jax.Array) -> jax.Array:
+    """Mean squared difference of the attention maps of two features (B, ..., C).
+
+    Source: Zagoruyko and Komodakis (2017), as used in Simon Says.
+    """
+    return jnp.square(attention_map(own) - attention_map(dense)).mean()
+
+
+def similarity_preservation(own: jax.Array, dense: jax.Array) -> jax.Array:
+    """Squared difference of the similarities between samples, over B^2; features (B, ...).
+
+    Similarities are inner products, each sample's of unit length. Source: Tung and Mori (2019).
+    """
+
+    def similarities(features: jax.Array) -> jax.Array:
+        rows = features.reshape(len(features), -1)
+        return _unit(rows @ rows.T)
+
+    return jnp.square(similarities(own) - similarities(dense)).mean()
+
+
+def probabilistic_transfer(own: jax.Array, dense: jax.Array, eps: float = 1e-7) -> jax.Array:
+    """Mean over pairs of p log(p / q): p, q how probable it is that a sample has another near.
+
+    From cosine similarities c of features (B, ...): (c + 1) / 2 over its sum in the sample's row.
+    Source: Passalis and Tefas (2018).
+    """
+
+    def probabilities(features: jax.Array) -> jax.Array:
+        rows = _unit(features.reshape(len(features), -1), eps)
+        near = (rows @ rows.T + 1) / 2
+        return near / near.sum(axis=-1, keepdims=True)
+
+    p, q = probabilities(dense), probabilities(own)
+    return (p * jnp.log((p + eps) / (q + eps))).mean()
+
+
+def hint(own: jax.Array, dense: jax.Array) -> jax.Array:
+    """Mean squared difference of two features. Source: Romero et al. (2015)."""
+    return jnp.square(own - dense).mean()
+
+
+# Terms that compare features. A term of pairs looks at the whole batch, and at the last feature
+# alone; the others are summed over all features. A new term is a row here and a weight in Remedy.
+TERMS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "attention": attention_transfer,
+    "similarity": similarity_preservation,
+    "pkt": probabilistic_transfer,
+    "hints": hint,
+}
+OF_PAIRS = ("similarity", "pkt")
+
+# The published weights. "+KD" adds distillation of weight 1 to a term of features.
+REMEDIES: dict[str, Remedy] = {
+    "none": Remedy(),
+    "kd": Remedy(ce=0.1, kd=0.9),
+    "at": Remedy(attention=1000.0),
+    "sp": Remedy(similarity=3000.0),
+    "pkt": Remedy(pkt=30000.0),
+    "hints": Remedy(hints=1.0),
+    "at+kd": Remedy(kd=1.0, attention=1000.0),
+    "sp+kd": Remedy(kd=1.0, similarity=3000.0),
+    "pkt+kd": Remedy(kd=1.0, pkt=30000.0),
+    "hints+kd": Remedy(kd=1.0, hints=1.0),
+    "pw": Remedy(pw=Performance(weights=True, labels=True)),
+}
+
+
+def retraining_loss(
+    remedy: Remedy,
+    own: Outputs,
+    dense: Outputs,
+    labels: jax.Array,
+    classes: Sequence[int],
+    gather: Callable[[jax.Array], jax.Array] = lambda features: features,
+    mixed: tuple[jax.Array, jax.Array] | None = None,
+) -> jax.Array:
+    """The weighted sum of the terms of `remedy` on a batch; labels (B, T).
+
+    gather: brings together the parts of a batch that lie on several devices, for terms of pairs.
+    mixed: where pictures are of two samples, the second's labels (B, T) and the first's share (B,);
+    all terms but the cross-entropy compare two networks on the same pictures, and look at no label.
+    The performance-weighted loss has no form for it (`compatible_with_mixup`).
+
+    >>> same = Outputs(jnp.zeros((2, 3)), {"conv": jnp.ones((2, 4, 4, 5))})
+    >>> labels = jnp.array([[0], [1]])
+    >>> retraining_loss(REMEDIES["at+kd"], same, same, labels, (3,)).round(4)
+    Array(1.0986, dtype=float32)
+    """
+    if remedy.pw.on and remedy.pw.retrain:
+        plain = performance_cross_entropy(own.logits, dense.logits, labels, classes, remedy.pw)
+    elif mixed is not None:
+        plain = mixed_cross_entropy(own.logits, labels, *mixed, classes)
+    else:
+        plain = cross_entropy(own.logits, labels, classes)
+    total = remedy.ce * plain.mean()
+    if remedy.kd:
+        taught = distillation(own.logits, dense.logits, classes, remedy.temperature)
+        total += remedy.kd * taught.mean()
+    for name, term in TERMS.items():
+        if weight := getattr(remedy, name):
+            pairs = [(own.features[key], dense.features[key]) for key in own.features]
+            if name in OF_PAIRS:
+                total += weight * term(*map(gather, pairs[-1]))
+            else:
+                total += weight * sum(term(*pair) for pair in pairs)
+    return total

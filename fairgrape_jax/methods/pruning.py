@@ -1,0 +1,123 @@
+"""From scores to masks: the part that all methods share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+
+from fairgrape_jax.errors import TrainingError
+from fairgrape_jax.masks import Tree, layer_names
+from fairgrape_jax.methods.base import Method, Problem
+from fairgrape_jax.selection import select_first
+from fairgrape_jax.selection.counts import Scope, as_tree, counts, joined, members
+
+
+def prune(method: Method, problem: Problem, density: float) -> Tree:
+    """The masks of the next round: nested in `problem.masks`, with exact counts (see `counts`).
+
+    TrainingError if a score is NaN or infinite.
+    """
+    fill = problem.scope == "global" and problem.minimum > 0
+    scores: Tree = None
+    if method.choose is None or fill:
+        scores = checked(method.score(problem), problem.masks)
+    if method.choose is None:
+        rows = jax.tree.map(lambda leaf: leaf[None], scores)
+        how = problem.scope, problem.minimum
+        chosen = prune_layers(problem.masks, rows, density, select_first, *how)
+    else:
+        chosen = method.choose(problem, density)
+    return with_minimum(problem.masks, chosen, scores, problem.minimum) if fill else chosen
+
+
+def by_groups(problem: Problem, density: float, solve: Callable[..., tuple[Tree, Any]]) -> Tree:
+    """The choice that `solve` makes from all groups' importance; what it tells are details."""
+    chosen, found = solve(
+        problem.importance("groups"),
+        problem.masks,
+        density,
+        scope=problem.scope,
+        minimum=problem.minimum,
+        devices=problem.devices,
+    )
+    problem.details.update(found)
+    return chosen
+
+
+def checked(scores: Tree, masks: Tree) -> Tree:
+    """The scores on the host. TrainingError names a layer whose scores are not finite."""
+    found = jax.tree.map(np.asarray, scores)
+    for name, leaf in zip(layer_names(masks), jax.tree.leaves(found), strict=True):
+        if not np.isfinite(leaf).all():
+            raise TrainingError(
+                f"scores of layer {name} are not finite: the network has diverged, or its gradients"
+                " overflow; a smaller learning rate is the usual cure"
+            )
+    return found
+
+
+def prune_layers(
+    masks: Tree,
+    scores: Tree,
+    density: float,
+    select: Callable[[np.ndarray, np.ndarray, int], np.ndarray],
+    scope: Scope = "layer",
+    minimum: int = 0,
+) -> Tree:
+    """The masks that `select(scores (n, K), previous (n,), keep)` gives for every layer.
+
+    scores: a tree of (K, *w.shape), K rows per weight. For scope "global" the network is one layer.
+    Layers are independent: they are chosen in threads, the largest first.
+    """
+    leaves, rows = jax.tree.leaves(masks), jax.tree.leaves(scores)
+    layers = list(members(masks, scope).values())
+    keep = list(counts(masks, density, scope, minimum).values())
+    previous = [joined(leaves, numbers) for numbers in layers]
+
+    def choose(layer: int) -> np.ndarray:
+        columns = np.ascontiguousarray(joined(rows, layers[layer], lead=1).T)
+        return select(columns, previous[layer], keep[layer])
+
+    largest_first = sorted(range(len(layers)), key=lambda layer: -previous[layer].size)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        chosen = dict(zip(largest_first, pool.map(choose, largest_first), strict=True))
+    return as_tree(masks, [chosen[layer] for layer in range(len(layers))])
+
+
+def with_minimum(masks: Tree, chosen: Tree, scores: Tree, minimum: int) -> Tree:
+    """`chosen` with at least `minimum` weights in every layer, and as many as before in all.
+
+    A layer below it gets its highest scores among `masks`; for them the lowest scores of the
+    network go, from layers that have more.
+
+    >>> masks = {"a": {"kernel": np.ones(3, bool)}, "b": {"kernel": np.ones(2, bool)}}
+    >>> chosen = {"a": {"kernel": np.ones(3, bool)}, "b": {"kernel": np.zeros(2, bool)}}
+    >>> scores = {"a": {"kernel": np.array([3, 9, 8])}, "b": {"kernel": np.array([1, 2])}}
+    >>> with_minimum(masks, chosen, scores, 1)
+    {'a': {'kernel': array([False,  True,  True])}, 'b': {'kernel': array([False,  True])}}
+    """
+    flat = [np.array(leaf).reshape(-1) for leaf in jax.tree.leaves(chosen)]
+    order = [np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(scores)]
+    spare = []
+    added = 0
+    for old, new, score in zip(jax.tree.leaves(masks), flat, order, strict=True):
+        least = min(minimum, new.size)
+        missing = least - int(new.sum())
+        if missing > 0:
+            free = np.flatnonzero(np.asarray(old).reshape(-1) & ~new)
+            new[free[np.argsort(-score[free], kind="stable")[:missing]]] = True
+            added += missing
+        own = np.flatnonzero(new)
+        # The best `least` of a layer are not for the taking.
+        spare.append(own[np.argsort(score[own], kind="stable")[: max(own.size - least, 0)]])
+    layer = np.repeat(np.arange(len(flat)), [len(own) for own in spare])
+    index = np.concatenate(spare)
+    lowest = np.concatenate([score[own] for score, own in zip(order, spare, strict=True)])
+    for place in np.argsort(lowest, kind="stable")[:added]:
+        flat[layer[place]][index[place]] = False
+    return as_tree(masks, flat)

@@ -1,0 +1,41 @@
+"""Many devices and hosts: lifting per-device functions, exchanging arrays, stopping together."""
+
+from fairgrape_jax.parallel.devices import (
+    AXIS,
+    LIFTS,
+    Lift,
+    agree,
+    ahead,
+    all_rows,
+    cut,
+    device_count,
+    from_first,
+    lift,
+    local_devices,
+    part,
+    replicate,
+    split_batch,
+    spread,
+    traced_once,
+    zeros,
+)
+
+__all__ = [
+    "AXIS",
+    "LIFTS",
+    "Lift",
+    "agree",
+    "ahead",
+    "all_rows",
+    "cut",
+    "device_count",
+    "from_first",
+    "lift",
+    "local_devices",
+    "part",
+    "replicate",
+    "split_batch",
+    "spread",
+    "traced_once",
+    "zeros",
+]

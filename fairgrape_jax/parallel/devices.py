@@ -1,0 +1,296 @@
+"""Lifting a per-device function over devices. The one file that knows `pmap` and `shard_map`.
+
+A step is written once for one device, against the axis name `AXIS`. State goes in and comes out
+replicated (axis None), batches and accumulators carry a leading device axis (axis 0).
+
+Over many hosts a step runs on the devices of all processes at once, and collectives cross them.
+Outside the steps every array is this process's own: its copy of what is replicated, the rows of
+its own devices of what is not. So only a step, and `from_first`, `agree` and `all_rows`, can wait
+for another host.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from fairgrape_jax import escape
+from fairgrape_jax.errors import UsageError
+
+AXIS = "data"
+Lift = Literal["pmap", "shard_map"]
+
+
+def local_devices(count: int = 0) -> list[jax.Device]:
+    """The first `count` devices of this process, all of them for 0. UsageError if there are fewer.
+
+    Every process must have as many: UsageError otherwise.
+    """
+    try:
+        found = jax.local_devices()
+    except (RuntimeError, AssertionError) as error:  # the latter where no backend is left
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise UsageError(
+            f"no device of JAX_PLATFORMS={asked!r} ({escape.visible(str(error)) or 'none'}): see "
+            "that no other process holds it (nvidia-smi), that fairgrape-jax[cuda] or [tpu] is "
+            "installed, or set JAX_PLATFORMS=cpu"
+        ) from error
+    if not 0 <= count <= len(found):
+        raise UsageError(
+            f"devices: {count} asked for, this machine has {len(found)} ({found[0].device_kind}); "
+            "give a number up to that, or 0 for all"
+        )
+    numbers = [len(jax.local_devices(process_index=p)) for p in range(jax.process_count())]
+    if len(set(numbers)) > 1:
+        raise UsageError(f"devices: the processes have {numbers}; every one must have as many")
+    return found[: count or None]
+
+
+def device_count(devices: Sequence[jax.Device]) -> int:
+    """How many devices a step runs on: `devices` of this process, and as many of every other."""
+    return len(devices) * jax.process_count()
+
+
+def part() -> tuple[int, int]:
+    """Which part of every batch this process reads, and of how many."""
+    return jax.process_index(), jax.process_count()
+
+
+def lift(
+    step: Callable[..., Any],
+    devices: Sequence[jax.Device],
+    *,
+    in_axes: tuple[int | None, ...],
+    out_axes: int | None,
+    donate: tuple[int, ...] = (),
+    how: Lift = "pmap",
+) -> Callable[..., Any]:
+    """`step` on `devices` and those of every other process, collectives over the axis `AXIS`.
+
+    in_axes, out_axes: None for what is replicated, 0 for what has a leading device axis.
+    donate: arguments whose buffers the results may reuse.
+    how: by `jax.pmap`, or by `jax.jit(jax.shard_map)`; the results are the same.
+    Tracing a second time raises RuntimeError: one compile per run is a promise, and a shape that
+    changes between rounds would break it silently.
+
+    >>> def step(scale, row):
+    ...     return scale * jax.lax.pmean(row, AXIS)
+    >>> lifted = lift(step, local_devices(1), in_axes=(None, 0), out_axes=None, how="shard_map")
+    >>> lifted(np.float32(2), np.ones((1, 3), np.float32)).tolist()
+    [2.0, 2.0, 2.0]
+    """
+    return LIFTS[how](traced_once(step), devices, in_axes, out_axes, donate)
+
+
+def _pmap(
+    step: Callable[..., Any],
+    devices: Sequence[jax.Device],
+    in_axes: tuple[int | None, ...],
+    out_axes: int | None,
+    donate: tuple[int, ...],
+) -> Callable[..., Any]:
+    """By pmap, which takes and gives the arrays of one process by itself."""
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=in_axes,
+        out_axes=out_axes,
+        devices=_everywhere(devices),
+        donate_argnums=donate,
+    )
+
+
+def _shard_map(
+    step: Callable[..., Any],
+    devices: Sequence[jax.Device],
+    in_axes: tuple[int | None, ...],
+    out_axes: int | None,
+    donate: tuple[int, ...],
+) -> Callable[..., Any]:
+    """By jit(shard_map) on global arrays, each made of the processes' own."""
+    everywhere = _everywhere(devices)
+
+    def per_device(*args: Any) -> Any:
+        rows = [_rows(arg, axis, lambda x: x[0]) for arg, axis in zip(args, in_axes, strict=True)]
+        return _rows(step(*rows), out_axes, lambda x: x[None])
+
+    compiled = jax.jit(cut(per_device, everywhere, in_axes, out_axes), donate_argnums=donate)
+    if len(everywhere) == len(devices):
+        return compiled
+
+    def across(*args: Any) -> Any:
+        places = [_sharding(everywhere, axis) for axis in in_axes]
+        whole = [_joined(arg, place) for arg, place in zip(args, places, strict=True)]
+        return _joined(compiled(*whole), _sharding(devices, out_axes))
+
+    return across
+
+
+def cut(
+    fn: Callable[..., Any], devices: Sequence[jax.Device], in_axes: Any, out_axes: Any
+) -> Callable[..., Any]:
+    """`fn` on `devices`, each with its part of the arrays; to be used in a jitted program.
+
+    in_axes, out_axes: trees of 0 for what is cut along its first axis, None for what is not.
+    """
+
+    def specs(axes: Any) -> Any:
+        return jax.tree.map(_spec, axes, is_leaf=lambda axis: axis is None)
+
+    return jax.shard_map(
+        fn,
+        mesh=Mesh(np.asarray(devices), (AXIS,)),
+        in_specs=specs(in_axes),
+        out_specs=specs(out_axes),
+        check_vma=False,  # collectives mean, and are differentiated, as in pmap
+    )
+
+
+LIFTS: dict[str, Callable[..., Callable[..., Any]]] = {"pmap": _pmap, "shard_map": _shard_map}
+
+
+def _rows(tree: Any, axis: int | None, change: Callable[[Any], Any]) -> Any:
+    return tree if axis is None else jax.tree.map(change, tree)
+
+
+def _joined(tree: Any, place: NamedSharding) -> Any:
+    """The same buffers seen as arrays on the mesh of `place`, all processes' or this one's."""
+
+    def joined(x: Any) -> jax.Array:
+        if not isinstance(x, jax.Array):
+            return jax.make_array_from_process_local_data(place, np.asarray(x))
+        shape = x.shape
+        if place.spec:
+            shape = (place.mesh.size, *shape[1:])
+        buffers = [shard.data for shard in x.addressable_shards]
+        return jax.make_array_from_single_device_arrays(shape, place, buffers)
+
+    return jax.tree.map(joined, tree)
+
+
+def _everywhere(devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """`devices`, the first ones of this process, and as many of every other, by process."""
+    if jax.process_count() == 1:
+        return list(devices)
+    processes = range(jax.process_count())
+    return [d for p in processes for d in jax.local_devices(process_index=p)[: len(devices)]]
+
+
+def traced_once(step: Callable[..., Any]) -> Callable[..., Any]:
+    """`step`, refusing to be traced for a second set of shapes."""
+    traces: list[Any] = []
+
+    @functools.wraps(step)
+    def once(*args: Any) -> Any:
+        shapes = jax.tree.map(lambda x: (x.shape, str(x.dtype)), args)
+        if traces and traces[0] != shapes:
+            raise RuntimeError(f"{step.__name__} would be compiled twice: its inputs changed shape")
+        traces.append(shapes)
+        return step(*args)
+
+    return once
+
+
+def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """A copy of `tree` on every device: placed so once, a step never moves it again."""
+    return jax.device_put(tree, _sharding(devices, None))
+
+
+def spread(arrays: Any, devices: Sequence[jax.Device], axes: Sequence[int | None]) -> Any:
+    """A named tuple with each array's part, or all of it, on every device; axes as for `cut`."""
+    places = [_sharding(devices, axis) for axis in axes]
+    return type(arrays)(*map(jax.device_put, arrays, places))
+
+
+def zeros(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> jax.Array:
+    """float32 zeros (devices, *shape), one row on each device."""
+    return jnp.zeros((len(devices), *shape), jnp.float32, device=_sharding(devices, 0))
+
+
+def _spec(axis: int | None) -> PartitionSpec:
+    return PartitionSpec() if axis is None else PartitionSpec(AXIS)
+
+
+def _sharding(devices: Sequence[jax.Device], axis: int | None) -> NamedSharding:
+    return NamedSharding(Mesh(np.asarray(devices), (AXIS,)), _spec(axis))
+
+
+def split_batch(batch: Any, devices: Sequence[jax.Device]) -> Any:
+    """Cut the leading axis of every array into (devices, size per device)."""
+    count = len(devices)
+    return jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch)
+
+
+def ahead(batches: Iterable[Any], devices: Sequence[jax.Device]) -> Iterator[Any]:
+    """The batches, (devices, ...) each, on their devices; the next one is sent before this is used.
+
+    While a device computes a step, the pictures of the next one are read and on their way.
+    """
+    place = _sharding(devices, 0)
+    waiting: list[Any] = []
+    for batch in batches:
+        waiting.append(jax.device_put(batch, place))
+        if len(waiting) > 1:
+            yield waiting.pop(0)
+    yield from waiting
+
+
+def from_first(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """The NumPy values of process 0, on every process; all wait for each other.
+
+    For what must not differ by a clock, a file system or a processor. Shapes must be the same.
+    """
+    if jax.process_count() == 1:
+        return tree
+    values, structure = jax.tree.flatten(jax.tree.map(np.asarray, tree))
+    # Bytes: no conversion on the way, no dtype that a device lacks.
+    sent = np.concatenate([np.frombuffer(value.tobytes(), np.uint8) for value in values])
+    rows = np.broadcast_to(sent, (len(devices), *sent.shape))
+    bits = np.asarray(_first_row(tuple(devices))(rows))
+    ends = np.cumsum([value.nbytes for value in values])[:-1]
+    got = [
+        np.frombuffer(piece.tobytes(), value.dtype).reshape(value.shape)
+        for piece, value in zip(np.split(bits, ends), values, strict=True)
+    ]
+    return jax.tree.unflatten(structure, got)
+
+
+def agree(tree: Any, devices: Sequence[jax.Device]) -> bool:
+    """Whether every process holds the same values, bit for bit; all get the same answer."""
+    if jax.process_count() == 1:
+        return True
+    digest = 0
+    for value in jax.tree.leaves(tree):
+        array = np.asarray(value)
+        digest = zlib.crc32(f"{array.shape}{array.dtype}".encode(), digest)
+        digest = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, digest)
+    rows = np.full((len(devices), 1), digest, np.uint32)
+    return len(np.unique(all_rows(rows, devices))) == 1
+
+
+def all_rows(rows: Any, devices: Sequence[jax.Device]) -> np.ndarray:
+    """The rows (devices, ...) of every process, one below the other, by process."""
+    if jax.process_count() == 1:
+        return np.asarray(rows)
+    return np.asarray(_all_rows(tuple(devices))(rows))
+
+
+@functools.cache
+def _all_rows(devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
+    return _pmap(lambda row: jax.lax.all_gather(row, AXIS), devices, (0,), None, ())
+
+
+@functools.cache
+def _first_row(devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
+    def first_row(row: jax.Array) -> jax.Array:
+        return jax.lax.psum(jnp.where(jax.lax.axis_index(AXIS) == 0, row, 0), AXIS)
+
+    return _pmap(first_row, devices, (0,), None, ())

@@ -1,0 +1,123 @@
+"""The results of runs: every model with its record, and the models of one cell with intervals."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fairgrape_jax import config
+from fairgrape_jax.errors import UsageError
+from fairgrape_jax.reports.comparison import Comparison, compare
+from fairgrape_jax.runner import layout
+from fairgrape_jax.runner.record import check, predictions
+from fairgrape_jax.training import evaluate
+
+# The parts of weights at which methods are compared: of the rounds of a run, the nearest ones.
+LEVELS = (0.5, 0.25, 0.1, 0.05, 0.02, 0.01)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """One evaluated network: a stage of a run, with its record and its test predictions."""
+
+    name: str  # the method, behind the run's name where several runs are compared
+    seed: int
+    record: dict[str, Any]
+    predicted: evaluate.Predictions
+    dense: evaluate.Predictions
+
+    @property
+    def density(self) -> float:
+        """Weights alive over all prunable weights."""
+        return self.record["density"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell(Comparison):
+    """One method at one density: the comparison of its models, one per seed."""
+
+    models: tuple[Model, ...]
+
+    @property
+    def dense_itself(self) -> bool:
+        """Whether these are the unpruned networks."""
+        return self.models[0].record["method"] == "dense"
+
+
+def read(run: Path, label: bool = False) -> list[Model]:
+    """All complete stages of a run; dense networks first, then by method, seed and round."""
+    if not (run / "config.json").exists():
+        raise UsageError(f"{run}: not a run (no config.json)")
+    order = config.load(run / "config.json").methods
+    found = [(record, directory) for directory, record in layout.records(run)]
+    if not found:
+        raise UsageError(f"{run}: no stage is complete yet")
+    for record, directory in found:
+        check(run, directory, record)
+        if record["method"] not in ("dense", *order):
+            raise UsageError(f"{directory}: of a method that is not in the run's config.json")
+    rank = {"dense": -1} | {name: place for place, name in enumerate(order)}
+    found.sort(key=lambda x: (rank[x[0]["method"]], x[0]["seed"], x[0]["round"]))
+    dense: dict[int, evaluate.Predictions] = {}
+    models = []
+    for record, directory in found:
+        predicted = predictions(directory, record)
+        if record["method"] == "dense":
+            dense[record["seed"]] = predicted
+        if record["seed"] not in dense:
+            raise UsageError(
+                f"{run}: the dense network of seed {record['seed']} is damaged or gone"
+            )
+        if len(predicted.groups) != len(dense[record["seed"]].groups):
+            raise UsageError(f"{directory}: not the samples of the dense network's predictions")
+        name = f"{run.name}:{record['method']}" if label else record["method"]
+        models.append(Model(name, record["seed"], record, predicted, dense[record["seed"]]))
+    return models
+
+
+def compared(models: Sequence[Model], replicates: int = 1000) -> list[Cell]:
+    """A cell per method and compared density; the dense networks are the first ones."""
+    cells = []
+    for name in dict.fromkeys(model.name for model in models):
+        own = [model for model in models if model.name == name]
+        for number in compared_rounds(own):
+            chosen = tuple(model for model in own if model.record["round"] == number)
+            cells.append(cell(chosen, replicates))
+    return cells
+
+
+def compared_rounds(models: Sequence[Model]) -> list[int]:
+    """The rounds nearest to LEVELS, and the last one; of those that every seed has completed."""
+    seeds = {model.seed for model in models}
+    density: dict[int, float] = {}
+    for number in {model.record["round"] for model in models}:
+        here = [model for model in models if model.record["round"] == number]
+        if {model.seed for model in here} == seeds:
+            density[number] = here[0].density
+    if not density:
+        return []
+    nearest = [min(density, key=lambda n: abs(np.log(density[n] / level))) for level in LEVELS]
+    close = [n for n, level in zip(nearest, LEVELS, strict=True) if 0.7 < density[n] / level < 1.5]
+    return sorted({*close, max(density)})
+
+
+def cell(models: tuple[Model, ...], replicates: int) -> Cell:
+    """Mean over seeds and 95 % bootstrap interval of every statistic, for one method and round."""
+    record, first = models[0].record, models[0].predicted
+    found = compare(
+        models[0].name,
+        models[0].density,
+        first.labels,
+        first.groups,
+        np.stack([model.predicted.predictions for model in models]),
+        np.stack([model.dense.predictions for model in models]),
+        [len(classes) for _, classes in record["tasks"]],
+        len(record["groups"]),
+        replicates=replicates,
+    )
+    fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+    return Cell(**fields, models=models)

@@ -1,0 +1,1 @@
+"""One round of an experiment: the compiled steps, scoring, selection, and retraining."""

@@ -1,0 +1,311 @@
+"""The compiled steps of a run: what is built once and used in every round of every method."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.traverse_util import flatten_dict
+
+from fairgrape_jax import losses, models, parallel, scoring
+from fairgrape_jax.config import Experiment, Form, Scoring
+from fairgrape_jax.data import augment
+from fairgrape_jax.data.dataset import Dataset, Split
+from fairgrape_jax.errors import UsageError
+from fairgrape_jax.losses.distillation import Performance, Remedy
+from fairgrape_jax.masks import Tree, full_masks
+from fairgrape_jax.models.activations import module_names
+from fairgrape_jax.models.batchnorm import of_valid_samples
+from fairgrape_jax.parallel import out_of_memory
+from fairgrape_jax.scoring.importance import Execution
+from fairgrape_jax.scoring.statistics import Network, Statistic
+from fairgrape_jax.storage import resumable
+from fairgrape_jax.training import evaluate, finite
+from fairgrape_jax.training.finite import Seen
+from fairgrape_jax.training.optimizers import OPTIMIZERS
+from fairgrape_jax.training.step import State, init_state, make_train_step
+
+# How micro-batches are executed where `scoring.execution` is "auto"; "single" where a platform has
+# no row. Single is the one that takes no memory beyond the sums and one gradient.
+EXECUTIONS: dict[str, Literal["single", Execution]] = {
+    # Against a plain gradient pass over the same images, 7 groups of 16, on 2 cores: a ResNet-18 at
+    # 64 pixels takes 1.00 single and 1.32 by vmap, the small CNN at 28 pixels 1.11 single, 1.50
+    # unrolled, 1.86 by vmap, and 12.5 in a scan (experiments/benchmarks/importance.py).
+    "cpu": "single",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """The network, the optimizer and the lifted steps; each compiles once per run.
+
+    retrain: as train, with the terms of `remedy`, and the dense network's variables after the rest.
+    accumulate(statistic, groups, micro-batch): the step that adds up a statistic; accumulate_mixed:
+    the one for gradients of groups where `scoring.form` is "mixed"; reduce(groups): the step that
+    makes means of the sums; slots: micro-batches per device and call of `accumulate`; parameters,
+    layers: the names of all parameters, and of the prunable layers, in the order of the network,
+    which a pytree of dicts does not keep.
+    """
+
+    devices: list[jax.Device]
+    module: nn.Module
+    optimizer: optax.GradientTransformation
+    train: Callable[..., Any]
+    retrain: Callable[..., Any]
+    evaluate: Callable[..., Any]
+    accumulate: Callable[[Statistic, int, int], Callable[..., Any]]
+    accumulate_mixed: Callable[[Statistic, int, int], Callable[..., Any]]
+    reduce: Callable[[int], Callable[..., Any]]
+    slots: int
+    parameters: tuple[str, ...]
+    layers: tuple[str, ...]
+
+
+def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -> Steps:
+    """Make every step of `experiment`; nothing is compiled before it is first called.
+
+    devices: those of this process; the steps run on as many of every process.
+    """
+    module = models.create(
+        experiment.model,
+        sum(dataset.classes),
+        axis_name=parallel.AXIS if experiment.sync_batch_stats else None,
+        dtype=experiment.precision,
+    )
+    optimizer = OPTIMIZERS[experiment.optimizer](experiment.momentum, experiment.weight_decay)
+    execution, slots = batching(devices[0].platform, len(dataset.groups), experiment.scoring)
+    remedy = with_features(experiment, module, dataset)
+    make_network = make_networks(module, dataset, experiment.scoring.form, remedy.pw)
+    order = parameter_order(module, dataset)
+    training, mixup = (module, dataset, optimizer, experiment.augmentation), experiment.mixup
+
+    def lift(step: Callable[..., Any], in_axes: Any, out_axes: Any, donate: Any = ()) -> Any:
+        return parallel.lift(
+            step,
+            devices,
+            in_axes=in_axes,
+            out_axes=out_axes,
+            donate=donate,
+            how=experiment.lift,
+        )
+
+    def adding(step: Callable[..., Any]) -> Callable[..., Any]:
+        return lift(step, (0, None, None, None, None, 0), 0, donate=(0,))
+
+    @functools.cache
+    def accumulate(statistic: Statistic, groups: int, size: int) -> Callable[..., Any]:
+        return adding(scoring.make_accumulate(make_network, statistic, execution))
+
+    @functools.cache
+    def accumulate_mixed(statistic: Statistic, groups: int, size: int) -> Callable[..., Any]:
+        return adding(scoring.make_accumulate_mixed(make_network, groups, statistic, execution))
+
+    @functools.cache
+    def reduce(groups: int) -> Callable[..., Any]:
+        # In place of the sums, which come back as every device's copy of the means.
+        return lift(scoring.reduce, (0, None), 0, donate=(0,))
+
+    return Steps(
+        devices=devices,
+        module=module,
+        optimizer=optimizer,
+        train=lift(
+            make_train_step(*training, mixup=mixup), (None, None, 0, None), None, donate=(0,)
+        ),
+        retrain=lift(
+            make_train_step(*training, remedy, mixup),
+            (None, None, 0, None, None),
+            None,
+            donate=(0,),
+        ),
+        evaluate=lift(evaluate.make_evaluate_step(module, dataset), (None, None, None, 0), None),
+        accumulate=accumulate,
+        accumulate_mixed=accumulate_mixed,
+        reduce=reduce,
+        slots=slots,
+        parameters=order,
+        layers=kernels(order),
+    )
+
+
+class Taught(NamedTuple):
+    """Running statistics, and the dense network's variables, for a loss that looks at it."""
+
+    batch_stats: Tree
+    dense: Tree
+
+
+def variables(state: State) -> Tree:
+    """The parameters and running statistics of a network."""
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def with_features(experiment: Experiment, module: nn.Module, dataset: Dataset) -> Remedy:
+    """The remedy with the names of its features. UsageError for a name that is no module's."""
+    remedy = experiment.remedy
+    if not remedy.of_features:
+        return remedy
+    names = remedy.features or models.FEATURES.get(experiment.model, ())
+    if not names:
+        raise UsageError(f"remedy.features: name the modules of {experiment.model} to compare")
+    known = module_names(module, dataset.shape)
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"remedy.features: {name!r} is no module of {experiment.model}: choose from "
+                f"{', '.join(known)}"
+            )
+    return dataclasses.replace(remedy, features=tuple(names))
+
+
+def retraining(
+    experiment: Experiment, compiled: Steps, dense: State
+) -> Callable[..., tuple[State, Seen]]:
+    """The step of retraining, called as `Steps.train`: it, or one with the dense network in it."""
+    if not experiment.remedy.teaches:
+        return compiled.train
+    return lambda *args: compiled.retrain(*args, variables(dense))
+
+
+def make_networks(
+    module: nn.Module, dataset: Dataset, form: Form, pw: Performance | None = None
+) -> Callable[[Tree], Network]:
+    """batch_stats, or `Taught` -> the network that statistics look at.
+
+    With the dense network's variables its loss is the performance-weighted one of `pw`.
+
+    Its loss is the mean of the valid samples; with valid (G, b), form "mixed", the (G,) means of
+    each group. "pure" uses the running statistics, "mixed" those of the samples that are valid for
+    any group, on this device alone: the result must not depend on how many devices there are.
+    """
+    alone = module.clone(axis_name=None)
+
+    def make_network(beside: Tree) -> Network:
+        batch_stats, dense = beside if isinstance(beside, Taught) else (beside, None)
+
+        def apply(params: Tree, images: Any, **how: Any) -> Any:
+            pictures = augment.normalise(images, dataset.mean, dataset.std)
+            return alone.apply({"params": params, "batch_stats": batch_stats}, pictures, **how)
+
+        def loss(params: Tree, images: Any, labels: Any, valid: Any) -> jax.Array:
+            if form == "mixed":
+                with of_valid_samples(valid.reshape(-1, len(images)).any(axis=0)):
+                    logits, _ = apply(params, images, train=True, mutable="batch_stats")
+            else:
+                logits = apply(params, images)
+            if dense is None or pw is None:
+                each = losses.cross_entropy(logits, labels, dataset.classes)
+            else:
+                pictures = augment.normalise(images, dataset.mean, dataset.std)
+                taught: Any = alone.apply(dense, pictures)
+                each = losses.performance_cross_entropy(logits, taught, labels, dataset.classes, pw)
+            mean = losses.masked_mean
+            return mean(each, valid) if valid.ndim == 1 else jax.vmap(mean, (None, 0))(each, valid)
+
+        return Network(apply, loss, dataset.classes)
+
+    return make_network
+
+
+def batching(platform: str, groups: int, options: Scoring) -> tuple[Execution, int]:
+    """How the micro-batches of one call are executed, and how many there are on a device.
+
+    A mixed micro-batch is a call of its own: the execution is then that of its G backward passes.
+    """
+    auto, asked = EXECUTIONS.get(platform, "single"), options.execution
+    execution = auto if asked == "auto" else asked
+    if execution == "single":
+        return "unroll", 1
+    return execution, 1 if options.form == "mixed" else groups
+
+
+def layer_order(module: nn.Module, dataset: Dataset) -> tuple[str, ...]:
+    """The names of the prunable layers in the order in which the network makes them."""
+    return kernels(parameter_order(module, dataset))
+
+
+def kernels(names: Iterable[str]) -> tuple[str, ...]:
+    """Of the names of parameters the layers whose kernels these are."""
+    return tuple(name.removesuffix("/kernel") for name in names if name.endswith("/kernel"))
+
+
+def parameter_order(module: nn.Module, dataset: Dataset) -> tuple[str, ...]:
+    """The names of the parameters in the order in which the network makes them."""
+    names: list[str] = []
+
+    def init(key: jax.Array) -> Any:
+        variables = module.init(key, jnp.zeros((1, *dataset.shape)), train=False)
+        flat = flatten_dict(variables["params"], sep="/")  # in order: no pytree has sorted it yet
+        names.extend(flat)
+        return variables
+
+    jax.eval_shape(init, jax.random.key(0))
+    return tuple(names)
+
+
+def initial_state(experiment: Experiment, steps: Steps, dataset: Dataset, seed: int) -> State:
+    """The state before training: fresh from the seed, or with pretrained weights but the head."""
+    state = init_state(steps.module, dataset, steps.optimizer, seed)
+    if experiment.pretrained:
+        variables = models.load_pretrained(
+            experiment.model,
+            experiment.pretrained,
+            {"params": state.params, "batch_stats": state.batch_stats},
+        )
+        state = state._replace(
+            params=variables["params"], batch_stats=variables.get("batch_stats", {})
+        )
+    return parallel.replicate(state, steps.devices)
+
+
+def initial_masks(steps: Steps, state: State) -> Tree:
+    """Everything alive, on every device."""
+    return parallel.replicate(full_masks(state.params), steps.devices)
+
+
+def predict(
+    experiment: Experiment,
+    steps: Steps,
+    state: State,
+    masks: Tree,
+    split: Split,
+    keep: Path | None = None,
+    *,
+    whole: bool = False,
+) -> evaluate.Predictions:
+    """What the masked network says of every sample of `split`.
+
+    keep: where a pass that is stopped keeps what was said, to go on from; whole: and one that is
+    over. NotFiniteError where its loss is none, with the samples.
+    """
+    place = None
+    if keep:
+        batch = experiment.evaluation_batch
+        asked = {"step": int(state.step), "samples": len(split), "batch": batch}
+        place = resumable.Place(keep, asked, steps.devices, "keep" if whole else "forget")
+    with out_of_memory.needed_for("evaluation"):
+        said = evaluate.predict(
+            steps.evaluate,
+            steps.devices,
+            state.params,
+            state.batch_stats,
+            masks,
+            split,
+            experiment.evaluation_batch,
+            place,
+        )
+    # The class with the largest of scores that are no numbers is the first one: wrong, and unsaid.
+    if not (good := np.isfinite(said.losses)).all():
+        bad = np.flatnonzero(~good).tolist()
+        said_of = f"in the evaluation of {len(good)} samples, first of number {bad[0]}"
+        where = {"kind": "evaluation", "where": said_of, "ids": bad}
+        raise finite.NotFiniteError(["loss"], finite.unmarked(state), where)
+    return said

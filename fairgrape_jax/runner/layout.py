@@ -1,0 +1,72 @@
+"""Where things are in a run's directory, and which of them can be relied on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fairgrape_jax import storage
+
+# What the record of a stage vouches for; the list of digests does so for the checkpoint.
+FILES = ("checkpoint/digests.json", "masks.npz", "predictions.csv")
+
+
+def round_directory(root: Path, number: int) -> Path:
+    """Where round `number` of a method is."""
+    return root / f"round_{number:02d}"
+
+
+def epoch_directory(dense: Path, epoch: int) -> Path:
+    """Where the dense training at an epoch is, for methods that start there or return to it."""
+    return dense / f"epoch_{epoch:02d}"
+
+
+def seal(directory: Path, record: dict[str, Any]) -> None:
+    """Write a stage's metrics.json, which makes it complete and vouches for its FILES."""
+    known = {name: storage.digest(directory / name) for name in FILES}
+    storage.seal(directory / "metrics.json", record | {"files": known})
+
+
+def record(directory: Path) -> dict[str, Any] | None:
+    """A stage's record; None if it is not complete, or its metrics.json was altered."""
+    found = storage.unseal(directory / "metrics.json")
+    return found if found and isinstance(found.get("files"), dict) else None
+
+
+def complete(directory: Path) -> bool:
+    """Whether a stage was finished."""
+    return record(directory) is not None
+
+
+def altered(directory: Path, *names: str) -> list[str]:
+    """Of these files of a complete stage, those that are gone or not as they were written."""
+    known = (record(directory) or {}).get("files", {})
+    return storage.altered(directory, {name: known.get(name, "?") for name in names})
+
+
+def records(directory: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The directory and record of every complete stage of a run, in order of their names."""
+    stages = sorted(path.parent for path in directory.glob("seed_*/**/metrics.json"))
+    found = ((stage, record(stage)) for stage in stages)
+    return [(stage, known) for stage, known in found if known is not None]
+
+
+def complete_rounds(root: Path, count: int) -> int:
+    """The last round of the unbroken sequence of complete ones; 0 for none."""
+    done = 0
+    while done < count and complete(round_directory(root, done + 1)):
+        done += 1
+    return done
+
+
+def write_log(directory: Path) -> None:
+    """RUN/metrics.jsonl: a line per complete stage, rebuilt from them; left alone if it is so."""
+    lines = []
+    for _, found in records(directory):
+        for key in ("layers", "importance", "selection", "files"):
+            found.pop(key, None)
+        lines.append(json.dumps(found))
+    path, text = directory / "metrics.jsonl", "".join(line + "\n" for line in lines)
+    if not path.is_file() or path.read_bytes() != text.encode():
+        storage.write_text(path, text)

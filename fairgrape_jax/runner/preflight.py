@@ -1,0 +1,78 @@
+"""What can be wrong with a request, looked at before anything is written or computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fairgrape_jax import config
+from fairgrape_jax.config import Experiment, protocols
+from fairgrape_jax.data.dataset import Dataset
+from fairgrape_jax.errors import UsageError
+from fairgrape_jax.masks import Tree
+from fairgrape_jax.methods import METHODS
+from fairgrape_jax.rounds import select
+from fairgrape_jax.selection.counts import counts
+
+
+def check_directory(experiment: Experiment, directory: Path) -> None:
+    """UsageError if `directory` holds another experiment's run, or something else."""
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise UsageError(f"{directory}: is a file; give a folder for the run")
+    stored = directory / "config.json"
+    if not stored.exists():
+        if any(directory.iterdir()):
+            raise UsageError(f"{directory}: not empty and not a run; give a new folder")
+        return
+    mine, theirs = (config.identity(e) for e in (experiment, config.load(stored)))
+    for field in mine:
+        if mine[field] != theirs[field]:
+            raise UsageError(
+                f"{directory}: belongs to another configuration ({field} is {theirs[field]} there, "
+                f"{mine[field]} here); give another --out, or resume it with "
+                f"`fairgrape run {directory}`"
+            )
+
+
+def check_fit(experiment: Experiment, dataset: Dataset, devices: int) -> None:
+    """UsageError if the dataset or the devices do not suit the experiment."""
+    if experiment.batch % devices:
+        raise UsageError(
+            f"batch: {experiment.batch} images cannot be cut evenly over {devices} devices; "
+            f"give a multiple of {devices}, or --devices"
+        )
+    if experiment.mixup and experiment.batch // devices % 2:
+        raise UsageError(
+            f"mixup: a device's {experiment.batch // devices} of {experiment.batch} images are no "
+            f"pairs; give a --batch that is a multiple of {2 * devices}, or fewer --devices"
+        )
+    if len(dataset.groups) < 2:
+        raise UsageError(f"groups: {dataset.groups} is one group; fairness needs two or more")
+    select.minority(experiment, dataset)
+
+
+def check_layers(experiment: Experiment, full: Tree, layers: Sequence[str] = ()) -> None:
+    """UsageError if a method's last density leaves a layer without a weight, and it is known now.
+
+    With scope "global" nobody can tell before the choice is made. layers: in the order of the
+    network.
+    """
+    for name in experiment.methods:
+        own = protocols.of_method(experiment, name)
+        by_method, minimum = METHODS[name].counts, own.min_keep_per_layer
+        if own.scoring.scope == "global":
+            if by_method:
+                raise UsageError(f"{name}: has counts of its own; give --scoring.scope layer")
+            continue
+        density = config.densities(own)[-1]
+        wanted = counts(full, density, "layer", minimum)
+        if by_method:
+            wanted = by_method(full, density, minimum, layers)
+        for layer, kept in wanted.items():
+            if not kept:
+                raise UsageError(
+                    f"layer {layer} keeps none of its weights at density {density:.4g} ({name}), "
+                    "and nothing would pass through it; give --min-keep-per-layer 1, or keep more"
+                )

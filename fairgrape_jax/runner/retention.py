@@ -1,0 +1,56 @@
+"""Which rounds keep their checkpoints. What is removed is never the only good one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from fairgrape_jax import config
+from fairgrape_jax.parallel import hosts
+from fairgrape_jax.progress import say
+from fairgrape_jax.runner import layout, resume
+
+
+def wanted(accuracy: Mapping[int, float], checkpoints: str) -> set[int]:
+    """Of the complete rounds of a method those whose checkpoints are to be kept.
+
+    accuracy: each round's accuracy on the validation split; of equal ones the later is the better,
+    since it has fewer weights. The last round is always kept, for the run goes on from it.
+
+    >>> accuracy = {1: 91.0, 2: 93.5, 3: 90.0, 4: 88.0}
+    >>> sorted(wanted(accuracy, "last:2")), sorted(wanted(accuracy, "best"))
+    ([3, 4], [2, 4])
+    """
+    count, best = config.kept(checkpoints)
+    rounds = sorted(accuracy)
+    found = set(rounds if not count else rounds[-count:])
+    return found | {max(rounds, key=lambda n: (accuracy[n], n))} if best else found
+
+
+def prune(root: Path, number: int, checkpoints: str) -> None:
+    """Remove the checkpoints of a method's rounds up to `number` that need not be kept; process 0.
+
+    Nothing is removed unless the last round has been read back sound, and the best is sought among
+    the sound ones. A removal that a kill has interrupted is finished.
+    """
+    if not config.kept(checkpoints)[0] or not hosts.first():
+        return
+    stages = {n: layout.round_directory(root, n) for n in range(1, number + 1)}
+    there = {n for n, stage in stages.items() if (stage / "checkpoint").is_dir()}
+    if len(there) < 2:
+        return
+    begun = {n for n in there - {number} if not (stages[n] / "checkpoint/digests.json").exists()}
+    sound = {n for n in there - begun if resume.intact(stages[n])}
+    records = {n: layout.record(stages[n]) or {} for n in sound}
+    if number not in sound:
+        return
+    keep = wanted({n: r["validation_accuracy"] for n, r in records.items()}, checkpoints)
+    for n in sorted((sound | begun) - keep):
+        place = stages[n] / "checkpoint"
+        try:
+            # Its digests first: what is half removed is then no checkpoint to anybody.
+            (place / "digests.json").unlink(missing_ok=True)
+            shutil.rmtree(place)
+        except OSError as error:
+            say(f"note: {place} is not wanted any more and cannot be removed ({error})")

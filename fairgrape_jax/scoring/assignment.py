@@ -1,0 +1,107 @@
+"""Which device adds which micro-batches of a round to which of its accumulators."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+BLOCK = 64  # the drift of n terms is that of about BLOCK + n / BLOCK; n is some thousands at most
+
+
+class Schedule(NamedTuple):
+    """Which micro-batches of a plan each device adds to which of its accumulators, call by call.
+
+    order, row, start, end: (calls, devices, slots); the number of the micro-batch or -1 for none,
+    its accumulator, whether it is the first and whether it is the last of a block.
+    groups: (devices, R), the group of each accumulator, -1 for none.
+    """
+
+    order: np.ndarray
+    row: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    groups: np.ndarray
+
+
+def schedule(
+    group: np.ndarray, groups: int, devices: int, slots: int, *, shard: bool = False
+) -> Schedule:
+    """Micro-batches in the order of their groups, cut evenly over the devices.
+
+    group: (M,), the group of each micro-batch. shard=False: every device has an accumulator for
+    each of the `groups`. shard=True: ceil(groups / devices) of them, see `placed`.
+
+    >>> schedule(np.array([0, 1, 0, 1, 1]), groups=2, devices=2, slots=1).order[:, :, 0].T.tolist()
+    [[0, 2, 1], [3, 4, -1]]
+    """
+    queues, rows, held = (_sharded if shard else _even)(group, groups, devices)
+    calls = math.ceil(max(len(queue) for queue in queues) / slots)
+    order = np.full((devices, calls * slots), -1, np.int32)
+    row = np.zeros_like(order)
+    start, end = (np.zeros(order.shape, bool) for _ in range(2))
+    for device, queue in enumerate(queues):
+        count = len(queue)
+        first = starts(rows[device])
+        order[device, :count], row[device, :count] = queue, rows[device]
+        start[device, :count], end[device, :count] = first, np.append(first[1:], True)[:count]
+
+    def by_call(x: np.ndarray) -> np.ndarray:
+        return x.reshape(devices, calls, slots).swapaxes(0, 1)
+
+    return Schedule(by_call(order), by_call(row), by_call(start), by_call(end), held)
+
+
+# A device's micro-batches, the accumulator of each, and the groups of the accumulators.
+_Queues = tuple[list[np.ndarray], list[np.ndarray], np.ndarray]
+
+
+def _even(group: np.ndarray, groups: int, devices: int) -> _Queues:
+    queues = np.array_split(np.argsort(group, kind="stable"), devices)
+    return queues, [group[q] for q in queues], np.tile(np.arange(groups), (devices, 1))
+
+
+def _sharded(group: np.ndarray, groups: int, devices: int) -> _Queues:
+    held = np.full((devices, math.ceil(groups / devices)), -1)
+    queues, rows = [], []
+    for device, pieces in enumerate(placed(np.bincount(group, minlength=groups), devices)):
+        mine = [np.array_split(np.flatnonzero(group == k), n)[part] for k, part, n in pieces]
+        held[device, : len(pieces)] = [k for k, _, _ in pieces]
+        queues.append(np.concatenate([*mine, np.zeros(0, int)]))
+        rows.append(np.repeat(np.arange(len(mine)), [len(piece) for piece in mine]))
+    return queues, rows, held
+
+
+def starts(row: np.ndarray) -> np.ndarray:
+    """Where a block begins in a device's queue: at another accumulator, and after BLOCK terms."""
+    place = np.arange(len(row))
+    changed = np.append(True, row[1:] != row[:-1])[: len(row)]
+    run = np.maximum.accumulate(np.where(changed, place, 0)) if len(row) else place
+    return (place - run) % BLOCK == 0
+
+
+def placed(counts: np.ndarray, devices: int) -> list[list[tuple[int, int, int]]]:
+    """Groups over devices, ceil(G / devices) accumulators on each; (group, part, parts) of each.
+
+    counts: (G,) micro-batches of each group. Accumulators left over split the largest groups, and
+    the largest part goes to the least busy device that has room: the work is as even as the
+    memory allows.
+
+    >>> placed(np.array([6, 2]), 4)
+    [[(0, 0, 3)], [(0, 1, 3)], [(0, 2, 3)], [(1, 0, 1)]]
+    """
+    room = -(-len(counts) // devices)
+    parts = np.minimum(counts, 1)
+    for _ in range(devices * room - int(parts.sum())):
+        parts[np.argmax(counts / np.maximum(parts, 1))] += 1
+    pieces = [(k, part, int(n)) for k, n in enumerate(parts) for part in range(n)]
+    pieces.sort(key=lambda piece: -counts[piece[0]] / piece[2])
+    held: list[list[tuple[int, int, int]]] = [[] for _ in range(devices)]
+    load = np.zeros(devices)
+    for piece in pieces:
+        free = [device for device in range(devices) if len(held[device]) < room]
+        device = min(free, key=lambda device: load[device])
+        held[device].append(piece)
+        load[device] += counts[piece[0]] / piece[2]
+    return held

@@ -1,0 +1,57 @@
+"""What a method averages over the scoring sample: a function of the network and a micro-batch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+
+from fairgrape_jax.masks import Tree, select_prunable
+from fairgrape_jax.scoring.importance import Loss, weigh
+
+
+class Network(NamedTuple):
+    """The network that is scored, in evaluation.
+
+    logits(params, images (b, H, W, C)) gives (b, sum of classes); loss(params, images, labels
+    (b, T), valid (b,)) the mean cross-entropy of the valid samples; classes: of each task.
+    """
+
+    logits: Callable[[Tree, jax.Array], jax.Array]
+    loss: Loss
+    classes: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistic:
+    """A value per weight and micro-batch, and the weight of a micro-batch in the mean.
+
+    per: "batch", every micro-batch counts alike, or "sample", every sample does.
+    of_gradient(masks, params, gradient): the value, a tree of w.shape with None where not prunable,
+    from the gradient of the mean loss. Where that is not enough,
+    of_network(network, params, masks, batch, given): the value from the network itself. batch:
+    images, labels, valid and the micro-batch's number, a dict; given: what the caller passes on.
+    The functions are compiled once per run if they are those of a module, not made anew.
+    """
+
+    per: Literal["batch", "sample"]
+    of_gradient: Callable[[Tree, Tree, Tree], Tree] | None = None
+    of_network: Callable[[Network, Tree, Tree, Any, Any], Tree] | None = None
+
+    def __call__(self, network: Network, params: Tree, masks: Tree, batch: Any, given: Any) -> Tree:
+        """The value of one micro-batch."""
+        if self.of_network is not None:
+            return self.of_network(network, params, masks, batch, given)
+        assert self.of_gradient is not None
+        data = batch["images"], batch["labels"], batch["valid"]
+        return self.of_gradient(masks, params, jax.grad(network.loss)(params, *data))
+
+
+def _gradient(masks: Tree, params: Tree, gradient: Tree) -> Tree:
+    return select_prunable(masks, gradient)
+
+
+SQUARES = Statistic("batch", of_gradient=weigh)  # (w * g)^2
+GRADIENT = Statistic("sample", of_gradient=_gradient)  # g of the mean loss over all samples

@@ -1,0 +1,1 @@
+"""FairGRAPE's greedy choice as a parallel fixed point, on the device."""

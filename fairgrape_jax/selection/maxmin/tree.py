@@ -1,0 +1,153 @@
+"""All layers of a network: their duals in one program, on one device or cut over several."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fairgrape_jax import parallel
+from fairgrape_jax.masks import Tree
+from fairgrape_jax.selection import Scope, select_greedy, solve_tree
+from fairgrape_jax.selection import blocks as bl
+from fairgrape_jax.selection.blocks import HIGH, Blocks
+from fairgrape_jax.selection.counts import as_tree, counts, joined, members
+from fairgrape_jax.selection.maxmin.layer import NEAR, Band, Layer, Survey, conclude, solve
+
+CUT: Any = Blocks(0, 0, 0, None)  # type: ignore[arg-type]  # how each of its arrays is cut
+
+
+def maxmin_tree(
+    importance: Tree,
+    masks: Tree,
+    density: float,
+    *,
+    scope: Scope = "layer",
+    minimum: int = 0,
+    devices: Sequence[jax.Device] = (),
+) -> tuple[Tree, dict[str, dict[str, float]]]:
+    """The max-min choice in every layer of a network, and each choice's certificate by name.
+
+    importance: a tree of (G, *w.shape); masks: of (*w.shape) bool, None where not prunable;
+    density: the part of ALL weights to keep, floor(n * density) of each layer, or of the network
+    for scope "global", which has one certificate, "network"; minimum: as for `select_tree`;
+    devices: over which the weights are spread while D is minimised; none: where JAX puts them.
+    Returns masks of NumPy arrays, never below `select_greedy`'s on the worst group's retained part,
+    and {name: {"achieved", "bound", "gap", "passes"}}. D is minimised over sums of float32, which
+    can cost the bound some 1e-6 of its height but not its truth: at the lambda that was found D is
+    evaluated once more, on the host, in float64, and so is what the choice achieves.
+    Raises ValueError as `select_tree` does.
+
+    >>> importance = {"kernel": np.array([[[5.0, 0.0, 4.0, 1.0]], [[0.0, 5.0, 4.0, 1.0]]])}
+    >>> chosen, found = maxmin_tree(importance, {"kernel": np.ones((1, 4), bool)}, 0.25)
+    >>> chosen
+    {'kernel': array([[False, False,  True, False]])}
+    """
+    greedy, _ = solve_tree(
+        importance, masks, density, scope=scope, minimum=minimum, devices=devices
+    )
+    leaves, rows = jax.tree.leaves(masks), jax.tree.leaves(importance)
+    numbers = members(masks, scope)
+    first = [joined(jax.tree.leaves(greedy), own) for own in numbers.values()]
+    keep = counts(masks, density, scope, minimum)
+    layers = [
+        Layer(joined(rows, own, lead=1), joined(leaves, own), keep[name])
+        for name, own in numbers.items()
+    ]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda layer: layer.totals, layers))
+        weights, passes = zip(*solve(layers, functools.partial(on_blocks, devices)), strict=True)
+        second = pool.map(greedily, layers)
+        found = pool.map(conclude, layers, weights, passes, zip(first, second, strict=True))
+        chosen, certificates = zip(*found, strict=True)
+    told = {
+        name: {"achieved": c.achieved, "bound": c.bound, "gap": c.gap, "passes": c.passes}
+        for name, c in zip(numbers, certificates, strict=True)
+    }
+    return as_tree(masks, chosen), told
+
+
+def greedily(layer: Layer) -> np.ndarray:
+    """What `select_greedy` chooses, from which the fixed point may differ by a few weights."""
+    return select_greedy(np.ascontiguousarray(layer.rows.T), layer.alive, layer.keep)
+
+
+def on_blocks(devices: Sequence[jax.Device], layers: Sequence[Layer]) -> Survey:
+    """The passes over all layers at once, their weights laid out in blocks on the devices."""
+    rows, alive = tuple(x.rows for x in layers), tuple(x.alive for x in layers)
+    blocks = _pack(rows, alive, max(len(devices), 1))
+    if len(devices) > 1:
+        blocks = parallel.spread(blocks, devices, CUT)
+    keep = np.array([layer.keep for layer in layers], np.int32)
+    before, after = np.array([layer.near for layer in layers], np.int32).T
+    capacity = max(2 * (len(layer.alive) // NEAR) for layer in layers)
+    totals = np.stack([np.where(layer.totals > 0, layer.totals, 1) for layer in layers])
+    scale = np.ldexp(np.float32(1), np.frexp(totals)[1] + 1)  # a power of two above them
+
+    def survey(weights: np.ndarray) -> list[Band]:
+        factor = (weights / totals).astype(np.float32)
+        found = _look(blocks, factor, before, after, scale, capacity, tuple(devices))
+        high, low, bits, keys = map(np.asarray, found)
+        base = (high * 2.0**-HIGH + low * 2.0 ** -float(bits)) * scale / totals
+        return [
+            Band(own[:count].view(np.float32) / total, held, int(inside))
+            for own, count, total, held, inside in zip(
+                keys, after - before, totals, base, keep - before, strict=True
+            )
+        ]
+
+    return survey
+
+
+@functools.partial(jax.jit, static_argnames="shards")
+def _pack(rows: Any, alive: Any, shards: int) -> Blocks:
+    return bl.pack(rows, alive, range(len(rows)), shards)
+
+
+@functools.partial(jax.jit, static_argnames=("capacity", "devices"))
+def _look(
+    blocks: Blocks, factor: Any, before: Any, after: Any, scale: Any, capacity: int, devices: Any
+) -> Any:
+    if len(devices) < 2:
+        return look(blocks, factor, before, after, scale, capacity, None)
+    each = functools.partial(look, capacity=capacity, axis=parallel.AXIS)
+    over = parallel.cut(each, devices, (CUT, *[None] * 4), None)
+    return over(blocks, factor, before, after, scale)
+
+
+def look(
+    blocks: Blocks,
+    factor: jax.Array,
+    before: jax.Array,
+    after: jax.Array,
+    scale: jax.Array,
+    capacity: int,
+    axis: str | None,
+) -> tuple[jax.Array, ...]:
+    """A pass over every segment's order by sum_k factor_k I[k, w], ties by index.
+
+    factor: (L, G), lambda_k / T_k; scale: (L, G), powers of two above the groups' importances.
+    Returns the importance within the first `before` (L,), as the whole numbers of a `Fixed`: high
+    and low (L, G) and the bits of low; and the keys (L, capacity, G) of those from there to
+    `after` (L,).
+    """
+
+    def ranks(keys: jax.Array, segment: jax.Array) -> jax.Array:
+        sums = (bl.values(keys) * factor[segment][:, :, None]).sum(axis=1)
+        return jnp.where(keys[:, 0] < 0, 0, bl.ordered(sums))
+
+    def within(keys: jax.Array, chosen: jax.Array) -> jax.Array:
+        return jnp.where(chosen[:, None], bl.values(keys), 0).sum(axis=2)
+
+    rank = bl.over_chunks(ranks, blocks.keys, blocks.segment)
+    base = bl.largest(rank, before, blocks, axis)
+    band = bl.largest(rank, after, blocks, axis) & ~base
+    held = bl.add(bl.over_chunks(within, blocks.keys, base), scale, blocks, axis)
+    near = bl.gather(band, capacity, blocks, axis)
+    return held.high, held.low, jnp.asarray(held.bits), near.keys

@@ -1,0 +1,184 @@
+"""Saving and restoring a run's state. The one file that imports Orbax."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from fairgrape_jax.masks import layer_names
+from fairgrape_jax.parallel import hosts
+from fairgrape_jax.storage.checksums import altered, digests, seal, unseal
+from fairgrape_jax.storage.files import naming, write_arrays
+
+
+def save(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> None:
+    """Write a pytree of arrays (None leaves allowed) to `directory`, atomically.
+
+    metadata: plain values to keep beside it. What stood there before is overwritten. The digests of
+    all files come last, in digests.json: a checkpoint without them was never finished. OSError, of
+    `directory`, if it cannot be written.
+    """
+    begin(directory, tree, metadata)()
+
+
+def begin(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> Callable[[], None]:
+    """As `save`, but return when the arrays have been copied; files are written in the background.
+
+    What is returned waits until they are, and seals them; every process calls it, before anything
+    else is saved to `directory`.
+    """
+    host = jax.tree.map(_own, jax.device_get(tree))
+    metadata = copy.deepcopy(metadata)  # the caller's lists grow meanwhile
+    with _writing(directory):
+        if hosts.first():
+            _try_directory(directory)
+        path = directory.absolute()
+        written = ocp.save_async(path, host, overwrite=True, custom_metadata=metadata)
+
+    def end() -> None:
+        with _writing(directory):
+            written.result()
+            if hosts.first():
+                seal(directory / "digests.json", {"files": digests(directory)})
+
+    return end
+
+
+def _own(array: Any) -> np.ndarray:
+    """A copy, where NumPy looks at a buffer of the device: a step would write over it meanwhile."""
+    array = np.asarray(array)
+    return array if array.flags.owndata else array.copy()
+
+
+@contextlib.contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    """Name the checkpoint in an OSError, and leave nothing of it behind that takes room."""
+    with naming(directory), _quiet():
+        try:
+            yield
+        except Exception:
+            for path in directory.parent.glob(f"{directory.name}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(path, ignore_errors=True)
+            raise
+
+
+def _try_directory(directory: Path) -> None:
+    """OSError if no directory can be made there: Orbax's threads would wait minutes for it."""
+    probe = directory.with_name(f"{directory.name}.probe")
+    probe.mkdir(parents=True, exist_ok=True)
+    probe.rmdir()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Of an error in the body only what is raised, not what Orbax's threads print besides.
+
+    They log a traceback, and each write that TensorStore has under way then finds no event loop to
+    report to, for some time after: that is not shown from here on.
+    """
+
+    def other(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and record.filename == "future.py")
+
+    shown, logger = sys.unraisablehook, logging.getLogger("absl")
+
+    def unraisable(what: Any) -> None:
+        if str(what.exc_value) != "Event loop is closed":
+            shown(what)
+
+    logger.addFilter(other)
+    sys.unraisablehook = unraisable
+    try:
+        yield
+        sys.unraisablehook = shown
+    finally:
+        logger.removeFilter(other)
+
+
+def damaged(directory: Path) -> list[str]:
+    """The files of a checkpoint that are gone or not as they were written; [] if it is sound."""
+    known = unseal(directory / "digests.json")
+    return ["digests.json"] if known is None else altered(directory, known["files"])
+
+
+def metadata(directory: Path) -> dict[str, Any]:
+    """The plain values that were saved beside a checkpoint's tree."""
+    return dict(ocp.metadata(directory.absolute()).custom_metadata or {})
+
+
+def restore(directory: Path, like: Any) -> Any:
+    """Read a pytree with the structure, shapes and dtypes of `like`, as NumPy arrays.
+
+    ValueError that names the first leaf that differs: Orbax alone restores a part in silence; or
+    the first file that is not as it was written.
+    """
+    return restore_with_metadata(directory, like)[0]
+
+
+def restore_with_metadata(directory: Path, like: Any) -> tuple[Any, dict[str, Any]]:
+    """The tree as `restore` reads it, and the plain values saved beside it."""
+    if bad := damaged(directory):
+        raise ValueError(f"{directory / bad[0]}: damaged or gone")
+    stored = ocp.metadata(directory.absolute())
+    _compare(directory, stored.metadata, like)
+    host = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+    return ocp.load(directory.absolute(), host), dict(stored.custom_metadata or {})
+
+
+def _compare(directory: Path, stored: Any, expected: Any) -> None:
+    """Raise ValueError unless both trees have the same leaves of the same shapes and dtypes."""
+
+    def leaves(tree: Any) -> dict[tuple[str, ...], tuple[tuple[int, ...], str]]:
+        found = jax.tree_util.tree_flatten_with_path(tree)[0]
+        return {
+            tuple(_plain(key) for key in path): (tuple(leaf.shape), str(np.dtype(leaf.dtype)))
+            for path, leaf in found
+        }
+
+    have, want = leaves(stored), leaves(expected)
+    for path in sorted(have.keys() | want.keys()):
+        if have.get(path) != want.get(path):
+            raise ValueError(
+                f"{directory}: leaf {'/'.join(path)} is {have.get(path, 'absent')} in the "
+                f"checkpoint and {want.get(path, 'absent')} in this run"
+            )
+
+
+def _plain(key: Any) -> str:
+    """The name in a path entry, whether of a dict, a named tuple or a sequence."""
+    for attribute in ("key", "name", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
+
+
+def save_masks(path: Path, masks: Any) -> None:
+    """Write masks as packed bits that any NumPy reads: NAME and NAME.shape for every layer."""
+    arrays: dict[str, Any] = {}
+    for name, mask in zip(layer_names(masks), jax.tree.leaves(masks), strict=True):
+        arrays[name] = np.packbits(np.asarray(mask))
+        arrays[f"{name}.shape"] = np.asarray(mask.shape, np.int64)
+    write_arrays(path, arrays)
+
+
+def load_masks(path: Path) -> dict[str, np.ndarray]:
+    """The masks of a stage by layer name, bool arrays of the kernels' shapes."""
+    with np.load(path) as stored:
+        names = [name for name in stored.files if not name.endswith(".shape")]
+        shapes = {name: tuple(stored[f"{name}.shape"]) for name in names}
+        return {
+            name: np.unpackbits(stored[name], count=int(np.prod(shapes[name])))
+            .astype(bool)
+            .reshape(shapes[name])
+            for name in names
+        }

@@ -1,0 +1,65 @@
+"""Checksums that detect later changes of files, and records that carry their own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from fairgrape_jax.storage.files import regular, write_json
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal. OSError if it cannot be read."""
+    with regular(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(path: Path) -> str:
+    """As `sha256`; "" if the file cannot be read."""
+    try:
+        return sha256(path)
+    except OSError:
+        return ""
+
+
+def digests(directory: Path) -> dict[str, str]:
+    """The digest of every file below a directory, by its path there."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): digest(path) for path in files}
+
+
+def altered(directory: Path, known: dict[str, str]) -> list[str]:
+    """Of the files that are known, those that are gone or not what they were."""
+    return [name for name, want in known.items() if digest(directory / name) != want]
+
+
+def seal(path: Path, record: dict[str, Any]) -> None:
+    """Write a record as JSON with a checksum of itself; `unseal` reads it.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "record.json"
+    >>> seal(path, {"round": 3})
+    >>> unseal(path)
+    {'round': 3}
+    >>> _ = path.write_text(path.read_text().replace("3", "4", 1))
+    >>> unseal(path) is None
+    True
+    """
+    write_json(path, record | {"checksum": _checksum(record)})
+
+
+def unseal(path: Path) -> dict[str, Any] | None:
+    """The record that `seal` wrote; None if it is not there, not whole, or altered."""
+    try:
+        record = json.loads(regular(path).read_text(encoding="utf-8"))
+        checksum = record.pop("checksum")
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        return None
+    return record if checksum == _checksum(record) else None
+
+
+def _checksum(record: dict[str, Any]) -> str:
+    plain = json.loads(json.dumps(record))  # as it is read: tuples are lists, keys are strings
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,152 @@
+"""Atomic file writes, and what to say of a file that cannot be written."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import socket
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fairgrape_jax.errors import TrainingError, UsageError
+
+# What a file system says when there is no room or no right to write, and what helps.
+CURES = {
+    errno.ENOSPC: "free some room",
+    errno.EDQUOT: "remove files, or ask for a larger quota",
+    errno.EFBIG: "raise the limit on the size of a file (ulimit -f)",
+    errno.EROFS: "mount it for writing",
+    errno.EACCES: "give this user the right to write there",
+    errno.EPERM: "give this user the right to write there",
+}
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError of the body is one of `path`, unless it names a file itself.
+
+    A write that fails names none; TensorStore's errors, which are ValueErrors, name the system's
+    code in their text.
+
+    >>> with naming(Path("masks.npz")):
+    ...     raise OSError(errno.ENOSPC, "No space left on device")
+    Traceback (most recent call last):
+        ...
+    OSError: [Errno 28] No space left on device: 'masks.npz'
+    """
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+    except Exception as error:
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        if code is None:
+            raise
+        number = int(code[1])
+        raise OSError(number, os.strerror(number), str(path)) from None
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Where the body has no room or no right to write a file, TrainingError says which one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in CURES:
+            raise
+        raise TrainingError(f"{said(error)}, and the same command goes on from here") from error
+
+
+def said(error: OSError) -> str:
+    """The file, what the system says of it, and what helps."""
+    number = error.errno or 0
+    cure = CURES.get(number, "see to it")
+    return f"{error.filename or 'a file'}: cannot be written ({os.strerror(number)}); {cure}"
+
+
+def check_writable(directory: Path) -> None:
+    """UsageError if no file can be written to `directory`, which need not be there yet.
+
+    Nothing stays behind; what a kill leaves of it `lock.sweep` removes.
+    """
+    there = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
+    probe = there / f"room.{os.getpid()}@{socket.gethostname()}.probe"
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = str(directory)
+        raise UsageError(f"{said(error)}, or give another --out") from error
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
+def regular(path: Path) -> Path:
+    """The path itself. OSError if a folder, a pipe or a device is there, which may never end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is not a file", str(path))
+    return path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write a file to, so that it is at `path` whole or not at all, whoever else writes.
+
+    Nothing is left of what the body cannot finish. OSError, of `path`, if it cannot be written.
+    """
+    partial = beside(path, "partial")
+    with naming(path):
+        try:
+            yield partial
+            os.replace(partial, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)  # where room is short, it takes some of it
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray], *, compressed: bool = True) -> None:
+    """Write a .npz so that it is there whole or not at all."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        # Given a path, NumPy would add .npz to it.
+        (np.savez_compressed if compressed else np.savez)(file, allow_pickle=False, **arrays)
+
+
+def beside(path: Path, kind: str) -> Path:
+    """A name next to `path` that no other process uses; `lock.sweep` removes what is left of it."""
+    return path.with_name(f"{path.name}.{os.getpid()}@{socket.gethostname()}.{kind}")
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a .npz; {} if it is not there, not whole, or altered (each has a CRC-32)."""
+    try:
+        with zipfile.ZipFile(regular(path)) as archive:
+            if archive.testzip():
+                return {}
+        with np.load(path) as stored:
+            return dict(stored)
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        return {}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON as `write_text` does."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
