@@ -19,11 +19,11 @@ test-all: $(VENV)/.installed-dev lint
 	NPROC=16 $(BIN)/python -m pytest $(PARALLEL) -m "not gpu"
 
 torture: $(VENV)/.installed-dev
-	$(BIN)/python tests/torture.py --kills $(KILLS)
+	$(BIN)/python -m tests.helpers.torture --kills $(KILLS)
 
 # Bad input: CASES new cases (2400) of all kinds, and how many of each ended how.
 fuzz: $(VENV)/.installed-dev
-	NPROC=16 CASES=$(or $(CASES),2400) $(BIN)/python -m pytest -m slow tests/test_fuzz.py -k new_cases
+	NPROC=16 CASES=$(or $(CASES),2400) $(BIN)/python -m pytest -m slow tests/cli/test_fuzz.py -k new_cases
 
 # Known vulnerabilities of what is installed; says so where the service cannot be reached.
 audit: $(VENV)/.installed-dev
@@ -55,6 +55,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

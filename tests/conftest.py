@@ -23,7 +23,7 @@ import jax
 import pytest
 
 # Makes golden values with torch, which the tests do without.
-collect_ignore = ["make_golden_losses.py"]
+collect_ignore = ["helpers/make_golden_losses.py"]
 
 jax.config.update("jax_num_cpu_devices", 8)
 
@@ -31,23 +31,27 @@ jax.config.update("jax_num_cpu_devices", 8)
 # Files that take longest are begun first, or one process would wait for another at the end. By
 # their seconds.
 LONGEST = [
-    "torture",
-    "threshold",
-    "methods",
-    "hosts",
-    "scoring",
-    "models",
-    "maxmin",
-    "losses",
-    "parallel",
-    "rounds",
-    "cli",
+    "runner/test_torture",
+    "selection/test_fixed_point",
+    "methods/test_methods",
+    "parallel/test_hosts",
+    "scoring/test_accumulate",
+    "models/test_models",
+    "selection/test_maxmin",
+    "losses/test_losses",
+    "parallel/test_devices",
+    "runner/test_run",
+    "cli/test_main",
 ]
 
 
 def pytest_collection_modifyitems(items):
-    rank = {f"test_{name}": place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+    rank = {name: place for place, name in enumerate(LONGEST)}
+
+    def place(item):
+        return rank.get(f"{item.path.parent.name}/{item.path.stem}", len(rank))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,0 +1,63 @@
+"""One tiny experiment that many tests run, and what a run of it leaves."""
+
+import json
+from functools import cache
+
+import jax
+import numpy as np
+
+from fairgrape_jax import parallel
+from fairgrape_jax.config import Experiment, Scoring, Stage
+from fairgrape_jax.data import load, source
+from fairgrape_jax.rounds.steps import build, initial_masks, initial_state
+from fairgrape_jax.storage import checkpoint
+
+TINY = Experiment(
+    data=source("synthetic", samples=400, groups=3, classes=3, size=8, noise=0.5, seed=1),
+    model="cnn",
+    methods=("magnitude", "fairgrape"),
+    sparsity=0.8,
+    keep_per_round=0.5,
+    dense=Stage((2, 1), (1e-2, 1e-3)),
+    retrain=Stage((1,), (1e-3,)),
+    final=Stage((1,), (1e-4,)),
+    scoring=Scoring(fraction=0.5, micro_batch=16),
+    batch=32,
+    seeds=(0, 1),
+    devices=1,
+)
+
+
+def stage_files(directory):
+    """Each stage's metrics (but for times) and state, by its place in the run."""
+    found = {}
+    for path in sorted(directory.glob("seed_*/**/metrics.json")):
+        record = json.loads(path.read_text())
+        for key in ("seconds", "files", "checksum"):  # times, and what is made of them
+            record.pop(key)
+        state = None
+        if (path.parent / "checkpoint").exists():
+            state = load_checkpoint(path.parent)
+        found[str(path.parent.relative_to(directory))] = (record, state)
+    return found
+
+
+@cache
+def template():
+    """A checkpoint's structure in every run that trains TINY's network with its optimizer."""
+    dataset = load(TINY.data)
+    compiled = build(TINY, dataset, parallel.local_devices(1))
+    state = initial_state(TINY, compiled, dataset, 0)
+    return jax.device_get({"state": state, "masks": initial_masks(compiled, state)})
+
+
+def load_checkpoint(stage):
+    return checkpoint.restore(stage / "checkpoint", template())
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name, (record, state) in one.items():
+        assert record == other[name][0], name
+        for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(other[name][1]), strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=name)

@@ -1,0 +1,58 @@
+"""A network of layers that go wrong, and the masks of a round on it."""
+
+import dataclasses
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from fairgrape_jax import masks, parallel
+from fairgrape_jax.config import Experiment, Scoring
+from fairgrape_jax.data import load, source
+from fairgrape_jax.rounds import select, steps
+
+
+class Odd(nn.Module):
+    """Layers that go wrong: without a weight, without a signal, all alike, hardly any."""
+
+    num_classes: int
+    axis_name: str | None = None
+    dtype: type = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        how, init = {"dtype": self.dtype}, nn.initializers
+        y = nn.Conv(4, (3, 3), **how, name="conv")(x)
+        y += nn.Conv(4, (3, 3), kernel_init=init.zeros, **how, name="zero")(x)
+        y += nn.relu(nn.Conv(4, (3, 3), bias_init=init.constant(-1e3), **how, name="dead")(x))
+        y = nn.BatchNorm(use_running_average=not train, axis_name=self.axis_name, **how)(y)
+        y = nn.relu(y).mean((1, 2))
+        y += nn.Dense(4, kernel_init=init.constant(0.1), **how, name="tied")(y)
+        y += nn.Dense(1, **how, name="few")(y)
+        y = nn.Dense(self.num_classes, **how, name="head")(y)
+        return y.astype(jnp.promote_types(self.dtype, jnp.float32))
+
+
+@cache
+def built(devices):
+    """The odd network's steps on so many devices, its state, masks and data."""
+    dataset = load(source("synthetic", samples=240, groups=3, size=8))
+    experiment = Experiment(source("synthetic"), "odd", scoring=Scoring(0.5, micro_batch=8))
+    compiled = steps.build(experiment, dataset, parallel.local_devices(devices))
+    state = steps.initial_state(experiment, compiled, dataset, seed=0)
+    return experiment, compiled, dataset, state, steps.initial_masks(compiled, state)
+
+
+def pruned(name, density, devices=1, scope="layer", alive=None, seed=0):
+    """The masks of a round, as a run makes them."""
+    experiment, compiled, dataset, state, full = built(devices)
+    scoring = dataclasses.replace(experiment.scoring, scope=scope)
+    experiment = dataclasses.replace(experiment, scoring=scoring, min_keep_per_layer=1)
+    alive = full if alive is None else alive
+    found, _ = select.select(experiment, compiled, dataset, name, state, alive, density, seed)
+    return found
+
+
+def alive_in(tree):
+    return {row["layer"]: row["alive"] for row in masks.sparsity_table(jax.device_get(tree))}

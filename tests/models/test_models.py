@@ -1,0 +1,284 @@
+"""The networks against torchvision's numbers, and the properties that all of them share."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from jax import lax
+from numpy.testing import assert_allclose, assert_array_equal
+from safetensors.numpy import save_file
+
+from fairgrape_jax import models
+from fairgrape_jax.errors import UsageError
+from fairgrape_jax.models import mobilenet
+from fairgrape_jax.models.mobilenet import MobileNetV2, shifted_depthwise
+from fairgrape_jax.models.resnet import BasicBlock, Bottleneck, ResNet
+from fairgrape_jax.models.torchvision import NETWORKS
+from tests.helpers.golden_networks import CLASSES, GOLDEN, SEED, golden_state, shapes_of, zeros_of
+
+
+@pytest.mark.parametrize(
+    ("suffix", "seed", "shape"),
+    [("logits64", SEED, (12, 3, 64, 64)), ("logits224", SEED + 1, (2, 3, 224, 224))],
+)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_are_those_of_torchvision(name, suffix, seed, shape):
+    images = np.random.default_rng(seed).standard_normal(shape).transpose(0, 2, 3, 1)
+    variables = models.from_torchvision(name, golden_state(name))
+    logits = jax.jit(models.create(name, CLASSES).apply)(variables, images.astype(np.float32))
+    expected = GOLDEN[f"{name}.{suffix}"]
+    assert np.linalg.norm(logits - expected) <= 1e-4 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_torch_layout_of_converted_layers(name):
+    kernels = {key for key, leaf in golden_state(name).items() if leaf.ndim > 1}
+    assert kernels == set(GOLDEN[f"{name}.layers"])
+    first, last = GOLDEN[f"{name}.layers"][[0, -1]]
+    assert golden_state(name)[first].shape == GOLDEN[f"{name}.first.0"].shape
+    assert golden_state(name)[last].shape == GOLDEN[f"{name}.last.0"].shape
+
+
+@pytest.mark.parametrize(("dtype", "channels"), [(jnp.float32, 3), (jnp.bfloat16, 1)])
+@pytest.mark.parametrize("name", models.MODELS)
+def test_shapes_and_types(name, dtype, channels):
+    module = models.create(name, 5, dtype=dtype)
+    images = jnp.zeros((2, 28, 28, channels))
+    variables = jax.eval_shape(module.init, jax.random.key(0), images)
+    logits = jax.eval_shape(module.apply, variables, images)
+    assert (logits.shape, logits.dtype) == ((2, 5), jnp.float32)
+    train = partial(module.apply, train=True, mutable=["batch_stats"])
+    trained, state = jax.eval_shape(
+        lambda *args: train(*args, rngs={"dropout": jax.random.key(1)}), variables, images
+    )
+    assert (trained, dict(state)) == (logits, {k: v for k, v in variables.items() if k != "params"})
+    for path, leaf in flatten_dict(variables).items():
+        assert leaf.dtype == jnp.float32, path
+        assert (leaf.ndim >= 2) == (path[-1] == "kernel"), path
+
+
+@pytest.fixture
+def short_mobilenet(monkeypatch):
+    """The network without most of its stages, which take XLA:CPU seconds to compile."""
+    monkeypatch.setattr(mobilenet, "_STAGES", mobilenet._STAGES[:2])
+
+
+@cache
+def jitted(name: str):
+    """`init(key)` and `train_step(variables, key)` of the network on four 28x28 images."""
+    module = models.create(name, 5)
+    images = jax.random.normal(jax.random.key(1), (4, 28, 28, 1))
+
+    def train_step(variables, key):
+        rngs = {"dropout": key}
+        return module.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
+
+    return jax.jit(lambda key: module.init(key, images)), jax.jit(train_step)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "cnn", "mlp"])
+@pytest.mark.usefixtures("short_mobilenet")
+def test_train_mode_updates_the_statistics_there_are(name):
+    init, train_step = jitted(name)
+    variables = init(jax.random.key(0))
+    logits, state = train_step(variables, jax.random.key(2))
+    assert logits.shape == (4, 5)
+    before = flatten_dict(variables.get("batch_stats", {}))
+    after = flatten_dict(state.get("batch_stats", {}))
+    assert before.keys() == after.keys()
+    assert bool(before) == (name == "mobilenet_v2")
+    assert not any(np.array_equal(leaf, after[path]) for path, leaf in before.items())
+
+
+@pytest.mark.parametrize(("name", "drops"), [("mobilenet_v2", True), ("cnn", False)])
+@pytest.mark.usefixtures("short_mobilenet")
+def test_dropout_in_train_mode(name, drops):
+    init, train_step = jitted(name)
+    variables = init(jax.random.key(0))
+    one, two = (train_step(variables, jax.random.key(seed))[0] for seed in (2, 3))
+    assert np.array_equal(one, two) != drops
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("resnet34", "resnet50")))
+        for name in models.MODELS
+    ],
+)
+@pytest.mark.usefixtures("short_mobilenet")
+def test_init_depends_on_nothing_but_the_seed(name):
+    init, _ = jitted(name)
+    # XLA compiles draws from `rbg` in half the time.
+    first, again, other = (init(jax.random.key(seed, impl="rbg")) for seed in (0, 0, 1))
+    jax.tree.map(assert_array_equal, first, again)
+    for path, leaf in flatten_dict(first["params"]).items():
+        if path[-1] == "kernel":
+            assert not np.array_equal(leaf, flatten_dict(other["params"])[path]), path
+
+
+def test_the_small_cnn_has_207_thousand_weights():
+    kernels = [leaf for leaf in jax.tree.leaves(shapes_of("cnn", 10, 1)) if leaf.ndim > 1]
+    assert sum(leaf.size for leaf in kernels) == 206_736
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("height", [1, 6])
+def test_shifted_depthwise_is_the_grouped_convolution(height, stride):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (2, height, 5, 4))
+    kernel = jax.random.normal(keys[1], (3, 3, 1, 4))
+
+    @jax.jit
+    def grouped(x, kernel):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            ((1, 1), (1, 1)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=4,
+        )
+
+    expected, expected_vjp = jax.vjp(grouped, x, kernel)
+    value, vjp = jax.vjp(jax.jit(partial(shifted_depthwise, stride=stride)), x, kernel)
+    assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
+    cotangent = jax.random.normal(keys[2], value.shape)
+    for got, wanted in zip(vjp(cotangent), expected_vjp(cotangent), strict=True):
+        assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("short_mobilenet")
+def test_the_two_depthwise_formulations_make_the_same_network(monkeypatch):
+    module = models.create("mobilenet_v2", CLASSES)
+    images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+    variables = jax.jit(module.init)(jax.random.key(0), images)
+    on_cpu = jax.jit(module.apply)(variables, images)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    elsewhere = jax.jit(lambda *args: module.apply(*args))
+    assert "feature_group_count=96" in str(jax.make_jaxpr(elsewhere)(variables, images))
+    assert_allclose(elsewhere(variables, images), on_cpu, rtol=1e-5, atol=1e-5)
+
+
+def test_relu6_passes_gradients_strictly_above_zero():
+    gradient = jax.vmap(jax.grad(mobilenet._relu6))(jnp.array([-1.0, 0.0, 1.0, 7.0]))
+    assert_array_equal(gradient, [0, 0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    "network", [partial(ResNet, BasicBlock, (1, 1)), partial(ResNet, Bottleneck, (1,)), MobileNetV2]
+)
+@pytest.mark.usefixtures("short_mobilenet")
+def test_batch_statistics_are_synchronised(network):
+    images = jax.random.normal(jax.random.key(1), (4, 16, 16, 3)) + jnp.arange(4).reshape(
+        -1, 1, 1, 1
+    )
+    variables = jax.jit(network(num_classes=CLASSES).init)(jax.random.key(0), images)
+
+    def statistics(images, axis_name=None):
+        module = network(num_classes=CLASSES, axis_name=axis_name)
+        rngs = {"dropout": jax.random.key(2)}
+        return module.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)[1]
+
+    whole = jax.jit(statistics)(images)
+    split = jax.pmap(
+        partial(statistics, axis_name="batch"), axis_name="batch", devices=jax.devices()[:2]
+    )(images.reshape(2, 2, 16, 16, 3))
+    for device in range(2):
+        for path, leaf in flatten_dict(split["batch_stats"]).items():
+            assert not np.array_equal(leaf[device], flatten_dict(variables["batch_stats"])[path])
+            wanted = flatten_dict(whole["batch_stats"])[path]
+            assert_allclose(leaf[device], wanted, rtol=1e-4, atol=1e-5, err_msg=str(path))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_conversion_round_trip(name):
+    state = golden_state(name)
+    counted = state | {"bn1.num_batches_tracked": np.array(0)}
+    variables = models.from_torchvision(name, counted)
+    assert jax.tree.structure(variables) == jax.tree.structure(shapes_of(name))
+    back = models.to_torchvision(name, variables)
+    assert back.keys() == state.keys()
+    for key, leaf in back.items():
+        assert leaf.dtype == np.float32
+        assert_array_equal(leaf, state[key])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_wrong_keys_are_named(name):
+    state = golden_state(name)
+    key = next(key for key in state if key.endswith("running_mean"))
+    with pytest.raises(UsageError, match=f"lack '{key}'"):
+        models.from_torchvision(name, {k: v for k, v in state.items() if k != key})
+    with pytest.raises(UsageError, match=r"no 'extra\.weight'"):
+        models.from_torchvision(name, state | {"extra.weight": np.zeros(3)})
+    size = state[key].size
+    with pytest.raises(UsageError, match=rf"'{key}' .*\({size + 1},\).*\({size},\)"):
+        models.from_torchvision(name, state | {key: np.zeros(size + 1)})
+
+
+@pytest.mark.parametrize("shape", [(), (0, 512), (7,), (7, 511)])
+def test_a_misshapen_head_is_named(shape):
+    with pytest.raises(UsageError, match=r"'fc\.(weight|bias)'"):
+        models.from_torchvision(
+            "resnet18", golden_state("resnet18") | {"fc.weight": np.ones(shape)}
+        )
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: models.create("vgg", 2), "'vgg'.*resnet18.*mlp"),
+        (lambda: models.create("mlp", 0), "at least 1 class, not 0"),
+        (lambda: models.from_torchvision("mlp", {}), "'mlp' is not .*mobilenet_v2"),
+        (lambda: models.to_torchvision("cnn", {}), "'cnn' is not .*mobilenet_v2"),
+        (lambda: models.to_torchvision("resnet34", zeros_of("resnet18")), r"lack 'layer1\.2\."),
+        (lambda: models.to_torchvision("resnet18", zeros_of("resnet34")), r"no 'layer1\.2\."),
+    ],
+)
+def test_usage_errors(call, message):
+    with pytest.raises(UsageError, match=message):
+        call()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
+    save_file(golden_state("resnet18"), path)
+    return path
+
+
+def test_pretrained_weights_with_their_own_head(checkpoint):
+    loaded = models.load_pretrained("resnet18", checkpoint, zeros_of("resnet18"))
+    expected = models.from_torchvision("resnet18", golden_state("resnet18"))
+    jax.tree.map(assert_array_equal, loaded, expected)
+
+
+def test_pretrained_weights_under_a_fresh_head(checkpoint):
+    fresh = zeros_of("resnet18", 2)
+    loaded = models.load_pretrained("resnet18", checkpoint, fresh)
+    assert jax.tree.structure(loaded) == jax.tree.structure(fresh)
+    jax.tree.map(assert_array_equal, loaded["params"]["fc"], fresh["params"]["fc"])
+    assert_array_equal(
+        loaded["batch_stats"]["bn1"]["mean"], golden_state("resnet18")["bn1.running_mean"]
+    )
+
+
+def test_pretrained_weights_that_do_not_fit(checkpoint, tmp_path):
+    with pytest.raises(UsageError, match=r"1 input channels.*repeat"):
+        models.load_pretrained("resnet18", checkpoint, zeros_of("resnet18", channels=1))
+    with pytest.raises(UsageError, match=r"lack 'layer1\.2\."):
+        models.load_pretrained("resnet34", checkpoint, zeros_of("resnet34"))
+    with pytest.raises(UsageError, match=r"no 'layer1\.2\."):
+        models.load_pretrained("resnet18", checkpoint, zeros_of("resnet34"))
+    with pytest.raises(UsageError, match=r"missing\.safetensors .*save_file"):
+        models.load_pretrained("resnet18", tmp_path / "missing.safetensors", {})
+    pickle = tmp_path / "weights.pth"
+    pickle.write_bytes(b"PK\3\4" + bytes(100))
+    with pytest.raises(UsageError, match=r"weights\.pth .*save_file"):
+        models.load_pretrained("resnet18", pickle, {})

@@ -1,0 +1,155 @@
+"""Which checkpoints are kept, that a run goes on with each choice, that no last good one goes."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+
+from fairgrape_jax import config
+from fairgrape_jax.config import Stage
+from fairgrape_jax.errors import UsageError
+from fairgrape_jax.runner import layout, resume, retention
+from fairgrape_jax.runner import run as rounds
+from tests.helpers.experiments import TINY, assert_same, load_checkpoint, stage_files
+from tests.helpers.files import flip
+
+SHORT = dataclasses.replace(
+    TINY,
+    seeds=(0,),
+    methods=("magnitude",),
+    final=Stage(),
+    densities=(0.7, 0.3, 0.2, 0.02, 0.01),
+    retrain=Stage((1,), (3e-3,)),
+    min_keep_per_layer=1,
+)
+ACCURACY = {1: 90.0, 2: 92.0, 3: 92.0, 4: 80.0, 5: 70.0}
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "kept"),
+    [
+        ("all", {1, 2, 3, 4, 5}),
+        ("last", {5}),
+        ("last:2", {4, 5}),
+        ("last:9", {1, 2, 3, 4, 5}),
+        ("best", {3, 5}),
+    ],
+)
+def test_what_is_wanted(checkpoints, kept):
+    assert retention.wanted(ACCURACY, checkpoints) == kept
+    first = {1: ACCURACY[1]}
+    assert retention.wanted(first, checkpoints) == {1}
+
+
+def test_the_last_one_can_be_the_best():
+    assert retention.wanted({1: 80.0, 2: 80.0}, "best") == {2}
+
+
+@pytest.mark.parametrize("wrong", ["", "some", "last:", "last:0", "last:-1", "last:x", "best:2"])
+def test_what_is_no_choice_is_refused(wrong):
+    with pytest.raises(UsageError, match="is not all, last, last:N or best"):
+        config.check(dataclasses.replace(TINY, checkpoints=wrong))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that keeps everything, and the validation accuracy of its rounds."""
+    directory = tmp_path_factory.mktemp("retention") / "run"
+    rounds.run(SHORT, directory)
+    records = [record for _, record in layout.records(directory) if record["round"]]
+    return directory, {record["round"]: record["validation_accuracy"] for record in records}
+
+
+def checkpoints_of(directory):
+    found = directory.glob("seed_0/magnitude/round_*/checkpoint/digests.json")
+    return {int(path.parents[1].name.removeprefix("round_")) for path in found}
+
+
+@pytest.mark.parametrize(
+    "checkpoints",
+    [*[pytest.param(each, marks=pytest.mark.slow) for each in ("all", "last")], "last:2", "best"],
+)
+def test_a_run_keeps_them_and_goes_on_to_the_same_bits(checkpoints, whole, tmp_path, monkeypatch):
+    """Stopped after the third round; what is kept is what the whole run has."""
+    directory, accuracy = whole
+    experiment = dataclasses.replace(SHORT, checkpoints=checkpoints)
+    prune, done = retention.prune, []
+
+    def stopping(root, number, checkpoints):
+        prune(root, number, checkpoints)
+        done.append(number)
+        if number == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retention, "prune", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            rounds.run(experiment, tmp_path / "run")
+    three = {n: accuracy[n] for n in (1, 2, 3)}
+    assert checkpoints_of(tmp_path / "run") == retention.wanted(three, checkpoints)
+    rounds.run(experiment, tmp_path / "run")
+    kept = checkpoints_of(tmp_path / "run")
+    assert kept == retention.wanted(accuracy, checkpoints)
+    mine, theirs = stage_files(tmp_path / "run"), stage_files(directory)
+    for name, (_, state) in mine.items():
+        if state is None:  # its checkpoint is gone, its record is not
+            mine[name], theirs[name] = ((records[name][0], None) for records in (mine, theirs))
+    assert_same(mine, theirs)
+    assert load_checkpoint(tmp_path / "run/seed_0/dense") is not None
+
+
+def test_the_best_round_is_no_accident(whole):
+    """Else the test above could not tell "best" from "last"."""
+    _, accuracy = whole
+    assert retention.wanted(accuracy, "best") != {5}
+
+
+def test_the_choice_can_change_on_the_way(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/seed_0/magnitude/round_05")
+    rounds.run(dataclasses.replace(SHORT, checkpoints="last:2"), tmp_path / "run")
+    assert checkpoints_of(tmp_path / "run") == {4, 5}
+
+
+@pytest.mark.parametrize("checkpoints", ["last", "last:2", "best"])
+def test_nothing_is_removed_when_the_newest_is_damaged(checkpoints, whole, tmp_path):
+    root = tmp_path / "magnitude"
+    shutil.copytree(whole[0] / "seed_0/magnitude", root)
+    flip(next((root / "round_05/checkpoint/state/ocdbt.process_0/d").iterdir()))
+    retention.prune(root, 5, checkpoints)
+    assert len(list(root.glob("round_*/checkpoint/digests.json"))) == 5
+
+
+def test_the_best_is_the_best_of_the_sound_ones(whole, tmp_path):
+    root = tmp_path / "magnitude"
+    shutil.copytree(whole[0] / "seed_0/magnitude", root)
+    accuracy = dict(whole[1])
+    best = min(retention.wanted(accuracy, "best"))
+    flip(root / f"round_0{best}/checkpoint/digests.json")
+    del accuracy[best]
+    retention.prune(root, 5, "best")
+    sound = {n for n in range(1, 6) if resume.intact(root / f"round_0{n}")}
+    assert sound == retention.wanted(accuracy, "best")
+    assert (root / f"round_0{best}/checkpoint").exists()  # damaged, but not ours to remove
+
+
+def test_a_removal_that_was_interrupted_is_finished(whole, tmp_path):
+    root = tmp_path / "magnitude"
+    shutil.copytree(whole[0] / "seed_0/magnitude", root)
+    (root / "round_02/checkpoint/digests.json").unlink()
+    retention.prune(root, 5, "last:4")
+    left = {path.parent.name for path in root.glob("round_*/checkpoint")}
+    assert left == {"round_01", "round_03", "round_04", "round_05"}
+
+
+def test_a_run_with_the_last_round_alone_damaged_begins_that_method_anew(whole, tmp_path):
+    """With last:2 it goes on from the round before."""
+    for checkpoints, first in (("last", 1), ("last:2", 5)):
+        run = tmp_path / checkpoints.replace(":", "")
+        shutil.copytree(whole[0], run)
+        retention.prune(run / "seed_0/magnitude", 5, checkpoints)
+        flip(run / "seed_0/magnitude/round_05/checkpoint/digests.json")
+        assert resume.last_intact(run / "seed_0/magnitude", 5) == first - 1
+        record = json.loads((run / "seed_0/magnitude/round_05/metrics.json").read_text())
+        assert record["validation_accuracy"] == whole[1][5]

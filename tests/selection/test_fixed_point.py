@@ -1,0 +1,302 @@
+"""The fixed point against greedy itself, on layers of every kind, and its own promises."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import Mesh, PartitionSpec
+
+from fairgrape_jax import masks, models
+from fairgrape_jax.selection import (
+    select_greedy,
+    select_threshold,
+    select_tree,
+    solve_threshold,
+    solve_tree,
+)
+from fairgrape_jax.selection.network import _solve_leaves
+from tests.helpers.datasets import GOLDEN_FILES
+from tests.helpers.layers import FAMILIES, Case, compare, share_error, table
+
+GOLDEN = GOLDEN_FILES / "selection_official.npz"
+
+# (density of the layer after the round, part of it alive before)
+DENSITIES = [(0.99, 1), (0.9, 1), (0.5, 1), (0.3, 0.5), (0.1, 0.2), (0.05, 0.1), (0.01, 1)]
+DENSITIES += [(0.001, 1)]
+FEW = [(50, 4), (20000, 14), (60000, 7)]
+SIZES = [*FEW, (5000, 2), (900, 2), (5000, 7), (20000, 4)]
+# Each new shape is compiled, which takes most of these tests' time.
+SLOW_NONE = ["greedy", pytest.param("none", marks=pytest.mark.slow)]
+LARGE = [(200_000, 4), (200_000, 14), (600_000, 7), (2_400_000, 2), (2_400_000, 7)]
+
+
+def check(cases, finish):
+    found = [compare(case, solve_threshold, finish) for case in cases]
+    print(f"\nfinish={finish}\n{table(found)}")
+    assert all(c.fair for c in found), [c for c in found if not c.fair]
+    assert all(c.close for c in found), [c for c in found if not c.close]
+    return sum(c.differ == 0 for c in found) / len(found)
+
+
+def cases(sizes, repeats):
+    return [
+        Case(family, n, groups, *DENSITIES[(i + j + repeat) % len(DENSITIES)], 100 * i + j)
+        for i, family in enumerate(FAMILIES)
+        for j, (n, groups) in enumerate(sizes)
+        for repeat in repeats
+    ]
+
+
+def test_greedy_finish_is_greedy():
+    assert check(cases(FEW, (0, 2, 5)), "greedy") > 0.8
+
+
+@pytest.mark.slow  # the sweep below does the same; greedy's finish is looked at above
+def test_no_finish_is_close_to_greedy():
+    assert check(cases(FEW, (0, 3)), "none") > 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("finish", ["greedy", "none"])
+def test_sweep(finish):
+    """369 layers, 41 of each family, up to 2.4 million weights and 14 groups."""
+    everything = cases(SIZES, (0, 2, 4, 6)) + cases(LARGE[:3], (0, 2, 5)) + cases(LARGE[3:], (1, 4))
+    check(everything, finish)
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(i, marks=[pytest.mark.slow] * (i % 4 > 0)) for i in range(9)]
+)
+@pytest.mark.parametrize("finish", SLOW_NONE)
+def test_the_golden_layers(case, finish):
+    with np.load(GOLDEN) as golden:
+        importance = golden[f"c{case}_importance"].astype(np.float32)
+        n, density = len(importance), float(golden[f"c{case}_keep"])
+        previous = np.unpackbits(golden[f"c{case}_previous"], count=n).astype(bool)
+    keep = int(n * (1 - (1 - density)))
+    mask = np.asarray(select_threshold(importance, previous, keep, finish=finish))
+    reference = select_greedy(importance, previous, keep)
+    groups = importance.shape[1]
+    assert mask.sum() == keep
+    assert (reference & ~mask).sum() <= max(
+        2 * groups, (1e-4 if finish == "greedy" else 0.02) * keep
+    )
+    found, weight = share_error(importance, previous, mask)
+    assert found <= share_error(importance, previous, reference)[0] + weight
+
+
+def drawn(family="lognormal", n=12_000, groups=3, density=0.2, alive=0.8, seed=5):
+    return Case(family, n, groups, density, alive, seed).draw()
+
+
+def test_keep_may_be_traced_and_nothing_is_traced_twice():
+    importance, previous, _ = drawn()
+    traces = []
+
+    @jax.jit
+    def select(importance, previous, keep):
+        traces.append(keep)
+        return select_threshold(importance, previous, keep)
+
+    for keep in (1, 500, 4000, int(previous.sum())):
+        mask = np.asarray(select(importance, previous, keep))
+        assert mask.sum() == keep
+        np.testing.assert_array_equal(mask, select_threshold(importance, previous, keep))
+    assert len(traces) == 1
+
+
+def tree(seed=0, groups=3):
+    shapes = {"conv": (3, 3, 16, 64), "dense": (90, 70), "head": (7, 3)}
+    rng = np.random.default_rng(seed)
+    importance, mask = {}, {}
+    for name, shape in shapes.items():
+        mask[name] = {"kernel": rng.random(shape) < 0.9, "bias": None}
+        scores = rng.lognormal(0, 2, (1, *shape)) * rng.lognormal(0, 1, (groups, *shape))
+        importance[name] = {"kernel": (scores * mask[name]["kernel"]).astype(np.float32)}
+        importance[name]["bias"] = None
+    return importance, mask
+
+
+def columns(importance, name, groups=3):
+    return importance[name]["kernel"].reshape(groups, -1).T
+
+
+@pytest.mark.parametrize("finish", SLOW_NONE)
+def test_a_tree_is_chosen_as_its_layers_are(finish):
+    importance, mask = tree()
+    chosen, found = solve_tree(importance, mask, 0.3, finish=finish)
+    assert list(found) == masks.layer_names(mask)
+    for name in mask:
+        previous = mask[name]["kernel"].reshape(-1)
+        keep = masks.kept(previous.size, 0.3)
+        one = select_threshold(columns(importance, name), previous, keep, finish=finish)
+        np.testing.assert_array_equal(chosen[name]["kernel"].reshape(-1), one)
+        assert found[name]["converged"]
+
+
+def test_global_scope_is_the_choice_from_one_long_layer():
+    importance, mask = tree()
+    chosen, found = solve_tree(importance, mask, 0.2, scope="global")
+    together = np.concatenate([columns(importance, name) for name in mask])
+    previous = np.concatenate([mask[name]["kernel"].reshape(-1) for name in mask])
+    reference = select_greedy(together, previous, masks.kept(previous.size, 0.2))
+    flat = np.concatenate([chosen[name]["kernel"].reshape(-1) for name in mask])
+    np.testing.assert_array_equal(flat, reference)
+    assert list(found) == ["network"]
+
+
+def test_rounds_of_a_run_compile_once():
+    importance, mask = tree()
+    before = _solve_leaves._cache_size()
+    for density in (0.8, 0.5, 0.2, 0.01):
+        mask = select_tree(importance, mask, density)
+    assert _solve_leaves._cache_size() <= before + 1
+
+
+@pytest.mark.parametrize(
+    ("scope", "finish", "count"),
+    [
+        pytest.param(scope, finish, count, marks=[pytest.mark.slow] * (i > 0))
+        for i, (scope, finish, count) in enumerate(
+            itertools.product(("layer", "global"), ("greedy", "none"), (8, 4, 2))
+        )
+    ],
+)
+def test_identical_on_any_number_of_devices(scope, finish, count):
+    importance, mask = tree(seed=1)
+    how = {"scope": scope, "finish": finish}
+    reference = select_tree(importance, mask, 0.3, **how)
+    chosen = select_tree(importance, mask, 0.3, **how, devices=jax.local_devices()[:count])
+    jax.tree.map(np.testing.assert_array_equal, chosen, reference)
+
+
+@pytest.mark.parametrize("finish", SLOW_NONE)
+def test_a_layer_cut_over_devices_is_never_gathered(finish):
+    importance, previous, keep = drawn(n=64_000)
+    reference = select_threshold(importance, previous, keep, finish=finish)
+    mesh, cut = Mesh(np.asarray(jax.local_devices()), ("data",)), PartitionSpec("data")
+    select = jax.jit(
+        jax.shard_map(
+            partial(select_threshold, finish=finish, axis="data"),
+            mesh=mesh,
+            in_specs=(cut, cut, PartitionSpec()),
+            out_specs=cut,
+            check_vma=False,
+        )
+    )
+    np.testing.assert_array_equal(select(importance, previous, keep), reference)
+    compiled = select.lower(importance, previous, keep).compile().as_text()
+    candidates = 8 * 4096 * importance.shape[1]  # all that a walk may take, from every device
+    for line in compiled.splitlines():
+        if " all-gather(" in line or " all-to-all(" in line:
+            shape = line.split("[")[1].split("]")[0]
+            assert np.prod([int(size) for size in shape.split(",")]) <= candidates, line
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    n=st.sampled_from([40, 6000]),
+    groups=st.just(2),  # each new shape is compiled
+    density=st.floats(0.001, 1),
+    scale=st.sampled_from([1e-6, 0.125, 3.7, 1e5]),
+)
+def test_promises(seed, n, groups, density, scale):
+    rng = np.random.default_rng(seed)
+    common = rng.lognormal(0, 2, (n, 1))
+    importance = (common * rng.lognormal(0, 1, (n, groups))).astype(np.float32)
+    previous = rng.random(n) < 0.8
+    previous[0] = True
+    keep = min(max(1, int(n * density)), int(previous.sum()))
+    mask = np.asarray(select_threshold(importance, previous, keep))
+    assert mask.sum() == keep
+    assert not np.any(mask & ~previous)
+
+    order = rng.permutation(n)
+    permuted = np.asarray(select_threshold(importance[order], previous[order], keep))
+    assert (permuted != mask[order]).sum() <= (0 if n <= 4096 else 2)
+
+    scaled = importance * np.where(np.arange(groups) == 0, scale, 1).astype(np.float32)
+    other = np.asarray(select_threshold(scaled, previous, keep))
+    assert (mask & ~other).sum() <= groups
+
+    twice = np.concatenate([importance, importance[:, :1]], axis=1)
+    np.testing.assert_array_equal(select_threshold(twice, previous, keep), mask)
+
+
+def test_sums_over_twelve_decades_are_those_of_float64():
+    rng = np.random.default_rng(0)
+    importance = (10.0 ** rng.uniform(-12, 0, (300_000, 2))).astype(np.float32)
+    previous = np.ones(len(importance), bool)
+    mask, info = solve_threshold(importance, previous, 150_000)
+    reference = select_greedy(importance, previous, 150_000)
+    assert info.converged
+    assert (reference & ~np.asarray(mask)).sum() <= 2
+
+
+def test_groups_without_importance_and_layers_without_any():
+    importance, previous, keep = drawn(groups=2)
+    padded = np.insert(importance, 1, 0, axis=1)
+    np.testing.assert_array_equal(
+        select_threshold(padded, previous, keep), select_threshold(importance, previous, keep)
+    )
+    mask = np.asarray(select_threshold(np.zeros((9000, 3)), np.ones(9000, bool), 17))
+    np.testing.assert_array_equal(np.flatnonzero(mask), np.arange(17))
+
+
+def test_all_one_and_none():
+    importance, previous, _ = drawn()
+    for keep in (0, 1, int(previous.sum())):
+        np.testing.assert_array_equal(
+            select_threshold(importance, previous, keep), select_greedy(importance, previous, keep)
+        )
+
+
+def test_a_layer_whose_fixed_point_is_not_found_is_greedys_and_says_so():
+    importance, previous, keep = drawn("tied", n=9000)
+    mask, info = solve_threshold(importance, previous, keep)
+    assert not info.converged
+    np.testing.assert_array_equal(mask, select_greedy(importance, previous, keep))
+    leaf = {"kernel": importance.T.reshape(3, 90, 100)}
+    chosen, found = solve_tree(leaf, {"kernel": previous.reshape(90, 100)}, keep / 9000)
+    np.testing.assert_array_equal(chosen["kernel"].reshape(-1), mask)
+    (details,) = found.values()
+    assert not details["converged"]
+
+
+def test_memory_beside_the_importance_is_at_most_one_and_a_half_times_it():
+    module = models.create("resnet34", 7)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    alive = tuple(jax.tree.leaves(masks.full_masks(shapes["params"])))
+    rows = tuple(jax.ShapeDtypeStruct((7, *leaf.shape), jnp.float32) for leaf in alive)
+    layers = tuple(range(len(alive)))
+    keep = np.zeros(len(alive), np.int32)
+    compiled = _solve_leaves.lower(rows, alive, keep, layers, "greedy", ()).compile()
+    importance = sum(np.prod(leaf.shape) * 4 for leaf in rows)
+    assert compiled.memory_analysis().temp_size_in_bytes <= 1.5 * importance
+
+
+def test_bad_input_is_named():
+    importance, mask = tree()
+    with pytest.raises(ValueError, match=r"keep: 4 .* 3 that are alive"):
+        select_threshold(np.ones((3, 2)), np.ones(3, bool), 4)
+    with pytest.raises(ValueError, match="'exact' is neither"):
+        select_threshold(np.ones((3, 2)), np.ones(3, bool), 1, finish="exact")
+    with pytest.raises(ValueError, match="'block' is neither"):
+        select_tree(importance, mask, 0.5, scope="block")
+    with pytest.raises(ValueError, match=r"layer conv: .* alive"):
+        select_tree(importance, mask, 0.99)
+    importance["dense"]["kernel"][0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="layer dense: negative, NaN or infinite"):
+        select_tree(importance, mask, 0.5)
+
+
+def test_float32_is_enough_for_traced_use():
+    importance, previous, keep = drawn()
+    mask = jax.jit(select_threshold)(jnp.asarray(importance, jnp.bfloat16), previous, keep)
+    assert mask.sum() == keep

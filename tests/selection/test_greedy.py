@@ -1,0 +1,161 @@
+"""FairGRAPE's greedy choice against golden masks, a plain loop, and its own promises."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairgrape_jax.selection import descending, select_greedy, select_top, shares
+from tests.helpers.datasets import GOLDEN_FILES
+
+GOLDEN = GOLDEN_FILES / "selection_official.npz"
+
+
+def plain_greedy(importance, previous, keep):
+    """Algorithm 1 as it is written, relative deficit, one weight at a time."""
+    importance = importance.astype(np.float64)
+    target = shares(importance, previous)
+    groups = [k for k in range(importance.shape[1]) if target[k] > 0]
+    mask = np.zeros(len(previous), bool)
+    share = np.full(importance.shape[1], 1 / max(len(groups), 1))
+    while mask.sum() < keep:
+        free = np.flatnonzero(previous & ~mask)
+        if not groups:
+            mask[free[0]] = True
+            continue
+        worst = min(groups, key=lambda k: ((share[k] - target[k]) / target[k], k))
+        mask[free[np.argmax(importance[free, worst])]] = True
+        share = shares(importance, mask)
+    return mask
+
+
+def layer(seed, n=200, groups=3, alive=0.7):
+    rng = np.random.default_rng(seed)
+    importance = (rng.lognormal(0, 2, (n, 1)) * rng.lognormal(0, 1, (n, groups))).astype(np.float32)
+    previous = rng.random(n) < alive
+    importance[~previous] = 0
+    return importance, previous
+
+
+@pytest.mark.parametrize("case", range(9))
+def test_the_official_codes_masks_bit_for_bit(case):
+    with np.load(GOLDEN) as golden:
+        importance = golden[f"c{case}_importance"]
+        n, density = len(importance), float(golden[f"c{case}_keep"])
+        previous, expected = (
+            np.unpackbits(golden[f"c{case}_{name}"], count=n).astype(bool)
+            for name in ("previous", "mask")
+        )
+    keep = int(n * (1 - (1 - density)))
+    chosen = select_greedy(importance, previous, keep, deficit="absolute", advances=2)
+    np.testing.assert_array_equal(chosen, expected)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_equals_algorithm_1_written_plainly(seed):
+    rng = np.random.default_rng(100 + seed)
+    importance, previous = layer(seed, groups=int(rng.integers(1, 8)))
+    keep = int(rng.integers(0, previous.sum() + 1))
+    chosen = select_greedy(importance, previous, keep)
+    np.testing.assert_array_equal(chosen, plain_greedy(importance, previous, keep))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(
+        st.tuples(*[st.sampled_from([0.0, 1e-30, 0.5, 1.0, 2.0, 1e20])] * 2),
+        min_size=1,
+        max_size=40,
+    ),
+    data=st.data(),
+    deficit=st.sampled_from(["relative", "absolute"]),
+    advances=st.integers(1, 3),
+)
+def test_exact_count_and_new_within_old(values, data, deficit, advances):
+    importance = np.array(values, np.float32)
+    previous = np.array(
+        data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values)))
+    )
+    keep = data.draw(st.integers(0, int(previous.sum())))
+    for mask in (
+        select_greedy(importance, previous, keep, deficit=deficit, advances=advances),
+        select_top(importance[:, 0], previous, keep),
+    ):
+        assert mask.sum() == keep
+        assert not np.any(mask & ~previous)
+
+
+def test_shares_are_kept_better_than_by_the_sum_over_groups():
+    importance, previous = layer(3, n=5000, groups=4, alive=1.1)
+    importance[:, 0] *= 50  # one group dominates any sum
+    keep = 500
+    target = shares(importance, previous)
+    fair = shares(importance, select_greedy(importance, previous, keep))
+    plain = shares(importance, select_top(importance.sum(axis=1), previous, keep))
+    assert np.abs(fair / target - 1).max() < 0.01 < np.abs(plain / target - 1).max()
+
+
+def test_scale_of_a_group_drops_out_but_for_the_first_pick():
+    importance, previous = layer(5, n=2000, groups=3)
+    chosen = select_greedy(importance, previous, 400)
+    scaled = select_greedy(importance * np.float32([1, 1024, 1]), previous, 400)
+    assert (chosen != scaled).sum() <= 2 * importance.shape[1]
+
+
+def test_ties_go_to_the_lower_index():
+    mask = select_greedy(np.ones((5, 2), np.float32), np.array([0, 1, 1, 1, 1], bool), 2)
+    np.testing.assert_array_equal(mask, [0, 1, 1, 0, 0])
+    np.testing.assert_array_equal(select_top(np.ones(4), np.ones(4, bool), 2), [1, 1, 0, 0])
+
+
+def test_a_group_without_importance_takes_no_part():
+    importance, previous = layer(7)
+    padded = np.insert(importance, 1, 0, axis=1)
+    chosen = select_greedy(padded, previous, 50)
+    np.testing.assert_array_equal(chosen, select_greedy(importance, previous, 50))
+
+
+def test_without_any_importance_the_lowest_indices_stay():
+    previous = np.array([0, 1, 1, 0, 1], bool)
+    mask = select_greedy(np.zeros((5, 3), np.float32), previous, 2)
+    np.testing.assert_array_equal(mask, [0, 1, 1, 0, 0])
+
+
+def test_float64_importance_gives_the_same_choice():
+    importance, previous = layer(9)
+    np.testing.assert_array_equal(
+        select_greedy(importance, previous, 60),
+        select_greedy(importance.astype(np.float64), previous, 60),
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_descending_is_a_stable_sort(dtype):
+    values = np.random.default_rng(0).choice([0.0, -0.0, 1e-40, 1.0, 3.5, 1e30], 500).astype(dtype)
+    np.testing.assert_array_equal(descending(values), np.argsort(-values, kind="stable"))
+
+
+BAD = {
+    "keep above what is alive": (np.ones((3, 2)), [1, 0, 1], 3, "keep: 3 .* 2 that are alive"),
+    "keep below zero": (np.ones((3, 2)), [1, 1, 1], -1, "keep: -1"),
+    "negative": (-np.ones((3, 2)), [1, 1, 1], 1, "negative, NaN or infinite"),
+    "NaN": (np.full((3, 2), np.nan), [1, 1, 1], 1, "negative, NaN or infinite"),
+    "infinite": (np.full((3, 2), np.inf), [1, 1, 1], 1, "negative, NaN or infinite"),
+    "shape": (np.ones((3, 2)), [1, 1], 1, r"\(n, G\) and \(n,\) are expected"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_named(name):
+    importance, previous, keep, message = BAD[name]
+    with pytest.raises(ValueError, match=message):
+        select_greedy(importance, np.array(previous, bool), keep)
+
+
+def test_previous_must_be_bool_and_options_known():
+    with pytest.raises(ValueError, match="bool is expected"):
+        select_greedy(np.ones((2, 2)), np.ones(2), 1)
+    with pytest.raises(ValueError, match="'squared' is neither"):
+        select_greedy(np.ones((2, 2)), np.ones(2, bool), 1, deficit="squared")
+    with pytest.raises(ValueError, match="advances"):
+        select_greedy(np.ones((2, 2)), np.ones(2, bool), 1, advances=0)
