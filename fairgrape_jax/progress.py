@@ -17,7 +17,7 @@ Progress = Callable[[int, int], None]
 def _first() -> bool:
     from fairgrape_jax.parallel import hosts  # JAX: not in the processes that only read pictures
 
-    return hosts.first()
+    return hosts.is_process_0()
 
 
 def say(line: str) -> None:

@@ -77,7 +77,7 @@ def main() -> None:
         waiting: list[Any] = []
 
         def begin() -> None:
-            waiting.append(checkpoint.begin(behind, tree))
+            waiting.append(checkpoint.begin_save(behind, tree))
 
         def save() -> None:
             while waiting:  # what the row before has left to do is no part of this one
@@ -88,7 +88,7 @@ def main() -> None:
             "save, until it returns": begin,
             BASE: save,
             "NumPy": lambda: np.savez(numpy, *leaves),
-            "checksums": lambda: checkpoint.damaged(place),
+            "checksums": lambda: checkpoint.damaged_files(place),
             "restore": lambda: checkpoint.restore(place, tree),
             "masks, kept": lambda: resumable.write(chosen, 1, [np.packbits(m) for m in alive]),
             "sums, kept": lambda: resumable.write(kept, 1, sums),

@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a locale may lack the letters of names
     code = attempt(sys.argv[1:] if arguments is None else arguments)
-    hosts.leave(code)
+    hosts.exit_failed(code)
     return code
 
 
@@ -84,7 +84,7 @@ def attempt(arguments: list[str]) -> int:
     try:
         if arguments[0] not in commands:
             raise UsageError(f"unknown command {arguments[0]!r}: choose from {', '.join(commands)}")
-        with storage.told():
+        with storage.explain_write_errors():
             commands[arguments[0]](arguments[1:])
     except UsageError as error:
         print(f"fairgrape: error: {escape.visible(str(error))}", file=sys.stderr)
@@ -158,10 +158,10 @@ def run(arguments: list[str]) -> None:
 
     config.check(experiment)
     if cluster is not None:
-        hosts.join(cluster)
-    with preemption.watching():
+        hosts.join_cluster(cluster)
+    with preemption.catch_signals():
         complete = rounds.run(experiment, out, shard)
-        if hosts.first() and complete:
+        if hosts.is_process_0() and complete:
             write([out], out)
 
 
@@ -189,7 +189,7 @@ def cluster_of(options: argparse.Namespace) -> hosts.Cluster | None:
     if not options.distributed:
         return None
     cluster = hosts.Cluster(**given)
-    hosts.check(cluster)
+    hosts.check_flags(cluster)
     return cluster
 
 

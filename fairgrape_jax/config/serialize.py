@@ -70,7 +70,7 @@ class Stored(TypedDict):
 def read(path: Path) -> Stored:
     """A run directory's config.json; UsageError for another FORMAT, or if it is not one."""
     try:
-        stored = json.loads(storage.regular(path).read_text(encoding="utf-8"))
+        stored = json.loads(storage.require_regular_file(path).read_text(encoding="utf-8"))
         _, form = stored["experiment"], stored.get("format", 1)
         writer = stored.get("versions", {}).get("fairgrape-jax", "an unknown version")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

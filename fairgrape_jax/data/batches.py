@@ -159,7 +159,7 @@ def ahead_of_use(make: Callable[[int], Any], numbers: range, workers: int = 0) -
 
 
 def _started(iterator: Iterator[Any]) -> Iterator[Any]:
-    with preemption.unheard():  # the processes start with the first batch
+    with preemption.block_signals():  # the processes start with the first batch
         first = list(itertools.islice(iterator, 1))
     yield from first
     yield from iterator

@@ -161,7 +161,7 @@ def _to_flax(key: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        return load_file(storage.regular(path))
+        return load_file(storage.require_regular_file(path))
     except (OSError, SafetensorError, TypeError) as error:
         raise UsageError(
             f"cannot read pretrained weights from {path} ({error}): name a .safetensors file; "

@@ -5,8 +5,8 @@ replicated (axis None), batches and accumulators carry a leading device axis (ax
 
 Over many hosts a step runs on the devices of all processes at once, and collectives cross them.
 Outside the steps every array is this process's own: its copy of what is replicated, the rows of
-its own devices of what is not. So only a step, and `from_first`, `agree` and `all_rows`, can wait
-for another host.
+its own devices of what is not. So only a step, and `broadcast_from_process_0`, `processes_agree`
+and `all_gather_rows`, can wait for another host.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def device_count(devices: Sequence[jax.Device]) -> int:
     return len(devices) * jax.process_count()
 
 
-def part() -> tuple[int, int]:
+def process_index_and_count() -> tuple[int, int]:
     """Which part of every batch this process reads, and of how many."""
     return jax.process_index(), jax.process_count()
 
@@ -87,7 +87,7 @@ def lift(
     >>> lifted(np.float32(2), np.ones((1, 3), np.float32)).tolist()
     [2.0, 2.0, 2.0]
     """
-    return LIFTS[how](traced_once(step), devices, in_axes, out_axes, donate)
+    return LIFTS[how](forbid_retracing(step), devices, in_axes, out_axes, donate)
 
 
 def _pmap(
@@ -103,7 +103,7 @@ def _pmap(
         axis_name=AXIS,
         in_axes=in_axes,
         out_axes=out_axes,
-        devices=_everywhere(devices),
+        devices=_devices_of_all_processes(devices),
         donate_argnums=donate,
     )
 
@@ -116,25 +116,29 @@ def _shard_map(
     donate: tuple[int, ...],
 ) -> Callable[..., Any]:
     """By jit(shard_map) on global arrays, each made of the processes' own."""
-    everywhere = _everywhere(devices)
+    everywhere = _devices_of_all_processes(devices)
 
     def per_device(*args: Any) -> Any:
-        rows = [_rows(arg, axis, lambda x: x[0]) for arg, axis in zip(args, in_axes, strict=True)]
-        return _rows(step(*rows), out_axes, lambda x: x[None])
+        rows = [
+            _map_leaves(arg, axis, lambda x: x[0]) for arg, axis in zip(args, in_axes, strict=True)
+        ]
+        return _map_leaves(step(*rows), out_axes, lambda x: x[None])
 
-    compiled = jax.jit(cut(per_device, everywhere, in_axes, out_axes), donate_argnums=donate)
+    compiled = jax.jit(
+        shard_function(per_device, everywhere, in_axes, out_axes), donate_argnums=donate
+    )
     if len(everywhere) == len(devices):
         return compiled
 
     def across(*args: Any) -> Any:
         places = [_sharding(everywhere, axis) for axis in in_axes]
-        whole = [_joined(arg, place) for arg, place in zip(args, places, strict=True)]
-        return _joined(compiled(*whole), _sharding(devices, out_axes))
+        whole = [_as_global_arrays(arg, place) for arg, place in zip(args, places, strict=True)]
+        return _as_global_arrays(compiled(*whole), _sharding(devices, out_axes))
 
     return across
 
 
-def cut(
+def shard_function(
     fn: Callable[..., Any], devices: Sequence[jax.Device], in_axes: Any, out_axes: Any
 ) -> Callable[..., Any]:
     """`fn` on `devices`, each with its part of the arrays; to be used in a jitted program.
@@ -157,11 +161,11 @@ def cut(
 LIFTS: dict[str, Callable[..., Callable[..., Any]]] = {"pmap": _pmap, "shard_map": _shard_map}
 
 
-def _rows(tree: Any, axis: int | None, change: Callable[[Any], Any]) -> Any:
+def _map_leaves(tree: Any, axis: int | None, change: Callable[[Any], Any]) -> Any:
     return tree if axis is None else jax.tree.map(change, tree)
 
 
-def _joined(tree: Any, place: NamedSharding) -> Any:
+def _as_global_arrays(tree: Any, place: NamedSharding) -> Any:
     """The same buffers seen as arrays on the mesh of `place`, all processes' or this one's."""
 
     def joined(x: Any) -> jax.Array:
@@ -176,7 +180,7 @@ def _joined(tree: Any, place: NamedSharding) -> Any:
     return jax.tree.map(joined, tree)
 
 
-def _everywhere(devices: Sequence[jax.Device]) -> list[jax.Device]:
+def _devices_of_all_processes(devices: Sequence[jax.Device]) -> list[jax.Device]:
     """`devices`, the first ones of this process, and as many of every other, by process."""
     if jax.process_count() == 1:
         return list(devices)
@@ -184,7 +188,7 @@ def _everywhere(devices: Sequence[jax.Device]) -> list[jax.Device]:
     return [d for p in processes for d in jax.local_devices(process_index=p)[: len(devices)]]
 
 
-def traced_once(step: Callable[..., Any]) -> Callable[..., Any]:
+def forbid_retracing(step: Callable[..., Any]) -> Callable[..., Any]:
     """`step`, refusing to be traced for a second set of shapes."""
     traces: list[Any] = []
 
@@ -204,13 +208,16 @@ def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
     return jax.device_put(tree, _sharding(devices, None))
 
 
-def spread(arrays: Any, devices: Sequence[jax.Device], axes: Sequence[int | None]) -> Any:
-    """A named tuple with each array's part, or all of it, on every device; axes as for `cut`."""
+def shard_arrays(arrays: Any, devices: Sequence[jax.Device], axes: Sequence[int | None]) -> Any:
+    """A named tuple with each array's part, or all of it, on every device.
+
+    axes: as for `shard_function`.
+    """
     places = [_sharding(devices, axis) for axis in axes]
     return type(arrays)(*map(jax.device_put, arrays, places))
 
 
-def zeros(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> jax.Array:
+def sharded_zeros(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> jax.Array:
     """float32 zeros (devices, *shape), one row on each device."""
     return jnp.zeros((len(devices), *shape), jnp.float32, device=_sharding(devices, 0))
 
@@ -229,7 +236,7 @@ def split_batch(batch: Any, devices: Sequence[jax.Device]) -> Any:
     return jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch)
 
 
-def ahead(batches: Iterable[Any], devices: Sequence[jax.Device]) -> Iterator[Any]:
+def prefetch_to_devices(batches: Iterable[Any], devices: Sequence[jax.Device]) -> Iterator[Any]:
     """The batches, (devices, ...) each, on their devices; the next one is sent before this is used.
 
     While a device computes a step, the pictures of the next one are read and on their way.
@@ -243,7 +250,7 @@ def ahead(batches: Iterable[Any], devices: Sequence[jax.Device]) -> Iterator[Any
     yield from waiting
 
 
-def from_first(tree: Any, devices: Sequence[jax.Device]) -> Any:
+def broadcast_from_process_0(tree: Any, devices: Sequence[jax.Device]) -> Any:
     """The NumPy values of process 0, on every process; all wait for each other.
 
     For what must not differ by a clock, a file system or a processor. Shapes must be the same.
@@ -254,7 +261,7 @@ def from_first(tree: Any, devices: Sequence[jax.Device]) -> Any:
     # Bytes: no conversion on the way, no dtype that a device lacks.
     sent = np.concatenate([np.frombuffer(value.tobytes(), np.uint8) for value in values])
     rows = np.broadcast_to(sent, (len(devices), *sent.shape))
-    bits = np.asarray(_first_row(tuple(devices))(rows))
+    bits = np.asarray(_compiled_broadcast(tuple(devices))(rows))
     ends = np.cumsum([value.nbytes for value in values])[:-1]
     got = [
         np.frombuffer(piece.tobytes(), value.dtype).reshape(value.shape)
@@ -263,7 +270,7 @@ def from_first(tree: Any, devices: Sequence[jax.Device]) -> Any:
     return jax.tree.unflatten(structure, got)
 
 
-def agree(tree: Any, devices: Sequence[jax.Device]) -> bool:
+def processes_agree(tree: Any, devices: Sequence[jax.Device]) -> bool:
     """Whether every process holds the same values, bit for bit; all get the same answer."""
     if jax.process_count() == 1:
         return True
@@ -273,23 +280,23 @@ def agree(tree: Any, devices: Sequence[jax.Device]) -> bool:
         digest = zlib.crc32(f"{array.shape}{array.dtype}".encode(), digest)
         digest = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, digest)
     rows = np.full((len(devices), 1), digest, np.uint32)
-    return len(np.unique(all_rows(rows, devices))) == 1
+    return len(np.unique(all_gather_rows(rows, devices))) == 1
 
 
-def all_rows(rows: Any, devices: Sequence[jax.Device]) -> np.ndarray:
+def all_gather_rows(rows: Any, devices: Sequence[jax.Device]) -> np.ndarray:
     """The rows (devices, ...) of every process, one below the other, by process."""
     if jax.process_count() == 1:
         return np.asarray(rows)
-    return np.asarray(_all_rows(tuple(devices))(rows))
+    return np.asarray(_compiled_all_gather(tuple(devices))(rows))
 
 
 @functools.cache
-def _all_rows(devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
+def _compiled_all_gather(devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
     return _pmap(lambda row: jax.lax.all_gather(row, AXIS), devices, (0,), None, ())
 
 
 @functools.cache
-def _first_row(devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
+def _compiled_broadcast(devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
     def first_row(row: jax.Array) -> jax.Array:
         return jax.lax.psum(jnp.where(jax.lax.axis_index(AXIS) == 0, row, 0), AXIS)
 

@@ -1,7 +1,7 @@
 """The processes of a run over many hosts: how they find each other, who writes, how one leaves.
 
 Every process runs the same program on its own devices. What only one may do (print, write files)
-process 0 does; what they must agree on goes through `parallel.from_first`.
+process 0 does; what they must agree on goes through `parallel.broadcast_from_process_0`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jax
 
 from fairgrape_jax.errors import UsageError
 
-PATIENCE = 5.0  # seconds that a failed process waits for others that failed in the same way
+EXIT_WAIT = 5.0  # seconds that a failed process waits for others that failed in the same way
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Cluster:
     start: int = 300  # seconds to wait for the others at the start
 
 
-def check(cluster: Cluster) -> None:
+def check_flags(cluster: Cluster) -> None:
     """UsageError for flags that contradict each other or are out of range."""
     given = (cluster.coordinator, cluster.processes, cluster.process)
     if any(value is not None for value in given) and None in given:
@@ -56,14 +56,14 @@ def check(cluster: Cluster) -> None:
         raise UsageError(f"--coordinator-address: {cluster.coordinator!r} is not HOST:PORT")
 
 
-def join(cluster: Cluster) -> None:
+def join_cluster(cluster: Cluster) -> None:
     """Meet the other processes. UsageError if the coordinator is not there.
 
     To be called before anything asks for a device.
     """
-    check(cluster)
+    check_flags(cluster)
     if cluster.coordinator is not None:
-        _reach(cluster)
+        _check_coordinator(cluster)
     try:
         jax.distributed.initialize(
             cluster.coordinator,
@@ -79,7 +79,7 @@ def join(cluster: Cluster) -> None:
         ) from error
 
 
-def _reach(cluster: Cluster) -> None:
+def _check_coordinator(cluster: Cluster) -> None:
     """UsageError if process 0 cannot listen, or another one cannot reach it in time.
 
     jax aborts the whole program in these cases.
@@ -108,7 +108,7 @@ def _reach(cluster: Cluster) -> None:
         time.sleep(0.2)
 
 
-def first() -> bool:
+def is_process_0() -> bool:
     """Whether this process prints and writes: process 0, or the only one.
 
     No device is asked for where there is one process: a report needs none.
@@ -116,7 +116,7 @@ def first() -> bool:
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
-def leave(code: int) -> None:
+def exit_failed(code: int) -> None:
     """End this process with `code` now if it failed and there are others; else do nothing.
 
     An ordinary exit would wait minutes for the others to finish, and they wait for this one in a
@@ -126,7 +126,7 @@ def leave(code: int) -> None:
     if code and jax.distributed.is_initialized():
         together = threading.Thread(target=jax.distributed.shutdown, daemon=True)
         together.start()
-        together.join(PATIENCE)
+        together.join(EXIT_WAIT)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -23,28 +23,28 @@ from jax.experimental import multihost_utils
 
 from fairgrape_jax.errors import Preempted
 
-REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: start the same command again
-INTERRUPTED = 128 + signal.SIGINT
-NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: start the same command again
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
-_noted: list[int] = []  # the signals that came, in order; they are the whole process's
-_looks = itertools.count(1)  # numbers the places where all could stop, alike on every process
+_received: list[int] = []  # the signals that came, in order; they are the whole process's
+_sync_points = itertools.count(1)  # numbers the places where all could stop, alike on every process
 
 
 @contextlib.contextmanager
-def watching() -> Iterator[None]:
+def catch_signals() -> Iterator[None]:
     """Note the signals of NOTICES while the body runs, instead of ending by them.
 
     A second Ctrl-C ends it at once. Outside the main thread, where Python handles no signals,
     nothing is changed.
     """
-    _noted.clear()
+    _received.clear()
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     # jax takes SIGTERM itself where there are many hosts, from `jax.distributed.initialize` on.
-    own = [n for n in NOTICES if n != signal.SIGTERM or not jax.distributed.is_initialized()]
-    before = {number: signal.signal(number, _note) for number in own}
+    own = [n for n in SIGNALS if n != signal.SIGTERM or not jax.distributed.is_initialized()]
+    before = {number: signal.signal(number, _receive) for number in own}
     try:
         yield
     finally:
@@ -52,10 +52,10 @@ def watching() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _note(number: int, frame: FrameType | None) -> None:
-    if number == signal.SIGINT and signal.SIGINT in _noted:
+def _receive(number: int, frame: FrameType | None) -> None:
+    if number == signal.SIGINT and signal.SIGINT in _received:
         raise KeyboardInterrupt
-    _noted.append(number)
+    _received.append(number)
     again = "; again to stop at once" if number == signal.SIGINT else ""
     line = f"\nfairgrape: {signal.Signals(number).name}: stopping after this step{again}\n"
     os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, line.encode())
@@ -64,33 +64,33 @@ def _note(number: int, frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def unheard() -> Iterator[None]:
+def block_signals() -> Iterator[None]:
     """Processes and threads that are started in the body never get the signals of NOTICES.
 
     Schedulers tell the whole group of processes; those that read pictures are needed to the end.
     """
     resource_tracker.ensure_running()  # its start unblocks SIGTERM
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, NOTICES)  # inherited by what is started
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # inherited by what is started
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def reached() -> bool:
+def stop_requested() -> bool:
     """Whether to save and stop here. All processes ask at the same places, in the same order."""
-    number = next(_looks)
+    number = next(_sync_points)
     if jax.distributed.is_initialized():
         return bool(multihost_utils.reached_preemption_sync_point(number))
-    return bool(_noted)
+    return bool(_received)
 
 
-def look(where: str) -> None:
+def stop_if_requested(where: str) -> None:
     """Raise Preempted if all are to stop here."""
-    if reached():
+    if stop_requested():
         raise Preempted(f"in {where}")
 
 
 def exit_code() -> int:
     """How the process ends after Preempted: 130 after Ctrl-C, else REQUEUE."""
-    return INTERRUPTED if _noted[:1] == [signal.SIGINT] else REQUEUE
+    return EXIT_INTERRUPTED if _received[:1] == [signal.SIGINT] else EXIT_REQUEUE

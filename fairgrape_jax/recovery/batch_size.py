@@ -16,7 +16,7 @@ from fairgrape_jax.config import Experiment
 from fairgrape_jax.data import batches
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import TrainingError
-from fairgrape_jax.parallel.out_of_memory import OutOfMemoryError, exhausted
+from fairgrape_jax.parallel.out_of_memory import OutOfMemoryError, is_out_of_memory
 from fairgrape_jax.rounds import score, steps
 from fairgrape_jax.scoring.statistics import SQUARES
 
@@ -109,7 +109,7 @@ def fits(what: str, experiment: Experiment, dataset: Dataset, devices: list[jax.
         held = Held(state, dense, steps.initial_masks(compiled, state))
         jax.block_until_ready(TRIALS[what](experiment, compiled, dataset, held))
     except (OutOfMemoryError, jax.errors.JaxRuntimeError) as error:
-        if not isinstance(error, OutOfMemoryError) and not exhausted(error):
+        if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)
         return False
@@ -122,7 +122,7 @@ def _train(experiment: Experiment, compiled: steps.Steps, dataset: Dataset, held
     samples = {"images": images, "labels": dataset.train.labels[ids], "ids": ids.astype(np.int32)}
     batch = parallel.split_batch(samples, compiled.devices)
     step = steps.retraining(experiment, compiled, held.dense)
-    first, following = parallel.ahead([batch, batch], compiled.devices)
+    first, following = parallel.prefetch_to_devices([batch, batch], compiled.devices)
     return step(held.state, held.masks, first, np.float32(0)), following
 
 

@@ -30,7 +30,7 @@ from fairgrape_jax.rounds import cluster, score, steps
 from fairgrape_jax.rounds.steps import Steps
 from fairgrape_jax.scoring import statistics
 from fairgrape_jax.storage import checkpoint
-from fairgrape_jax.storage.checksums import seal, unseal
+from fairgrape_jax.storage.checksums import read_checksummed, write_checksummed
 from fairgrape_jax.training import finite
 from fairgrape_jax.training.finite import NotFiniteError
 from fairgrape_jax.training.step import State
@@ -44,15 +44,15 @@ def write(stage: Path, error: NotFiniteError, alive: Tree, seed: int, dataset: D
     try:
         checkpoint.save(directory / "checkpoint", {"state": error.state, "masks": alive})
     except OSError as failed:  # what is not finite is told in any case
-        return say(f"note: {storage.said(failed)}")
+        return say(f"note: {storage.describe_write_error(failed)}")
     error.file = directory
-    if not hosts.first():
+    if not hosts.is_process_0():
         return
     names = getattr(dataset.train.images, "names", None)
     place = error.place | {"seed_of_run": seed, "stage": stage.name, "method": stage.parent.name}
     if names is not None and place["kind"] != "evaluation":
         place["names"] = [names[i].decode() for i in place["ids"][:NAMED]]
-    seal(directory / "repro.json", {"not_finite": error.what} | place)
+    write_checksummed(directory / "repro.json", {"not_finite": error.what} | place)
 
 
 @contextlib.contextmanager
@@ -103,13 +103,13 @@ def replay(directory: Path) -> bool:
 
 def read(directory: Path) -> Case:
     """The case of a STAGE/not_finite. UsageError if it is none, or was altered."""
-    known = unseal(directory / "repro.json")
+    known = read_checksummed(directory / "repro.json")
     if known is None:
         raise UsageError(f"{directory}: holds no repro.json, or one that was altered")
     root = next((p for p in directory.absolute().parents if (p / "config.json").is_file()), None)
     if root is None:
         raise UsageError(f"{directory}: is not in the directory of a run (no config.json above)")
-    if bad := checkpoint.damaged(directory / "checkpoint"):
+    if bad := checkpoint.damaged_files(directory / "checkpoint"):
         raise UsageError(f"{directory / 'checkpoint' / bad[0]}: damaged or gone")
     base = config.load(root / "config.json")
     count = (

@@ -53,12 +53,12 @@ def run_stages(
     start = jax.tree.map(np.array, jax.device_get(state)) if options.retries else None
     while True:
         asked = math.prod(one["factor"] for one in past), float(len(past))
-        scale, times = map(float, parallel.from_first(asked, compiled.devices))
+        scale, times = map(float, parallel.broadcast_from_process_0(asked, compiled.devices))
         lowered = [
             dataclasses.replace(s, rates=tuple(scale * rate for rate in s.rates)) for s in plan
         ]
         try:
-            with out_of_memory.needed_for("training"):
+            with out_of_memory.name_phase("training"):
                 return train.run_stages(
                     *(experiment, compiled, dataset, state, alive, lowered),
                     **how | {"seed": seed, "title": title, "directory": directory},
@@ -71,14 +71,14 @@ def run_stages(
                 raise
             what = finite.said(error.what)
             # The save goes first: it must never be gone on from at other rates than its own.
-            if hosts.first():
+            if hosts.is_process_0():
                 train.forget(directory)
             where: dict[str, Any] = {
                 k: error.place[k] for k in ("step", "epoch", "rate") if k in error.place
             }
             past.append({"what": what, "factor": options.factor, **where})
-            if hosts.first():
-                storage.seal(directory / FILE, {"rollbacks": past})
+            if hosts.is_process_0():
+                storage.write_checksummed(directory / FILE, {"rollbacks": past})
             say(
                 f"{title}: {what} not finite {error.place['where']}: back to its start, rates x "
                 f"{scale * options.factor:g} ({len(past)} of {options.retries}; {error.file})"
@@ -88,4 +88,4 @@ def run_stages(
 
 def recorded(directory: Path) -> list[dict[str, Any]]:
     """How often a stage went back, and why: what, where and the factor of each time."""
-    return (storage.unseal(directory / FILE) or {}).get("rollbacks", [])
+    return (storage.read_checksummed(directory / FILE) or {}).get("rollbacks", [])

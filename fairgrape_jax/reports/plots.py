@@ -33,7 +33,7 @@ def line(index: int) -> dict[str, str]:
 
 def save(path: Path, figure: Figure) -> None:
     """Write a figure so that its file is there whole or not at all."""
-    with storage.replacing(path) as partial, warnings.catch_warnings():
+    with storage.atomic_write(path) as partial, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # letters that matplotlib's font lacks are boxes
         figure.savefig(partial, dpi=130, format="png")
 

@@ -46,7 +46,7 @@ def write(runs: Sequence[Path], out: Path) -> None:
         if (model.record["groups"], model.record["tasks"]) != (first["groups"], first["tasks"]):
             raise UsageError(f"{model.name}: made on other groups or tasks than {models[0].name}")
     cells = compared(models)
-    with storage.naming(out):
+    with storage.name_path_in_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         write_csv(out / "metrics.csv", models)
         plots.accuracy_over_rounds(out / "accuracy_over_rounds.png", models)

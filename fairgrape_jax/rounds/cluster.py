@@ -49,14 +49,14 @@ def scored_by(
     sound = "clusters" in storage.read_arrays(path)
     if path.exists() and not sound:
         say(f"{path}: damaged; made anew")
-    if not parallel.from_first(sound, devices):
+    if not parallel.broadcast_from_process_0(sound, devices):
         module, variables = _network(experiment, compiled, dataset, state)
         features = embed(module, variables, dataset, batch, place)
-        assigned = parallel.from_first(kmeans(features, count, seed), devices)
-        if hosts.first():
+        assigned = parallel.broadcast_from_process_0(kmeans(features, count, seed), devices)
+        if hosts.is_process_0():
             storage.write_arrays(path, {"clusters": assigned})
     else:
-        assigned = parallel.from_first(read(path, len(dataset.train)), devices)
+        assigned = parallel.broadcast_from_process_0(read(path, len(dataset.train)), devices)
     resumable.forget(place.path)
     return regrouped(dataset, assigned, count)
 

@@ -29,7 +29,7 @@ from fairgrape_jax.training.step import State
 Over = Literal["groups", "all", "classes"] | tuple[int, ...]
 
 
-@out_of_memory.needed_for("scoring")
+@out_of_memory.name_phase("scoring")
 def average(
     experiment: Experiment,
     compiled: Steps,
@@ -81,8 +81,10 @@ def average(
         beside = steps.Taught(beside, steps.variables(state if dense is None else dense))
 
     def batches(begin: int = 0) -> Iterator[Any]:
-        read = scoring.micro_batches(dataset.train, plan, schedule, parallel.part(), begin)
-        return parallel.ahead(read, devices)
+        read = scoring.micro_batches(
+            dataset.train, plan, schedule, parallel.process_index_and_count(), begin
+        )
+        return parallel.prefetch_to_devices(read, devices)
 
     def add(sums: scoring.Sums, batch: Any) -> scoring.Sums:
         return accumulate(sums, state.params, beside, masks, given, batch)
@@ -92,7 +94,9 @@ def average(
     place = resumable.Place(keep, asked, devices, "leave") if keep else None
     done, kept = resumable.read(place)
     if done:
-        sums = parallel.spread(jax.tree.unflatten(jax.tree.structure(sums), kept), devices, (0, 0))
+        sums = parallel.shard_arrays(
+            jax.tree.unflatten(jax.tree.structure(sums), kept), devices, (0, 0)
+        )
     sums = resumable.fold(add, sums, batches(done), place=place, done=done, what="the scoring")
     group = dataset.train.groups[plan.indices] if mixed else plan.group[:, None]
     counts = scoring.counts(group, plan.valid, groups, statistic)
@@ -125,7 +129,7 @@ def blamed(alone: Iterable[scoring.Sums], schedule: scoring.Schedule, devices: A
     finite by itself. Where a call has several micro-batches, the first of them.
     """
     fine = [np.asarray(_rows_finite(sums)) for sums in alone]
-    by_device = parallel.all_rows(np.stack(fine, axis=1), devices)  # (devices, calls)
+    by_device = parallel.all_gather_rows(np.stack(fine, axis=1), devices)  # (devices, calls)
     numbers = schedule.order.swapaxes(0, 1)[~by_device]
     return min(numbers[numbers >= 0].tolist(), default=-1)
 

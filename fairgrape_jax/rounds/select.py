@@ -57,7 +57,9 @@ def select(
         if kept := _kept(place, alive):
             return kept
     given = problem(experiment, compiled, dataset, state, alive, seed, dense, keep)
-    chosen = parallel.from_first(prune(METHODS[name], given, density), compiled.devices)
+    chosen = parallel.broadcast_from_process_0(
+        prune(METHODS[name], given, density), compiled.devices
+    )
     masks.check_nested(chosen, given.masks)
     leaves = jax.tree.leaves(chosen)
     wanted = counted(name, given, density)

@@ -291,7 +291,7 @@ def predict(
         batch = experiment.evaluation_batch
         asked = {"step": int(state.step), "samples": len(split), "batch": batch}
         place = resumable.Place(keep, asked, steps.devices, "keep" if whole else "forget")
-    with out_of_memory.needed_for("evaluation"):
+    with out_of_memory.name_phase("evaluation"):
         said = evaluate.predict(
             steps.evaluate,
             steps.devices,

@@ -58,7 +58,7 @@ def run_stages(
     best, best_loss = state, math.inf
     done, total = 0, 0.0  # steps made of the current epoch, and the sum of their losses
     trained: dict[str, float] | None = None  # the record of an epoch that is yet to be looked at
-    slot = int(parallel.from_first(newest(partial), compiled.devices))
+    slot = int(parallel.broadcast_from_process_0(newest(partial), compiled.devices))
     if slot >= 0:
         like = {"state": state, "best": best}
         found, said = checkpoint.restore_with_metadata(partial / str(slot), like)
@@ -85,7 +85,7 @@ def run_stages(
         raise Preempted(f"{title}, saved after epoch {len(history)}, step {done}")
 
     def pause(state: State, count: int) -> Callable[[float], None] | None:
-        if preemption.reached():
+        if preemption.stop_requested():
             return functools.partial(stop, state, count)
         # The processes ask each other, so not at every step.
         if (
@@ -105,7 +105,7 @@ def run_stages(
         seed,
         int(state.epoch),
         done,
-        parallel.part(),
+        parallel.process_index_and_count(),
         epochs=left if trained is None else left - 1,
     )
     with contextlib.ExitStack() as pending, bar(title, left * per_epoch - done) as advance:
@@ -168,7 +168,7 @@ def kept(
         yield
     except Preempted:
         partial = directory / "partial"
-        slot = other(int(parallel.from_first(newest(partial), devices)))
+        slot = other(int(parallel.broadcast_from_process_0(newest(partial), devices)))
         _begin(partial / str(slot), state, history)()
         raise
 
@@ -183,11 +183,11 @@ def _begin(
     total: float = 0.0,
     trained: dict[str, float] | None = None,
 ) -> Callable[[], None]:
-    """Begin to save a place; what is returned ends it (`checkpoint.begin`)."""
+    """Begin to save a place; what is returned ends it (`checkpoint.begin_save`)."""
     known = best_loss < math.inf
     said = {"history": history, "done": done, "total": total, "trained": trained}
     said |= {"best_loss": best_loss if known else None, "step": int(state.step)}
-    return checkpoint.begin(place, {"state": state, "best": best if known else state}, said)
+    return checkpoint.begin_save(place, {"state": state, "best": best if known else state}, said)
 
 
 def other(slot: int) -> int:
@@ -208,10 +208,10 @@ def newest(partial: Path) -> int:
     for slot in (0, 1):
         if not (partial / str(slot)).exists():
             continue
-        if bad := checkpoint.damaged(partial / str(slot)):
+        if bad := checkpoint.damaged_files(partial / str(slot)):
             say(f"{partial / str(slot) / bad[0]}: damaged or not finished; going on from before")
             continue
-        steps[slot] = checkpoint.metadata(partial / str(slot))["step"]
+        steps[slot] = checkpoint.read_metadata(partial / str(slot))["step"]
     return max(steps, key=lambda slot: steps[slot], default=-1)
 
 

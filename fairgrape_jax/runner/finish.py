@@ -80,14 +80,14 @@ def finish(
     Process 0 writes; the others take part in what all must do together. RuntimeError if their
     parameters are no longer the same.
     """
-    if not parallel.agree((state, alive), run.steps.devices):
+    if not parallel.processes_agree((state, alive), run.steps.devices):
         raise RuntimeError(f"{directory}: the processes hold different parameters; see many_hosts")
     with contextlib.ExitStack() as pending:  # written during the evaluation
         tree = {"state": state, "masks": alive}
-        pending.callback(checkpoint.begin(directory / "checkpoint", tree))
+        pending.callback(checkpoint.begin_save(directory / "checkpoint", tree))
         what = run.experiment, run.steps, state, alive, run.dataset.validation
         seen = steps.predict(*what, directory / "partial/validation")
-    if not hosts.first():
+    if not hosts.is_process_0():
         return
     host_masks = jax.device_get(alive)
     checkpoint.save_masks(directory / "masks.npz", host_masks)

@@ -24,13 +24,13 @@ def epoch_directory(dense: Path, epoch: int) -> Path:
 
 def seal(directory: Path, record: dict[str, Any]) -> None:
     """Write a stage's metrics.json, which makes it complete and vouches for its FILES."""
-    known = {name: storage.digest(directory / name) for name in FILES}
-    storage.seal(directory / "metrics.json", record | {"files": known})
+    known = {name: storage.sha256_or_empty(directory / name) for name in FILES}
+    storage.write_checksummed(directory / "metrics.json", record | {"files": known})
 
 
 def record(directory: Path) -> dict[str, Any] | None:
     """A stage's record; None if it is not complete, or its metrics.json was altered."""
-    found = storage.unseal(directory / "metrics.json")
+    found = storage.read_checksummed(directory / "metrics.json")
     return found if found and isinstance(found.get("files"), dict) else None
 
 
@@ -42,7 +42,7 @@ def complete(directory: Path) -> bool:
 def altered(directory: Path, *names: str) -> list[str]:
     """Of these files of a complete stage, those that are gone or not as they were written."""
     known = (record(directory) or {}).get("files", {})
-    return storage.altered(directory, {name: known.get(name, "?") for name in names})
+    return storage.changed_files(directory, {name: known.get(name, "?") for name in names})
 
 
 def records(directory: Path) -> list[tuple[Path, dict[str, Any]]]:

@@ -20,7 +20,7 @@ def write_predictions(path: Path, predicted: Predictions, dataset: Dataset) -> N
         return [task.classes[c] for task, c in zip(dataset.tasks, numbers, strict=True)]
 
     with (
-        storage.replacing(path) as partial,
+        storage.atomic_write(path) as partial,
         partial.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)

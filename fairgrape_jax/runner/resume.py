@@ -33,7 +33,9 @@ def intact(directory: Path) -> bool:
             say(f"{directory / 'metrics.json'}: damaged; this stage is done again")
         return False
     bad = layout.altered(directory, *layout.FILES)
-    bad = bad or [f"checkpoint/{name}" for name in checkpoint.damaged(directory / "checkpoint")]
+    bad = bad or [
+        f"checkpoint/{name}" for name in checkpoint.damaged_files(directory / "checkpoint")
+    ]
     if bad:
         say(f"{directory / bad[0]}: damaged or gone; going on from the stage before")
     return not bad
@@ -41,7 +43,7 @@ def intact(directory: Path) -> bool:
 
 def writing(path: Path) -> contextlib.AbstractContextManager[None]:
     """The lock on a part of the run, for the one process that writes; UsageError if it is held."""
-    return lock.held(path) if hosts.first() else contextlib.nullcontext()
+    return lock.hold(path) if hosts.is_process_0() else contextlib.nullcontext()
 
 
 def shards(experiment: Experiment, count: int) -> list[list[tuple[int, str]]]:

@@ -34,7 +34,7 @@ def prune(root: Path, number: int, checkpoints: str) -> None:
     Nothing is removed unless the last round has been read back sound, and the best is sought among
     the sound ones. A removal that a kill has interrupted is finished.
     """
-    if not config.kept(checkpoints)[0] or not hosts.first():
+    if not config.kept(checkpoints)[0] or not hosts.is_process_0():
         return
     stages = {n: layout.round_directory(root, n) for n in range(1, number + 1)}
     there = {n for n, stage in stages.items() if (stage / "checkpoint").is_dir()}

@@ -60,16 +60,16 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
     devices = parallel.local_devices(experiment.devices)
     # All together before the reading, which may take one host longer than another: connections
     # between hosts are made in the first exchange, and that has a time limit.
-    parallel.from_first(0, devices)
+    parallel.broadcast_from_process_0(0, devices)
     preflight.check_directory(experiment, directory)
-    if hosts.first():
+    if hosts.is_process_0():
         storage.check_writable(directory)
     with bar("reading") as move:
         dataset = data.load(experiment.data, move)
     preflight.check_fit(experiment, dataset, parallel.device_count(devices))
     given = [np.frombuffer(json.dumps(config.to_dict(experiment)).encode(), np.uint8)]
     splits = (dataset.train, dataset.validation, dataset.test)
-    if not parallel.agree([given, *(split.evidence() for split in splits)], devices):
+    if not parallel.processes_agree([given, *(split.evidence() for split in splits)], devices):
         raise UsageError(
             "--distributed: the processes were given different options or read different data; "
             "start all with the same command on the same files"
@@ -78,15 +78,15 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
     first = steps.initial_state(experiment, compiled, dataset, experiment.seeds[0])
     full = masks.full_masks(first.params)
     preflight.check_layers(experiment, full, compiled.layers)
-    if hosts.first():
+    if hosts.is_process_0():
         disk_space.check(experiment, directory, (first, full), dataset)
     del first  # a network that would stay on the devices
     for line in dataset.notes:
         say(f"note: {line}")
-    parallel.from_first(0, devices)  # no process looks at the directory from here on
-    if hosts.first():
+    parallel.broadcast_from_process_0(0, devices)  # no process looks at the directory from here on
+    if hosts.is_process_0():
         write_config(experiment, directory, devices)
-        lock.sweep(directory)
+        lock.remove_leftovers(directory)
     this = Run(experiment, directory, dataset, compiled)
     parts = resume.shards(experiment, shard[1])
     with batch_size.advice(experiment, dataset, devices):
@@ -103,7 +103,7 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
             for method in methods:
                 with resume.writing(root / f"{method}.lock"):
                     prune_rounds(this, seed, method, state, dense)
-    if hosts.first():
+    if hosts.is_process_0():
         layout.write_log(directory)  # whole again, wherever its last writer was stopped
     missing = [unit for unit in resume.shards(experiment, 1)[0] if not finished(this, *unit)]
     say(f"complete: {directory}" if not missing else f"this shard is complete: {directory}")
@@ -115,17 +115,17 @@ def finished(run: Run, seed: int, name: str) -> bool:
     last = len(config.densities(protocols.of_method(run.experiment, name)))
     root = run.directory / f"seed_{seed}" / name
     done = layout.complete(layout.round_directory(root, last))
-    return bool(parallel.from_first(done, run.steps.devices))
+    return bool(parallel.broadcast_from_process_0(done, run.steps.devices))
 
 
 def wait_for(run: Run, seed: int, owner: str, seconds: float = 5) -> None:
     """Return when the dense network of `seed` is complete, which another process trains."""
     directory, said = run.directory / f"seed_{seed}" / "dense", False
-    while not parallel.from_first(layout.complete(directory), run.steps.devices):
+    while not parallel.broadcast_from_process_0(layout.complete(directory), run.steps.devices):
         if not said:
             say(f"waiting for {directory}, which {owner} trains: start that one too")
         said = True
-        preemption.look("the wait for another shard")
+        preemption.stop_if_requested("the wait for another shard")
         time.sleep(seconds)
 
 
@@ -147,7 +147,7 @@ def write_config(experiment: Experiment, directory: Path, devices: list[jax.Devi
                 "kind": devices[0].device_kind,
                 "platform": devices[0].platform,
                 "count": parallel.device_count(devices),
-                "processes": parallel.part()[1],
+                "processes": parallel.process_index_and_count()[1],
             },
         },
     )
@@ -159,9 +159,11 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
     state = steps.initial_state(run.experiment, run.steps, run.dataset, seed)
     full = steps.initial_masks(run.steps, state)
     kept = [layout.epoch_directory(directory, epoch) for epoch in protocols.points(run.experiment)]
-    sound = resume.intact(directory) and not any(checkpoint.damaged(k / "checkpoint") for k in kept)
-    if parallel.from_first(sound, run.steps.devices):
-        if hosts.first():
+    sound = resume.intact(directory) and not any(
+        checkpoint.damaged_files(k / "checkpoint") for k in kept
+    )
+    if parallel.broadcast_from_process_0(sound, run.steps.devices):
+        if hosts.is_process_0():
             train.forget(directory)  # a kill may have come before
         state, full = restore(run, directory, state, full)
         tasks = [(task.name, task.classes) for task in run.dataset.tasks]
@@ -214,10 +216,14 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
     experiment = protocols.of_method(run.experiment, name)
     densities = config.densities(experiment)
     root = run.directory / f"seed_{seed}" / name
-    done = int(parallel.from_first(resume.last_intact(root, len(densities)), run.steps.devices))
+    done = int(
+        parallel.broadcast_from_process_0(
+            resume.last_intact(root, len(densities)), run.steps.devices
+        )
+    )
     # A kill may have come before these were done.
     retention.prune(root, done, experiment.checkpoints)
-    if hosts.first():
+    if hosts.is_process_0():
         for number in range(1, done + 1):
             train.forget(layout.round_directory(root, number))
     if done == len(densities):

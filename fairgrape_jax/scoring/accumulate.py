@@ -71,8 +71,8 @@ def _call(
 def empty_sums(masks: Tree, rows: int, devices: list[jax.Device]) -> Sums:
     """Zero accumulators in float32, `rows` on each device."""
     return Sums(
-        rows=jax.tree.map(lambda m: parallel.zeros((rows, *m.shape), devices), masks),
-        block=jax.tree.map(lambda m: parallel.zeros(m.shape, devices), masks),
+        rows=jax.tree.map(lambda m: parallel.sharded_zeros((rows, *m.shape), devices), masks),
+        block=jax.tree.map(lambda m: parallel.sharded_zeros(m.shape, devices), masks),
     )
 
 
@@ -204,7 +204,7 @@ def gathered(
     def layer(mask: Any, sums: Any) -> np.ndarray | None:
         if mask is None:
             return None
-        held = parallel.all_rows(sums, devices)
+        held = parallel.all_gather_rows(sums, devices)
         total = np.zeros((len(counts), *mask.shape), np.float32)
         for (device, row), k in np.ndenumerate(schedule.groups):
             if k >= 0:

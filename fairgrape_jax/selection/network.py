@@ -175,7 +175,7 @@ def _solve_leaves(
     if len(devices) > 1:
         select = functools.partial(select_blocks, finish=finish, axis=parallel.AXIS)
         axes: Any = Blocks(0, 0, 0, None)  # type: ignore[arg-type]
-        mask, info = parallel.cut(select, devices, (axes, None), (0, None))(blocks, keep)
+        mask, info = parallel.shard_function(select, devices, (axes, None), (0, None))(blocks, keep)
     else:
         mask, info = select_blocks(blocks, keep, finish, None)
     return bl.unpack(mask, [len(leaf) for leaf in alive]), info, sound, left

@@ -17,8 +17,13 @@ from orbax.checkpoint import v1 as ocp
 
 from fairgrape_jax.masks import layer_names
 from fairgrape_jax.parallel import hosts
-from fairgrape_jax.storage.checksums import altered, digests, seal, unseal
-from fairgrape_jax.storage.files import naming, write_arrays
+from fairgrape_jax.storage.checksums import (
+    changed_files,
+    directory_digests,
+    read_checksummed,
+    write_checksummed,
+)
+from fairgrape_jax.storage.files import name_path_in_errors, write_arrays
 
 
 def save(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> None:
@@ -28,42 +33,46 @@ def save(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> 
     all files come last, in digests.json: a checkpoint without them was never finished. OSError, of
     `directory`, if it cannot be written.
     """
-    begin(directory, tree, metadata)()
+    begin_save(directory, tree, metadata)()
 
 
-def begin(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> Callable[[], None]:
+def begin_save(
+    directory: Path, tree: Any, metadata: dict[str, Any] | None = None
+) -> Callable[[], None]:
     """As `save`, but return when the arrays have been copied; files are written in the background.
 
     What is returned waits until they are, and seals them; every process calls it, before anything
     else is saved to `directory`.
     """
-    host = jax.tree.map(_own, jax.device_get(tree))
+    host = jax.tree.map(_host_copy, jax.device_get(tree))
     metadata = copy.deepcopy(metadata)  # the caller's lists grow meanwhile
-    with _writing(directory):
-        if hosts.first():
-            _try_directory(directory)
+    with _remove_unfinished(directory):
+        if hosts.is_process_0():
+            _check_directory(directory)
         path = directory.absolute()
         written = ocp.save_async(path, host, overwrite=True, custom_metadata=metadata)
 
     def end() -> None:
-        with _writing(directory):
+        with _remove_unfinished(directory):
             written.result()
-            if hosts.first():
-                seal(directory / "digests.json", {"files": digests(directory)})
+            if hosts.is_process_0():
+                write_checksummed(
+                    directory / "digests.json", {"files": directory_digests(directory)}
+                )
 
     return end
 
 
-def _own(array: Any) -> np.ndarray:
+def _host_copy(array: Any) -> np.ndarray:
     """A copy, where NumPy looks at a buffer of the device: a step would write over it meanwhile."""
     array = np.asarray(array)
     return array if array.flags.owndata else array.copy()
 
 
 @contextlib.contextmanager
-def _writing(directory: Path) -> Iterator[None]:
+def _remove_unfinished(directory: Path) -> Iterator[None]:
     """Name the checkpoint in an OSError, and leave nothing of it behind that takes room."""
-    with naming(directory), _quiet():
+    with name_path_in_errors(directory), _quiet():
         try:
             yield
         except Exception:
@@ -72,7 +81,7 @@ def _writing(directory: Path) -> Iterator[None]:
             raise
 
 
-def _try_directory(directory: Path) -> None:
+def _check_directory(directory: Path) -> None:
     """OSError if no directory can be made there: Orbax's threads would wait minutes for it."""
     probe = directory.with_name(f"{directory.name}.probe")
     probe.mkdir(parents=True, exist_ok=True)
@@ -105,13 +114,13 @@ def _quiet() -> Iterator[None]:
         logger.removeFilter(other)
 
 
-def damaged(directory: Path) -> list[str]:
+def damaged_files(directory: Path) -> list[str]:
     """The files of a checkpoint that are gone or not as they were written; [] if it is sound."""
-    known = unseal(directory / "digests.json")
-    return ["digests.json"] if known is None else altered(directory, known["files"])
+    known = read_checksummed(directory / "digests.json")
+    return ["digests.json"] if known is None else changed_files(directory, known["files"])
 
 
-def metadata(directory: Path) -> dict[str, Any]:
+def read_metadata(directory: Path) -> dict[str, Any]:
     """The plain values that were saved beside a checkpoint's tree."""
     return dict(ocp.metadata(directory.absolute()).custom_metadata or {})
 
@@ -127,7 +136,7 @@ def restore(directory: Path, like: Any) -> Any:
 
 def restore_with_metadata(directory: Path, like: Any) -> tuple[Any, dict[str, Any]]:
     """The tree as `restore` reads it, and the plain values saved beside it."""
-    if bad := damaged(directory):
+    if bad := damaged_files(directory):
         raise ValueError(f"{directory / bad[0]}: damaged or gone")
     stored = ocp.metadata(directory.absolute())
     _compare(directory, stored.metadata, like)
@@ -141,7 +150,7 @@ def _compare(directory: Path, stored: Any, expected: Any) -> None:
     def leaves(tree: Any) -> dict[tuple[str, ...], tuple[tuple[int, ...], str]]:
         found = jax.tree_util.tree_flatten_with_path(tree)[0]
         return {
-            tuple(_plain(key) for key in path): (tuple(leaf.shape), str(np.dtype(leaf.dtype)))
+            tuple(_key_name(key) for key in path): (tuple(leaf.shape), str(np.dtype(leaf.dtype)))
             for path, leaf in found
         }
 
@@ -154,7 +163,7 @@ def _compare(directory: Path, stored: Any, expected: Any) -> None:
             )
 
 
-def _plain(key: Any) -> str:
+def _key_name(key: Any) -> str:
     """The name in a path entry, whether of a dict, a named tuple or a sequence."""
     for attribute in ("key", "name", "idx"):
         if hasattr(key, attribute):

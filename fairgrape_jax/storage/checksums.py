@@ -7,16 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fairgrape_jax.storage.files import regular, write_json
+from fairgrape_jax.storage.files import require_regular_file, write_json
 
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file in hexadecimal. OSError if it cannot be read."""
-    with regular(path).open("rb") as file:
+    with require_regular_file(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest(path: Path) -> str:
+def sha256_or_empty(path: Path) -> str:
     """As `sha256`; "" if the file cannot be read."""
     try:
         return sha256(path)
@@ -24,36 +24,36 @@ def digest(path: Path) -> str:
         return ""
 
 
-def digests(directory: Path) -> dict[str, str]:
+def directory_digests(directory: Path) -> dict[str, str]:
     """The digest of every file below a directory, by its path there."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
-    return {str(path.relative_to(directory)): digest(path) for path in files}
+    return {str(path.relative_to(directory)): sha256_or_empty(path) for path in files}
 
 
-def altered(directory: Path, known: dict[str, str]) -> list[str]:
+def changed_files(directory: Path, known: dict[str, str]) -> list[str]:
     """Of the files that are known, those that are gone or not what they were."""
-    return [name for name, want in known.items() if digest(directory / name) != want]
+    return [name for name, want in known.items() if sha256_or_empty(directory / name) != want]
 
 
-def seal(path: Path, record: dict[str, Any]) -> None:
-    """Write a record as JSON with a checksum of itself; `unseal` reads it.
+def write_checksummed(path: Path, record: dict[str, Any]) -> None:
+    """Write a record as JSON with a checksum of itself; `read_checksummed` reads it.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "record.json"
-    >>> seal(path, {"round": 3})
-    >>> unseal(path)
+    >>> write_checksummed(path, {"round": 3})
+    >>> read_checksummed(path)
     {'round': 3}
     >>> _ = path.write_text(path.read_text().replace("3", "4", 1))
-    >>> unseal(path) is None
+    >>> read_checksummed(path) is None
     True
     """
     write_json(path, record | {"checksum": _checksum(record)})
 
 
-def unseal(path: Path) -> dict[str, Any] | None:
-    """The record that `seal` wrote; None if it is not there, not whole, or altered."""
+def read_checksummed(path: Path) -> dict[str, Any] | None:
+    """The record that `write_checksummed` wrote; None if it is not there, not whole, or altered."""
     try:
-        record = json.loads(regular(path).read_text(encoding="utf-8"))
+        record = json.loads(require_regular_file(path).read_text(encoding="utf-8"))
         checksum = record.pop("checksum")
     except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return None

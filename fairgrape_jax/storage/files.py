@@ -30,13 +30,13 @@ CURES = {
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
+def name_path_in_errors(path: Path) -> Iterator[None]:
     """An OSError of the body is one of `path`, unless it names a file itself.
 
     A write that fails names none; TensorStore's errors, which are ValueErrors, name the system's
     code in their text.
 
-    >>> with naming(Path("masks.npz")):
+    >>> with name_path_in_errors(Path("masks.npz")):
     ...     raise OSError(errno.ENOSPC, "No space left on device")
     Traceback (most recent call last):
         ...
@@ -56,17 +56,19 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
+def explain_write_errors() -> Iterator[None]:
     """Where the body has no room or no right to write a file, TrainingError says which one."""
     try:
         yield
     except OSError as error:
         if error.errno not in CURES:
             raise
-        raise TrainingError(f"{said(error)}, and the same command goes on from here") from error
+        raise TrainingError(
+            f"{describe_write_error(error)}, and the same command goes on from here"
+        ) from error
 
 
-def said(error: OSError) -> str:
+def describe_write_error(error: OSError) -> str:
     """The file, what the system says of it, and what helps."""
     number = error.errno or 0
     cure = CURES.get(number, "see to it")
@@ -76,7 +78,7 @@ def said(error: OSError) -> str:
 def check_writable(directory: Path) -> None:
     """UsageError if no file can be written to `directory`, which need not be there yet.
 
-    Nothing stays behind; what a kill leaves of it `lock.sweep` removes.
+    Nothing stays behind; what a kill leaves of it `lock.remove_leftovers` removes.
     """
     there = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
     probe = there / f"room.{os.getpid()}@{socket.gethostname()}.probe"
@@ -87,13 +89,13 @@ def check_writable(directory: Path) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         error.filename = str(directory)
-        raise UsageError(f"{said(error)}, or give another --out") from error
+        raise UsageError(f"{describe_write_error(error)}, or give another --out") from error
     finally:
         with contextlib.suppress(OSError):
             probe.unlink(missing_ok=True)
 
 
-def regular(path: Path) -> Path:
+def require_regular_file(path: Path) -> Path:
     """The path itself. OSError if a folder, a pipe or a device is there, which may never end."""
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "is not a file", str(path))
@@ -101,13 +103,13 @@ def regular(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A name to write a file to, so that it is at `path` whole or not at all, whoever else writes.
 
     Nothing is left of what the body cannot finish. OSError, of `path`, if it cannot be written.
     """
-    partial = beside(path, "partial")
-    with naming(path):
+    partial = unique_sibling(path, "partial")
+    with name_path_in_errors(path):
         try:
             yield partial
             os.replace(partial, path)
@@ -119,26 +121,29 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all."""
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], *, compressed: bool = True) -> None:
     """Write a .npz so that it is there whole or not at all."""
-    with replacing(path) as partial, partial.open("wb") as file:
+    with atomic_write(path) as partial, partial.open("wb") as file:
         # Given a path, NumPy would add .npz to it.
         (np.savez_compressed if compressed else np.savez)(file, allow_pickle=False, **arrays)
 
 
-def beside(path: Path, kind: str) -> Path:
-    """A name next to `path` that no other process uses; `lock.sweep` removes what is left of it."""
+def unique_sibling(path: Path, kind: str) -> Path:
+    """A name next to `path` that no other process uses.
+
+    `lock.remove_leftovers` removes what a kill leaves of it.
+    """
     return path.with_name(f"{path.name}.{os.getpid()}@{socket.gethostname()}.{kind}")
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a .npz; {} if it is not there, not whole, or altered (each has a CRC-32)."""
     try:
-        with zipfile.ZipFile(regular(path)) as archive:
+        with zipfile.ZipFile(require_regular_file(path)) as archive:
             if archive.testzip():
                 return {}
         with np.load(path) as stored:

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.storage.files import beside, naming, regular
+from fairgrape_jax.storage.files import name_path_in_errors, require_regular_file, unique_sibling
 
-BEAT = 20.0  # seconds between two signs of life
-STALE = 120.0  # seconds without one after which another host's lock is taken to be dead
+HEARTBEAT = 20.0  # seconds between two signs of life
+STALE_AFTER = 120.0  # seconds without one after which another host's lock is taken to be dead
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
+def hold(path: Path) -> Iterator[None]:
     """Hold the lock file `path` while the body runs. UsageError, with the holder, if another does.
 
     The file appears whole, by a hard link, or where there are none by O_EXCL: network file systems
@@ -31,58 +31,62 @@ def held(path: Path) -> Iterator[None]:
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "lock"
-    >>> with held(path):
+    >>> with hold(path):
     ...     path.exists()
     True
     >>> path.exists()
     False
     """
-    mine = {"host": socket.gethostname(), "process": os.getpid(), "started": started(os.getpid())}
+    mine = {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "started": process_start_time(os.getpid()),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    while not _made(path, json.dumps(mine)):
-        if (holder := read(path)) and alive(holder, path):
+    while not _create(path, json.dumps(mine)):
+        if (holder := read_holder(path)) and is_alive(holder, path):
             raise UsageError(
                 f"{path.parent}: is being written by process {holder['process']} on "
                 f"{holder['host']}; wait for it, or if it is gone remove {path}"
             )
         # Two may see the same dead lock, and the slower one must not remove the faster one's.
-        grave = beside(path, "dead")
+        grave = unique_sibling(path, "dead")
         with contextlib.suppress(FileNotFoundError):
             os.rename(path, grave)
-            if read(grave) not in (holder, None):
+            if read_holder(grave) not in (holder, None):
                 with contextlib.suppress(OSError):
                     os.link(grave, path)
             os.unlink(grave)
     done = threading.Event()
-    threading.Thread(target=_beat, args=(path, done), daemon=True).start()
+    threading.Thread(target=_heartbeat, args=(path, done), daemon=True).start()
     try:
         yield
     finally:
         done.set()
-        if read(path) == mine:
+        if read_holder(path) == mine:
             with contextlib.suppress(OSError):  # else it falls with this process
                 path.unlink(missing_ok=True)
 
 
-def read(path: Path) -> dict[str, Any] | None:
+def read_holder(path: Path) -> dict[str, Any] | None:
     """Who holds the lock; None if nobody does, or the file is not a lock."""
     try:
-        found = json.loads(regular(path).read_text(encoding="utf-8"))
+        found = json.loads(require_regular_file(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     named = isinstance(found, dict) and {"host", "process", "started"} <= set(found)
     return found if named else None
 
 
-def alive(holder: dict[str, Any], path: Path) -> bool:
+def is_alive(holder: dict[str, Any], path: Path) -> bool:
     """Whether the process that made the lock is there, as far as can be seen from here."""
     if holder["host"] == socket.gethostname():
-        now = started(holder["process"])
+        now = process_start_time(holder["process"])
         return now is not None and now == holder["started"]
-    return _fresh(path)
+    return _recently_touched(path)
 
 
-def started(process: int) -> str | None:
+def process_start_time(process: int) -> str | None:
     """When a process of this host started, "" where that cannot be known; None if it is gone."""
     try:
         # The 22nd field of proc(5), the command, which may hold anything, being the second.
@@ -103,30 +107,30 @@ def started(process: int) -> str | None:
     return None if Path("/proc/self/stat").exists() else ""
 
 
-def sweep(directory: Path, depth: int = 4) -> None:
-    """Remove files that processes which are gone left under names of `integrity.beside`."""
+def remove_leftovers(directory: Path, depth: int = 4) -> None:
+    """Remove files that processes which are gone left under names of `files.unique_sibling`."""
     for level in range(depth):
         for path in directory.glob("*/" * level + "*@*"):
             made_by = re.search(r"\.(\d+)@(.+)\.(?:partial|new|dead|probe)$", path.name)
             if made_by is None:
                 continue
             here = made_by[2] == socket.gethostname()
-            if started(int(made_by[1])) is None if here else not _fresh(path):
+            if process_start_time(int(made_by[1])) is None if here else not _recently_touched(path):
                 path.unlink(missing_ok=True)
 
 
-def _fresh(path: Path) -> bool:
+def _recently_touched(path: Path) -> bool:
     """Whether there was a sign of life in the last STALE seconds."""
     try:
-        return time.time() - path.stat().st_mtime < STALE
+        return time.time() - path.stat().st_mtime < STALE_AFTER
     except FileNotFoundError:
         return False
 
 
-def _made(path: Path, text: str) -> bool:
+def _create(path: Path, text: str) -> bool:
     """Make the lock; False if there is one."""
-    own = beside(path, "new")
-    with naming(path):
+    own = unique_sibling(path, "new")
+    with name_path_in_errors(path):
         own.write_text(text, encoding="utf-8")
     try:
         os.link(own, path)
@@ -145,7 +149,7 @@ def _made(path: Path, text: str) -> bool:
     return True
 
 
-def _beat(path: Path, done: threading.Event) -> None:
-    while not done.wait(BEAT):
+def _heartbeat(path: Path, done: threading.Event) -> None:
+    while not done.wait(HEARTBEAT):
         with contextlib.suppress(OSError):
             os.utime(path)

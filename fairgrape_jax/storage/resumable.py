@@ -23,8 +23,13 @@ from fairgrape_jax.errors import Preempted
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.parallel import preemption
 from fairgrape_jax.progress import say
-from fairgrape_jax.storage.checksums import digest, seal, sha256, unseal
-from fairgrape_jax.storage.files import said, write_arrays
+from fairgrape_jax.storage.checksums import (
+    read_checksummed,
+    sha256,
+    sha256_or_empty,
+    write_checksummed,
+)
+from fairgrape_jax.storage.files import describe_write_error, write_arrays
 
 SAVE_EVERY = 300.0  # seconds after which the place is saved, here and in training
 LOOK_EVERY = 10  # steps between two looks at the clock
@@ -54,15 +59,19 @@ def read(place: Place | None) -> tuple[int, list[np.ndarray]]:
         return 0, []
     count, arrays = _read(place)
     rows = np.full((len(place.devices), 1), count, np.int32)
-    return (count, arrays) if np.all(parallel.all_rows(rows, place.devices) == count) else (0, [])
+    return (
+        (count, arrays)
+        if np.all(parallel.all_gather_rows(rows, place.devices) == count)
+        else (0, [])
+    )
 
 
 def _read(place: Place) -> tuple[int, list[np.ndarray]]:
-    known = unseal(_record(place))
+    known = read_checksummed(_record(place))
     if known is None or known.get("key") != json.loads(json.dumps(_key(place))):
         return 0, []
     file = place.path.with_name(known["file"])
-    if digest(file) != known["sha256"]:
+    if sha256_or_empty(file) != known["sha256"]:
         say(f"{file}: damaged or gone; this pass begins anew")
         return 0, []
     with np.load(file) as stored:
@@ -77,9 +86,9 @@ def write(place: Place, count: int, gathered: Any) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_arrays(file, arrays, compressed=False)
         told = {"key": _key(place), "count": count, "file": file.name}
-        seal(_record(place), told | {"sha256": sha256(file)})
+        write_checksummed(_record(place), told | {"sha256": sha256(file)})
     except OSError as error:
-        say(f"note: {said(error)}: what this pass has gathered is not kept")
+        say(f"note: {describe_write_error(error)}: what this pass has gathered is not kept")
         _remove([file])
     else:
         others = file.parent.glob(f"{_record(place).stem}.*.npz")
@@ -88,7 +97,7 @@ def write(place: Place, count: int, gathered: Any) -> None:
 
 def forget(path: Path) -> None:
     """Remove what this process has kept of a pass; the name in `path` may be a pattern."""
-    _remove(path.parent.glob(f"{path.name}.{parallel.part()[0]}.*"))
+    _remove(path.parent.glob(f"{path.name}.{parallel.process_index_and_count()[0]}.*"))
 
 
 def _remove(paths: Iterable[Path]) -> None:
@@ -116,7 +125,7 @@ def fold(
     if done:
         say(f"{what}: going on after batch {done}")
     for batch in batches:
-        stop = preemption.reached()
+        stop = preemption.stop_requested()
         if place and done and (stop or (done % LOOK_EVERY == 0 and due(saved, place.devices))):
             write(place, done, gathered)
             saved = time.perf_counter()
@@ -132,13 +141,15 @@ def fold(
 
 def due(saved: float, devices: list[jax.Device]) -> bool:
     """Whether it is time to save again, by the clock of process 0; all processes ask together."""
-    return bool(parallel.from_first(time.perf_counter() - saved > SAVE_EVERY, devices))
+    return bool(
+        parallel.broadcast_from_process_0(time.perf_counter() - saved > SAVE_EVERY, devices)
+    )
 
 
 def _key(place: Place) -> dict[str, Any]:
-    number, processes = parallel.part()
+    number, processes = parallel.process_index_and_count()
     return place.key | {"devices": len(place.devices), "process": number, "processes": processes}
 
 
 def _record(place: Place) -> Path:
-    return place.path.with_name(f"{place.path.name}.{parallel.part()[0]}.json")
+    return place.path.with_name(f"{place.path.name}.{parallel.process_index_and_count()[0]}.json")

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, Union
 
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.storage.files import regular
+from fairgrape_jax.storage.files import require_regular_file
 
 
 def read_json(path: Path, form: Any, what: str, cure: str) -> Any:
     """The value in a JSON file. UsageError, "FILE: not WHAT (REASON); CURE", otherwise."""
     try:
-        value = json.loads(regular(path).read_text(encoding="utf-8"))
+        value = json.loads(require_regular_file(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not {what} ({error}); {cure}") from error
     if wrong := misfit(value, form):

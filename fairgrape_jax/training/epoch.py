@@ -50,7 +50,9 @@ def train_epoch(
     pending, count = None, done
     rate_array = np.float32(rate)
     if reading is None:
-        reading = pipeline.train_batches(split, batch, seed, epoch, done, parallel.part())
+        reading = pipeline.train_batches(
+            split, batch, seed, epoch, done, parallel.process_index_and_count()
+        )
     own = itertools.islice(reading, pipeline.steps_per_epoch(len(split), batch) - done)
     timed = (clock or pipeline.Clock()).timed(own)
     batches = (parallel.split_batch(samples, devices) for samples in timed)
@@ -62,7 +64,7 @@ def train_epoch(
         place |= {"step_in_epoch": count - 1, "rate": rate, "ids": ids.tolist()}
         return finite.in_step(state, seen, place)
 
-    for samples in parallel.ahead(batches, devices):
+    for samples in parallel.prefetch_to_devices(batches, devices):
         state, seen = step(state, masks, samples, rate_array)
         if pending is not None:
             total += checked(pending, failed)

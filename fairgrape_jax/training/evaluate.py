@@ -83,13 +83,13 @@ def predict(
     begun: list[Any] = list(zip(kept[::2], kept[1::2], strict=True))
     batches = (
         parallel.split_batch({k: v for k, v in batch.items() if k != "groups"}, devices)
-        for batch in padded_batches(split, size, parallel.part(), done)
+        for batch in padded_batches(split, size, parallel.process_index_and_count(), done)
     )
 
     def add(said: list[Any], batch: Any) -> list[Any]:
         return [*said, step(params, batch_stats, masks, batch)]
 
-    sent = parallel.ahead(batches, devices)
+    sent = parallel.prefetch_to_devices(batches, devices)
     said = resumable.fold(add, begun, sent, place=place, done=done, what="an evaluation")
     predictions, sample_losses = (
         np.concatenate([np.asarray(x).reshape(size, *x.shape[2:]) for x in parts])[: len(split)]

@@ -200,7 +200,7 @@ def test_preparation_killed_goes_on_and_gives_the_same(tmp_path):
 def test_two_cannot_prepare_at_once(tmp_path):
     place = layouts.folder(tmp_path / "from")
     with (
-        lock.held(tmp_path / "folder_csv" / ".1.0.0.partial.lock"),
+        lock.hold(tmp_path / "folder_csv" / ".1.0.0.partial.lock"),
         pytest.raises(UsageError, match="is being written by process"),
     ):
         made("folder_csv", place, tmp_path)

@@ -49,10 +49,10 @@ EXPERIMENT = Experiment(
 '''
 # Where a run can be killed by name: a function, before or after one of its first N calls.
 POINTS = {
-    "lock": ("storage.lock:_made", 2),
+    "lock": ("storage.lock:_create", 2),
     "configuration": ("runner.run:write_config", 1),
     "reading": ("data:load", 1),
-    "training step": ("parallel.preemption:reached", 60),
+    "training step": ("parallel.preemption:stop_requested", 60),
     "partial save": ("rounds.train:_begin", 3),
     "pass save": ("storage.resumable:write", 6),
     "pass read": ("storage.resumable:read", 6),

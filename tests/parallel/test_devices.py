@@ -221,12 +221,12 @@ def test_batches_are_sent_one_ahead_in_order():
             yield {"x": np.full((2, 3), number)}
 
     used = []
-    for batch in parallel.ahead(batches(), devices):
+    for batch in parallel.prefetch_to_devices(batches(), devices):
         used.append(int(batch["x"][0, 0]))
         assert len(read) == min(len(used) + 1, 4)
         assert {shard.device for shard in batch["x"].addressable_shards} == set(devices)
     assert used == read == [0, 1, 2, 3]
-    assert list(parallel.ahead([], devices)) == []
+    assert list(parallel.prefetch_to_devices([], devices)) == []
 
 
 def test_a_batch_that_cannot_be_read_stops_the_loop():
@@ -237,7 +237,7 @@ def test_a_batch_that_cannot_be_read_stops_the_loop():
 
     seen = []
     with pytest.raises(OSError, match="unreadable"):
-        seen.extend(1 for _ in parallel.ahead(batches(), parallel.local_devices(1)))
+        seen.extend(1 for _ in parallel.prefetch_to_devices(batches(), parallel.local_devices(1)))
 
 
 @pytest.mark.parametrize("bad", [0, 3, 9])
@@ -274,7 +274,7 @@ def test_how_steps_are_lifted_is_no_part_of_what_a_run_is():
 
 def test_alone_every_process_agrees_with_itself():
     tree = {"a": np.arange(3), "b": None}
-    assert parallel.from_first(tree, parallel.local_devices(2)) is tree
-    assert parallel.agree(tree, parallel.local_devices(2))
-    assert parallel.part() == (0, 1)
+    assert parallel.broadcast_from_process_0(tree, parallel.local_devices(2)) is tree
+    assert parallel.processes_agree(tree, parallel.local_devices(2))
+    assert parallel.process_index_and_count() == (0, 1)
     assert parallel.device_count(parallel.local_devices(2)) == 2

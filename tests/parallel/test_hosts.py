@@ -34,7 +34,7 @@ from fairgrape_jax.parallel import hosts
 from fairgrape_jax.rounds import score, steps
 
 address, process, out = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-hosts.join(hosts.Cluster(address, 2, process, heartbeat=10, start=60))
+hosts.join_cluster(hosts.Cluster(address, 2, process, heartbeat=10, start=60))
 experiment = cli.load(Path("small.py"))
 dataset = data.load(experiment.data)
 found = {}
@@ -48,11 +48,13 @@ for how, shard in [("pmap", False), ("shard_map", False), ("pmap", True)]:
         tree = score.importance(experiment, built, state, alive, dataset, over=over, seed=5)
         for i, leaf in enumerate(jax.tree.leaves(tree)):
             found[f"{how}.{shard}.{over}.{i}"] = leaf
-same = parallel.agree(state, built.devices)
-found["agree"] = [same, parallel.agree((state, process), built.devices)]
-found["rows"] = parallel.all_rows(np.array([[2 * process], [2 * process + 1]]), built.devices)
+same = parallel.processes_agree(state, built.devices)
+found["agree"] = [same, parallel.processes_agree((state, process), built.devices)]
+rows = np.array([[2 * process], [2 * process + 1]])
+found["rows"] = parallel.all_gather_rows(rows, built.devices)
 mine = {"a": np.float64(process), "b": np.arange(3) > process, "c": None}
-found |= {f"first.{k}": v for k, v in parallel.from_first(mine, built.devices).items() if k != "c"}
+first = parallel.broadcast_from_process_0(mine, built.devices)
+found |= {f"first.{k}": v for k, v in first.items() if k != "c"}
 np.savez(out / f"process_{process}.npz", **found)
 """
 
@@ -334,6 +336,6 @@ def test_a_port_that_is_taken_and_a_host_that_does_not_answer():
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(UsageError, match=f"cannot listen on port {port}"):
-            hosts.join(hosts.Cluster(f"localhost:{port}", 2, 0))
+            hosts.join_cluster(hosts.Cluster(f"localhost:{port}", 2, 0))
     with pytest.raises(UsageError, match=f"nothing answers at localhost:{port} after 1 s"):
-        hosts.join(hosts.Cluster(f"localhost:{port}", 2, 1, start=1))
+        hosts.join_cluster(hosts.Cluster(f"localhost:{port}", 2, 1, start=1))

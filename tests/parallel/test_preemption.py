@@ -75,7 +75,7 @@ def test_a_run_with_notices_all_along_loses_no_step_and_leaves_the_same_bits(
         noticed["after"] -= 1
         return noticed["after"] == 0
 
-    monkeypatch.setattr(preemption, "reached", reached)
+    monkeypatch.setattr(preemption, "stop_requested", reached)
     for number in range(60):
         noticed["after"] = 5 + number % 4
         try:
@@ -96,14 +96,14 @@ def test_a_run_with_notices_all_along_loses_no_step_and_leaves_the_same_bits(
     assert not list((tmp_path / "run").rglob("partial"))
 
 
-@pytest.mark.parametrize("number", preemption.NOTICES, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", preemption.SIGNALS, ids=lambda number: number.name)
 def test_a_signal_is_noted_and_handlers_come_back(number, capfd):
-    before = [signal.getsignal(each) for each in preemption.NOTICES]
-    with preemption.watching():
-        assert not preemption.reached()
+    before = [signal.getsignal(each) for each in preemption.SIGNALS]
+    with preemption.catch_signals():
+        assert not preemption.stop_requested()
         os.kill(os.getpid(), number)
         with pytest.raises(Preempted, match="in the wait"):
-            preemption.look("the wait")
+            preemption.stop_if_requested("the wait")
         code = preemption.exit_code()
         if number == signal.SIGINT:
             with pytest.raises(KeyboardInterrupt):
@@ -111,15 +111,15 @@ def test_a_signal_is_noted_and_handlers_come_back(number, capfd):
         else:
             os.kill(os.getpid(), number)  # schedulers repeat themselves
     assert code == (130 if number == signal.SIGINT else 75)
-    assert [signal.getsignal(each) for each in preemption.NOTICES] == before
+    assert [signal.getsignal(each) for each in preemption.SIGNALS] == before
     assert f"{number.name}: stopping after this step" in capfd.readouterr().err
-    with preemption.watching():
-        assert not preemption.reached()
+    with preemption.catch_signals():
+        assert not preemption.stop_requested()
 
 
 def test_outside_the_main_thread_nothing_is_watched():
     def body():
-        with preemption.watching():
+        with preemption.catch_signals():
             handlers.append(signal.getsignal(signal.SIGTERM))
 
     handlers = []
@@ -154,7 +154,7 @@ def test_a_process_that_gets_sigterm_ends_with_the_code_for_requeueing(tmp_path)
     time.sleep(1)
     process.processes[0].send_signal(signal.SIGTERM)
     started = time.monotonic()
-    assert process.wait() == [preemption.REQUEUE], process.said()
+    assert process.wait() == [preemption.EXIT_REQUEUE], process.said()
     assert time.monotonic() - started < 20  # SLURM and Kubernetes give 30 seconds
     assert "SIGTERM: stopping after this step" in process.said()
     assert "the same command goes on from here" in process.said()
@@ -191,7 +191,7 @@ raise SystemExit(cli.main())
 def test_two_processes_stop_within_a_scoring_and_go_on_with_their_sums(tmp_path):
     extra = ("--scoring.micro_batch", "1", "--scoring.fraction", "1")
     two = start(tmp_path, "run", *extra, devices=(2, 2), main=TOLD)
-    assert two.wait() == [preemption.REQUEUE] * 2, two.said()
+    assert two.wait() == [preemption.EXIT_REQUEUE] * 2, two.said()
     places = set(re.findall(r"stopped in the scoring, kept after batch (\d+)", two.said()))
     assert len(places) == 1, two.said()
     kept = tmp_path / "run/seed_0/fairgrape/round_01/partial"
@@ -213,7 +213,7 @@ def test_one_of_two_processes_gets_the_notice_and_both_save_the_same_step(tmp_pa
     two.wait_for(lambda said: "round 1/2 " in said)
     time.sleep(1)
     two.processes[1].send_signal(number)
-    assert two.wait() == [preemption.REQUEUE] * 2, two.said()
+    assert two.wait() == [preemption.EXIT_REQUEUE] * 2, two.said()
     saved = [line for line in two.said().splitlines() if "fairgrape: stopped" in line]
     assert len(saved) == 2
     assert saved[0] == saved[1]

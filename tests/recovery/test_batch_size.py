@@ -138,9 +138,9 @@ def test_what_is_tried_holds_what_a_run_holds():
 
 @pytest.mark.parametrize("error", [ValueError("x"), jax.errors.JaxRuntimeError("INTERNAL: x")])
 def test_other_errors_are_not_of_memory(error):
-    with pytest.raises(type(error), match=r"x$"), out_of_memory.needed_for("training"):
+    with pytest.raises(type(error), match=r"x$"), out_of_memory.name_phase("training"):
         raise error
-    assert not out_of_memory.exhausted(error)
+    assert not out_of_memory.is_out_of_memory(error)
 
 
 def test_a_network_that_is_too_large_by_itself_is_told_so():
@@ -153,7 +153,7 @@ def test_a_network_that_is_too_large_by_itself_is_told_so():
 def test_what_xla_says_when_there_is_no_memory_is_known_as_that():
     """Sixteen terabytes."""
     said = pytest.raises(OutOfMemoryError, match=r"^training: out of device memory.* allocat")
-    with said, out_of_memory.needed_for("training"):
+    with said, out_of_memory.name_phase("training"):
         jax.block_until_ready(jax.jit(lambda: jnp.zeros(2**42, jnp.float32))())
 
 

@@ -216,7 +216,7 @@ def test_a_directory_that_cannot_be_written_is_refused_before_any_compute(
 
 def test_a_save_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
     """The place after the first epoch is kept when that after the second has no room."""
-    begin, saved = checkpoint.begin, []
+    begin, saved = checkpoint.begin_save, []
 
     def failing(directory, tree, *metadata):
         if directory.parent.name == "partial":
@@ -232,10 +232,10 @@ def test_a_save_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
         return end
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "begin", failing)
+        patch.setattr(checkpoint, "begin_save", failing)
         with pytest.raises(OSError, match="No space left"):
             runner.run(TINY, tmp_path / "run")
-    assert not checkpoint.damaged(tmp_path / "run/seed_0/dense/partial/0")
+    assert not checkpoint.damaged_files(tmp_path / "run/seed_0/dense/partial/0")
     lines = []
     with monkeypatch.context() as patch:
         patch.setattr(train, "say", lines.append)
@@ -385,10 +385,10 @@ def test_the_room_is_looked_at_with_numbers(free, outcome, tmp_path, monkeypatch
 
 
 def test_other_errors_are_left_as_they_are(tmp_path):
-    with pytest.raises(FileNotFoundError), storage.told():
+    with pytest.raises(FileNotFoundError), storage.explain_write_errors():
         (tmp_path / "nothing").read_text()
-    with pytest.raises(ValueError, match="shape"), storage.naming(layout.Path("x")):
+    with pytest.raises(ValueError, match="shape"), storage.name_path_in_errors(layout.Path("x")):
         raise ValueError("shape")
     with pytest.raises(TrainingError, match=r"x: cannot be written \(Disk quota exceeded\)"):  # noqa
-        with storage.told(), storage.naming(layout.Path("x")):
+        with storage.explain_write_errors(), storage.name_path_in_errors(layout.Path("x")):
             raise ValueError("RESOURCE_EXHAUSTED: Error writing [os_error_code='122']")

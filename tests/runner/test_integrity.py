@@ -110,7 +110,7 @@ def test_a_damaged_checkpoint_is_never_read(tmp_path):
     with pytest.raises(ValueError, match="damaged or gone"):
         checkpoint.restore(tmp_path / "one", tree)
     (tmp_path / "two").mkdir()  # killed before its digests were written
-    assert checkpoint.damaged(tmp_path / "two") == ["digests.json"]
+    assert checkpoint.damaged_files(tmp_path / "two") == ["digests.json"]
 
 
 def test_a_report_refuses_predictions_that_were_altered(whole, tmp_path, capsys):
@@ -129,7 +129,7 @@ def test_a_second_process_on_a_run_is_refused(whole, tmp_path, monkeypatch):
     storage.write_json(tmp_path / "run/seed_0/magnitude.lock", holder)
     with pytest.raises(UsageError, match="is being written by process 7 on elsewhere"):
         run(SHORT, tmp_path / "run")
-    monkeypatch.setattr(lock, "STALE", -1.0)
+    monkeypatch.setattr(lock, "STALE_AFTER", -1.0)
     run(SHORT, tmp_path / "run")
 
 
@@ -183,8 +183,8 @@ def test_arrays_with_any_bit_altered_are_not_read(tmp_path):
 def test_a_record_that_was_sealed_again_with_a_layer_gone_is_refused(whole, tmp_path, capsys):
     shutil.copytree(whole, tmp_path / "run")
     path = tmp_path / "run" / NEWEST / "metrics.json"
-    record = storage.unseal(path)
+    record = storage.read_checksummed(path)
     record["importance"].popitem()
-    storage.seal(path, record)
+    storage.write_checksummed(path, record)
     assert main(["report", str(tmp_path / "run")]) == 2
     assert "not the record of a stage (importance: not of its layers)" in capsys.readouterr().err

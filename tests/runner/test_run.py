@@ -162,7 +162,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(finished, tmp_path, monkeypatch,
     """Stopped after the checkpoint of a stage was written but before the stage was complete."""
     complete, _ = finished
     experiment = dataclasses.replace(TINY, seeds=(0,))
-    seal, calls = checksums.seal, []
+    seal, calls = checksums.write_checksummed, []
 
     def stopping(path, record):
         calls.append(path.name)
@@ -170,7 +170,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(finished, tmp_path, monkeypatch,
             raise KeyboardInterrupt
         seal(path, record)
 
-    monkeypatch.setattr(storage, "seal", stopping)
+    monkeypatch.setattr(storage, "write_checksummed", stopping)
     with pytest.raises(KeyboardInterrupt):
         run(experiment, tmp_path / "run")
     assert len(complete_stages(tmp_path / "run")) == stop_at

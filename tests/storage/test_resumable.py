@@ -36,7 +36,7 @@ def notices(monkeypatch):
             left["looks"] -= 1
         return left["looks"] == 0
 
-    monkeypatch.setattr(preemption, "reached", reached)
+    monkeypatch.setattr(preemption, "stop_requested", reached)
     return left
 
 
@@ -104,7 +104,9 @@ def test_another_pass_is_not_read(place, notices, key):
 
 def test_processes_that_have_not_kept_as_much_begin_anew(place, notices, monkeypatch):
     stopped(place, notices, 3, [])
-    monkeypatch.setattr(parallel, "all_rows", lambda rows, devices: np.array([[2], [2], [1]]))
+    monkeypatch.setattr(
+        parallel, "all_gather_rows", lambda rows, devices: np.array([[2], [2], [1]])
+    )
     assert resumable.read(place) == (0, [])
 
 

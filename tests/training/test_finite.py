@@ -202,7 +202,7 @@ def test_a_replay_of_what_is_finite_says_so(stopped, tmp_path, capsys):
     shutil.rmtree(path.parent / "checkpoint")
     shutil.copytree(tmp_path / "run/seed_0/dense/checkpoint", path.parent / "checkpoint")
     known.pop("checksum")
-    storage.seal(path, known | {"rate": 1e-3})
+    storage.write_checksummed(path, known | {"rate": 1e-3})
     assert main(["replay", str(path.parent)]) == 1
     assert "every number is finite" in capsys.readouterr().err
 

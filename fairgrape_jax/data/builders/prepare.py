@@ -84,7 +84,7 @@ def prepare(
         return target
     partial = target.parent / f".{VERSION}.partial"
     partial.mkdir(parents=True, exist_ok=True)
-    with lock.held(partial.with_name(f"{partial.name}.lock")):
+    with lock.hold(partial.with_name(f"{partial.name}.lock")):
         listing = without_empty(read(place, options, partial / "unpacked"), options)
         check_names(listing)
         listing = dataclasses.replace(listing, rows=tuple(shuffled(listing.rows)))

@@ -178,7 +178,7 @@ def stored_in(directory: Path) -> Stored:
     again = f"remove {directory} and prepare it again"
     about = schema.read_json(directory / ABOUT, About, "the description of a dataset", again)
     try:
-        with storage.regular(directory / COLUMNS).open("rb") as file:
+        with storage.require_regular_file(directory / COLUMNS).open("rb") as file:
             arrays = np.load(file, allow_pickle=False)
             columns = {name: arrays[name] for name in arrays.files}
     except UNREADABLE as error:

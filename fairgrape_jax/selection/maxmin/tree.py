@@ -83,7 +83,7 @@ def on_blocks(devices: Sequence[jax.Device], layers: Sequence[Layer]) -> Survey:
     rows, alive = tuple(x.rows for x in layers), tuple(x.alive for x in layers)
     blocks = _pack(rows, alive, max(len(devices), 1))
     if len(devices) > 1:
-        blocks = parallel.spread(blocks, devices, CUT)
+        blocks = parallel.shard_arrays(blocks, devices, CUT)
     keep = np.array([layer.keep for layer in layers], np.int32)
     before, after = np.array([layer.near for layer in layers], np.int32).T
     capacity = max(2 * (len(layer.alive) // NEAR) for layer in layers)
@@ -117,7 +117,7 @@ def _look(
     if len(devices) < 2:
         return look(blocks, factor, before, after, scale, capacity, None)
     each = functools.partial(look, capacity=capacity, axis=parallel.AXIS)
-    over = parallel.cut(each, devices, (CUT, *[None] * 4), None)
+    over = parallel.shard_function(each, devices, (CUT, *[None] * 4), None)
     return over(blocks, factor, before, after, scale)
 
 
