@@ -20,6 +20,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fairgrape_jax import escape
@@ -250,54 +251,53 @@ def prefetch_to_devices(batches: Iterable[Any], devices: Sequence[jax.Device]) -
     yield from waiting
 
 
-def broadcast_from_process_0(tree: Any, devices: Sequence[jax.Device]) -> Any:
+def broadcast_from_process_0(tree: Any) -> Any:
     """The NumPy values of process 0, on every process; all wait for each other.
 
-    For what must not differ by a clock, a file system or a processor. Shapes must be the same.
+    For what must not differ by a clock, a file system or a processor.
+
+    Args:
+        tree: a pytree of arrays or plain numbers, of the same shapes on every process.
+
+    Returns:
+        The tree of process 0 in NumPy arrays, of the same dtypes; `tree` itself where there is one
+        process.
     """
     if jax.process_count() == 1:
         return tree
     values, structure = jax.tree.flatten(jax.tree.map(np.asarray, tree))
-    # Bytes: no conversion on the way, no dtype that a device lacks.
+    # As bytes: no conversion on the way, no dtype that a device lacks.
     sent = np.concatenate([np.frombuffer(value.tobytes(), np.uint8) for value in values])
-    rows = np.broadcast_to(sent, (len(devices), *sent.shape))
-    bits = np.asarray(_compiled_broadcast(tuple(devices))(rows))
+    received = np.asarray(multihost_utils.broadcast_one_to_all(sent))
     ends = np.cumsum([value.nbytes for value in values])[:-1]
-    got = [
-        np.frombuffer(piece.tobytes(), value.dtype).reshape(value.shape)
-        for piece, value in zip(np.split(bits, ends), values, strict=True)
-    ]
-    return jax.tree.unflatten(structure, got)
+    pieces = zip(np.split(received, ends), values, strict=True)
+    copies = [np.frombuffer(p.tobytes(), v.dtype).reshape(v.shape) for p, v in pieces]
+    return jax.tree.unflatten(structure, copies)
 
 
-def processes_agree(tree: Any, devices: Sequence[jax.Device]) -> bool:
-    """Whether every process holds the same values, bit for bit; all get the same answer."""
+def processes_agree(tree: Any) -> bool:
+    """Whether every process holds the same values, bit for bit; all get the same answer.
+
+    Args:
+        tree: a pytree of arrays, any on each process: what is compared is a checksum.
+    """
     if jax.process_count() == 1:
         return True
-    digest = 0
+    checksum = 0
     for value in jax.tree.leaves(tree):
         array = np.asarray(value)
-        digest = zlib.crc32(f"{array.shape}{array.dtype}".encode(), digest)
-        digest = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, digest)
-    rows = np.full((len(devices), 1), digest, np.uint32)
-    return len(np.unique(all_gather_rows(rows, devices))) == 1
+        checksum = zlib.crc32(f"{array.shape}{array.dtype}".encode(), checksum)
+        checksum = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, checksum)
+    return len(np.unique(all_gather_rows(np.full((1, 1), checksum, np.uint32)))) == 1
 
 
-def all_gather_rows(rows: Any, devices: Sequence[jax.Device]) -> np.ndarray:
-    """The rows (devices, ...) of every process, one below the other, by process."""
-    if jax.process_count() == 1:
-        return np.asarray(rows)
-    return np.asarray(_compiled_all_gather(tuple(devices))(rows))
+def all_gather_rows(rows: Any) -> np.ndarray:
+    """The rows of every process, one below the other, by process; all wait for each other.
 
+    Args:
+        rows: an array (R, ...), of the same shape and of at most 32 bits on every process.
 
-@functools.cache
-def _compiled_all_gather(devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
-    return _pmap(lambda row: jax.lax.all_gather(row, AXIS), devices, (0,), None, ())
-
-
-@functools.cache
-def _compiled_broadcast(devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
-    def first_row(row: jax.Array) -> jax.Array:
-        return jax.lax.psum(jnp.where(jax.lax.axis_index(AXIS) == 0, row, 0), AXIS)
-
-    return _pmap(first_row, devices, (0,), None, ())
+    Returns:
+        A NumPy array (processes * R, ...) of the same dtype.
+    """
+    return np.asarray(multihost_utils.process_allgather(np.asarray(rows), tiled=True))

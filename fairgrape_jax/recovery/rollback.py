@@ -53,7 +53,7 @@ def run_stages(
     start = jax.tree.map(np.array, jax.device_get(state)) if options.retries else None
     while True:
         asked = math.prod(one["factor"] for one in past), float(len(past))
-        scale, times = map(float, parallel.broadcast_from_process_0(asked, compiled.devices))
+        scale, times = map(float, parallel.broadcast_from_process_0(asked))
         lowered = [
             dataclasses.replace(s, rates=tuple(scale * rate for rate in s.rates)) for s in plan
         ]

@@ -49,14 +49,14 @@ def scored_by(
     sound = "clusters" in storage.read_arrays(path)
     if path.exists() and not sound:
         say(f"{path}: damaged; made anew")
-    if not parallel.broadcast_from_process_0(sound, devices):
+    if not parallel.broadcast_from_process_0(sound):
         module, variables = _network(experiment, compiled, dataset, state)
         features = embed(module, variables, dataset, batch, place)
-        assigned = parallel.broadcast_from_process_0(kmeans(features, count, seed), devices)
+        assigned = parallel.broadcast_from_process_0(kmeans(features, count, seed))
         if hosts.is_process_0():
             storage.write_arrays(path, {"clusters": assigned})
     else:
-        assigned = parallel.broadcast_from_process_0(read(path, len(dataset.train)), devices)
+        assigned = parallel.broadcast_from_process_0(read(path, len(dataset.train)))
     resumable.forget(place.path)
     return regrouped(dataset, assigned, count)
 

@@ -129,7 +129,7 @@ def blamed(alone: Iterable[scoring.Sums], schedule: scoring.Schedule, devices: A
     finite by itself. Where a call has several micro-batches, the first of them.
     """
     fine = [np.asarray(_rows_finite(sums)) for sums in alone]
-    by_device = parallel.all_gather_rows(np.stack(fine, axis=1), devices)  # (devices, calls)
+    by_device = parallel.all_gather_rows(np.stack(fine, axis=1))  # (devices, calls)
     numbers = schedule.order.swapaxes(0, 1)[~by_device]
     return min(numbers[numbers >= 0].tolist(), default=-1)
 

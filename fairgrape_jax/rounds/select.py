@@ -57,9 +57,7 @@ def select(
         if kept := _kept(place, alive):
             return kept
     given = problem(experiment, compiled, dataset, state, alive, seed, dense, keep)
-    chosen = parallel.broadcast_from_process_0(
-        prune(METHODS[name], given, density), compiled.devices
-    )
+    chosen = parallel.broadcast_from_process_0(prune(METHODS[name], given, density))
     masks.check_nested(chosen, given.masks)
     leaves = jax.tree.leaves(chosen)
     wanted = counted(name, given, density)

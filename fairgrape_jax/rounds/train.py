@@ -58,7 +58,7 @@ def run_stages(
     best, best_loss = state, math.inf
     done, total = 0, 0.0  # steps made of the current epoch, and the sum of their losses
     trained: dict[str, float] | None = None  # the record of an epoch that is yet to be looked at
-    slot = int(parallel.broadcast_from_process_0(newest(partial), compiled.devices))
+    slot = int(parallel.broadcast_from_process_0(newest(partial)))
     if slot >= 0:
         like = {"state": state, "best": best}
         found, said = checkpoint.restore_with_metadata(partial / str(slot), like)
@@ -168,7 +168,7 @@ def kept(
         yield
     except Preempted:
         partial = directory / "partial"
-        slot = other(int(parallel.broadcast_from_process_0(newest(partial), devices)))
+        slot = other(int(parallel.broadcast_from_process_0(newest(partial))))
         _begin(partial / str(slot), state, history)()
         raise
 

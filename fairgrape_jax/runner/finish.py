@@ -80,7 +80,7 @@ def finish(
     Process 0 writes; the others take part in what all must do together. RuntimeError if their
     parameters are no longer the same.
     """
-    if not parallel.processes_agree((state, alive), run.steps.devices):
+    if not parallel.processes_agree((state, alive)):
         raise RuntimeError(f"{directory}: the processes hold different parameters; see many_hosts")
     with contextlib.ExitStack() as pending:  # written during the evaluation
         tree = {"state": state, "masks": alive}

@@ -60,7 +60,7 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
     devices = parallel.local_devices(experiment.devices)
     # All together before the reading, which may take one host longer than another: connections
     # between hosts are made in the first exchange, and that has a time limit.
-    parallel.broadcast_from_process_0(0, devices)
+    parallel.broadcast_from_process_0(0)
     preflight.check_directory(experiment, directory)
     if hosts.is_process_0():
         storage.check_writable(directory)
@@ -69,7 +69,7 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
     preflight.check_fit(experiment, dataset, parallel.device_count(devices))
     given = [np.frombuffer(json.dumps(config.to_dict(experiment)).encode(), np.uint8)]
     splits = (dataset.train, dataset.validation, dataset.test)
-    if not parallel.processes_agree([given, *(split.evidence() for split in splits)], devices):
+    if not parallel.processes_agree([given, *(split.evidence() for split in splits)]):
         raise UsageError(
             "--distributed: the processes were given different options or read different data; "
             "start all with the same command on the same files"
@@ -83,7 +83,7 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
     del first  # a network that would stay on the devices
     for line in dataset.notes:
         say(f"note: {line}")
-    parallel.broadcast_from_process_0(0, devices)  # no process looks at the directory from here on
+    parallel.broadcast_from_process_0(0)  # no process looks at the directory from here on
     if hosts.is_process_0():
         write_config(experiment, directory, devices)
         lock.remove_leftovers(directory)
@@ -115,13 +115,13 @@ def finished(run: Run, seed: int, name: str) -> bool:
     last = len(config.densities(protocols.of_method(run.experiment, name)))
     root = run.directory / f"seed_{seed}" / name
     done = layout.complete(layout.round_directory(root, last))
-    return bool(parallel.broadcast_from_process_0(done, run.steps.devices))
+    return bool(parallel.broadcast_from_process_0(done))
 
 
 def wait_for(run: Run, seed: int, owner: str, seconds: float = 5) -> None:
     """Return when the dense network of `seed` is complete, which another process trains."""
     directory, said = run.directory / f"seed_{seed}" / "dense", False
-    while not parallel.broadcast_from_process_0(layout.complete(directory), run.steps.devices):
+    while not parallel.broadcast_from_process_0(layout.complete(directory)):
         if not said:
             say(f"waiting for {directory}, which {owner} trains: start that one too")
         said = True
@@ -162,7 +162,7 @@ def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
     sound = resume.intact(directory) and not any(
         checkpoint.damaged_files(k / "checkpoint") for k in kept
     )
-    if parallel.broadcast_from_process_0(sound, run.steps.devices):
+    if parallel.broadcast_from_process_0(sound):
         if hosts.is_process_0():
             train.forget(directory)  # a kill may have come before
         state, full = restore(run, directory, state, full)
@@ -216,11 +216,7 @@ def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.P
     experiment = protocols.of_method(run.experiment, name)
     densities = config.densities(experiment)
     root = run.directory / f"seed_{seed}" / name
-    done = int(
-        parallel.broadcast_from_process_0(
-            resume.last_intact(root, len(densities)), run.steps.devices
-        )
-    )
+    done = int(parallel.broadcast_from_process_0(resume.last_intact(root, len(densities))))
     # A kill may have come before these were done.
     retention.prune(root, done, experiment.checkpoints)
     if hosts.is_process_0():

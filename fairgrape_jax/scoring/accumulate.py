@@ -204,7 +204,7 @@ def gathered(
     def layer(mask: Any, sums: Any) -> np.ndarray | None:
         if mask is None:
             return None
-        held = parallel.all_gather_rows(sums, devices)
+        held = parallel.all_gather_rows(sums)
         total = np.zeros((len(counts), *mask.shape), np.float32)
         for (device, row), k in np.ndenumerate(schedule.groups):
             if k >= 0:

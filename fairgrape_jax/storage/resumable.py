@@ -59,11 +59,7 @@ def read(place: Place | None) -> tuple[int, list[np.ndarray]]:
         return 0, []
     count, arrays = _read(place)
     rows = np.full((len(place.devices), 1), count, np.int32)
-    return (
-        (count, arrays)
-        if np.all(parallel.all_gather_rows(rows, place.devices) == count)
-        else (0, [])
-    )
+    return (count, arrays) if np.all(parallel.all_gather_rows(rows) == count) else (0, [])
 
 
 def _read(place: Place) -> tuple[int, list[np.ndarray]]:
@@ -141,9 +137,7 @@ def fold(
 
 def due(saved: float, devices: list[jax.Device]) -> bool:
     """Whether it is time to save again, by the clock of process 0; all processes ask together."""
-    return bool(
-        parallel.broadcast_from_process_0(time.perf_counter() - saved > SAVE_EVERY, devices)
-    )
+    return bool(parallel.broadcast_from_process_0(time.perf_counter() - saved > SAVE_EVERY))
 
 
 def _key(place: Place) -> dict[str, Any]:

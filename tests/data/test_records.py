@@ -111,8 +111,7 @@ def test_parts_of_processes_are_disjoint_and_complete(faces):
 
 def test_splits_of_disk_and_memory_have_the_evidence_of_what_they_hold(faces):
     disk, again, other = (read(faces, cache="disk", seed=s).train for s in (1, 1, 2))
-    devices = parallel.local_devices(1)
-    assert parallel.processes_agree([disk.evidence(), again.evidence()], devices)
+    assert parallel.processes_agree([disk.evidence(), again.evidence()])
     assert not np.array_equal(disk.evidence()[0], other.evidence()[0])
     part = disk.take(np.array([3, 1]))
     np.testing.assert_array_equal(part.images[np.arange(2)], disk.images[np.array([3, 1])])

@@ -48,12 +48,12 @@ for how, shard in [("pmap", False), ("shard_map", False), ("pmap", True)]:
         tree = score.importance(experiment, built, state, alive, dataset, over=over, seed=5)
         for i, leaf in enumerate(jax.tree.leaves(tree)):
             found[f"{how}.{shard}.{over}.{i}"] = leaf
-same = parallel.processes_agree(state, built.devices)
-found["agree"] = [same, parallel.processes_agree((state, process), built.devices)]
+same = parallel.processes_agree(state)
+found["agree"] = [same, parallel.processes_agree((state, process))]
 rows = np.array([[2 * process], [2 * process + 1]])
-found["rows"] = parallel.all_gather_rows(rows, built.devices)
+found["rows"] = parallel.all_gather_rows(rows)
 mine = {"a": np.float64(process), "b": np.arange(3) > process, "c": None}
-first = parallel.broadcast_from_process_0(mine, built.devices)
+first = parallel.broadcast_from_process_0(mine)
 found |= {f"first.{k}": v for k, v in first.items() if k != "c"}
 np.savez(out / f"process_{process}.npz", **found)
 """

@@ -104,9 +104,7 @@ def test_another_pass_is_not_read(place, notices, key):
 
 def test_processes_that_have_not_kept_as_much_begin_anew(place, notices, monkeypatch):
     stopped(place, notices, 3, [])
-    monkeypatch.setattr(
-        parallel, "all_gather_rows", lambda rows, devices: np.array([[2], [2], [1]])
-    )
+    monkeypatch.setattr(parallel, "all_gather_rows", lambda rows: np.array([[2], [2], [1]]))
     assert resumable.read(place) == (0, [])
 
 
