@@ -145,7 +145,7 @@ class Builder:
         module = models.create(
             self.options.model, sum(self.dataset.classes), dtype=self.options.precision
         )
-        make_network = steps.make_networks(module, self.dataset, "pure")
+        make_network = steps.make_scored_network(module, self.dataset, "pure")
         shape = jnp.zeros((1, *self.dataset.shape))
         variables = jax.jit(module.init)(jax.random.key(0), shape)
         loss = make_network(variables.get("batch_stats", {})).loss

@@ -11,7 +11,7 @@ from fairgrape_jax import losses
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree, map_masked, select_prunable
 from fairgrape_jax.methods.base import Problem
-from fairgrape_jax.scoring.statistics import Network, Statistic
+from fairgrape_jax.scoring.statistics import ScoredNetwork, Statistic
 
 BETA = 0.33  # how much the privileged group counts, between 0 and 1
 
@@ -50,7 +50,9 @@ def score(problem: Problem) -> Tree:
     )
 
 
-def _fisher(network: Network, params: Tree, masks: Tree, batch: Any, given: jax.Array) -> Tree:
+def _fisher(
+    network: ScoredNetwork, params: Tree, masks: Tree, batch: Any, given: jax.Array
+) -> Tree:
     """n (dL/dw)^2, L the mean loss of n samples with labels drawn from the network's own output.
 
     Its mean is the diagonal of the Fisher information: the gradients of such labels have mean 0,

@@ -10,7 +10,7 @@ from fairgrape_jax import losses
 from fairgrape_jax.masks import Tree, map_masked, select_prunable
 from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.methods.snip import xavier
-from fairgrape_jax.scoring.statistics import Network, Statistic
+from fairgrape_jax.scoring.statistics import ScoredNetwork, Statistic
 
 TEMPERATURE = 200.0  # logits are divided by it (the official code's T)
 
@@ -39,19 +39,19 @@ def score(problem: Problem) -> Tree:
     )
 
 
-def tempered(network: Network, params: Tree, batch: Any) -> jax.Array:
+def tempered(network: ScoredNetwork, params: Tree, batch: Any) -> jax.Array:
     """The mean loss of the valid samples, with logits divided by TEMPERATURE."""
     logits = network.logits(params, batch["images"]) / TEMPERATURE
     each = losses.cross_entropy(logits, batch["labels"], network.classes)
     return losses.masked_mean(each, batch["valid"])
 
 
-def _gradient(network: Network, params: Tree, masks: Tree, batch: Any, given: Any) -> Tree:
+def _gradient(network: ScoredNetwork, params: Tree, masks: Tree, batch: Any, given: Any) -> Tree:
     gradient = jax.grad(lambda p: tempered(network, p, batch))(params)
     return map_masked(lambda m, g: None if m is None else m * g, masks, gradient)
 
 
-def _hessian(network: Network, params: Tree, masks: Tree, batch: Any, given: Tree) -> Tree:
+def _hessian(network: ScoredNetwork, params: Tree, masks: Tree, batch: Any, given: Tree) -> Tree:
     """H times `given`, which moves the weights alone: not biases, not what is pruned."""
 
     def gradient(weights: Tree) -> Tree:

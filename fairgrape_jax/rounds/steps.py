@@ -26,7 +26,7 @@ from fairgrape_jax.models.activations import module_names
 from fairgrape_jax.models.batchnorm import of_valid_samples
 from fairgrape_jax.parallel import out_of_memory
 from fairgrape_jax.scoring.importance import Execution
-from fairgrape_jax.scoring.statistics import Network, Statistic
+from fairgrape_jax.scoring.statistics import ScoredNetwork, Statistic
 from fairgrape_jax.storage import resumable
 from fairgrape_jax.training import evaluate, finite
 from fairgrape_jax.training.finite import Seen
@@ -83,7 +83,7 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
     optimizer = OPTIMIZERS[experiment.optimizer](experiment.momentum, experiment.weight_decay)
     execution, slots = batching(devices[0].platform, len(dataset.groups), experiment.scoring)
     remedy = with_features(experiment, module, dataset)
-    make_network = make_networks(module, dataset, experiment.scoring.form, remedy.pw)
+    make_network = make_scored_network(module, dataset, experiment.scoring.form, remedy.pw)
     order = parameter_order(module, dataset)
     training, mixup = (module, dataset, optimizer, experiment.augmentation), experiment.mixup
 
@@ -175,9 +175,9 @@ def retraining(
     return lambda *args: compiled.retrain(*args, variables(dense))
 
 
-def make_networks(
+def make_scored_network(
     module: nn.Module, dataset: Dataset, form: Form, pw: Performance | None = None
-) -> Callable[[Tree], Network]:
+) -> Callable[[Tree], ScoredNetwork]:
     """batch_stats, or `Taught` -> the network that statistics look at.
 
     With the dense network's variables its loss is the performance-weighted one of `pw`.
@@ -188,7 +188,7 @@ def make_networks(
     """
     alone = module.clone(axis_name=None)
 
-    def make_network(beside: Tree) -> Network:
+    def make_network(beside: Tree) -> ScoredNetwork:
         batch_stats, dense = beside if isinstance(beside, Taught) else (beside, None)
 
         def apply(params: Tree, images: Any, **how: Any) -> Any:
@@ -210,7 +210,7 @@ def make_networks(
             mean = losses.masked_mean
             return mean(each, valid) if valid.ndim == 1 else jax.vmap(mean, (None, 0))(each, valid)
 
-        return Network(apply, loss, dataset.classes)
+        return ScoredNetwork(apply, loss, dataset.classes)
 
     return make_network
 

@@ -22,7 +22,7 @@ from fairgrape_jax.data.dataset import Split
 from fairgrape_jax.masks import Tree, map_masked
 from fairgrape_jax.scoring.assignment import Schedule
 from fairgrape_jax.scoring.importance import Execution, mixed_gradients
-from fairgrape_jax.scoring.statistics import Network, Statistic
+from fairgrape_jax.scoring.statistics import ScoredNetwork, Statistic
 
 
 class Sums(NamedTuple):
@@ -77,7 +77,7 @@ def empty_sums(masks: Tree, rows: int, devices: list[jax.Device]) -> Sums:
 
 
 def make_accumulate(
-    make_network: Callable[[Tree], Network], statistic: Statistic, execution: Execution
+    make_network: Callable[[Tree], ScoredNetwork], statistic: Statistic, execution: Execution
 ) -> Callable[..., Sums]:
     """The per-device step that adds S micro-batches of one group each to the accumulators.
 
@@ -117,7 +117,7 @@ def make_accumulate(
 
 
 def make_accumulate_mixed(
-    make_network: Callable[[Tree], Network],
+    make_network: Callable[[Tree], ScoredNetwork],
     groups: int,
     statistic: Statistic,
     execution: Execution,

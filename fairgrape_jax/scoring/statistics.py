@@ -12,7 +12,7 @@ from fairgrape_jax.masks import Tree, select_prunable
 from fairgrape_jax.scoring.importance import Loss, weigh
 
 
-class Network(NamedTuple):
+class ScoredNetwork(NamedTuple):
     """The network that is scored, in evaluation.
 
     logits(params, images (b, H, W, C)) gives (b, sum of classes); loss(params, images, labels
@@ -38,9 +38,11 @@ class Statistic:
 
     per: Literal["batch", "sample"]
     of_gradient: Callable[[Tree, Tree, Tree], Tree] | None = None
-    of_network: Callable[[Network, Tree, Tree, Any, Any], Tree] | None = None
+    of_network: Callable[[ScoredNetwork, Tree, Tree, Any, Any], Tree] | None = None
 
-    def __call__(self, network: Network, params: Tree, masks: Tree, batch: Any, given: Any) -> Tree:
+    def __call__(
+        self, network: ScoredNetwork, params: Tree, masks: Tree, batch: Any, given: Any
+    ) -> Tree:
         """The value of one micro-batch."""
         if self.of_network is not None:
             return self.of_network(network, params, masks, batch, given)

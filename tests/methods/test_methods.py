@@ -98,7 +98,7 @@ def test_another_key_is_another_random_choice():
 def eager(over, statistic, given=None, params=None):
     """The mean of a statistic by its definition: no jit, no devices, one micro-batch at a time."""
     experiment, compiled, dataset, state, alive = built(1)
-    network = steps.make_networks(compiled.module, dataset, "pure")(state.batch_stats)
+    network = steps.make_scored_network(compiled.module, dataset, "pure")(state.batch_stats)
     options = experiment.scoring
     plan = batches.group_batches(dataset.train, options.fraction, 8, 3, 0, over=over)
     sums = [0.0] * (3 if over == "groups" else 1)

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from fairgrape_jax import losses, masks
 from fairgrape_jax.methods import METHODS, Problem, fairprune, grasp
-from fairgrape_jax.scoring.statistics import SQUARES, Network
+from fairgrape_jax.scoring.statistics import SQUARES, ScoredNetwork
 from tests.helpers.datasets import GOLDEN_FILES
 
 GOLDEN = np.load(GOLDEN_FILES / "scores_torch.npz")
@@ -74,7 +74,7 @@ def network(module):
         said = logits(params, images)
         return losses.masked_mean(losses.cross_entropy(said, labels, said.shape[1:]), valid)
 
-    return Network(logits, loss, (10,))
+    return ScoredNetwork(logits, loss, (10,))
 
 
 def golden_problem():

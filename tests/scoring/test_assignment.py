@@ -13,7 +13,7 @@ from fairgrape_jax import parallel, scoring
 from fairgrape_jax.config import Experiment, Scoring
 from fairgrape_jax.data import batches, load, source
 from fairgrape_jax.rounds import steps
-from fairgrape_jax.scoring.statistics import SQUARES, Network
+from fairgrape_jax.scoring.statistics import SQUARES, ScoredNetwork
 
 SIZE = 16
 
@@ -65,7 +65,9 @@ def accumulated(images, plain):
     alive = {"kernel": np.ones_like(params["kernel"], bool)}
 
     def make_network(batch_stats):
-        return Network(None, lambda params, images, *_: (images @ params["kernel"]).mean(), ())
+        return ScoredNetwork(
+            None, lambda params, images, *_: (images @ params["kernel"]).mean(), ()
+        )
 
     step = jax.jit(scoring.make_accumulate(make_network, SQUARES, "scan"))
     plan = scoring.schedule(np.zeros(len(images), int), 1, 1, 1024)
