@@ -7,7 +7,7 @@ import pytest
 
 import fairgrape_jax
 from fairgrape_jax import models
-from fairgrape_jax.cli import main
+from fairgrape_jax.cli.run import load
 from fairgrape_jax.methods import METHODS, Method
 from fairgrape_jax.selection.counts import counts
 from tests.helpers.odd_network import Odd, alive_in, pruned
@@ -55,7 +55,7 @@ def test_overrides_in_the_readme_are_known():
     words = command.replace("\\\n", " ").split()[2:]
     path, *overrides = words
     flags = {word for word in overrides if word.startswith("--")} - {"--out"}
-    values = main.load(ROOT / path)
+    values = load(ROOT / path)
     for flag in flags:
         value = values
         for name in flag[2:].replace("-", "_").split("."):

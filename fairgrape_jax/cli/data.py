@@ -2,154 +2,195 @@
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Self
 
-import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from fairgrape_jax import data
-from fairgrape_jax.data.builders import BUILDERS, builder
-from fairgrape_jax.data.builders import check as verify
+from fairgrape_jax.cli.command import Command, extended, known_part
+from fairgrape_jax.data.builders import BUILDERS, Options, builder
 from fairgrape_jax.data.images.records import ABOUT, default_data_dir
 from fairgrape_jax.data.sources import prepared
+from fairgrape_jax.data.sources.base import Source
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.progress import Progress, bar, say
 
 SILENCE = 20.0  # seconds of work after which a line is printed where there is no terminal
-USAGE = """usage: fairgrape data COMMAND ...
-
-  prepare NAME --from DIR [--name CALLED] [--data-dir DIR] [--tfrecord] [OPTIONS]
-                      write a dataset as ArrayRecord files, which TFDS reads too; killed, the
-                      same command goes on; `fairgrape data prepare NAME --help` shows OPTIONS;
-                      --tfrecord: a second copy that tfds.load reads (needs TensorFlow)
-  check NAME [--data-dir DIR] [--split-by HOW] [--fold i/k] [--seed N] [--names FILE]
-                      counts per split, label and group; broken files; equal files
-  list [--data-dir DIR]
-                      what can be prepared, and what is
-  sheet [DATASET] [--out FILE] [--augmentation NAME] [--mixup ALPHA] [DATASET'S OPTIONS]
-                      a picture of what the network sees; `sheet synthetic` needs no files"""
+DataDir = Annotated[
+    Path | None, arg(metavar="DIR", help_behavior_hint="(default: TFDS's data folder)")
+]
 
 
-def command(arguments: list[str]) -> None:
-    """`fairgrape data ...`."""
-    commands = {"prepare": prepare, "check": check, "list": show, "sheet": sheet}
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return
-    if arguments[0] not in commands:
-        raise UsageError(f"unknown command {arguments[0]!r}: choose from {', '.join(commands)}")
-    commands[arguments[0]](arguments[1:])
+@dataclasses.dataclass(frozen=True)
+class Prepare(Command):
+    """Write a dataset as ArrayRecord files, which TFDS reads too.
+
+    Killed, the same command goes on. `fairgrape data prepare NAME --help` shows the options of that
+    dataset.
+    """
+
+    builder: Annotated[str, Positional, arg(metavar="NAME")]
+    """What to prepare, of those in `fairgrape data list`."""
+    place: Annotated[Path | None, arg(name="from", metavar="DIR", help_behavior_hint="")] = None
+    """Where the original files are."""
+    name: Annotated[str, arg(metavar="CALLED", help_behavior_hint="(default: NAME)")] = ""
+    """What the prepared dataset is called."""
+    data_dir: DataDir = None
+    """Where prepared datasets are."""
+    tfrecord: FlagCreatePairsOff[bool] = False
+    """Write a second copy, which tfds.load reads (needs TensorFlow)."""
+
+    @classmethod
+    def complete(cls, arguments: Sequence[str]) -> type[Self]:
+        """With the options of the dataset that is named."""
+        missing = f"prepare: before its options, name what to prepare: {', '.join(BUILDERS)}"
+        if (known := known_part(cls, arguments, missing)) is None:
+            return cls
+        return extended(cls, "options", builder(known.builder).options())
+
+    def run(self) -> None:
+        """Write the files; notes say what was left out."""
+        from fairgrape_jax.data.builders.prepare import prepare
+
+        options: Options = self.options  # type: ignore[attr-defined]  # by `complete`
+        if self.place is None:
+            raise UsageError(f"--from: give {options.HINT}")
+        with bar("preparing") as move:
+            made = prepare(
+                self.builder,
+                self.place,
+                options,
+                data_dir=self.data_dir or default_data_dir(),
+                called=self.name,
+                progress=spoken(move, "preparing"),
+                tfrecord=self.tfrecord,
+            )
+        stored = prepared.stored_in(made)
+        for note in stored.about["notes"]:
+            say(f"note: {note}")
+        say(f"{len(stored.columns['values']):,} pictures in {made}")
 
 
-def prepare(arguments: list[str]) -> None:
-    """`fairgrape data prepare NAME --from DIR ...`."""
-    parser = argparse.ArgumentParser(prog="fairgrape data prepare", add_help=False)
-    parser.add_argument("builder", nargs="?")
-    parser.add_argument("--from", dest="place", type=Path)
-    parser.add_argument("--name", default="")
-    parser.add_argument("--tfrecord", action="store_true")
-    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
-    options, rest = parser.parse_known_args(arguments)
-    if options.builder is None:
-        raise UsageError(f"prepare: name what to prepare: {', '.join(BUILDERS)}")
-    kind = builder(options.builder).options
-    given = tyro.cli(kind, args=rest, prog=f"fairgrape data prepare {options.builder} --from DIR")
-    if options.place is None:
-        raise UsageError(f"--from: give {kind.HINT}")
-    from fairgrape_jax.data.builders.prepare import prepare as write
+@dataclasses.dataclass(frozen=True)
+class Check(Command):
+    """Look at every picture of a prepared dataset.
 
-    with bar("preparing") as move:
-        made = write(
-            options.builder,
-            options.place,
-            given,
-            data_dir=options.data_dir,
-            called=options.name,
-            progress=spoken(move, "preparing"),
-            tfrecord=options.tfrecord,
+    Prints counts per split, label and group, broken files and equal files.
+    """
+
+    name: Annotated[str, Positional, arg(metavar="NAME")]
+    """The prepared dataset."""
+    data_dir: DataDir = None
+    """Where prepared datasets are."""
+    split_by: Annotated[str, arg(metavar="HOW")] = "content"
+    """What must be on one side of a split: content, source or name."""
+    fold: Annotated[str, arg(metavar="I/K", help_behavior_hint="")] = ""
+    """A fold of a cross-validation in place of the split."""
+    seed: Annotated[int, arg(metavar="N")] = 42
+    """Seed of the split."""
+    names: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Write the names of equal files to this CSV."""
+
+    def run(self) -> None:
+        """Print what is there; UsageError if something is broken."""
+        from fairgrape_jax.data.builders.check import check
+
+        source = prepared.Prepared(
+            path=str(self.data_dir or ""),
+            dataset=self.name,
+            split_by=self.split_by,  # type: ignore[arg-type]  # looked at on reading
+            fold=self.fold,
+            seed=self.seed,
         )
-    about = prepared.stored_in(made)
-    for note in about.about["notes"]:
-        say(f"note: {note}")
-    say(f"{len(about.columns['values']):,} pictures in {made}")
+        with bar("looking at every picture") as move:
+            lines, sound = check(source, spoken(move, "checking"), self.names)
+        for line in lines:
+            say(line)
+        if not sound:
+            raise UsageError(f"{self.name}: broken files, see above; prepare it again")
+
+
+@dataclasses.dataclass(frozen=True)
+class List(Command):
+    """What can be prepared, and what is."""
+
+    data_dir: DataDir = None
+    """Where prepared datasets are."""
+
+    def run(self) -> None:
+        """Print both tables."""
+        place = self.data_dir or default_data_dir()
+        print("can be prepared:")
+        for name, row in BUILDERS.items():
+            print(f"  {name:<20} {' '.join((row.options.__doc__ or '').split())}")
+        say(f"prepared in {place}:")
+        for about in sorted(place.glob(f"*/*/{ABOUT}")):
+            stored = prepared.stored_in(about.parent)
+            columns = ", ".join(column["name"] for column in stored.about["columns"][:6])
+            count = len(stored.columns["values"])
+            say(f"  {about.parent.parent.name:<20} {count:,} pictures; {columns}")
+        for partial in sorted(place.glob("*/.*.partial")):
+            say(f"  {partial.parent.name:<20} not whole: the same `prepare` goes on")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sheet(Command):
+    """Draw what the network sees of a dataset; `sheet synthetic` needs no files.
+
+    `fairgrape data sheet DATASET --help` shows the options of that dataset.
+    """
+
+    dataset: Annotated[str, Positional, arg(metavar="DATASET")] = "synthetic"
+    """A dataset of `fairgrape list`."""
+    out: Annotated[Path, arg(metavar="FILE")] = Path("sheet.png")
+    """The picture, .png, .jpg or .webp."""
+    augmentation: Annotated[str, arg(metavar="NAME")] = "paper"
+    """How pictures are altered."""
+    mixup: Annotated[float, arg(metavar="ALPHA")] = 0.0
+    """Mix pictures in pairs by a share of Beta(alpha, alpha); 0 for none."""
+
+    @classmethod
+    def complete(cls, arguments: Sequence[str]) -> type[Self]:
+        """With the options of the dataset that is named."""
+        first = arguments[0] if arguments else "-"
+        return extended(cls, "source", data.source(cls.dataset if first[:1] == "-" else first))
+
+    def run(self) -> None:
+        """Write the picture."""
+        source: Source = self.source  # type: ignore[attr-defined]  # by `complete`
+        if self.out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+            raise UsageError(f"--out {self.out}: end it with .png, .jpg or .webp")
+        if not 0 <= self.mixup < math.inf:
+            raise UsageError(f"--mixup {self.mixup}: give an alpha of 0 or more")
+        from fairgrape_jax.data.contact_sheet import write
+
+        write(self.out, data.load(source), self.augmentation, self.mixup)
+        say(f"{self.out}: a row per group, the picture and how {self.augmentation} alters it")
+
+
+DATA_COMMANDS: dict[str, type[Command]] = {
+    "prepare": Prepare,
+    "check": Check,
+    "list": List,
+    "sheet": Sheet,
+}
 
 
 def spoken(move: Progress, title: str) -> Progress:
     """`move`, and where it shows nothing a line now and then."""
-    said = time.monotonic()
+    last = time.monotonic()
 
     def both(done: int, total: int) -> None:
-        nonlocal said
+        nonlocal last
         move(done, total)
-        if not sys.stdout.isatty() and time.monotonic() - said > SILENCE:
-            said = time.monotonic()
+        if not sys.stdout.isatty() and time.monotonic() - last > SILENCE:
+            last = time.monotonic()
             say(f"{title}: {done:,} of {total:,}")
 
     return both
-
-
-def check(arguments: list[str]) -> None:
-    """`fairgrape data check NAME ...`; UsageError if something is broken."""
-    parser = argparse.ArgumentParser(prog="fairgrape data check")
-    parser.add_argument("name")
-    parser.add_argument("--data-dir", default="")
-    parser.add_argument("--split-by", default="content")
-    parser.add_argument("--fold", default="")
-    parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--names", type=Path)
-    options = parser.parse_args(arguments)
-    source = prepared.Prepared(
-        path=options.data_dir,
-        dataset=options.name,
-        split_by=options.split_by,
-        fold=options.fold,
-        seed=options.seed,
-    )
-    with bar("looking at every picture") as move:
-        lines, sound = verify.check(source, spoken(move, "checking"), options.names)
-    for line in lines:
-        say(line)
-    if not sound:
-        raise UsageError(f"{options.name}: broken files, see above; prepare it again")
-
-
-def show(arguments: list[str]) -> None:
-    """`fairgrape data list`."""
-    parser = argparse.ArgumentParser(prog="fairgrape data list")
-    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
-    place = parser.parse_args(arguments).data_dir
-    print("can be prepared:")
-    for name, row in BUILDERS.items():
-        print(f"  {name:<20} {' '.join((row.options.__doc__ or '').split())}")
-    say(f"prepared in {place}:")
-    for about in sorted(place.glob(f"*/*/{ABOUT}")):
-        stored = prepared.stored_in(about.parent)
-        columns = ", ".join(column["name"] for column in stored.about["columns"][:6])
-        count = len(stored.columns["values"])
-        say(f"  {about.parent.parent.name:<20} {count:,} pictures; {columns}")
-    for partial in sorted(place.glob("*/.*.partial")):
-        say(f"  {partial.parent.name:<20} not whole: the same `prepare` goes on")
-
-
-def sheet(arguments: list[str]) -> None:
-    """`fairgrape data sheet [DATASET] ...`."""
-    parser = argparse.ArgumentParser(prog="fairgrape data sheet", add_help=False)
-    parser.add_argument("dataset", nargs="?", default="synthetic")
-    parser.add_argument("--out", type=Path, default=Path("sheet.png"))
-    parser.add_argument("--augmentation", default="paper")
-    parser.add_argument("--mixup", type=float, default=0.0)
-    options, rest = parser.parse_known_args(arguments)
-    if options.out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise UsageError(f"--out {options.out}: end it with .png, .jpg or .webp")
-    kind = type(data.source(options.dataset))
-    source = tyro.cli(kind, args=rest, prog=f"fairgrape data sheet {options.dataset}")
-    from fairgrape_jax.data.contact_sheet import write
-
-    dataset = data.load(source)
-    if not 0 <= options.mixup < math.inf:
-        raise UsageError(f"--mixup {options.mixup}: give an alpha of 0 or more")
-    write(options.out, dataset, options.augmentation, options.mixup)
-    say(f"{options.out}: a row per group, the picture and how {options.augmentation} alters it")

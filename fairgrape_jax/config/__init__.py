@@ -1,5 +1,6 @@
 """What a run is: the experiment, its checks, its JSON, and what differs between methods."""
 
+from fairgrape_jax.config.environment import check_flags, flag_differences, numeric_flags
 from fairgrape_jax.config.experiment import (
     FORMAT,
     LARGEST,
@@ -37,15 +38,18 @@ __all__ = [
     "Stage",
     "Stored",
     "check",
+    "check_flags",
     "check_remedy",
     "check_types",
     "clusters",
     "densities",
+    "flag_differences",
     "from_dict",
     "identity",
     "kept",
     "known",
     "load",
+    "numeric_flags",
     "point",
     "read",
     "to_dict",

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import typing
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from fairgrape_jax import data, storage
 from fairgrape_jax.config.experiment import FORMAT, PLACE, Experiment
@@ -60,11 +60,15 @@ def _build(kind: Any, values: dict[str, Any]) -> Any:
 
 
 class Stored(TypedDict):
-    """What config.json of a run holds: the experiment, and what it was begun with."""
+    """What config.json of a run holds: the experiment, and what it was begun with.
+
+    flags: `numeric_flags` then; runs of earlier versions have none.
+    """
 
     experiment: dict[str, Any]
     versions: dict[str, str]
     devices: dict[str, str | int]  # kind, platform, count, processes
+    flags: NotRequired[dict[str, bool | int | float | str | None]]
 
 
 def read(path: Path) -> Stored:

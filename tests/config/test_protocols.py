@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fairgrape_jax import config, storage, training
-from fairgrape_jax.cli.main import shard_of
+from fairgrape_jax.cli.run import shard_of
 from fairgrape_jax.config import Scoring, Stage, protocols
 from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.methods import METHODS

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fairgrape_jax import masks, parallel
-from fairgrape_jax.cli import main as cli
+from fairgrape_jax.cli import run as cli
 from fairgrape_jax.data import load
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.parallel import hosts
@@ -29,7 +29,7 @@ import sys
 from pathlib import Path
 import jax, numpy as np
 from fairgrape_jax import data, parallel
-from fairgrape_jax.cli import main as cli
+from fairgrape_jax.cli import run as cli
 from fairgrape_jax.parallel import hosts
 from fairgrape_jax.rounds import score, steps
 

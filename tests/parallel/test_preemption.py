@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from fairgrape_jax.cli import main
+from fairgrape_jax import config
 from fairgrape_jax.config import Scoring, Stage
 from fairgrape_jax.data.batches import ahead_of_use
 from fairgrape_jax.errors import Preempted
@@ -221,7 +221,7 @@ def test_one_of_two_processes_gets_the_notice_and_both_save_the_same_step(tmp_pa
     assert again.wait() == [0, 0], again.said()
     whole = start(tmp_path, "whole", *extra, devices=(1, 1))
     assert whole.wait() == [0, 0], whole.said()
-    found, wanted = (main.config.load(tmp_path / name / "config.json") for name in ("run", "whole"))
+    found, wanted = (config.load(tmp_path / name / "config.json") for name in ("run", "whole"))
     assert found == wanted
     for name in ("masks.npz", "predictions.csv"):
         stages = sorted(

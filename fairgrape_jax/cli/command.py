@@ -1,0 +1,158 @@
+"""Commands as frozen dataclasses: tyro makes the flags from fields, the help from docstrings."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Self, TypeVar, Union
+
+import tyro
+
+from fairgrape_jax.errors import UsageError
+
+CommandT = TypeVar("CommandT", bound="Command")
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
+_BORDER = "│|╭╮╰╯─+-"  # of tyro's boxes
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What a user asks for: its fields are the flags, its docstring is the help."""
+
+    @classmethod
+    def complete(cls, arguments: Sequence[str]) -> type[Self]:
+        """The class that parses `arguments`: one with more fields, where the first of them decide.
+
+        Raises:
+            UsageError: for a name in `arguments` that decides and is not known.
+        """
+        return cls
+
+    def run(self) -> None:
+        """Do it."""
+        raise NotImplementedError
+
+
+def parse(
+    commands: Mapping[str, Any], arguments: Sequence[str], prog: str = "fairgrape"
+) -> Command:
+    """The command in a line of words.
+
+    Args:
+        commands: the classes by name, in the order of the help; a dict of such in place of a class
+            has commands of its own.
+        arguments: the words after the program's name.
+        prog: the program's name.
+
+    Raises:
+        UsageError: for what cannot be parsed, in one line that names it and what is like it.
+        SystemExit: with 0 after the help has been printed.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Greet(Command):
+        ...     name: str
+        >>> parse({"greet": Greet}, ["greet", "--name", "Ada"])
+        Greet(name='Ada')
+    """
+    word, *rest = arguments or ["--help"]
+    if word in ("-h", "--help"):
+        show_help(commands, prog)
+    if word not in commands:
+        raise UsageError(
+            f"unknown command {word!r}{nearest(word, commands)}: choose from {', '.join(commands)}"
+        )
+    kind, prog = commands[word], f"{prog} {word}"
+    if isinstance(kind, Mapping):
+        return parse(kind, rest, prog)
+    return parsed(kind.complete(rest), rest, prog)
+
+
+def parsed(kind: type[Command], arguments: Sequence[str], prog: str, **options: Any) -> Any:
+    """As `tyro.cli(kind, ...)`; a refusal is a UsageError of one line."""
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(kind, args=arguments, prog=prog, **options)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(f"{one_line(errors.getvalue())} (see `{prog} --help`)") from None
+
+
+def known_part(kind: type[Command], arguments: Sequence[str], missing: str) -> Any:
+    """What `kind` reads of `arguments`, whatever else they hold; None if they ask for help.
+
+    Raises:
+        UsageError: `missing`, if what decides about the other flags is not there.
+    """
+    try:
+        return parsed(kind, arguments, "", return_unknown_args=True, add_help=False)[0]
+    except UsageError:
+        if {"-h", "--help"} & set(arguments):
+            return None
+        raise UsageError(missing) from None
+
+
+def extended(kind: type[CommandT], name: str, values: Any) -> type[CommandT]:
+    """`kind` with a field `name` whose own fields are flags without a prefix, `values` as default.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Size:
+    ...     width: int
+    >>> parsed(extended(Command, "size", Size(2)), ["--width", "3"], "draw").size
+    Size(width=3)
+    """
+    flags: Any = Annotated[type(values), tyro.conf.arg(name="")]
+    field = (name, flags, dataclasses.field(default=values))
+    return dataclasses.make_dataclass(
+        kind.__name__, [field], bases=(kind,), frozen=True, namespace={"__doc__": kind.__doc__}
+    )
+
+
+def one_line(box: str) -> str:
+    """What tyro says in a box, in a line: the first of its parts, and the flags that are similar.
+
+    >>> one_line("╭─ Bad ─╮\\n│ Unrecognized options: --a │\\n│ ───── │\\n│ For help │\\n╰──╯")
+    'Unrecognized options: --a'
+    """
+    _title, *rows = [_COLOURS.sub("", line).strip("│| ") for line in box.splitlines()]
+    ruled = itertools.groupby(rows, key=lambda row: bool(row.strip(_BORDER)))
+    message, *more = [list(part) for text, part in ruled if text] or [["cannot be understood"]]
+    line = " ".join(message).removesuffix(" (required)")
+    for part in more:
+        if part[0].startswith("Perhaps you meant"):
+            flags = [row.split()[0] for row in part if row.startswith("--")]
+            line += f"; did you mean {' or '.join(flags)}?"
+    return " ".join(line.split())
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """The name that was probably meant, as the end of a sentence; "" if none is like it.
+
+    >>> nearest("rnu", ["run", "report"])
+    ' (did you mean run?)'
+    """
+    similar = difflib.get_close_matches(word, list(names), 1)
+    return f" (did you mean {similar[0]}?)" if similar else ""
+
+
+def show_help(commands: Mapping[str, Any], prog: str) -> None:
+    """Print what commands there are, and exit with 0."""
+    kinds: list[Any] = [
+        Annotated[_group(name, kind), tyro.conf.subcommand(name)] for name, kind in commands.items()
+    ]
+    tyro.cli(Union[tuple(kinds)], args=["--help"], prog=prog)  # type: ignore[call-overload]  # noqa: UP007
+
+
+def _group(name: str, kind: Any) -> type:
+    if not isinstance(kind, Mapping):
+        doc = kind.__doc__
+        return dataclasses.make_dataclass(name, [], namespace={"__doc__": doc.partition("\n")[0]})
+    doc = f"{', '.join(kind)}: see `fairgrape {name} --help`"
+    return dataclasses.make_dataclass(name, [], namespace={"__doc__": doc})

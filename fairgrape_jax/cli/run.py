@@ -1,0 +1,175 @@
+"""`fairgrape run`: do an experiment, or go on with a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from tyro.conf import DisallowNone, FlagCreatePairsOff, Positional, arg
+
+from fairgrape_jax import config, data
+from fairgrape_jax.cli.command import Command, extended, known_part
+from fairgrape_jax.config import Experiment
+from fairgrape_jax.errors import UsageError
+from fairgrape_jax.parallel import hosts, preemption
+
+# The flags that say how the processes of a run find each other, and the fields of hosts.Cluster.
+CLUSTER = {
+    "coordinator_address": "coordinator",
+    "num_processes": "processes",
+    "process_id": "process",
+    "heartbeat_timeout": "heartbeat",
+    "start_timeout": "start",
+}
+
+
+def _given(metavar: str) -> Any:
+    """A flag without a default that would be worth showing."""
+    return arg(metavar=metavar, help_behavior_hint="")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(Command):
+    """Do an experiment, or go on where it was stopped.
+
+    `fairgrape run EXPERIMENT --help` shows every field of the experiment, which are flags too, with
+    its value there. What is complete is not done again.
+    """
+
+    experiment: Annotated[Path, Positional, arg(metavar="EXPERIMENT")]
+    """A file (experiments/*.py) or the directory of a run."""
+    out: Annotated[
+        Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/ and the file's name)")
+    ] = None
+    """Directory of the run."""
+    dataset: Annotated[DisallowNone[str | None], _given("NAME")] = None
+    """Another dataset, of those in `fairgrape list`, in place of the experiment's."""
+    shard: Annotated[str, arg(metavar="I/N")] = "0/1"
+    """The I-th of N parts (from 0) of the seeds and methods; other processes, which share the
+    directory, do the others."""
+    distributed: FlagCreatePairsOff[bool] = False
+    """Over many hosts, the same command on every one (docs/many_hosts.md)."""
+    coordinator_address: Annotated[DisallowNone[str | None], _given("HOST:PORT")] = None
+    """Where process 0 listens; where no cluster tells."""
+    num_processes: Annotated[DisallowNone[int | None], _given("N")] = None
+    """Processes in all; where no cluster tells."""
+    process_id: Annotated[DisallowNone[int | None], _given("I")] = None
+    """Which of them this one is, from 0; where no cluster tells."""
+    heartbeat_timeout: Annotated[DisallowNone[int | None], _given("SECONDS")] = None
+    """Silence after which another process counts as dead (100)."""
+    start_timeout: Annotated[DisallowNone[int | None], _given("SECONDS")] = None
+    """How long to wait for the others at the start (300)."""
+
+    @classmethod
+    def complete(cls, arguments: Sequence[str]) -> type[Self]:
+        """With the fields of the experiment that `arguments` name, and its values as defaults."""
+        missing = (
+            "run: before all options, name an experiment, a file of experiments/ or a run directory"
+        )
+        if (known := known_part(cls, arguments, missing)) is None:
+            return cls
+        experiment = load(known.experiment)
+        if known.dataset is not None:
+            experiment = dataclasses.replace(experiment, data=data.source(known.dataset))
+        return extended(cls, "values", experiment)
+
+    def run(self) -> None:
+        """Do the experiment, and write its report when all of it is complete."""
+        from fairgrape_jax.reports.run import write
+        from fairgrape_jax.runner import run as runner
+
+        experiment: Experiment = self.values  # type: ignore[attr-defined]  # by `complete`
+        path = self.experiment
+        out = self.out or (path if path.is_dir() else Path("runs") / path.stem)
+        shard, cluster = shard_of(self.shard), self.cluster()
+        config.check(experiment)
+        if cluster is not None:
+            hosts.join_cluster(cluster)
+        with preemption.catch_signals():
+            complete = runner.run(experiment, out, shard)
+            if hosts.is_process_0() and complete:
+                write([out], out)
+
+    def cluster(self) -> hosts.Cluster | None:
+        """How to join the other processes; None for a run of one process.
+
+        Raises:
+            UsageError: for flags that contradict each other.
+        """
+        values = {flag: getattr(self, flag) for flag in CLUSTER}
+        values = {flag: value for flag, value in values.items() if value is not None}
+        if not self.distributed:
+            for flag in values:
+                raise UsageError(
+                    f"--{flag.replace('_', '-')}: is for a run over many hosts; add --distributed"
+                )
+            return None
+        cluster = hosts.Cluster(**{CLUSTER[flag]: value for flag, value in values.items()})
+        hosts.check_flags(cluster)
+        return cluster
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """The numbers of --shard I/N.
+
+    Raises:
+        UsageError: unless 0 <= I < N.
+
+    Example:
+        >>> shard_of("1/4")
+        (1, 4)
+    """
+    which, slash, count = text.partition("/")
+    if not (slash and which.isdecimal() and count.isdecimal() and int(which) < int(count)):
+        raise UsageError(f"--shard: {text!r} is not I/N with I from 0 to N - 1")
+    return int(which), int(count)
+
+
+def load(path: Path) -> Experiment:
+    """The experiment in a file (its EXPERIMENT) or of a run directory (its config.json).
+
+    Raises:
+        UsageError: if there is none, with the line of the file that is wrong.
+    """
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise UsageError(f"{path}: a folder without config.json is not a run")
+        return config.load(path / "config.json")
+    if not path.is_file():
+        raise UsageError(f"{path}: no such experiment; see `fairgrape list`")
+    experiment = _executed(path)
+    if not isinstance(experiment, Experiment):
+        raise UsageError(f"{path}: defines no EXPERIMENT of type fairgrape_jax.config.Experiment")
+    try:
+        config.check_types(experiment)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    return experiment
+
+
+def _executed(path: Path) -> object:
+    """What a Python file calls EXPERIMENT."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path}: not a Python file that holds an EXPERIMENT")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent.absolute()))  # an experiment may build on one beside it
+    try:
+        spec.loader.exec_module(module)
+    except UsageError:
+        raise
+    except Exception as error:
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
+        ]
+        at = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
+        kind = type(error).__name__
+        raise UsageError(f"{path} line {at}: is no experiment ({kind}: {error})") from error
+    finally:
+        sys.path.pop(0)
+    return getattr(module, "EXPERIMENT", None)
