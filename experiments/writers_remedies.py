@@ -94,13 +94,10 @@ def of_classes(pruned: Sequence[Model]) -> comparison.Comparison:
     classes = [len(names) for _, names in pruned[0].record["tasks"]]
     return comparison.compare(
         pruned[0].name,
-        pruned[0].density,
-        seen.labels,
-        seen.labels[:, 0],
+        comparison.Samples(seen.labels, seen.labels[:, 0], classes, classes[0]),
         np.stack([model.predicted.predictions for model in pruned]),
         np.stack([model.dense.predictions for model in pruned]),
-        classes,
-        classes[0],
+        density=pruned[0].density,
     )
 
 

@@ -136,7 +136,7 @@ def test_files_are_read_and_written_as_utf8_whatever_the_locale():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             match node:
                 case ast.Call(func=ast.Attribute(attr="read_text" | "write_text" as name)):
-                    text = ast.unparse(node.func) != f"integrity.{name}"
+                    text = ast.unparse(node.func) != f"storage.{name}"
                 case ast.Call(func=ast.Attribute(attr="open" | "fdopen")):
                     modes = [ast.unparse(argument) for argument in node.args]
                     opened = ast.unparse(node.func).split(".")[0]

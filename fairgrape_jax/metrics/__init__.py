@@ -42,7 +42,15 @@ from fairgrape_jax.metrics.counts import (
     group_fpr,
     tally,
 )
-from fairgrape_jax.metrics.resample import Metric, Statistic, bootstrap, each, pooled
+from fairgrape_jax.metrics.resample import (
+    Metric,
+    Statistic,
+    bootstrap,
+    each,
+    interval,
+    pooled,
+    replicate,
+)
 from fairgrape_jax.metrics.spread import (
     demographic_parity_difference,
     equalized_odds_difference,
@@ -143,11 +151,13 @@ __all__ = [
     "group_fnr",
     "group_fpr",
     "groups_excluded",
+    "interval",
     "of_set",
     "pies",
     "pooled",
     "ratio",
     "relative_changes",
+    "replicate",
     "rho",
     "rho_accuracy",
     "rho_change",

@@ -50,7 +50,48 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> np.ndarray:
-    """Percentile interval of a statistic; (2, ...) low and high.
+    """Percentile interval of a statistic; (2, ...) low and high. Arguments as for `replicate`."""
+    values = replicate(
+        statistic,
+        labels,
+        groups,
+        predictions,
+        dense,
+        classes,
+        num_groups,
+        replicates=replicates,
+        seed=seed,
+    )
+    return interval(values, level)
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> np.ndarray:
+    """Percentile interval of the replicates along the first axis; (2, ...) low and high.
+
+    Undefined replicates (NaN) take no part.
+
+    >>> interval(np.arange(101.0), 0.9).round(6).tolist()
+    [5.0, 95.0]
+    """
+    tail = 50 * (1 - level)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        return np.nanpercentile(values, [tail, 100 - tail], axis=0)
+
+
+def replicate(
+    statistic: Statistic,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    predictions: np.ndarray,
+    dense: np.ndarray,
+    classes: Sequence[int],
+    num_groups: int,
+    *,
+    replicates: int | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """A statistic of bootstrap replicates, (R, ...).
 
     labels: (N, T); groups: (N,); predictions, dense: (S, N, T), of the pruned and the unpruned
     models of S seeds on the same samples. Each replicate draws samples with replacement within
@@ -88,10 +129,7 @@ def bootstrap(
             shape = (seeds, count, num_groups, size, 3)
             tables.append(np.moveaxis(chosen, -1, 1).reshape(shape))
         values.append(np.asarray(statistic(tables[:tasks], tables[tasks:])))
-    tail = 50 * (1 - level)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
-        return np.nanpercentile(np.concatenate(values), [tail, 100 - tail], axis=0)
+    return np.concatenate(values)
 
 
 def _draws(rng: np.random.Generator, number: np.ndarray, count: int) -> np.ndarray:

@@ -2,290 +2,281 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from fairgrape_jax import escape, metrics, storage
+from fairgrape_jax import metrics
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.reports import document, prediction_tables, sections
-from fairgrape_jax.reports.comparison import STATISTICS, Comparison, cautions, compare, pooled
-from fairgrape_jax.reports.document import Block, Bullets, Document, Table, Text
-from fairgrape_jax.reports.prediction_tables import Columns, Words
+from fairgrape_jax.reports import matching, names, prediction_tables
+from fairgrape_jax.reports.audit_sources import Source
+from fairgrape_jax.reports.comparison import Comparison, Samples, compare
+from fairgrape_jax.reports.names import Categorical, Groups, examples
+from fairgrape_jax.reports.prediction_tables import Columns, Table
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What to audit. compressed: sets of models by name, a file per model (say, per seed)."""
+    """What to audit.
 
-    dense: tuple[Path, ...]
-    compressed: dict[str, tuple[Path, ...]]
+    Attributes:
+        dense: the dense models: one, or one for each compressed one. None: the others are alone.
+        compressed: sets of models by name, a source per model (say, per seed).
+        columns: how the columns of the tables are called.
+        positive: the positive class of two; the second one in order if empty.
+        missing: what to do with samples that are not in every file.
+        min_group: samples of groups with fewer are left out of everything.
+        convention: of CEV and SDE.
+        replicates: of the bootstrap; by default 1,000, or 200 where there are very many kinds of
+            samples.
+    """
+
+    dense: tuple[Source, ...]
+    compressed: dict[str, tuple[Source, ...]]
     columns: Columns = dataclasses.field(default_factory=Columns)
     positive: str = ""
-    """The positive class of two; the second one in order if empty."""
     missing: Literal["error", "drop"] = "error"
-    """What to do with samples that are not in every file."""
     min_group: int = 1
-    """Samples of groups with fewer are left out of everything."""
     convention: metrics.Convention = "simon-says"
-    """The convention of CEV and SDE."""
     replicates: int | None = None
-    """Bootstrap replicates; by default 1,000, or 200 where there are very many kinds of samples."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is nothing to compare the models with."""
+        return not self.dense
 
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """What was found. labels, members: (N,) codes; dense, said: predictions, (D, N) and by set."""
+    """The samples that all files share, what the models say of them, and the comparisons.
+
+    Attributes:
+        request: what was asked for.
+        ids: a pyarrow array of strings, (N,).
+        labels: (N,) int, places in `classes`.
+        groups: of each sample; -1 for those of none.
+        dense: (D, N) int, predictions of the dense models.
+        models: (S, N) int of each set.
+        classes: every class that is a label or a prediction, the positive one of two last.
+        comparisons: of each set.
+        notes: what was left out, and what looks wrong.
+    """
 
     request: Request
     ids: Any
     labels: np.ndarray
-    members: np.ndarray
+    groups: Groups
     dense: np.ndarray
-    said: dict[str, np.ndarray]
+    models: dict[str, np.ndarray]
     classes: tuple[str, ...]
-    groups: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
 
+    @property
+    def tasks(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The one task and its classes."""
+        return [(self.request.columns.label, self.classes)]
+
 
 def audit(request: Request) -> Audit:
-    """Read, match, count and compare. UsageError for whatever cannot be used as it is."""
+    """Read, match, count and compare.
+
+    Raises:
+        UsageError: for whatever cannot be used as it is.
+    """
     check(request)
-    paths = [*request.dense, *[path for files in request.compressed.values() for path in files]]
-    read = {path: prediction_tables.read(path, request.columns) for path in dict.fromkeys(paths)}
-    matched, dropped = prediction_tables.aligned(
-        list(read.values()), drop=request.missing == "drop"
+    sources = [*request.dense, *[one for each in request.compressed.values() for one in each]]
+    tables, notes = _tables(request, sources)
+    label, labelled_by = matching.agreed(list(tables.values()), request.columns.label, "label")
+    if (unlabelled := int((label.codes < 0).sum())) > 0:
+        raise UsageError(f"{labelled_by.path}: {unlabelled:,} samples have no label")
+    groups = names.cross(
+        [matching.agreed(list(tables.values()), c, "group")[0] for c in request.columns.groups],
+        request.columns.groups,
     )
-    found = dict(zip(read, matched, strict=True))
-    group_column = " x ".join(request.columns.groups)
-    label = prediction_tables.agreed(matched, "label", request.columns.label)
-    group = prediction_tables.agreed(matched, "group", group_column)
-    notes = []
-    if dropped:
-        notes.append(f"{dropped:,} samples were left out: they are not in every file.")
-    labelled = label.codes >= 0
-    if not labelled.all():
-        raise UsageError(f"{paths[0]}: {int((~labelled).sum()):,} samples have no label")
-    keep = group.codes >= 0
-    if not keep.all():
-        notes.append(f"{int((~keep).sum()):,} samples were left out: their group is empty.")
-    sizes = np.bincount(group.codes[keep], minlength=len(group.names))
-    for name, size in zip(group.names, sizes, strict=True):
-        if 0 < size < request.min_group:
-            notes.append(
-                f"Group {name} was left out: {size} samples are fewer than {request.min_group} "
-                "(--min-group)."
-            )
-    keep &= np.append(sizes >= request.min_group, False)[group.codes]
-    if not keep.any():
-        raise UsageError(f"{paths[0]}: no sample is left; {' '.join(notes)}")
-    rows = np.flatnonzero(keep)
-    group = prediction_tables.used(group.take(rows))
-    if len(group.names) < 2:
+    rows, more = _rows(request, groups, labelled_by)
+    groups, notes = groups.take(rows).used(), notes + more
+    if len(groups.values) < 2:
         raise UsageError(
-            f"column {group_column!r}: {group.names[0]!r} is the only group; a comparison needs "
-            "two or more. Name another column with --group-column (the label column makes each "
-            "class a group)"
+            f"column {' x '.join(groups.columns)!r}: {groups.names[0]!r} is the only group; a "
+            "comparison needs two or more. Name another column with --group-column (the label "
+            "column makes each class a group)"
         )
-    for path, table in found.items():
-        if (empty := int((table.prediction.codes[rows] < 0).sum())) > 0:
-            raise UsageError(f"{path}: {empty:,} samples have no prediction")
-    classes, more = class_names(label, found.values(), request.positive)
-    notes += more
+    cells = {s: tables[s.path].predictions[s.column].take(rows) for s in dict.fromkeys(sources)}
+    for source, column in cells.items():
+        if (empty := int((column.codes < 0).sum())) > 0:
+            raise UsageError(f"{source}: {empty:,} samples have no prediction")
+    label, *predictions = names.unify([label.take(rows), *cells.values()])
+    cells = dict(zip(cells, predictions, strict=True))
+    classes = label.names
+    for source, column in cells.items():
+        notes += _check_classes(source, label, column)
+    order = _order(classes, request.positive)
+    if len(classes) == 2:
+        notes.append(f"FPR and FNR are those of class {classes[order[1]]} (--positive).")
+    place = np.argsort(order).astype(np.int32)
 
-    def coded(words: Words) -> np.ndarray:
-        number = {name: code for code, name in enumerate(classes)}
-        return np.array([number.get(name, -1) for name in words.names], np.int32)[words.codes[rows]]
+    def codes(each: Sequence[Source]) -> np.ndarray:
+        return np.stack([place[cells[source].codes] for source in each])
 
-    labels = coded(label)
-    dense = np.stack([coded(found[path].prediction) for path in request.dense])
-    said = {
-        name: np.stack([coded(found[path].prediction) for path in files])
-        for name, files in request.compressed.items()
-    }
+    models = {name: codes(each) for name, each in request.compressed.items()}
+    dense = codes(request.dense) if request.dense else np.empty((0, len(rows)), np.int32)
+    notes += _same(request, dense, models)
+    samples = Samples(place[label.codes][:, None], groups.codes, [len(classes)], len(groups.values))
     comparisons = tuple(
         compare(
             name,
-            float("nan"),
-            labels[:, None],
-            group.codes,
-            models[..., None],
-            np.broadcast_to(dense, models.shape)[..., None],
-            [len(classes)],
-            len(group.names),
+            samples,
+            each[..., None],
+            (np.broadcast_to(dense, each.shape) if request.dense else each)[..., None],
             convention=request.convention,
             replicates=request.replicates,
         )
-        for name, models in said.items()
+        for name, each in models.items()
     )
-    whole = len(rows) == len(keep)
-    ids = matched[0].ids if whole else matched[0].take(rows).ids
     return Audit(
-        request, ids, labels, group.codes, dense, said, classes, group.names, comparisons,
-        tuple(notes),
-    )  # fmt: skip
+        request=request,
+        ids=next(iter(tables.values())).take(rows).ids,
+        labels=samples.labels[:, 0],
+        groups=groups,
+        dense=dense,
+        models=models,
+        classes=tuple(classes[c] for c in order),
+        comparisons=comparisons,
+        notes=tuple(dict.fromkeys(notes)),
+    )
 
 
 def check(request: Request) -> None:
     """UsageError for a request that cannot be met whatever the files hold."""
-    for name, files in request.compressed.items():
-        if len(request.dense) not in (1, len(files)):
+    for name, sources in request.compressed.items():
+        if len(request.dense) not in (0, 1, len(sources)):
             raise UsageError(
-                f"--dense: {len(request.dense)} files for the {len(files)} of {name}; give one for "
-                "all, or one for each in the same order"
+                f"--dense: {len(request.dense)} files for the {len(sources)} of {name}; give one "
+                "for all, or one for each in the same order"
             )
     if request.min_group < 1 or (request.replicates is not None and request.replicates < 1):
         raise UsageError("--min-group and --replicates must be at least 1")
 
 
-def class_names(label: Words, found: Any, positive: str) -> tuple[tuple[str, ...], list[str]]:
-    """All classes that are labels or predictions, the positive one of two last; and notes."""
-    predicted = {name for table in found for name in prediction_tables.used(table.prediction).names}
-    labels = set(prediction_tables.used(label).names)
-    names = sorted(labels | predicted, key=prediction_tables.order)
-    notes = []
-    if strangers := sorted(predicted - labels, key=prediction_tables.order):
-        notes.append(
-            f"{len(strangers)} classes are predicted but are no sample's label "
-            f"({prediction_tables.examples(strangers)}): they count as errors."
-        )
-    if not labels & predicted:
-        raise UsageError(
-            f"no prediction is ever a label (labels: {prediction_tables.examples(sorted(labels))}; "
-            f"predictions: {prediction_tables.examples(sorted(predicted))}); name the classes alike"
-        )
-    if positive:
-        if len(names) != 2 or positive not in names:
-            raise UsageError(
-                f"--positive: {positive!r} is not one of two classes "
-                f"({prediction_tables.examples(names)})"
-            )
-        names.sort(key=lambda name: name == positive)
-    if len(names) == 2:
-        notes.append(f"FPR and FNR are those of class {names[1]} (--positive).")
-    return tuple(names), notes
-
-
-def terminal(found: Audit) -> str:
-    """The table, notes and cautions for a terminal."""
-    header, rows = sections.statistics(found.comparisons, found.groups, base(found))
-    lines = [
-        sections.aligned(header, rows),
-        f"CEV, SDE: {sections.CONVENTIONS[found.request.convention]}",
-    ]
-    lines += [f"note: {note}" for note in (*found.notes, *warnings(found))]
-    return "\n".join(lines)
-
-
-def base(found: Audit) -> str:
-    """How the dense column is called."""
-    count = len(found.request.dense)
-    return "dense" if count == 1 else f"dense (mean of {count})"
-
-
-def warnings(found: Audit) -> list[str]:
-    """Cautions about these numbers."""
-    return cautions(found.comparisons, found.groups, [found.classes])
-
-
-def write(found: Audit, out: Path) -> None:
-    """report.html, report.md, metrics.json and pies.csv, in `out`."""
-    out.mkdir(parents=True, exist_ok=True)
-    text = report(found)
-    storage.write_text(out / "report.html", document.page(text))
-    storage.write_text(out / "report.md", document.markdown(text))
-    storage.write_json(out / "metrics.json", numbers(found))
-    table = io.StringIO(newline="")
-    writer = csv.writer(table)
-    writer.writerow(["set", "id", "group", "label", "dense", "compressed"])
-    for name, models in found.said.items():
-        for i in np.flatnonzero(metrics.pies(models, found.dense)):
-            said = [" ".join(found.classes[c] for c in m[:, i]) for m in (found.dense, models)]
-            group, label = found.groups[found.members[i]], found.classes[found.labels[i]]
-            row = [name, found.ids[int(i)].as_py(), group, label, *said]
-            writer.writerow(escape.cells(row))
-    storage.write_text(out / "pies.csv", table.getvalue())
-
-
-def numbers(found: Audit) -> dict[str, Any]:
-    """Everything as plain values; null where undefined."""
-
-    def plain(values: Any) -> Any:
-        return [None if not np.isfinite(x) else float(x) for x in values]
-
-    sets = {}
-    for one in found.comparisons:
-        counts, dense = pooled(one)
-        after, before = (metrics.class_metrics(x[0].sum(axis=0)) for x in (counts, dense))
-        sets[one.name] = {
-            "models": len(one.counts[0]),
-            "statistics": {
-                row: {
-                    "value": plain(one.mean[row]),
-                    "low": plain(one.low[row]),
-                    "high": plain(one.high[row]),
-                }
-                for row in STATISTICS
-            },
-            "excluded": {what: one.excluded(what) for what in ("classes", "groups")},
-            "class_rates": {row: plain(rates) for row, rates in after.items()},
-            "dense_class_rates": {row: plain(rates) for row, rates in before.items()},
-        }
-    return {
-        "samples": len(found.labels),
-        "groups": dict(zip(found.groups, found.comparisons[0].sizes.tolist(), strict=True)),
-        "classes": list(found.classes),
-        "convention": found.request.convention,
-        "replicates": found.request.replicates,
-        "notes": [*found.notes, *warnings(found)],
-        "sets": sets,
+def _tables(request: Request, sources: Sequence[Source]) -> tuple[dict[Path, Table], list[str]]:
+    """Every file once, its samples in the order of the first; and notes."""
+    columns: dict[Path, list[str]] = {}
+    for source in sources:
+        columns.setdefault(source.path, []).append(source.column)
+    read = {
+        path: prediction_tables.read(path, request.columns, list(dict.fromkeys(wanted)))
+        for path, wanted in columns.items()
     }
+    notes = []
+    if all(table.ids is None for table in read.values()):
+        notes.append(
+            f"No file has a column {prediction_tables.ID!r}: a sample is its row, from 1"
+            + ("." if len(read) == 1 else "; rows of different files were matched by their order.")
+        )
+    for table in read.values():
+        if table.ties:
+            notes.append(
+                f"{table.path}: {table.ties:,} samples have two highest scores; the first class in "
+                "order counts."
+            )
+    matched, dropped = matching.align(list(read.values()), drop=request.missing == "drop")
+    if dropped:
+        notes.append(f"{dropped:,} samples were left out: they are not in every file.")
+    return dict(zip(read, matched, strict=True)), notes
 
 
-def report(found: Audit) -> Document:
-    """The report of an audit."""
-    request = found.request
-    files = [f"dense: {', '.join(path.name for path in request.dense)}"]
-    files += [f"{n}: {', '.join(path.name for path in f)}" for n, f in request.compressed.items()]
-    header, rows = sections.statistics(found.comparisons, found.groups, base(found))
-    intro = (
-        f"{len(found.labels):,} samples, {len(found.groups)} groups, {len(found.classes)} classes. "
-        f"{sections.MEANING} Here: {sections.CONVENTIONS[request.convention]}."
+def _rows(request: Request, groups: Groups, table: Table) -> tuple[np.ndarray, list[str]]:
+    """The samples to count, and notes on those of no group and of small ones."""
+    ungrouped = groups.codes < 0
+    sizes = np.bincount(groups.codes[~ungrouped], minlength=len(groups.values))
+    notes = []
+    if ungrouped.any():
+        notes.append(
+            f"{int(ungrouped.sum()):,} samples are in no group (an empty cell): they count "
+            "overall, and for no group."
+        )
+    for name, size in zip(groups.names, sizes, strict=True):
+        if 0 < size < request.min_group:
+            notes.append(
+                f"Group {name} was left out: {size} samples are fewer than {request.min_group} "
+                "(--min-group)."
+            )
+    keep = ungrouped | np.append(sizes >= request.min_group, False)[groups.codes]
+    if not (keep & ~ungrouped).any():
+        raise UsageError(f"{table.path}: no sample is left in a group; {' '.join(notes)}")
+    return np.flatnonzero(keep), notes
+
+
+def _check_classes(source: Source, label: Categorical, predictions: Categorical) -> list[str]:
+    """A note on predictions that are no label; UsageError if none is one, or they are scores."""
+    all_names = label.names
+    labels = set(np.unique(label.codes).tolist())
+    counts = np.bincount(predictions.codes, minlength=len(all_names))
+    predicted = np.flatnonzero(counts).tolist()
+    strange = [code for code in predicted if code not in labels]
+    if not strange:
+        return []
+    shown = (
+        f"labels: {examples([all_names[c] for c in sorted(labels)])}; "
+        f"predictions: {examples([all_names[c] for c in predicted])}"
     )
-    rates: list[Block] = []
-    for one in found.comparisons:
-        rates += sections.class_table(one, found.classes)
-    rates += sections.class_figures(found.comparisons, found.groups, found.classes)
-
-    def called(place: int) -> str:
-        return found.ids[place].as_py()
-
-    exemplars: list[Block] = [Text(f"{sections.EXEMPLARS} All are in pies.csv.")]
-    for name, models in found.said.items():
-        hit = metrics.pies(models, found.dense)
-        exemplars += sections.exemplars(name, hit, found.members, found.groups, called)
-    return Document(
-        f"Bias audit: {', '.join(request.compressed)}",
-        [
-            ("", [Text(intro)]),
-            ("What was compared", [Bullets(files)]),
-            ("Before reading on", cautious([*found.notes, *warnings(found)])),
-            ("Metrics", [Table(header, rows)]),
-            ("Groups", sections.group_figures(found.comparisons, found.groups)),
-            ("Error rates of classes", rates),
-            ("Samples that compression changed", exemplars),
-        ],
-    )
-
-
-def cautious(lines: Sequence[str]) -> list[Block]:
-    """Notes and cautions, or that there are none."""
+    whole = all(re.fullmatch("-?[0-9]+", all_names[c]) for c in labels)
+    if whole and any(re.fullmatch(r"-?[0-9]+\.[0-9]+", all_names[c]) for c in strange):
+        raise UsageError(
+            f"{source}: the predictions look like scores, not classes ({shown}); give the class, "
+            "or a column of scores for each class (--score-prefix)"
+        )
+    if len(strange) == len(predicted):
+        raise UsageError(
+            f"{source}: no prediction is ever a label ({shown}); name the classes alike"
+        )
+    share = 100 * counts[strange].sum() / counts.sum()
     return [
-        Bullets(lines) if lines else Text("Nothing of note: no small group, no zero base rate.")
+        f"{source.title}: {share:.1f} % of its predictions are classes that are no sample's label "
+        f"({examples([all_names[c] for c in strange])}): they count as errors."
     ]
+
+
+def _order(classes: Sequence[str], positive: str) -> list[int]:
+    """The places of the classes, the positive one of two last."""
+    order = list(range(len(classes)))
+    if not positive:
+        return order
+    known = {name: code for code, name in enumerate(classes)}
+    chosen = known.get(positive, known.get(names.renaming([*classes, positive])(positive)))
+    if len(classes) != 2 or chosen is None:
+        raise UsageError(
+            f"--positive: {positive!r} is not one of two classes ({examples(classes)})"
+        )
+    return [1 - chosen, chosen]
+
+
+def _same(request: Request, dense: np.ndarray, models: Mapping[str, np.ndarray]) -> list[str]:
+    """Notes on models that are there twice, by their file or by what they say."""
+    notes = []
+    for name, sources in request.compressed.items():
+        for number, source in enumerate(sources):
+            others = request.dense[number : number + 1] or request.dense
+            if any(_identical(source, other) for other in others):
+                notes.append(
+                    f"{name}: {source.title} is the dense model's own: nothing can differ."
+                )
+            elif len(dense) and (dense[number % len(dense)] == models[name][number]).all():
+                notes.append(
+                    f"{name}: {source.title} says of every sample what the dense model says: "
+                    "nothing differs. Is it the right file?"
+                )
+            if any(_identical(source, other) for other in sources[:number]):
+                notes.append(
+                    f"{name}: {source.title} is there twice: intervals over models are too narrow."
+                )
+    return notes
+
+
+def _identical(one: Source, other: Source) -> bool:
+    return one.column == other.column and (one.path == other.path or one.path.samefile(other.path))

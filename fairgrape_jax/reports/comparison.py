@@ -1,4 +1,4 @@
-"""Compressed models beside their dense ones: every statistic with its interval, and warnings."""
+"""Compressed models beside their dense ones: every statistic with its interval."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fairgrape_jax import metrics
+from fairgrape_jax.metrics.counts import percent
 
 # What is given with an interval, in this order; metrics of groups take a place per group.
 STATISTICS = (
@@ -16,155 +17,192 @@ STATISTICS = (
     *("cev_classes", "sde_classes", "cev_groups", "sde_groups"),
     *("demographic_parity_difference", "equalized_odds_difference"),
 )
-NOISY = {
-    "rho_change": "rho(Delta)",
-    "cev_classes": "CEV over classes",
-    "sde_classes": "SDE over classes",
-    "cev_groups": "CEV over groups",
-    "sde_groups": "SDE over groups",
-}
-SMALL = 100  # samples of a group below which its accuracy is known to no better than some points
+# Those over all samples, of a group or of none.
+OF_ALL_SAMPLES = ("accuracy", "fpr", "fnr", "cev_classes", "sde_classes")
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """The samples that models are compared on.
+
+    Attributes:
+        labels: (N, T) int, a column per task.
+        groups: (N,) int; -1 for a sample of no group, which counts overall only.
+        classes: the number of classes of each task.
+        num_groups: how many groups there are.
+    """
+
+    labels: np.ndarray
+    groups: np.ndarray
+    classes: Sequence[int]
+    num_groups: int
+
+    @property
+    def strata(self) -> tuple[np.ndarray, int]:
+        """(N,) the group of each sample, those of none being one more at the end; and how many."""
+        ungrouped = self.groups < 0
+        groups = np.where(ungrouped, self.num_groups, self.groups)
+        return groups, self.num_groups + int(ungrouped.any())
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
     """One set of models (a method, one model per seed) beside their dense ones.
 
-    counts, dense: the counts of each task, (S, G, C, 3). mean: the value of every
-    statistic, the mean over models or that of their mean rates; low, high: its interval.
-    density: weights alive over all prunable weights, NaN where nobody said.
+    Attributes:
+        name: of the set.
+        density: weights alive over all prunable weights, NaN where it is not known.
+        num_groups: G.
+        counts, dense: the counts of each task, (S, G, C, 3); where samples have no group, (S, G +
+            1, C, 3), they being the last.
+        mean: the value of every statistic, the mean over models or that of their mean rates.
+        low, high: its 95 % interval.
+        draws: its bootstrap replicates, (R, ...).
     """
 
     name: str
     density: float
+    num_groups: int
     counts: list[np.ndarray]
     dense: list[np.ndarray]
     mean: dict[str, np.ndarray]
     low: dict[str, np.ndarray]
     high: dict[str, np.ndarray]
+    draws: dict[str, np.ndarray]
 
     @property
     def sizes(self) -> np.ndarray:
         """Samples of each group, (G,)."""
-        return self.counts[0][0, ..., 1].sum(axis=-1)
+        return self.counts[0][0, : self.num_groups, :, 1].sum(axis=-1)
+
+    @property
+    def total(self) -> int:
+        """All samples, those of no group too."""
+        return int(self.counts[0][0, ..., 1].sum())
 
     def excluded(self, what: str) -> int:
         """How many classes or groups CEV and SDE leave out."""
-        return int(metrics.of_set(f"{what}_excluded")(self.counts, self.dense))
+        return int(self.statistic(f"{what}_excluded"))
+
+    def statistic(self, name: str, *, dense: bool = False) -> np.ndarray:
+        """A row of `metrics.METRICS` for this set, or for its dense models beside themselves."""
+        counts = self.dense if dense else self.counts
+        return _statistic(name, counts, self.dense, self.num_groups)
+
+
+def grouped(counts: metrics.Counts, num_groups: int) -> list[np.ndarray]:
+    """Counts (..., G, C, 3) without the samples of no group."""
+    return [table[..., :num_groups, :, :] for table in counts]
+
+
+def _statistic(
+    name: str,
+    counts: metrics.Counts,
+    dense: metrics.Counts,
+    num_groups: int,
+    convention: metrics.Convention = "simon-says",
+) -> np.ndarray:
+    of_all = name in OF_ALL_SAMPLES or name == "classes_excluded"
+    tables = (
+        (counts, dense) if of_all else (grouped(counts, num_groups), grouped(dense, num_groups))
+    )
+    return metrics.of_set(name, convention)(*tables)
 
 
 def compare(
     name: str,
-    density: float,
-    labels: np.ndarray,
-    groups: np.ndarray,
+    samples: Samples,
     predictions: np.ndarray,
     dense: np.ndarray,
-    classes: Sequence[int],
-    num_groups: int,
     *,
+    density: float = float("nan"),
     convention: metrics.Convention = "simon-says",
     replicates: int | None = None,
 ) -> Comparison:
-    """A comparison with 95 % bootstrap intervals; arrays as for `metrics.bootstrap`."""
+    """A comparison with 95 % bootstrap intervals.
+
+    Args:
+        name: of the set of models.
+        samples: what both were tested on.
+        predictions: (S, N, T) int, of the compressed models.
+        dense: (S, N, T) int, of the dense model of each.
+        density: weights alive over all prunable weights.
+        convention: of CEV and SDE.
+        replicates: of the bootstrap; as for `metrics.replicate`.
+    """
+    groups, strata = samples.strata
+    num_groups = samples.num_groups
 
     def tally(models: np.ndarray) -> list[np.ndarray]:
-        tables = [metrics.tally(labels, m, groups, num_groups, classes) for m in models]
+        tables = [metrics.tally(samples.labels, m, groups, strata, samples.classes) for m in models]
         return [np.stack(task) for task in zip(*tables, strict=True)]
 
-    def statistic(counts: metrics.Counts, dense: metrics.Counts) -> np.ndarray:
-        found = [metrics.of_set(row, convention)(counts, dense) for row in STATISTICS]
-        columns = [
-            value if row.startswith("group_") else value[..., None]
-            for row, value in zip(STATISTICS, found, strict=True)
-        ]
-        return np.concatenate(columns, axis=-1)
-
     counts, dense_counts = tally(predictions), tally(dense)
-    low, high = metrics.bootstrap(
-        statistic, labels, groups, predictions, dense, classes, num_groups, replicates=replicates
+    frequent = [_most_frequent(table[0], num_groups) for table in counts]
+
+    def statistic(counts: metrics.Counts, dense: metrics.Counts) -> np.ndarray:
+        columns = []
+        for row in STATISTICS:
+            value = _statistic(row, counts, dense, num_groups, convention)
+            columns.append(value if row.startswith("group_") else value[..., None])
+        return np.concatenate(
+            [*columns, *(_margin(x, frequent, num_groups) for x in (counts, dense))], axis=-1
+        )
+
+    draws = metrics.replicate(
+        statistic,
+        samples.labels,
+        groups,
+        predictions,
+        dense,
+        samples.classes,
+        strata,
+        replicates=replicates,
     )
+    low, high = metrics.interval(draws)
+    rows = (*STATISTICS, "margin", "dense_margin")
     widths = [num_groups if row.startswith("group_") else 1 for row in STATISTICS]
+    ends = np.cumsum([*widths, len(samples.classes) * (num_groups + 1)])
 
     def named(vector: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(STATISTICS, np.split(vector, np.cumsum(widths)[:-1]), strict=True))
+        return dict(zip(rows, np.split(vector, ends, axis=-1), strict=True))
 
     return Comparison(
         name=name,
         density=density,
+        num_groups=num_groups,
         counts=counts,
         dense=dense_counts,
         mean=named(statistic(counts, dense_counts)),
         low=named(low),
         high=named(high),
+        draws=named(draws),
     )
 
 
-def cautions(
-    comparisons: Sequence[Comparison], groups: Sequence[str], classes: Sequence[Sequence[str]]
-) -> list[str]:
-    """What a reader must know before using the numbers, in plain words.
+def _most_frequent(table: np.ndarray, num_groups: int) -> np.ndarray:
+    """The most frequent label overall and in each group, (1 + G,), from counts (G, C, 3)."""
+    labelled = table[..., 1]
+    return np.concatenate([[labelled.sum(axis=0)], labelled[:num_groups]]).argmax(axis=-1)
 
-    classes: the names of each task's classes.
+
+def _margin(counts: metrics.Counts, frequent: Sequence[np.ndarray], num_groups: int) -> np.ndarray:
+    """Accuracy minus that of always saying the most frequent label; points, mean over models.
+
+    Of each task overall, then in each group: (..., T (1 + G)) from counts (S, ..., G, C, 3).
     """
-    lines = []
-    for group, size in zip(groups, comparisons[0].sizes, strict=True):
-        if size < SMALL:
-            lines.append(
-                f"Group {group} has {size} samples: its numbers are uncertain, read the intervals."
-            )
-    for each in comparisons:
-        lines += [f"{each.name}: {line}" for line in _cautions(each, groups, classes)]
-    return lines
-
-
-def _cautions(
-    one: Comparison, groups: Sequence[str], classes: Sequence[Sequence[str]]
-) -> list[str]:
-    lines = []
-    change = one.mean["group_change"]
-    worst, best = int(np.argmin(change)), int(np.argmax(change))
-    if worst != best and one.high["group_change"][worst] >= one.low["group_change"][best]:
-        lines.append(
-            f"the intervals of the change of {groups[worst]} (the largest loss) and of "
-            f"{groups[best]} (the smallest) overlap: these samples do not tell which of the two "
-            "loses more."
-        )
-    noise = [NOISY[row] for row in NOISY if one.low[row][0] > one.mean[row][0]]
-    if noise:
-        lines.append(
-            f"{listed(noise)}: the interval lies above the value, so this is mostly noise of few "
-            "samples (resampling adds to a spread what sampling added before); do not compare it."
-        )
-    changes = metrics.class_changes(*pooled(one))
-    for names, found in zip(classes, changes, strict=True):
-        left_out = [name for name, row in zip(names, found, strict=True) if np.isnan(row).any()]
-        if left_out:
-            lines.append(
-                f"{len(left_out)} of {len(names)} classes are left out of CEV and SDE over classes "
-                f"({listed(left_out)}): the dense model makes no false positives or no false "
-                "negatives there, or there are no samples, so a relative change is undefined."
-            )
-    found = metrics.group_changes(*pooled(one))
-    left_out = [name for name, row in zip(groups, found, strict=True) if np.isnan(row).any()]
-    if left_out:
-        lines.append(
-            f"{len(left_out)} of {len(groups)} groups are left out of CEV and SDE over groups "
-            f"({listed(left_out)}) for the same reason."
-        )
-    return lines
+    columns = []
+    for table, classes in zip(counts, frequent, strict=True):
+        whole = table.sum(axis=-3, keepdims=True)
+        rows = np.concatenate(
+            [whole, table[..., :num_groups, :, :]], axis=-3
+        )  # (S, ..., 1+G, C, 3)
+        hits, labelled = rows[..., 0].sum(axis=-1), rows[..., 1]
+        usual = labelled[..., np.arange(num_groups + 1), classes]
+        columns.append(percent(hits - usual, labelled.sum(axis=-1)).mean(axis=0))
+    return np.concatenate(columns, axis=-1)
 
 
 def pooled(one: Comparison) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The counts of all models of a comparison together, (G, C, 3), and of their dense ones."""
     return [t.sum(axis=0) for t in one.counts], [t.sum(axis=0) for t in one.dense]
-
-
-def listed(names: Sequence[str], most: int = 8) -> str:
-    """Some names, and how many more there are.
-
-    >>> listed(["a", "b", "c"], most=2)
-    'a, b and 1 more'
-    """
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -97,6 +97,26 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(map(escape.markdown, line)) + " |" for line in lines)
 
 
+def text_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: str = "right"
+) -> str:
+    """A table for a terminal: the first column to the left, the others to `numbers`.
+
+    >>> print(text_table(["", "b"], [["a", "1"], ["aa", "10"]]))
+         b
+    a    1
+    aa  10
+    """
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    rest = str.rjust if numbers == "right" else str.ljust
+    pads = [str.ljust, *[rest] * (len(header) - 1)]
+    return "\n".join(
+        "  ".join(pad(cell, w) for pad, cell, w in zip(pads, line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
 def page(document: Document) -> str:
     """The document as one HTML file: no script, no network; light and dark, screen and paper."""
     body = [f"<h1>{_inline(document.title)}</h1>"]

@@ -1,295 +1,302 @@
-"""Tables of predictions, CSV or Parquet, from any framework: reading them, and matching them by id.
+"""Tables of predictions, CSV or Parquet, from any framework: read as text, matched by id.
 
-A table has a row per sample: an id, the label, the prediction (or a score per class) and columns
-that say which group the sample belongs to. Everything is read as text, so that 3, "3" and 3.0 are
-one class whatever wrote them. The one file that imports pyarrow.
+A table has a row per sample: an id, the label, one or several columns of predictions (or a score
+per class) and columns that say which group the sample belongs to. `names` says which cells are one
+name. Only this file and `csv_files` import pyarrow.
 """
 
 from __future__ import annotations
 
+import codecs
+import csv
 import dataclasses
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
+import pyarrow.dataset
 import pyarrow.parquet
 
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.reports import csv_files, names
+from fairgrape_jax.reports.names import Categorical, examples
+
+ID = "id"  # the column of ids where none is named
+UNREADABLE = (pa.ArrowException, UnicodeError, OSError, EOFError, zlib.error, csv.Error)
 
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """The names of the columns."""
+    """The names of the columns.
 
-    id: str = "id"
+    Attributes:
+        id: empty for "id" where the files have it, and the order of rows where they do not.
+        label: the true class.
+        prediction: what a model says, where a source names no column of its own.
+        groups: several are crossed: every combination that occurs is a group.
+        scores: what the names of score columns begin with; the rest is the class. The highest
+            score is the prediction, where a table has no column of predictions.
+        encoding: of CSV files; empty for what their byte order mark says, or UTF-8.
+    """
+
+    id: str = ""
     label: str = "label"
     prediction: str = "prediction"
     groups: tuple[str, ...] = ("group",)
-    """Several are crossed: every combination that occurs is a group."""
     scores: str = "score_"
-    """What the names of score columns begin with; the rest is the class. The highest score is the
-    prediction, where a table has no column of predictions."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Words:
-    """A column of words: (N,) int32 codes into `names`, -1 for an empty cell."""
-
-    codes: np.ndarray
-    names: tuple[str, ...]
-
-    def take(self, rows: np.ndarray) -> Words:
-        """The words of `rows`, in that order."""
-        return Words(self.codes[rows], self.names)
+    encoding: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What one file says of its samples; label and group are None where it has no such column."""
+    """What one file says of its samples.
+
+    Attributes:
+        path: the file.
+        rows: how many samples there are.
+        ids: a pyarrow array of strings without nulls; None where there is no such column.
+        cells: the label and group columns that the file has, by name.
+        predictions: by column; "" where the source named none.
+        ties: samples whose highest score two classes share: the first in order counts.
+    """
 
     path: Path
-    ids: Any  # a pyarrow array of strings, without nulls and duplicates
-    label: Words | None
-    prediction: Words
-    group: Words | None
+    rows: int
+    ids: Any
+    cells: dict[str, Categorical]
+    predictions: dict[str, Categorical]
+    ties: int = 0
 
     def take(self, rows: np.ndarray) -> Table:
         """The samples of `rows`, in that order."""
-        words = [
-            None if w is None else w.take(rows) for w in (self.label, self.prediction, self.group)
-        ]
-        return Table(self.path, self.ids.take(pa.array(rows)), *words)  # type: ignore[arg-type]
+        return dataclasses.replace(
+            self,
+            rows=len(rows),
+            ids=None if self.ids is None else self.ids.take(pa.array(rows)),
+            cells={name: cells.take(rows) for name, cells in self.cells.items()},
+            predictions={name: cells.take(rows) for name, cells in self.predictions.items()},
+        )
 
 
-def read(path: Path, columns: Columns) -> Table:
-    """Read one file. UsageError for what is missing, empty, unreadable or there twice."""
-    kind = path.name.lower()
-    if not path.is_file():
+def read(path: Path, columns: Columns, predictions: Sequence[str] = ("",)) -> Table:
+    """Read one file, or a folder of Parquet files.
+
+    Args:
+        path: .csv, .csv.gz, .parquet, .pq, or a folder that holds such Parquet files.
+        columns: how the columns are called.
+        predictions: the columns of predictions to read; "" for `columns.prediction` or scores.
+
+    Raises:
+        UsageError: for what is missing, empty, unreadable or there twice.
+    """
+    if not path.exists():
         raise UsageError(f"{path}: no such file")
-    if not kind.endswith((".csv", ".csv.gz", ".parquet", ".pq")):
-        raise UsageError(f"{path}: neither .csv, .csv.gz nor .parquet")
-    csv = ".csv" in kind
+    form = "CSV" if path.is_file() and _is_csv(path) else "Parquet"
     try:
-        return _read(path, columns, csv)
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        form = "CSV" if csv else "Parquet"
-        raise UsageError(f"{path}: not readable as {form}: {reason}") from error
+        source = _Csv(path, columns.encoding) if form == "CSV" else _Parquet(path)
+        return _read(path, source, columns, predictions)
+    except UNREADABLE as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        cure = ""
+        if isinstance(error, UnicodeError) or "invalid UTF8" in reason:
+            cure = "; name its encoding with --encoding (cp1252, say)"
+        raise UsageError(f"{path}: not readable as {form}: {reason}{cure}") from error
 
 
-def _read(path: Path, columns: Columns, csv: bool) -> Table:
-    there = _header(path) if csv else pa.parquet.read_schema(path).names
-    wanted, scores = _wanted(path, columns, there)
-    table = _read_csv(path, wanted, scores) if csv else pa.parquet.read_table(path, columns=wanted)
-    if not len(table):
+def _is_csv(path: Path) -> bool:
+    name = path.name.lower()
+    if name.endswith((".csv", ".csv.gz")):
+        return True
+    if name.endswith((".parquet", ".pq")):
+        return False
+    raise UsageError(f"{path}: neither .csv, .csv.gz nor .parquet")
+
+
+class _Csv:
+    """A CSV file: its columns, blanks around their names apart."""
+
+    def __init__(self, path: Path, encoding: str):
+        self.path = path
+        try:
+            codecs.lookup(encoding or "utf-8")
+        except LookupError as error:
+            raise UsageError(f"--encoding: {encoding!r} is no encoding") from error
+        self.encoding = encoding or csv_files.encoding_of(path)
+        self.header, self.delimiter = csv_files.header(path, self.encoding)
+        if not self.header:
+            raise UsageError(f"{path}: not readable as CSV: it is empty")
+        self.names = [name.strip() for name in self.header]
+
+    def read(self, wanted: Sequence[str], numbers: Sequence[str]) -> dict[str, Any]:
+        written = [self.header[self.names.index(name)] for name in wanted]
+        table = csv_files.read(
+            self.path,
+            written,
+            [self.header[self.names.index(name)] for name in numbers],
+            encoding=self.encoding,
+            delimiter=self.delimiter,
+            columns=len(self.header),
+        )
+        return {name: table[place] for place, name in enumerate(wanted)}
+
+
+class _Parquet:
+    """A Parquet file, or a folder of them in natural order; `key=value` folders are columns."""
+
+    def __init__(self, path: Path):
+        self.files, self.base = [path], path.parent
+        if path.is_dir():
+            inside = [
+                file
+                for file in path.rglob("*")
+                if file.name.lower().endswith((".parquet", ".pq"))
+                and not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
+            ]
+            if not inside:
+                raise UsageError(f"{path}: a folder without .parquet files")
+            order = names.in_order(str(file.relative_to(path)) for file in inside)
+            self.files, self.base = [path / name for name in order], path
+        first = self.files[0]
+        self.keys = [
+            unquote(part.split("=")[0])
+            for part in first.relative_to(self.base).parts[:-1]
+            if "=" in part
+        ]
+        self.names = [*pa.parquet.read_schema(first).names, *self.keys]
+
+    def read(self, wanted: Sequence[str], numbers: Sequence[str]) -> dict[str, Any]:
+        schema = pa.schema([(key, pa.string()) for key in self.keys])
+        chunks: dict[str, list[Any]] = {name: [] for name in wanted}
+        for file in self.files:
+            part = pa.dataset.dataset(
+                [str(file)],
+                format="parquet",
+                partitioning=pa.dataset.HivePartitioning(schema) if self.keys else None,
+                partition_base_dir=str(self.base),
+            )
+            for name in wanted:
+                if name not in part.schema.names:
+                    raise UsageError(f"{file}: no column {name!r}, which {self.files[0]} has")
+            table = part.to_table(columns={name: pa.dataset.field(name) for name in wanted})
+            for name in wanted:
+                column = table[name]
+                chunks[name] += (
+                    column.cast(pa.float64()) if name in numbers else _as_text(column)
+                ).chunks
+        return {
+            name: pa.chunked_array(parts, pa.float64() if name in numbers else pa.string())
+            for name, parts in chunks.items()
+        }
+
+
+def _as_text(column: Any) -> Any:
+    """A Parquet column of any plain type as strings; null and NaN are empty."""
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        column = pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_floating(column.type):
+        undefined = pc.is_nan(column.cast(pa.float64()))
+        column = pc.if_else(undefined, pa.scalar(None, column.type), column)
+    return column.cast(pa.string())
+
+
+def _read(path: Path, source: Any, columns: Columns, predictions: Sequence[str]) -> Table:
+    known = f"(its columns: {', '.join(source.names)})"
+    ids = columns.id or (ID if ID in source.names else "")
+    if ids and ids not in source.names:
+        raise UsageError(f"{path}: no column {ids!r} {known}; name it with --id-column")
+    wanted, scores = [ids] * bool(ids), []
+    for name in predictions:
+        column = name or columns.prediction
+        if column in source.names:
+            wanted.append(column)
+        elif name:
+            raise UsageError(f"{path}: no column {name!r} {known}")
+        else:
+            scores = [column for column in source.names if column.startswith(columns.scores)]
+            wanted += scores
+            if len(scores) < 2:
+                raise UsageError(
+                    f"{path}: no column {column!r} {known}; name it with "
+                    "--prediction-column, or give a column of scores per class, see --score-prefix"
+                )
+    attributes = [name for name in (columns.label, *columns.groups) if name in source.names]
+    wanted = list(dict.fromkeys([*wanted, *attributes]))
+    for name in wanted:
+        if source.names.count(name) > 1:
+            raise UsageError(f"{path}: two columns are named {name!r}")
+    table = source.read(wanted, scores)
+    rows = len(table[wanted[0]])
+    if not rows:
         raise UsageError(f"{path}: no rows")
-    grouped = set(columns.groups) <= set(wanted)
-    groups = [_words(table[name]) for name in columns.groups] if grouped else []
+    ties = 0
+    models: dict[str, Categorical] = {}
+    for name in predictions:
+        if scores and not name:
+            models[name], ties = _highest(path, table, scores, len(columns.scores))
+        else:
+            models[name] = _categorical(table[name or columns.prediction])
     return Table(
         path=path,
-        ids=_ids(path, columns.id, table),
-        label=_words(table[columns.label]) if columns.label in wanted else None,
-        prediction=_best(path, table, scores, len(columns.scores))
-        if scores
-        else _words(table[columns.prediction]),
-        group=_crossed(groups) if grouped else None,
+        rows=rows,
+        ids=_ids(path, ids, table[ids]) if ids else None,
+        cells={name: _categorical(table[name]) for name in attributes},
+        predictions=models,
+        ties=ties,
     )
 
 
-def _header(path: Path) -> list[str]:
-    with pa.csv.open_csv(path) as reader:
-        return reader.schema.names
-
-
-def _wanted(path: Path, columns: Columns, there: list[str]) -> tuple[list[str], list[str]]:
-    """The columns to read, and which of them are scores."""
-    known = f"(its columns: {', '.join(there)})"
-    scores: list[str] = []
-    if columns.id not in there:
-        raise UsageError(f"{path}: no column {columns.id!r} {known}; name it with --id-column")
-    if columns.prediction not in there:
-        scores = [name for name in there if name.startswith(columns.scores)]
-        if len(scores) < 2:
-            raise UsageError(
-                f"{path}: no column {columns.prediction!r} {known}; name it with "
-                "--prediction-column, or give a column of scores per class, see --score-prefix"
-            )
-    found = [columns.id, *(scores or [columns.prediction])]
-    found += [name for name in (columns.label, *columns.groups) if name in there]
-    wanted = list(dict.fromkeys(found))
-    for name in wanted:
-        if there.count(name) > 1:
-            raise UsageError(f"{path}: two columns are named {name!r}")
-    return wanted, scores
-
-
-def _read_csv(path: Path, wanted: list[str], scores: list[str]) -> Any:
-    options = pa.csv.ConvertOptions(
-        include_columns=wanted,
-        column_types={n: pa.float64() if n in scores else pa.string() for n in wanted},
-        strings_can_be_null=True,
-        null_values=[""],  # a class may be called NA
-    )
-    return pa.csv.read_csv(path, convert_options=options)
-
-
-def _ids(path: Path, name: str, table: Any) -> Any:
-    ids = pc.utf8_trim_whitespace(table[name].cast(pa.string())).combine_chunks()
+def _ids(path: Path, name: str, column: Any) -> Any:
+    """The ids as one array; those that are no whole numbers are cleaned one by one."""
+    ids = pc.utf8_trim_whitespace(column).combine_chunks()
     empty = pc.or_kleene(pc.is_null(ids), pc.equal(ids, ""))
     if pc.any(empty).as_py():
         row = pc.index(empty, True).as_py() + 1
         raise UsageError(
             f"{path}: {pc.sum(empty).as_py():,} rows have no {name} (the first: row {row})"
         )
-    if pc.count_distinct(ids).as_py() < len(ids):
-        counts = pc.value_counts(ids)
-        twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist()
-        raise UsageError(
-            f"{path}: {len(twice):,} ids are there more than once ({examples(twice)}); an id must "
-            "name one sample"
-        )
-    return ids
+    plain = pc.all(pc.match_substring_regex(ids, r"\A[\x21-\x7e]*\z")).as_py()
+    return ids if plain else pa.array(map(names.clean, ids.to_pylist()), pa.string())
 
 
-def _words(column: Any) -> Words:
-    """Distinct words and codes; numbers that are equal are one word."""
-    encoded = column.cast(pa.string()).dictionary_encode().unify_dictionaries().combine_chunks()
+def _categorical(column: Any) -> Categorical:
+    """Distinct cells and their codes."""
+    encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.chunk(0)
-    spoken = [plain(word) for word in encoded.dictionary.to_pylist()]
-    names = tuple(sorted(set(spoken) - {""}, key=order))
-    number = {name: place for place, name in enumerate(names)} | {"": -1}
-    renamed = np.array([*[number[word] for word in spoken], -1], np.int32)
-    codes = encoded.indices.fill_null(len(spoken)).to_numpy(zero_copy_only=False)
-    return Words(renamed[codes], names)
+    words = [names.clean(word) for word in encoded.dictionary.to_pylist()]
+    distinct = tuple(dict.fromkeys(word for word in words if word))
+    place = {word: code for code, word in enumerate(distinct)} | {"": -1}
+    renamed = np.array([*[place[word] for word in words], -1], np.int32)
+    codes = encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
+    return Categorical(renamed[codes], distinct)
 
 
-def plain(word: str) -> str:
-    """A word without spaces around it, a whole number without a decimal point.
-
-    >>> plain(" cat "), plain("3.0"), plain("2.5"), plain("007")
-    ('cat', '3', '2.5', '007')
-    """
-    word = word.strip()
-    whole, point, rest = word.partition(".")
-    digits = whole.removeprefix("-").isdecimal() and point and not rest.strip("0")
-    return whole if digits else word
-
-
-def order(word: str) -> tuple[int, float, str]:
-    """Numbers by value, then words."""
-    try:
-        return 0, float(word), word
-    except ValueError:
-        return 1, 0.0, word
-
-
-def _best(path: Path, table: Any, scores: list[str], prefix: int) -> Words:
-    names = [plain(name[prefix:]) for name in scores]
-    sequence = sorted(range(len(names)), key=lambda i: order(names[i]))
-    best = np.full(len(table), -np.inf)
-    codes = np.zeros(len(table), np.int32)
-    for code, i in enumerate(sequence):  # a column at a time: there may be a thousand of them
-        values = table[scores[i]].to_numpy().astype(np.float64)
+def _highest(
+    path: Path, table: dict[str, Any], scores: Sequence[str], prefix: int
+) -> tuple[Categorical, int]:
+    """The class with the highest score, and how many samples have two such classes."""
+    classes = {names.clean(name[prefix:]): name for name in scores}
+    if "" in classes or len(classes) < len(scores):
+        raise UsageError(f"{path}: score columns {examples(scores)} do not name a class each")
+    order = names.in_order(classes)
+    best = np.full(len(table[scores[0]]), -np.inf)
+    codes = np.full(len(best), -1, np.int32)
+    tied = np.zeros(len(best), bool)
+    for code, name in enumerate(order):  # a column at a time: there may be a thousand of them
+        values = table[classes[name]].to_numpy().astype(np.float64)
         if np.isnan(values).any():
-            raise UsageError(f"{path}: column {scores[i]} has empty or undefined scores")
+            raise UsageError(f"{path}: column {classes[name]} has empty or undefined scores")
+        tied = np.where(values > best, False, tied | (values == best))
         higher = values > best
         best[higher], codes[higher] = values[higher], code
-    return Words(codes, tuple(names[i] for i in sequence))
-
-
-def _crossed(columns: list[Words]) -> Words:
-    """One column from several: every combination that occurs."""
-    if len(columns) == 1:
-        return columns[0]
-    key = np.zeros(len(columns[0].codes), np.int64)
-    empty = np.zeros(len(key), bool)
-    for column in columns:
-        key = key * (len(column.names) + 1) + column.codes
-        empty |= column.codes < 0
-    _, first, codes = np.unique(key, return_index=True, return_inverse=True)
-    names = [" / ".join(c.names[c.codes[row]] for c in columns) for row in first]
-    found = Words(np.where(empty, -1, codes).astype(np.int32), tuple(names))
-    return used(found)
-
-
-def used(words: Words) -> Words:
-    """The same column with only the names that occur."""
-    there = np.unique(words.codes[words.codes >= 0])
-    number = np.full(len(words.names) + 1, -1, np.int32)  # the last place: an empty cell
-    number[there] = np.arange(len(there))
-    return Words(number[words.codes], tuple(words.names[i] for i in there))
-
-
-def aligned(tables: Sequence[Table], *, drop: bool = False) -> tuple[list[Table], int]:
-    """The tables with the samples of the first in its order, and how many samples were dropped.
-
-    drop: leave out samples that are not in every file; else that is a UsageError.
-    """
-    first = tables[0]
-    keep = np.ones(len(first.ids), bool)
-    places, strangers = [], set()
-    for table in tables[1:]:
-        if table.ids.equals(first.ids):
-            places.append(np.arange(len(keep)))
-            continue
-        found = pc.index_in(first.ids, value_set=table.ids)
-        missing = pc.is_null(found).to_numpy(zero_copy_only=False)
-        extra = pc.invert(pc.is_in(table.ids, value_set=first.ids))
-        for ids, has, lacks in (
-            (first.ids.filter(pa.array(missing)), first, table),
-            (table.ids.filter(extra), table, first),
-        ):
-            if len(ids) and not drop:
-                raise UsageError(
-                    f"{len(ids):,} ids of {has.path} are not in {lacks.path} "
-                    f"({examples(ids[:4].to_pylist())}); add --missing drop to audit the samples "
-                    "that are in every file"
-                )
-        strangers.update(table.ids.filter(extra).to_pylist())
-        keep &= ~missing
-        places.append(found.fill_null(0).to_numpy(zero_copy_only=False))
-    if not keep.any():
-        raise UsageError(f"{first.path} and the other files have no id in common")
-    rows = np.flatnonzero(keep)
-    whole = len(rows) == len(keep)
-    matched = [first if whole else first.take(rows)]
-    for table, place in zip(tables[1:], places, strict=True):
-        there = place[rows]
-        same = np.array_equal(there, np.arange(len(table.ids)))
-        matched.append(table if same else table.take(there))
-    return matched, int((~keep).sum()) + len(strangers)
-
-
-def agreed(tables: Sequence[Table], what: str, column: str) -> Words:
-    """The label or group of aligned tables; UsageError where no table has it, or two disagree."""
-    known = [(table, getattr(table, what)) for table in tables if getattr(table, what) is not None]
-    if not known:
-        raise UsageError(
-            f"{tables[0].path}: no column {column!r}, nor in the other files; "
-            f"name it with --{what}-column"
-        )
-    (first, words), *others = known
-    names = {name: code for code, name in enumerate(words.names)}
-    for table, theirs in others:
-        same = np.array([*[names.get(name, -2) for name in theirs.names], -1])[theirs.codes]
-        different = np.flatnonzero(same != words.codes)
-        if len(different):
-            row = different[0]
-            said = [w.names[w.codes[row]] if w.codes[row] >= 0 else "" for w in (words, theirs)]
-            raise UsageError(
-                f"{len(different):,} samples have another {what} in {table.path} than in "
-                f"{first.path} (id {first.ids[int(row)].as_py()}: {said[1]!r} "
-                f"and {said[0]!r})"
-            )
-    return words
-
-
-def examples(values: Sequence[Any], most: int = 3) -> str:
-    """The first few values, for a message."""
-    shown = ", ".join(str(value) for value in values[:most])
-    return shown + (", ..." if len(values) > most else "")
+    if (none := int((codes < 0).sum())) > 0:
+        raise UsageError(f"{path}: {none:,} rows have no score above minus infinity")
+    return Categorical(codes, order), int(tied.sum())

@@ -11,7 +11,7 @@ import numpy as np
 
 from fairgrape_jax import config
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.reports.comparison import Comparison, compare
+from fairgrape_jax.reports.comparison import Comparison, Samples, compare
 from fairgrape_jax.runner import layout
 from fairgrape_jax.runner.record import check, predictions
 from fairgrape_jax.training import evaluate
@@ -110,13 +110,15 @@ def cell(models: tuple[Model, ...], replicates: int) -> Cell:
     record, first = models[0].record, models[0].predicted
     found = compare(
         models[0].name,
-        models[0].density,
-        first.labels,
-        first.groups,
+        Samples(
+            first.labels,
+            first.groups,
+            [len(classes) for _, classes in record["tasks"]],
+            len(record["groups"]),
+        ),
         np.stack([model.predicted.predictions for model in models]),
         np.stack([model.dense.predictions for model in models]),
-        [len(classes) for _, classes in record["tasks"]],
-        len(record["groups"]),
+        density=models[0].density,
         replicates=replicates,
     )
     fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}

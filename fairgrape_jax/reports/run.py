@@ -20,7 +20,7 @@ from fairgrape_jax.config import protocols
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.progress import say
 from fairgrape_jax.reports import charts, document, sections
-from fairgrape_jax.reports.comparison import cautions
+from fairgrape_jax.reports.cautions import cautions
 from fairgrape_jax.reports.document import Block, Bullets, Document, Figure, Table, Text, table
 from fairgrape_jax.reports.results import Cell, Model, compared, read
 from fairgrape_jax.storage.files import write_text
@@ -87,7 +87,6 @@ def render(runs: Sequence[Path], models: Sequence[Model], cells: Sequence[Cell])
     sizes = np.bincount(predicted.groups, minlength=len(groups))
     members = ", ".join(f"{name} {size:,}" for name, size in zip(groups, sizes, strict=True))
     main, ends = overview(cells, groups), last_rounds(cells)
-    classes = [names for _, names in models[0].record["tasks"]]
     stored = config.read(runs[0] / "config.json")
     versions = ", ".join(f"{name} {version}" for name, version in stored["versions"].items())
     devices = stored["devices"]
@@ -104,7 +103,7 @@ def render(runs: Sequence[Path], models: Sequence[Model], cells: Sequence[Cell])
         table(*sections.statistics(ends, groups)),
         "\n".join(
             f"- {escape.markdown(line)}"
-            for line in cautions(ends, groups, classes) + lowered(models)
+            for line in cautions(ends, groups, models[0].record["tasks"]) + lowered(models)
         ),
         "## Every seed",
         every_seed(cells, groups),
@@ -166,11 +165,8 @@ def short(cells: Sequence[Cell], groups: Sequence[str]) -> str:
         spread = f"{c.mean['rho_change'][0]:.2f}"
         interval = f"{c.low['rho_change'][0]:.2f} - {c.high['rho_change'][0]:.2f}"
         rows.append([c.name, f"{100 * c.density:.1f}", *numbers, spread, interval])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    header, *lines = rows
+    return document.text_table(header, lines, numbers="left")
 
 
 def every_seed(cells: Sequence[Cell], groups: Sequence[str]) -> str:
@@ -233,13 +229,19 @@ def to_document(runs: Sequence[Path], models: Sequence[Model], cells: Sequence[C
                 [
                     Text(
                         f"{len(first.predicted.groups):,} test samples ({members}), "
-                        f"{len({model.seed for model in models})} seeds. {sections.MEANING}"
+                        f"{len({model.seed for model in models})} seeds. "
+                        f"{sections.MEANING} {sections.MEANING_OF_CHANGES}"
                     )
                 ],
             ),
             (
                 "Before reading on",
-                [Bullets(cautions(last, groups, classes) + lowered(models) or ["Nothing."])],
+                [
+                    Bullets(
+                        cautions(last, groups, first.record["tasks"]) + lowered(models)
+                        or ["Nothing."]
+                    )
+                ],
             ),
             ("Methods by weights left", [overview(cells, groups)]),
             ("All metrics, after the last round", [Table(header, rows)]),
@@ -275,7 +277,7 @@ def told(run: Path) -> list[Block]:
 def title(cell: Cell) -> str:
     """A method and what it left.
 
-    >>> title(Cell("taylor", 0.1, [], [], {}, {}, {}, ()))
+    >>> title(Cell("taylor", 0.1, 2, [], [], {}, {}, {}, {}, ()))
     'taylor, 10 %'
     """
     return f"{cell.name}, {100 * cell.density:.3g} %"

@@ -8,7 +8,7 @@ import numpy as np
 
 from fairgrape_jax import metrics
 from fairgrape_jax.reports import charts
-from fairgrape_jax.reports.comparison import Comparison, pooled
+from fairgrape_jax.reports.comparison import OF_ALL_SAMPLES, Comparison, grouped, pooled
 from fairgrape_jax.reports.document import Block, Figure, Table, Text
 
 # The rows of the main table: the statistic, how it is called, whether the dense models have it.
@@ -32,15 +32,21 @@ ROWS = (
     ("cev_groups", "CEV over groups", False),
     ("sde_groups", "SDE over groups", False),
 )
+# The rows that models have which are compared with nothing.
+ALONE = tuple(row for row, _, of_dense in ROWS if of_dense)
 MEANING = (
     "Numbers are percentages and percentage points, in brackets the 95 % bootstrap interval over "
     "samples (within groups, the same draw for compressed and dense) and, where there are several "
-    "models, over them. Change: accuracy minus the dense model's. rho: standard deviation over "
-    "groups (divisor G - 1) of accuracy (A) and of change (Delta). FPR, FNR: of the positive class "
-    "if there are two classes, else the mean over classes. CEV and SDE: spread and asymmetry of "
-    "the relative changes of FPR and FNR, of the models' mean rates. Spreads cannot be negative, "
-    "and resampling adds to them: their intervals do not reach zero and, where groups are small, "
-    "can lie above the value; read them as the size of the noise."
+    "models, over them. rho(A): standard deviation over groups (divisor G - 1) of accuracy. FPR, "
+    "FNR: of the positive class if there are two classes, else the mean over classes. Spreads "
+    "cannot be negative, and resampling adds to them: their intervals do not reach zero and, where "
+    "groups are small, can lie above the value; read them as the size of the noise. Whether two "
+    "numbers differ is said by the interval of their difference alone, not by two intervals."
+)
+MEANING_OF_CHANGES = (
+    "Change: accuracy minus the dense model's; rho(Delta): its standard deviation over groups. CEV "
+    "and SDE: spread and asymmetry of the relative changes of FPR and FNR, of the models' mean "
+    "rates."
 )
 CONVENTIONS = {
     "simon-says": "changes in percent, CEV halved, SDE over the square root of 2 (Simon Says)",
@@ -74,18 +80,13 @@ def statistics(
     comparisons: Sequence[Comparison], groups: Sequence[str], base: str = "dense"
 ) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the main table: a row per statistic and group, a column per set."""
-    sizes = comparisons[0].sizes
     header = ["", "samples", base, *[one.name for one in comparisons]]
     rows = []
     for row, title, of_dense in ROWS:
-        per_group = row.startswith("group_")
-        names = groups if per_group else [""]
-        counts = [f"{n:,}" for n in sizes] if per_group else [f"{sizes.sum():,}"]
-        first = comparisons[0]
-        dense = np.atleast_1d(metrics.of_set(row)(first.dense, first.dense))
-        for place, (name, size) in enumerate(zip(names, counts, strict=True)):
+        dense = np.atleast_1d(comparisons[0].statistic(row, dense=True))
+        for place, (label, size) in enumerate(_labels(comparisons[0], row, title, groups)):
             cells = [with_interval(one, row, place) for one in comparisons]
-            rows.append([title.format(name), size, value(dense[place]) if of_dense else "", *cells])
+            rows.append([label, size, value(dense[place]) if of_dense else "", *cells])
     for what in ("classes", "groups"):
         cells = [str(one.excluded(what)) for one in comparisons]
         if any(cell != "0" for cell in cells):
@@ -93,7 +94,29 @@ def statistics(
     return header, rows
 
 
-def group_figures(comparisons: Sequence[Comparison], groups: Sequence[str]) -> list[Block]:
+def statistics_alone(
+    comparisons: Sequence[Comparison], groups: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """The same of models that are compared with nothing."""
+    rows = [
+        [label, size, *[with_interval(one, row, place) for one in comparisons]]
+        for row, title, of_dense in ROWS
+        if of_dense
+        for place, (label, size) in enumerate(_labels(comparisons[0], row, title, groups))
+    ]
+    return ["", "samples", *[one.name for one in comparisons]], rows
+
+
+def _labels(one: Comparison, row: str, title: str, groups: Sequence[str]) -> list[tuple[str, str]]:
+    """The rows of a statistic: how each is called, and of how many samples it is."""
+    if row.startswith("group_"):
+        return [(title.format(name), f"{n:,}") for name, n in zip(groups, one.sizes, strict=True)]
+    return [(title, f"{one.total if row in OF_ALL_SAMPLES else one.sizes.sum():,}")]
+
+
+def group_figures(
+    comparisons: Sequence[Comparison], groups: Sequence[str], *, alone: bool = False
+) -> list[Block]:
     """Change and accuracy of each group, with intervals."""
     names = [one.name for one in comparisons]
 
@@ -106,7 +129,17 @@ def group_figures(comparisons: Sequence[Comparison], groups: Sequence[str]) -> l
             for one in comparisons
         ]
 
-    dense = metrics.of_set("group_accuracy")(comparisons[0].dense, comparisons[0].dense)
+    if alone:
+        drawn = charts.bars(
+            "Accuracy by group",
+            groups,
+            names,
+            triples("group_accuracy"),
+            "accuracy (%)",
+            zero=False,
+        )
+        return [Figure("Accuracy by group", drawn, "The range of the axis is that of the values.")]
+    dense = comparisons[0].statistic("group_accuracy", dense=True)
     absent = float("nan")
     before = [(float(x), absent, absent) for x in dense]
     return [
@@ -142,34 +175,37 @@ def class_figures(
         figures.append(
             Figure(f"{one.name}: classes", charts.plane(one.name, classes, found), PLANE)
         )
-        found = 100 * metrics.group_changes(counts, dense)
+        found = 100 * metrics.group_changes(
+            grouped(counts, one.num_groups), grouped(dense, one.num_groups)
+        )
         figures.append(Figure(f"{one.name}: groups", charts.plane(one.name, groups, found), PLANE))
     return figures
 
 
-def class_table(one: Comparison, classes: Sequence[str], task: int = 0) -> list[Block]:
-    """Rates of each class before and after, the largest change of recall first."""
+def class_table(
+    one: Comparison, classes: Sequence[str], task: int = 0, *, alone: bool = False
+) -> list[Block]:
+    """Rates of each class before and after, the largest change of recall first.
+
+    alone: there is no before; the lowest recall is first.
+    """
     counts, dense = pooled(one)
     after, before = (metrics.class_metrics(x[task].sum(axis=0)) for x in (counts, dense))
     samples = one.counts[task][0, ..., 1].sum(axis=0)
-    order = np.argsort(np.nan_to_num(after["recall"] - before["recall"]), kind="stable")
+    rank = after["recall"] if alone else after["recall"] - before["recall"]
+    order = np.argsort(np.nan_to_num(rank), kind="stable")
     shown = order[:CLASSES_SHOWN]
+    parts = (after,) if alone else (before, after)
+    rates = {"recall": "recall", "fpr": "FPR", "f1": "F1"}
+    header = ["class", "samples"]
+    for title in rates.values():
+        header += [title] if alone else [f"{title} dense", "after"]
     rows = [
-        [classes[c], f"{samples[c]:,}"]
-        + [value(part[rate][c]) for rate in ("recall", "fpr", "f1") for part in (before, after)]
+        [classes[c], f"{samples[c]:,}", *[value(part[rate][c]) for rate in rates for part in parts]]
         for c in shown
     ]
-    header = [
-        "class",
-        "samples",
-        "recall dense",
-        "after",
-        "FPR dense",
-        "after",
-        "F1 dense",
-        "after",
-    ]
-    note = f"{one.name}: the classes that lose most recall first"
+    first = "with the lowest recall" if alone else "that lose most recall"
+    note = f"{one.name}: the classes {first} first"
     if len(order) > len(shown):
         note += f" ({len(shown)} of {len(order)}; all are in metrics.json)"
     return [Text(note + "."), Table(header, rows)]
@@ -214,13 +250,13 @@ def exemplars(
 
     hit: (N,) bool; members: (N,) groups; called: the id of a sample from its place.
     """
-    sizes = np.bincount(members, minlength=len(groups))
-    found = np.bincount(members[hit], minlength=len(groups))
+    in_group = members >= 0
+    sizes = np.bincount(members[in_group], minlength=len(groups))
+    changed = np.bincount(members[in_group & hit], minlength=len(groups))
+    lines = [*zip(groups, sizes, changed, strict=True), ("all", len(hit), hit.sum())]
     rows = [
-        [group, f"{n:,}", f"{k:,}", value(100 * k / n if n else np.nan)]
-        for group, n, k in zip(groups, sizes, found, strict=True)
+        [group, f"{n:,}", f"{k:,}", value(100 * k / n if n else np.nan)] for group, n, k in lines
     ]
-    rows.append(["all", f"{sizes.sum():,}", f"{found.sum():,}", value(100 * hit.mean())])
     blocks: list[Block] = [Text(f"{name}:"), Table(["group", "samples", "PIEs", "%"], rows)]
     if hit.any():
         first = f"Ids (the first {IDS_SHOWN})" if hit.sum() > IDS_SHOWN else "Ids"
@@ -233,14 +269,3 @@ EXEMPLARS = (
     "Pruning-identified exemplars: samples of which every compressed model says something else "
     "than its dense model does. Look at them one by one: they are where compression shows."
 )
-
-
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table for a terminal, its first column to the left."""
-    lines = [header, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    pads: list[Callable[[str, int], str]] = [str.ljust, *[str.rjust] * (len(header) - 1)]
-    return "\n".join(
-        "  ".join(pad(cell, w) for pad, cell, w in zip(pads, line, widths, strict=True)).rstrip()
-        for line in lines
-    )

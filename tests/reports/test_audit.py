@@ -12,7 +12,8 @@ import pytest
 
 from fairgrape_jax import metrics
 from fairgrape_jax.cli.main import main
-from fairgrape_jax.reports import audit, charts, prediction_tables
+from fairgrape_jax.reports import audit, charts
+from fairgrape_jax.reports.audit_sources import Source
 from fairgrape_jax.reports.comparison import STATISTICS
 
 # Two groups of ten samples, two classes. Dense: one false positive and one false negative in each
@@ -176,9 +177,14 @@ def test_what_is_left_out_is_said(files, tmp_path, capsys):
     assert run("--dense", dense, "--compressed", pruned, *options) == 0
     said = capsys.readouterr().out
     assert "1 samples were left out: they are not in every file" in said
-    assert "1 samples were left out: their group is empty" in said
+    assert "1 samples are in no group (an empty cell): they count overall" in said
     assert "Group c was left out: 2 samples are fewer than 5" in said
-    assert numbers()[0]["groups"] == {"a": 9, "b": 7}
+    found, sets = numbers()
+    assert found["groups"] == {"a": 9, "b": 7}
+    assert (found["samples"], found["samples_of_no_group"]) == (17, 1)
+    kept = [*range(1, 10), *range(10, 18)]
+    right = [PRUNED[i] == LABELS[i] for i in kept]
+    assert values(sets["p"])["accuracy"] == [round(100 * np.mean(right), 6)]
 
 
 def test_a_zero_base_rate_is_said_and_never_nan_in_the_files(files, tmp_path, capsys):
@@ -324,19 +330,14 @@ def test_a_million_rows_take_seconds(tmp_path):
 
 
 def test_intervals_hold_the_values_and_are_paired(files, tmp_path):
-    request = audit.Request((tmp_path / "dense.csv",), {"same": (tmp_path / "dense.csv",)})
+    source = Source(tmp_path / "dense.csv")
+    request = audit.Request((source,), {"same": (source,)})
     found = audit.audit(request).comparisons[0]
     np.testing.assert_array_equal(found.low["group_change"], 0)
     np.testing.assert_array_equal(found.high["rho_change"], 0)
     for row in STATISTICS:
         assert found.mean[row].shape == found.low[row].shape == found.high[row].shape
     assert found.low["accuracy"] < found.mean["accuracy"] < found.high["accuracy"]
-
-
-def test_words_are_sorted_by_value_and_numbers_written_alike():
-    words = prediction_tables._words(pa.chunked_array([["10", " 9"], ["9.0", None, "", "b", "NA"]]))
-    assert words.names == ("9", "10", "NA", "b")
-    assert words.codes.tolist() == [1, 0, 0, -1, -1, 3, 2]
 
 
 def test_points_without_a_base_rate_are_not_drawn():

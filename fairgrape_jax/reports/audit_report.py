@@ -1,0 +1,200 @@
+"""What an audit prints and writes: the table of a terminal, report.html and .md, metrics.json."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fairgrape_jax import escape, metrics, storage
+from fairgrape_jax.reports import cautions, document, sections
+from fairgrape_jax.reports.audit import Audit
+from fairgrape_jax.reports.comparison import STATISTICS, Comparison, pooled
+from fairgrape_jax.reports.differences import extremes
+from fairgrape_jax.reports.document import Block, Bullets, Document, Table, Text
+
+
+def terminal(audit: Audit) -> str:
+    """The table, findings, notes and cautions for a terminal."""
+    header, rows = statistics(audit)
+    lines = [document.text_table(header, rows)]
+    if not audit.request.alone:
+        lines.append(f"CEV, SDE: {sections.CONVENTIONS[audit.request.convention]}")
+    lines += findings(audit)
+    lines += [f"note: {note}" for note in (*audit.notes, *warnings(audit))]
+    return "\n".join(lines)
+
+
+def statistics(audit: Audit) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the main table."""
+    if audit.request.alone:
+        return sections.statistics_alone(audit.comparisons, audit.groups.names)
+    count = len(audit.request.dense)
+    base = "dense" if count == 1 else f"dense (mean of {count})"
+    return sections.statistics(audit.comparisons, audit.groups.names, base)
+
+
+def findings(audit: Audit) -> list[str]:
+    """Which groups fare best and worst, where the samples tell."""
+    groups = audit.groups.names
+    if audit.request.alone:
+        return [line for one in audit.comparisons for line in cautions.findings_alone(one, groups)]
+    return cautions.findings(audit.comparisons, groups)
+
+
+def warnings(audit: Audit) -> list[str]:
+    """Cautions about these numbers."""
+    groups, tasks = audit.groups.names, audit.tasks
+    if audit.request.alone:
+        lines = [
+            x for one in audit.comparisons for x in cautions.cautions_alone(one, groups, tasks)
+        ]
+        return list(dict.fromkeys(lines))
+    return cautions.cautions(audit.comparisons, groups, tasks)
+
+
+def write(audit: Audit, out: Path) -> None:
+    """report.html, report.md, metrics.json and pies.csv, in `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    text = report(audit)
+    storage.write_text(out / "report.html", document.page(text))
+    storage.write_text(out / "report.md", document.markdown(text))
+    storage.write_json(out / "metrics.json", numbers(audit))
+    if not audit.request.alone:
+        storage.write_text(out / "pies.csv", pies(audit))
+
+
+def pies(audit: Audit) -> str:
+    """A CSV of the samples that compression changed; crossed groups have a column each."""
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    columns = audit.groups.columns
+    headers = ["group"] if len(columns) == 1 else [f"group:{name}" for name in columns]
+    writer.writerow(escape.cells(["set", "id", *headers, "label", "dense", "compressed"]))
+    for name, models in audit.models.items():
+        for i in np.flatnonzero(metrics.pies(models, audit.dense)):
+            code = audit.groups.codes[i]
+            values = audit.groups.values[code] if code >= 0 else [""] * len(columns)
+            words = [" ".join(audit.classes[c] for c in m[:, i]) for m in (audit.dense, models)]
+            row = [name, audit.ids[int(i)].as_py(), *values, audit.classes[audit.labels[i]], *words]
+            writer.writerow(escape.cells(row))
+    return table.getvalue()
+
+
+def numbers(audit: Audit) -> dict[str, Any]:
+    """Everything as plain values; null where undefined."""
+
+    def plain(values: Any) -> Any:
+        return [None if not np.isfinite(x) else float(x) for x in values]
+
+    def rates(table: np.ndarray) -> dict[str, Any]:
+        per_class = metrics.class_metrics(table.sum(axis=0))
+        return {row: plain(values) for row, values in per_class.items()}
+
+    def difference(one: Comparison) -> dict[str, Any] | None:
+        row = "group_accuracy" if audit.request.alone else "group_change"
+        spread = extremes(one.mean[row], one.draws[row])
+        groups = audit.groups.names
+        if spread is None:
+            return None
+        return {
+            "of": row,
+            "highest": groups[spread.high],
+            "lowest": groups[spread.low],
+            "value": spread.value,
+            "low": spread.interval[0],
+            "high": spread.interval[1],
+        }
+
+    sets = {}
+    alone = audit.request.alone
+    for one in audit.comparisons:
+        counts, dense = pooled(one)
+        sets[one.name] = {
+            "models": len(one.counts[0]),
+            "files": [str(source) for source in audit.request.compressed[one.name]],
+            "statistics": {
+                row: {
+                    "value": plain(one.mean[row]),
+                    "low": plain(one.low[row]),
+                    "high": plain(one.high[row]),
+                }
+                for row in (sections.ALONE if alone else STATISTICS)
+            },
+            "extremes": difference(one),
+            "class_rates": rates(counts[0]),
+        }
+        if not alone:
+            sets[one.name] |= {
+                "excluded": {what: one.excluded(what) for what in ("classes", "groups")},
+                "dense_class_rates": rates(dense[0]),
+            }
+    names = audit.groups.names
+    return {
+        "samples": len(audit.labels),
+        "groups": dict(zip(names, audit.comparisons[0].sizes.tolist(), strict=True)),
+        "group_columns": list(audit.groups.columns),
+        "group_values": {n: list(v) for n, v in zip(names, audit.groups.values, strict=True)},
+        "samples_of_no_group": int((audit.groups.codes < 0).sum()),
+        "classes": list(audit.classes),
+        "convention": audit.request.convention,
+        "replicates": audit.request.replicates,
+        "notes": [*audit.notes, *warnings(audit)],
+        "findings": findings(audit),
+        "sets": sets,
+    }
+
+
+def report(audit: Audit) -> Document:
+    """The report of an audit."""
+    request, groups = audit.request, audit.groups.names
+    files = [f"dense: {', '.join(one.title for one in request.dense)}"] if request.dense else []
+    files += [f"{n}: {', '.join(s.title for s in f)}" for n, f in request.compressed.items()]
+    intro = (
+        f"{len(audit.labels):,} samples, {len(groups)} groups, {len(audit.classes)} classes. "
+        f"{sections.MEANING}"
+    )
+    if not request.alone:
+        intro += f" {sections.MEANING_OF_CHANGES} Here: {sections.CONVENTIONS[request.convention]}."
+    rates: list[Block] = []
+    for one in audit.comparisons:
+        rates += sections.class_table(one, audit.classes, alone=request.alone)
+    if not request.alone:
+        rates += sections.class_figures(audit.comparisons, groups, audit.classes)
+    notes = [*audit.notes, *warnings(audit)]
+    found = findings(audit)
+    parts: list[tuple[str, list[Block]]] = [
+        ("", [Text(intro)]),
+        ("What was compared" if request.dense else "What was looked at", [Bullets(files)]),
+        ("Before reading on", [Bullets(notes) if notes else Text("Nothing of note.")]),
+        ("Metrics", [Table(*statistics(audit))]),
+        ("Groups", [*([Bullets(found)] if found else []), *group_figures(audit)]),
+        ("Error rates of classes", rates),
+    ]
+    if not request.alone:
+        parts.append(("Samples that compression changed", exemplars(audit)))
+    kind = "Bias audit" if request.dense else "Bias audit of models alone"
+    return Document(f"{kind}: {', '.join(request.compressed)}", parts)
+
+
+def group_figures(audit: Audit) -> list[Block]:
+    """Change and accuracy of each group."""
+    return sections.group_figures(audit.comparisons, audit.groups.names, alone=audit.request.alone)
+
+
+def exemplars(audit: Audit) -> list[Block]:
+    """The samples that every model of a set changed."""
+    blocks: list[Block] = [Text(f"{sections.EXEMPLARS} All are in pies.csv.")]
+    for name, models in audit.models.items():
+        hit = metrics.pies(models, audit.dense)
+        blocks += sections.exemplars(
+            name,
+            hit,
+            audit.groups.codes,
+            audit.groups.names,
+            lambda place: audit.ids[place].as_py(),
+        )
+    return blocks

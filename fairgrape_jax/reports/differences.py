@@ -1,0 +1,194 @@
+"""Is one number larger than another? From the paired bootstrap of their difference, never by eye.
+
+Two intervals that overlap do not say that two numbers are equal, nor is the largest of many numbers
+surely larger than the smallest because it was picked for being so. So a difference is resampled as
+one number (the same samples for both), and where two of more than two were picked, its interval is
+one that holds for all pairs together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from fairgrape_jax import metrics
+
+LEVEL = 0.95
+MANY = 200  # numbers above which pairs are not gone through one by one
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """How much larger one of several numbers is than another.
+
+    Attributes:
+        high, low: the places of the two.
+        value: the number at `high` minus that at `low`.
+        interval: of that difference, 95 %.
+        among: of how many numbers the two were picked.
+    """
+
+    high: int
+    low: int
+    value: float
+    interval: tuple[float, float]
+    among: int
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves out zero; one without width knows of no uncertainty."""
+        low, high = self.interval
+        return low < high and (low > 0 or high < 0)
+
+    def text(self, decimals: int = 1) -> str:
+        """The difference and its interval.
+
+        >>> Difference(0, 1, 27.04, (6.0, 47.4), 2).text()
+        '27.0 [6.0, 47.4]'
+        >>> Difference(0, 1, 2.0, (-1, 5.0), 7).text()
+        '2.0 [-1.0, 5.0], corrected for picking two of 7'
+        """
+        low, high = self.interval
+        text = f"{self.value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
+        return text if self.among <= 2 else f"{text}, corrected for picking two of {self.among}"
+
+
+def extremes(values: np.ndarray, draws: np.ndarray) -> Difference | None:
+    """The largest number minus the smallest.
+
+    Args:
+        values: (K,); those that are NaN take no part.
+        draws: (R, K), bootstrap replicates of them, a row from one resampling of the samples.
+
+    Returns:
+        None if fewer than two numbers are known, or all are equal.
+    """
+    known = np.flatnonzero(~np.isnan(values))
+    if len(known) < 2:
+        return None
+    high, low = known[np.argmax(values[known])], known[np.argmin(values[known])]
+    if values[high] == values[low]:
+        return None
+    reach = pairs(values[known], draws[:, known])
+    i, j = (int(np.searchsorted(known, place)) for place in (high, low))
+    bounds = float(reach[0, i, j]), float(reach[1, i, j])
+    return Difference(int(high), int(low), float(values[high] - values[low]), bounds, len(known))
+
+
+def pairs(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Intervals of all differences values[i] - values[j], (2, K, K) low and high.
+
+    Two numbers have the percentile interval of their difference. More have simultaneous ones: each
+    difference plus and minus its standard error times one factor, the 95 % quantile over replicates
+    of the largest standardised deviation of any pair. With more than MANY numbers the factor is
+    that of the numbers themselves, which is wider.
+    """
+    count = values.shape[0]
+    value = values[:, None] - values[None, :]
+    if count == 2:
+        low, high = metrics.interval(draws[:, 0] - draws[:, 1], LEVEL)
+        return np.array([[[0.0, low], [-high, 0.0]], [[0.0, high], [-low, 0.0]]])
+    if count > MANY:
+        error = _error(draws)
+        reach = _factor(draws, error) * (error[:, None] + error[None, :])
+        return np.stack([value - reach, value + reach])
+    error = np.zeros((count, count))
+    largest = np.zeros(len(draws))
+    for i in range(count - 1):
+        differences = draws[:, i, None] - draws[:, i + 1 :]
+        error[i, i + 1 :] = _error(differences)
+        largest = np.fmax(largest, _deviation(differences, error[i, i + 1 :]))
+    reach = np.quantile(largest, LEVEL) * (error + error.T)
+    return np.stack([value - reach, value + reach])
+
+
+def _error(draws: np.ndarray) -> np.ndarray:
+    """The standard error of each column; 0 where it is known in fewer than two replicates."""
+    known = ~np.isnan(draws)
+    count = np.maximum(known.sum(axis=0), 2)
+    mean = np.where(known, draws, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return np.sqrt(np.square(np.where(known, draws - mean, 0)).sum(axis=0) / (count - 1))
+
+
+def _deviation(draws: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """The largest standardised deviation from the mean in each replicate, (R,)."""
+    known = ~np.isnan(draws)
+    mean = np.where(known, draws, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    scaled = np.abs(np.where(known, draws - mean, 0)) / np.where(error > 0, error, np.inf)
+    return scaled.max(axis=1)
+
+
+def _factor(draws: np.ndarray, error: np.ndarray) -> float:
+    return float(np.quantile(_deviation(draws, error), LEVEL))
+
+
+def between_models(
+    correct: np.ndarray,
+    dense: np.ndarray,
+    groups: np.ndarray,
+    num_groups: int,
+    *,
+    replicates: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy, worst group and rho(Delta) of several sets of models on the same samples.
+
+    Args:
+        correct: (M, S, N, T) bool, who of M sets of S models is right about which sample.
+        dense: (S, N, T) bool, of their dense models.
+        groups: (N,) int, -1 for a sample of no group.
+        num_groups: how many groups there are.
+        replicates: of the bootstrap; as for `metrics.replicate`.
+
+    Returns:
+        The values (M, 3), and bootstrap replicates of them (R, M, 3).
+    """
+    sets, seeds, samples, tasks = correct.shape
+    ungrouped = bool((groups < 0).any())
+    strata = np.where(groups < 0, num_groups, groups)
+    models = np.moveaxis(correct, 0, 2).reshape(seeds, samples, sets * tasks).astype(np.int64)
+    columns = sets * tasks
+
+    def statistic(counts: metrics.Counts, base: metrics.Counts) -> np.ndarray:
+        rows = []
+        unpruned = base[:tasks]
+        for first in range(0, columns, tasks):
+            own = counts[first : first + tasks]
+            grouped = [table[..., :num_groups, :, :] for table in own]
+            dense_grouped = [table[..., :num_groups, :, :] for table in unpruned]
+            rows.append(
+                np.stack(
+                    [
+                        metrics.of_set("accuracy")(own, unpruned),
+                        metrics.of_set("worst_group")(grouped, dense_grouped),
+                        metrics.of_set("rho_change")(grouped, dense_grouped),
+                    ],
+                    axis=-1,
+                )
+            )
+        return np.stack(rows, axis=-2)
+
+    right = np.ones((samples, columns), np.int64)
+    base = np.tile(dense.astype(np.int64), (1, 1, sets))
+    strata_count = num_groups + ungrouped
+    counts, dense_counts = (
+        [
+            np.stack(task)
+            for task in zip(
+                *(metrics.tally(right, m, strata, strata_count, [2] * columns) for m in each),
+                strict=True,
+            )
+        ]
+        for each in (models, base)
+    )
+    draws = metrics.replicate(
+        statistic,
+        right,
+        strata,
+        models,
+        base,
+        [2] * columns,
+        strata_count,
+        replicates=replicates,
+    )
+    return statistic(counts, dense_counts), draws
