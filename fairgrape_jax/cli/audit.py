@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import DisallowNone, UseAppendAction, arg
+from tyro.conf import DisallowNone, Positional, UseAppendAction, arg
 
 from fairgrape_jax.cli.command import Command
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.progress import say
 
+Sets = UseAppendAction[tuple[tuple[str, ...], ...]]  # a flag that is given again for another set
+
 
 @dataclasses.dataclass(frozen=True)
 class Audit(Command):
-    """Compare compressed models with their dense ones, by group and by class.
+    """Compare compressed models with their dense ones, by group and by class; or look at one alone.
 
-    The tables are CSV or Parquet, of any framework (docs/audit.md).
+    The tables are CSV or Parquet, of any framework (docs/audit.md). A file per model: `--dense A
+    --compressed B`. Columns of one table: `TABLE --dense-column a --compressed-column b`. A model
+    alone: `--predictions A`.
     """
 
-    dense: Annotated[tuple[Path, ...], arg(metavar="FILE...")]
+    table: Annotated[
+        DisallowNone[Path | None], Positional, arg(metavar="[TABLE]", help_behavior_hint="")
+    ] = None
+    """One file with a column of predictions per model, in place of --dense."""
+    dense: Annotated[tuple[Path, ...], arg(metavar="FILE...", help_behavior_hint="")] = ()
     """Predictions of the dense model, or of one per seed."""
-    compressed: Annotated[
-        UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="[NAME=]FILE...")
-    ]
+    compressed: Annotated[Sets, arg(metavar="[NAME=]FILE...")] = ()
     """Those of a compressed model, or of one per seed; again for another set."""
+    predictions: Annotated[Sets, arg(metavar="[NAME=]FILE...")] = ()
+    """Those of a model that is compared with nothing, or of one per seed; again for another set."""
+    dense_column: Annotated[tuple[str, ...], arg(metavar="COLUMN...", help_behavior_hint="")] = ()
+    """Column of the dense model, if it is not --prediction-column."""
+    compressed_column: Annotated[
+        tuple[str, ...], arg(metavar="[NAME=]COLUMN...", help_behavior_hint="")
+    ] = ()
+    """Columns of compressed models in the same table, a set each; those of one NAME are one set."""
     group_column: Annotated[tuple[str, ...], arg(metavar="NAME...")] = ("group",)
     """Column of the group; several are crossed."""
-    id_column: Annotated[str, arg(metavar="NAME")] = "id"
+    id_column: Annotated[
+        str, arg(metavar="NAME", help_behavior_hint="(default: id; where there is none, the row)")
+    ] = ""
     """Column that names a sample; the same in every file."""
     label_column: Annotated[str, arg(metavar="NAME")] = "label"
     """Column of the true class."""
@@ -37,6 +52,10 @@ class Audit(Command):
     """Column of what the model says."""
     score_prefix: Annotated[str, arg(metavar="PREFIX")] = "score_"
     """Begin of the columns of scores, which do in place of predictions."""
+    encoding: Annotated[
+        str, arg(metavar="NAME", help_behavior_hint="(default: what its first bytes say, or utf-8)")
+    ] = ""
+    """Encoding of CSV files."""
     positive: Annotated[
         str, arg(metavar="CLASS", help_behavior_hint="(default: the second in order)")
     ] = ""
@@ -57,24 +76,33 @@ class Audit(Command):
 
     def run(self) -> None:
         """Read the tables, write the report, print the table."""
-        for flag, files in (("dense", self.dense), ("compressed", self.compressed)):
-            if not files or not all(files if flag == "compressed" else [files]):
+        for flag in ("compressed", "predictions"):
+            if not all(getattr(self, flag)):
                 raise UsageError(f"--{flag}: name at least one file of predictions")
         if not self.group_column:
             raise UsageError("--group-column: name at least one column")
-        from fairgrape_jax.reports import audit
+        from fairgrape_jax.reports import audit, audit_report, audit_sources
         from fairgrape_jax.reports.prediction_tables import Columns
 
-        found = audit.audit(
+        dense, compressed = audit_sources.models(
+            table=self.table,
+            dense=self.dense,
+            compressed=self.compressed,
+            predictions=self.predictions,
+            dense_columns=self.dense_column,
+            compressed_columns=self.compressed_column,
+        )
+        finished = audit.audit(
             audit.Request(
-                dense=self.dense,
-                compressed=named_files(self.compressed),
+                dense=dense,
+                compressed=compressed,
                 columns=Columns(
                     id=self.id_column,
                     label=self.label_column,
                     prediction=self.prediction_column,
                     groups=self.group_column,
                     scores=self.score_prefix,
+                    encoding=self.encoding,
                 ),
                 positive=self.positive,
                 missing=self.missing,
@@ -83,27 +111,6 @@ class Audit(Command):
                 replicates=self.replicates,
             )
         )
-        audit.write(found, self.out)
-        say(audit.terminal(found))
+        audit_report.write(finished, self.out)
+        say(audit_report.terminal(finished))
         say(f"report: {self.out / 'report.html'}")
-
-
-def named_files(sets: Sequence[Sequence[str]]) -> dict[str, tuple[Path, ...]]:
-    """The files of each --compressed by name.
-
-    Raises:
-        UsageError: if a name is there twice.
-
-    Example:
-        >>> named_files([["kd=a.csv", "b.csv"], ["c.csv"]])
-        {'kd': (PosixPath('a.csv'), PosixPath('b.csv')), 'c': (PosixPath('c.csv'),)}
-    """
-    named: dict[str, tuple[Path, ...]] = {}
-    for first, *rest in sets:
-        name, equals, path = first.partition("=")
-        if not equals or Path(first).exists():
-            name, path = Path(first).name.split(".")[0], first
-        if name in named:
-            raise UsageError(f"--compressed: two sets are named {name!r}; give NAME=FILE")
-        named[name] = (Path(path), *map(Path, rest))
-    return named

@@ -131,8 +131,7 @@ BAD = {
     "a word for a number": (["run", "tiny.py", "--batch", "many"], "--batch: invalid literal"),
     "no value": (["run", "tiny.py", "--sparsity"], "Missing value for argument '--sparsity'"),
     "no run": (["report"], "name the directory of a run"),
-    "an audit of nothing": (["audit"], "Missing from fairgrape audit: --dense"),
-    "an audit without compressed": (["audit", "--dense", "a.csv"], "--compressed: name at least"),
+    "an audit of nothing": (["audit"], "audit: name a table, or files with --dense"),
     "an audit with an empty set": (
         ["audit", "--dense", "a.csv", "--compressed", "--min-group", "2"],
         "--compressed: name at least",
