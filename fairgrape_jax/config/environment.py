@@ -51,7 +51,8 @@ def numeric_flags() -> dict[str, Flag]:
     """The settings of this process that change numbers, as plain values for JSON.
 
     Returns:
-        The NUMERIC flags of JAX by name, and those of XLA_FLAGS that have one of the words in XLA.
+        The NUMERIC flags of JAX by name, and those of XLA_FLAGS that have one of the words in XLA;
+        those for GPUs only where there is one.
 
     Example:
         >>> numeric_flags()["jax_default_prng_impl"]
@@ -61,7 +62,8 @@ def numeric_flags() -> dict[str, Flag]:
     flags: dict[str, Flag] = {name: _plain(values[name]) for name in NUMERIC if name in values}
     for word in os.environ.get("XLA_FLAGS", "").split():
         name, _, value = word.lstrip("-").partition("=")
-        if any(part in name for part in XLA):
+        elsewhere = name.startswith("xla_gpu") and jax.default_backend() != "gpu"
+        if any(part in name for part in XLA) and not elsewhere:
             flags[f"XLA_FLAGS {name}"] = value or "true"
     return flags
 

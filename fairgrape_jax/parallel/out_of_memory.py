@@ -34,10 +34,27 @@ def name_phase(what: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)
-        reason = str(error).splitlines()[0].partition("RESOURCE_EXHAUSTED: ")[2]
-        raise OutOfMemoryError(what, reason.rstrip(".")) from None
+        raise OutOfMemoryError(what, first_reason(str(error))) from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether this is XLA's way to say that a device has no memory left."""
     return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+
+
+def first_reason(text: str) -> str:
+    """The first line that says why, in XLA's report of a device without memory.
+
+    On a GPU the status stands below other lines, and may end its own.
+
+    Args:
+        text: the message of the error.
+
+    Example:
+        >>> first_reason("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.\\nBuffers: ...")
+        'Out of memory allocating 8 bytes'
+        >>> first_reason("Autotuning failed:\\nRESOURCE_EXHAUSTED: \\n\\nOut of memory.\\n")
+        'Out of memory'
+    """
+    lines = text.partition("RESOURCE_EXHAUSTED:")[2].splitlines()
+    return next((line.strip().rstrip(".") for line in lines if line.strip()), "")

@@ -12,7 +12,9 @@ import pytest
 
 import fairgrape_jax
 from fairgrape_jax import data, parallel
+from fairgrape_jax.__main__ import make_gpus_deterministic
 from fairgrape_jax.cli import main as cli
+from fairgrape_jax.config.environment import numeric_flags
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.selection import greedy
 from tests.helpers import layouts
@@ -224,3 +226,23 @@ def test_everything_works_in_a_folder_with_spaces_and_umlauts(locale, tmp_path):
     out = place / "aus gabe"
     worked(fairgrape(place, "report", "Läufe/erster Lauf", "runs/tiny", "--out", out, **locale))
     assert (out / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("platforms", "flags", "after"),
+    [
+        (None, None, "--xla_gpu_deterministic_ops=true"),
+        ("cuda", "--xla_dump_to=x", "--xla_dump_to=x --xla_gpu_deterministic_ops=true"),
+        (None, "--xla_gpu_deterministic_ops=false", "--xla_gpu_deterministic_ops=false"),
+        ("cpu", None, None),
+    ],
+)
+def test_sums_on_gpus_are_asked_for_in_one_order(platforms, flags, after, monkeypatch):
+    for name, value in (("JAX_PLATFORMS", platforms), ("XLA_FLAGS", flags)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    make_gpus_deterministic()
+    assert os.environ.get("XLA_FLAGS") == after
+    monkeypatch.setenv("XLA_FLAGS", after or "")
+    assert not [name for name in numeric_flags() if "gpu" in name]  # there is none here
