@@ -62,6 +62,7 @@ def main() -> None:
             fit="crop",
             cache="disk",
             limit=options.steps * options.batch,
+            limit_evaluation=max(options.steps * options.batch // 8, 1),
         ),
         model=options.model,
         methods=("fairgrape",),

@@ -18,6 +18,7 @@ from fairgrape_jax.data.builders import BUILDERS, Options, builder
 from fairgrape_jax.data.images.records import ABOUT, default_data_dir
 from fairgrape_jax.data.sources import prepared
 from fairgrape_jax.data.sources.base import Source
+from fairgrape_jax.data.sources.stored import stored_in
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.progress import Progress, bar, say
 
@@ -43,6 +44,8 @@ class Prepare(Command):
     """What the prepared dataset is called."""
     data_dir: DataDir = None
     """Where prepared datasets are."""
+    overwrite: FlagCreatePairsOff[bool] = False
+    """Replace a dataset of that name which was made of other data, or otherwise."""
     tfrecord: FlagCreatePairsOff[bool] = False
     """Write a second copy, which tfds.load reads (needs TensorFlow)."""
 
@@ -62,19 +65,21 @@ class Prepare(Command):
         if self.place is None:
             raise UsageError(f"--from: give {options.HINT}")
         with bar("preparing") as move:
-            made = prepare(
+            result = prepare(
                 self.builder,
                 self.place,
                 options,
                 data_dir=self.data_dir or default_data_dir(),
                 called=self.name,
                 progress=spoken(move, "preparing"),
+                overwrite=self.overwrite,
                 tfrecord=self.tfrecord,
             )
-        stored = prepared.stored_in(made)
+        stored = stored_in(result.directory)
         for note in stored.about["notes"]:
             say(f"note: {note}")
-        say(f"{len(stored.columns['values']):,} pictures in {made}")
+        unchanged = "" if result.is_new else " (already there, unchanged)"
+        say(f"{len(stored.columns['values']):,} pictures in {result.directory}{unchanged}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +136,7 @@ class List(Command):
             print(f"  {name:<20} {' '.join((row.options.__doc__ or '').split())}")
         say(f"prepared in {place}:")
         for about in sorted(place.glob(f"*/*/{ABOUT}")):
-            stored = prepared.stored_in(about.parent)
+            stored = stored_in(about.parent)
             columns = ", ".join(column["name"] for column in stored.about["columns"][:6])
             count = len(stored.columns["values"])
             say(f"  {about.parent.parent.name:<20} {count:,} pictures; {columns}")

@@ -10,10 +10,17 @@ import numpy as np
 if TYPE_CHECKING:
     from fairgrape_jax.data.images.records import Pictures
 
+NO_GROUP = -1  # the group of a sample that is in none: it counts overall, and for no group
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One thing to predict: its name and the names of its classes, in label order."""
+    """One thing to predict.
+
+    Attributes:
+        name: What it is called.
+        classes: Names of its classes, in label order.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -23,8 +30,10 @@ class Task:
 class Split:
     """One part of a dataset.
 
-    images: (N, H, W, C) uint8, in memory or on disk; labels: (N, T) int32, one column per task;
-    groups: (N,) int32.
+    Attributes:
+        images: (N, H, W, C) uint8, in memory or on disk.
+        labels: (N, T) int32, one column per task.
+        groups: (N,) int32; NO_GROUP for a sample in none.
     """
 
     images: np.ndarray | Pictures
@@ -35,13 +44,24 @@ class Split:
         return len(self.groups)
 
     def take(self, indices: np.ndarray) -> Split:
-        """The samples at `indices`, in that order."""
+        """A part of the split.
+
+        Args:
+            indices: (M,) places of samples.
+
+        Returns:
+            These samples, in that order.
+        """
         images: Any = self.images
         images = images[indices] if isinstance(images, np.ndarray) else images.take(indices)
         return Split(images, self.labels[indices], self.groups[indices])
 
     def evidence(self) -> tuple[np.ndarray, ...]:
-        """Arrays that are equal where two splits hold the same samples; nothing is decoded."""
+        """Arrays that are equal where two splits hold the same samples; nothing is decoded.
+
+        Returns:
+            Pixels or checksums of files, labels, groups.
+        """
         images: Any = self.images
         pixels = images if isinstance(images, np.ndarray) else images.evidence
         return pixels, self.labels, self.groups
@@ -51,8 +71,17 @@ class Split:
 class Dataset:
     """Three splits and the names behind their numbers.
 
-    mean, std: per-channel normalisation of pictures scaled to [0, 1].
-    notes: what a user should know about how this copy was read (files skipped, licence).
+    Attributes:
+        train: What is trained and scored on.
+        validation: What the best epoch is chosen by.
+        test: What reports are about.
+        tasks: What is predicted.
+        groups: Names of the groups.
+        mean: Per-channel mean of pictures scaled to [0, 1].
+        std: Their standard deviation.
+        notes: What a user should know about how this copy was read (files skipped, licence).
+        allow_missing_groups: Whether samples may be in no group, NO_GROUP: they are trained on and
+            count overall, and for no group.
     """
 
     train: Split
@@ -63,6 +92,7 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     notes: tuple[str, ...] = ()
+    allow_missing_groups: bool = False
 
     @property
     def classes(self) -> tuple[int, ...]:

@@ -1,15 +1,22 @@
-"""Checks of a dataset: can it be trained, pruned and evaluated on?"""
+"""Check a dataset: can it be trained, pruned and evaluated on?"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from fairgrape_jax.data.dataset import Dataset, Split, Task
+from fairgrape_jax.data.dataset import NO_GROUP, Dataset, Split, Task
 from fairgrape_jax.errors import UsageError
 
 
 def check(dataset: Dataset) -> None:
-    """UsageError if the dataset cannot be trained, pruned and evaluated on; says what is wrong."""
+    """Refuse a dataset that cannot be trained, pruned and evaluated on.
+
+    Args:
+        dataset: All of it; pictures on disk are not decoded.
+
+    Raises:
+        UsageError: It says what is wrong, and with which samples.
+    """
     for name, values in (("mean", dataset.mean), ("std", dataset.std)):
         if not np.isfinite(values).all() or (name == "std" and min(values) <= 0):
             raise UsageError(
@@ -20,7 +27,7 @@ def check(dataset: Dataset) -> None:
         split = getattr(dataset, name)
         _check_arrays(name, split, dataset)
         _check_labels(name, split, dataset.tasks)
-        _check_groups(name, split, dataset.groups)
+        _check_groups(name, split, dataset)
 
 
 def _check_names(dataset: Dataset) -> None:
@@ -63,7 +70,14 @@ def _check_arrays(name: str, split: Split, dataset: Dataset) -> None:
 
 
 def not_finite(numbers: np.ndarray) -> str:
-    """Which samples have a number that is not finite, in words; "" if none has, or it cannot."""
+    """Which samples have a number that is not finite, in words.
+
+    Args:
+        numbers: (N, ...), of any type.
+
+    Returns:
+        A text that begins with a comma; "" if none has, or its type holds none.
+    """
     if not np.issubdtype(numbers.dtype, np.inexact):
         return ""
     bad = np.flatnonzero(~np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1))
@@ -71,10 +85,17 @@ def not_finite(numbers: np.ndarray) -> str:
 
 
 def samples(numbers: np.ndarray) -> str:
-    """Their numbers in words, the first few of them.
+    """Numbers of samples in words, the first few of them.
 
-    >>> samples(np.array([3, 17]))
-    ' (samples 3, 17)'
+    Args:
+        numbers: (N,) places of samples.
+
+    Returns:
+        A text in brackets, with a blank before it.
+
+    Example:
+        >>> samples(np.array([3, 17]))
+        ' (samples 3, 17)'
     """
     more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
     return f" (samples {', '.join(map(str, numbers[:5]))}{more})"
@@ -90,15 +111,17 @@ def _check_labels(name: str, split: Split, tasks: tuple[Task, ...]) -> None:
             )
 
 
-def _check_groups(name: str, split: Split, groups: tuple[str, ...]) -> None:
-    wrong = np.flatnonzero((split.groups < 0) | (split.groups >= len(groups)))
+def _check_groups(name: str, split: Split, dataset: Dataset) -> None:
+    least, count = NO_GROUP if dataset.allow_missing_groups else 0, len(dataset.groups)
+    wrong = np.flatnonzero((split.groups < least) | (split.groups >= count))
     if len(wrong):
         raise UsageError(
-            f"{name}: group {split.groups[wrong[0]]} is out of range: there are {len(groups)},"
+            f"{name}: group {split.groups[wrong[0]]} is out of range: there are {count},"
             f" numbered from 0{samples(wrong)}"
         )
-    for group, count in zip(groups, np.bincount(split.groups, minlength=len(groups)), strict=True):
-        if not count:
+    sizes = np.bincount(split.groups[split.groups != NO_GROUP], minlength=count)
+    for group, size in zip(dataset.groups, sizes, strict=True):
+        if not size:
             raise UsageError(
                 f"{name}: no sample of group {group!r}; give more samples, a higher limit,"
                 " or another group column"

@@ -48,7 +48,7 @@ def test_the_command_prepares_checks_and_lists(tmp_path, capsys):
         (["data", "bake"], "unknown command 'bake': choose from prepare, check, list, sheet"),
         (["data", "prepare"], "name what to prepare: fair_face"),
         (["data", "prepare", "lfw", "--from", "."], "unknown builder 'lfw'"),
-        (["data", "prepare", "utk_face"], "--from: give a folder or .tar"),
+        (["data", "prepare", "utk_face"], "--from: give a folder, .tar"),
         (["data", "prepare", "utk_face", "--from", "nowhere"], "nowhere: no such file"),
         (["data", "prepare", "utk_face", "--from", ".", "--name", "A b"], "--name 'A b'"),
         (["data", "check", "cats", "--data-dir", "."], "no prepared dataset"),

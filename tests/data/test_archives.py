@@ -18,8 +18,8 @@ import pytest
 import fairgrape_jax
 from fairgrape_jax import data, models
 from fairgrape_jax.cli import main
-from fairgrape_jax.data.builders import builder, files
-from fairgrape_jax.data.images import archives, decode
+from fairgrape_jax.data.builders import builder
+from fairgrape_jax.data.images import archives, decode, files
 from fairgrape_jax.data.sources import utkface, writers
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.storage import checkpoint
@@ -111,11 +111,14 @@ def test_a_source_reads_only_the_files_of_an_archive(form, tmp_path):
     (tmp_path / "secret.jpg").write_bytes(SECRET)
     hostile_tar(tmp_path / f"faces.{form}")
     before = contents(tmp_path)
-    pictures, odd = utkface.read(str(tmp_path / f"faces.{form}"))
-    assert [p.name for p in pictures] == sorted(NAMES)
-    assert odd == ["owned_0_0_1.jpg", "owned_0_0_2.jpg"]
-    assert SECRET not in {p.content for p in pictures}
-    assert contents(tmp_path) == before
+    listed = utkface.faces(tmp_path / f"faces.{form}", tmp_path / "scratch")
+    assert [face.name for face in listed.faces] == sorted(NAMES)
+    assert listed.misnamed == ["owned_0_0_1.jpg", "owned_0_0_2.jpg"]
+    assert SECRET not in {files.read(face.file) for face in listed.faces}
+    assert f"{sum('link' in what for what in HOSTILE)} not read, a link" in listed.notes[0]
+    after = contents(tmp_path)
+    assert {path: after[path] for path in before} == before
+    assert {path.parent for path in after.keys() - before.keys()} <= {tmp_path / "scratch"}
 
 
 def test_tars_within_a_tar_are_read_in_place(tmp_path):
@@ -127,7 +130,7 @@ def test_tars_within_a_tar_are_read_in_place(tmp_path):
         info, content = member("../../n01440764.tar", inner.getvalue())
         archive.addfile(info, io.BytesIO(content))
     found = files.find(tmp_path / "outer.tar", tmp_path / "scratch", "")
-    assert [files.read(entry) for entry in found] == [b"x"]
+    assert [files.read(entry) for entry in found.entries] == [b"x"]
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["outer.tar"]
 
 
@@ -142,8 +145,8 @@ def with_size(number):
 
 
 def both_readers(path, scratch):
-    yield lambda: list(files.archived(path, scratch))
-    yield lambda: utkface.read(str(path))
+    yield lambda: files.find(path, scratch, "a tar")
+    yield lambda: data.load(data.source("utkface", path=str(path)))
 
 
 def test_a_tar_that_leads_back_to_its_beginning_is_refused(tmp_path):
@@ -173,8 +176,10 @@ def test_a_sparse_member_is_passed_over(tmp_path):
     if os.system(f"cd {tmp_path} && tar --sparse --format=gnu -cf faces.tar sparse") != 0:
         pytest.skip("no GNU tar")
     with tarfile.open(tmp_path / "faces.tar") as archive:
-        assert next(iter(archive)).issparse()
-        assert list(archives.regular(archive)) == []
+        assert next(iter(archives.members(archive))).issparse()
+    others = {}
+    assert list(archives.entries(tmp_path / "faces.tar", tmp_path, others)) == []
+    assert others == {"sparse": "not a regular file"}
 
 
 def test_what_unpacks_to_far_more_than_it_is_is_refused(tmp_path, monkeypatch):
@@ -194,7 +199,7 @@ def test_a_zip_that_lies_about_a_size_gives_no_more_than_it_said(tmp_path):
     content = (tmp_path / "faces.zip").read_bytes()
     true, lie = (1 << 24).to_bytes(4, "little"), (10).to_bytes(4, "little")
     (tmp_path / "faces.zip").write_bytes(content.replace(true, lie))
-    (entry,) = files.find(tmp_path / "faces.zip", tmp_path / "scratch", "")
+    (entry,) = files.find(tmp_path / "faces.zip", tmp_path / "scratch", "").entries
     assert entry.size == 10
     with pytest.raises(OSError, match="CRC"):
         files.read(entry)

@@ -15,7 +15,7 @@ import pytest
 
 from fairgrape_jax import data
 from fairgrape_jax.data.builders import BUILDERS, builder, check, prepare
-from fairgrape_jax.data.sources import prepared
+from fairgrape_jax.data.sources.stored import stored_in
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.storage import lock
 from tests.helpers import layouts
@@ -28,6 +28,8 @@ COUNTS = {
     "imagenet_people": {"full": 20},
     "imagenet2012": {"train": 24, "validation": 6},
     "folder_csv": {"full": 30},
+    "image_folder": {"train": 24, "test": 6},
+    "hf_parquet": {"train": 24, "test": 6},
 }
 
 
@@ -36,7 +38,7 @@ def test_each_builder_prepares_its_layout_and_tfds_reads_it(name, tmp_path):
     import tensorflow_datasets as tfds
 
     directory = made(name, layouts.LAYOUTS[name](tmp_path / "from"), tmp_path / "to")
-    stored = prepared.stored_in(directory)
+    stored = stored_in(directory)
     found = {
         s: int(n)
         for s, n in zip(
@@ -77,7 +79,7 @@ def test_imagenet_from_tars_and_from_folders_is_the_same(tmp_path):
         place = layouts.imagenet(tmp_path / holder / "from", holder)
         made("imagenet2012", place, tmp_path / holder)
     by_tar, by_folder = (
-        prepared.stored_in(tmp_path / h / "imagenet2012" / "1.0.0") for h in ("tar", "folder")
+        stored_in(tmp_path / h / "imagenet2012" / "1.0.0") for h in ("tar", "folder")
     )
     for column in ("name", "values", "digest", "split"):
         np.testing.assert_array_equal(by_tar.columns[column], by_folder.columns[column])
@@ -98,7 +100,7 @@ def test_groups_of_imagenet_from_a_table(tmp_path):
 
 def test_people_are_filtered_as_the_paper_says(tmp_path):
     made("imagenet_people", layouts.people(tmp_path / "from"), tmp_path)
-    stored = prepared.stored_in(tmp_path / "imagenet_people" / "1.0.0")
+    stored = stored_in(tmp_path / "imagenet_people" / "1.0.0")
     assert stored.about["columns"][0]["classes"] == ["n10000001", "n10000002"]
     notes = "\n".join(stored.about["notes"])
     for text in (
@@ -144,11 +146,12 @@ SLOW = """
 import sys, time
 from pathlib import Path
 from fairgrape_jax.data.builders import fair_face, prepare
-look = prepare._looked_at
-def slow(row):
+from fairgrape_jax.data.images import decode
+fault = decode.fault
+def slow(content):
     time.sleep(0.004)
-    return look(row)
-prepare._looked_at = slow
+    return fault(content)
+decode.fault = slow
 prepare.prepare("fair_face", Path(sys.argv[1]), fair_face.FairFace(), data_dir=Path(sys.argv[2]),
                 shard_bytes=8_000, progress=lambda done, n: print(done, flush=True))
 """
@@ -188,9 +191,7 @@ def test_preparation_killed_goes_on_and_gives_the_same(tmp_path):
     )
     assert calls[-1] == (280, 280)
     assert not (work / "fair_face" / ".1.0.0.partial").exists()
-    whole, again = (
-        prepared.stored_in(p / "fair_face" / "1.0.0") for p in (tmp_path / "whole", work)
-    )
+    whole, again = (stored_in(p / "fair_face" / "1.0.0") for p in (tmp_path / "whole", work))
     for key, column in whole.columns.items():
         np.testing.assert_array_equal(column, again.columns[key])
     assert all(whole.records.content(i) == again.records.content(i) for i in range(280))
@@ -213,7 +214,7 @@ def test_two_cannot_prepare_at_once(tmp_path):
 @pytest.mark.slow
 def test_all_of_utkface(tmp_path):
     directory = made("utk_face", shared("utkface"), tmp_path, shard_bytes=1 << 26)
-    stored = prepared.stored_in(directory)
+    stored = stored_in(directory)
     races = np.bincount(stored.columns["values"][:, 1])
     np.testing.assert_array_equal(races, [10_078, 4_526, 3_434, 3_975])
     alone = check.duplicates(stored, source(tmp_path, "utk_face"))
@@ -223,8 +224,8 @@ def test_all_of_utkface(tmp_path):
     text = "\n".join(lines)
     assert sound
     assert "390 files equal others, in 375 sets" in text
-    columns = prepared.stored_in(everything).columns
-    found = check.duplicates(prepared.stored_in(everything), source(tmp_path, "all_faces"))
+    columns = stored_in(everything).columns
+    found = check.duplicates(stored_in(everything), source(tmp_path, "all_faces"))
     copies = [sorted(s, key=lambda i: columns["name"][i])[1:] for s in found.sets]
     race = columns["values"][np.concatenate(copies), 1]
     assert (race != 4).sum() == 336  # 5 of them equal a picture of "Others" alone

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from fairgrape_jax import data
-from fairgrape_jax.data.sources import prepared
+from fairgrape_jax.data.sources import prepared, splits
+from fairgrape_jax.data.sources.stored import stored_in
 from fairgrape_jax.errors import UsageError
 from tests.helpers import layouts
 from tests.helpers.datasets import made, source
@@ -16,24 +20,27 @@ def test_faces_of_one_picture_and_equal_files_stay_together(tmp_path):
     made("fair_face", layouts.fairface(tmp_path / "from"), tmp_path)
     made("utk_face", layouts.utkface(tmp_path / "utk"), tmp_path)
     for name in ("fair_face", "utk_face"):
-        columns = prepared.stored_in(tmp_path / name / "1.0.0").columns
+        columns = stored_in(tmp_path / name / "1.0.0").columns
         for options in ({}, {"fold": "2/5"}, {"seed": 3}):
-            parts = prepared.sides(columns, source(tmp_path, name, **options))
+            parts = splits.sides(columns, source(tmp_path, name, **options).division)
             for key in ("source", "digest"):
                 held = [set(columns[key][part].tolist()) for part in parts]
                 assert not held[0] & held[1]
                 assert not (held[0] | held[1]) & held[2]
             together = np.concatenate(parts)
             assert sorted(together.tolist()) == list(range(len(columns["name"])))
-        sizes = np.array([len(part) for part in prepared.sides(columns, source(tmp_path, name))])
+        sizes = np.array(
+            [len(part) for part in splits.sides(columns, source(tmp_path, name).division)]
+        )
         np.testing.assert_allclose(sizes / sizes.sum(), [0.8, 0.1, 0.1], atol=0.03)
 
 
 def test_folds_test_on_every_picture_once(tmp_path):
     made("folder_csv", layouts.folder(tmp_path / "from"), tmp_path, source="person")
-    columns = prepared.stored_in(tmp_path / "folder_csv" / "1.0.0").columns
+    columns = stored_in(tmp_path / "folder_csv" / "1.0.0").columns
     parts = [
-        prepared.sides(columns, source(tmp_path, "folder_csv", fold=f"{i}/5")) for i in range(1, 6)
+        splits.sides(columns, source(tmp_path, "folder_csv", fold=f"{i}/5").division)
+        for i in range(1, 6)
     ]
     tested = np.concatenate([test for _, _, test in parts])
     assert sorted(tested.tolist()) == list(range(30))
@@ -70,12 +77,49 @@ def test_impossible_options_of_prepared_data(options, message, tmp_path):
         data.load(prepared.Prepared(**{"path": str(tmp_path), "dataset": "folder_csv"} | options))
 
 
-def test_utkface_prepared_is_the_utkface_source_bit_for_bit(tmp_path):
-    place = layouts.utkface(tmp_path / "from")
+ODD_KINDS = ("turned", "cmyk", "16 bits", "palette", "clear palette", "alpha", "grey", "1 bit")
+
+
+def odd_faces(place: Path) -> Path:
+    """Pictures of every kind and shape under names of UTKFace, of which some are large."""
+    place.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(320):
+        shape = [(30, 20), (20, 30), (200, 200), (400, 300)][i // 8 % 4]
+        pixels = Image.fromarray(rng.integers(0, 256, (6, 5, 3), np.uint8)).resize(shape)
+        options, suffix = {}, "png"
+        match ODD_KINDS[i % 8]:
+            case "turned":
+                exif = Image.Exif()
+                exif[0x0112] = 1 + i // 8 % 8
+                options, suffix = {"exif": exif}, ("jpg", "png", "webp")[i // 8 % 3]
+            case "cmyk":
+                pixels, suffix = pixels.convert("CMYK"), "jpg"
+            case "16 bits":
+                grey = np.asarray(pixels.convert("L")).astype(np.uint16) * 251
+                pixels, suffix = Image.fromarray(grey), ("png", "tif")[i // 8 % 2]
+            case "palette":
+                pixels, suffix = pixels.convert("P"), ("png", "gif")[i // 8 % 2]
+            case "clear palette":
+                pixels, options = pixels.convert("P"), {"transparency": bytes(range(200))}
+            case "alpha":
+                pixels.putalpha(pixels.convert("L"))
+            case "grey":
+                pixels, suffix = pixels.convert("L"), ("jpg", "png", "pgm")[i // 8 % 3]
+            case "1 bit":
+                pixels = pixels.convert("1")
+        pixels.save(place / f"{1 + i % 90}_{i % 2}_{i // 2 % 4}_2017{i:05}.{suffix}", **options)
+    return place
+
+
+@pytest.mark.parametrize("size", [8, 24, 160, 224])
+@pytest.mark.parametrize("faces", [layouts.utkface, odd_faces])
+def test_utkface_prepared_is_the_utkface_source_bit_for_bit(faces, size, tmp_path):
+    place = faces(tmp_path / "from")
     made("utk_face", place, tmp_path)
     for ours, theirs in (({}, {}), ({"split_by": "source"}, {"split_by": "name"})):
-        old = data.load(data.source("utkface", path=str(place), size=24, **theirs))
-        new = data.load(source(tmp_path, "utk_face", size=24, **ours))
+        old = data.load(data.source("utkface", path=str(place), size=size, **theirs))
+        new = data.load(source(tmp_path, "utk_face", size=size, **ours))
         for split in ("train", "validation", "test"):
             for a, b in zip(
                 getattr(old, split).evidence(), getattr(new, split).evidence(), strict=True
@@ -91,7 +135,7 @@ def test_utkface_prepared_is_the_utkface_source_bit_for_bit(tmp_path):
 
 def test_a_product_of_groups_and_a_rare_one(tmp_path):
     made("fair_face", layouts.fairface(tmp_path / "from"), tmp_path)
-    stored = prepared.stored_in(tmp_path / "fair_face" / "1.0.0")
+    stored = stored_in(tmp_path / "fair_face" / "1.0.0")
     names, ids = prepared.group_column(stored, source(tmp_path, "", group="race+gender"))
     assert len(names) == 14
     assert names[:3] == ("White Male", "White Female", "Black Male")

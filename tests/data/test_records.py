@@ -25,6 +25,7 @@ from fairgrape_jax.data.builders import folder_csv
 from fairgrape_jax.data.builders.prepare import prepare
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.data.sources import prepared
+from fairgrape_jax.data.sources.stored import stored_in
 from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.rounds import steps, train
 from fairgrape_jax.runner.run import run
@@ -335,7 +336,7 @@ def test_a_run_of_imagenets_shape(tmp_path, monkeypatch, capsys):
     text = capsys.readouterr().out
     assert text.count("ms/step") == 3
     assert "complete:" in text
-    stored = prepared.stored_in(tmp_path / "prepared" / "imagenet2012" / "1.0.0")
+    stored = stored_in(tmp_path / "prepared" / "imagenet2012" / "1.0.0")
     assert len(stored.columns["name"]) == 3000
     assert stored.about["groups"] == ["group"]
 

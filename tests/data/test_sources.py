@@ -88,6 +88,7 @@ def test_apportion_adds_up():
         ({"minority": "group 1", "share": 1.0}, "share=1.0"),
         ({"share": 0.2}, "without a minority"),
         ({"limit": -1}, "limit=-1"),
+        ({"limit_evaluation": -1}, "limit_evaluation=-1"),
         ({"size": -1}, "size=-1"),
         ({"seed": -1}, "seed=-1"),
         ({"path": "somewhere"}, "leave path empty"),
@@ -184,9 +185,14 @@ def test_synthetic_classes_can_be_learnt_and_groups_differ():
     assert 0.35 < rates[3] < rates[0] - 0.1
 
 
-def test_share_and_limit_reach_the_splits():
+def test_share_and_limit_reach_the_training_split_alone():
     options = {"samples": 4000, "groups": 2, "imbalance": 1.0, "size": 4, "limit": 400}
-    dataset = data.load(data.source("synthetic", **options, minority="group 1", share=0.1))
+    options |= {"minority": "group 1", "share": 0.1}
+    dataset = data.load(data.source("synthetic", **options))
     np.testing.assert_array_equal(np.bincount(dataset.train.groups), [360, 40])
     for split in (dataset.validation, dataset.test):
+        np.testing.assert_array_equal(np.bincount(split.groups), [200, 200])
+    asked = data.load(data.source("synthetic", **options, limit_evaluation=50))
+    np.testing.assert_array_equal(asked.train.labels, dataset.train.labels)
+    for split in (asked.validation, asked.test):
         np.testing.assert_array_equal(np.bincount(split.groups), [25, 25])

@@ -14,6 +14,7 @@ from PIL import Image
 
 from fairgrape_jax import data
 from fairgrape_jax.data.dataset import Dataset, Split, Task
+from fairgrape_jax.data.images import decode
 from fairgrape_jax.data.sources import utkface
 from fairgrape_jax.errors import UsageError
 from tests.helpers.datasets import assert_same, shared
@@ -112,15 +113,15 @@ def test_equal_pictures_share_a_split(faces):
 
 
 def test_only_drawn_pictures_are_decoded(faces, monkeypatch):
-    decoded, pixels = [], utkface._pixels
+    decoded, pixels = [], decode.decode
 
-    def counted(content: bytes, size: int) -> np.ndarray | None:
+    def counted(content: bytes, size: int, **options) -> np.ndarray:
         decoded.append(size)
-        return pixels(content, size)
+        return pixels(content, size, **options)
 
-    monkeypatch.setattr(utkface, "_pixels", counted)
+    monkeypatch.setattr(decode, "decode", counted)
     calls = []
-    source = data.source("utkface", path=str(faces["tar"]), size=8, limit=64)
+    source = data.source("utkface", path=str(faces["tar"]), size=8, limit=64, limit_evaluation=8)
     dataset = data.load(source, lambda *progress: calls.append(progress))
     assert len(decoded) == 64 + 8 + 8
     assert calls[-1] == (80, 80)
@@ -159,12 +160,12 @@ def test_unusable_paths_say_what_is_expected(tmp_path, faces):
         data.load(data.source("utkface"))
     with pytest.raises(UsageError, match=f"no such file.*{expected}"):
         read_faces(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match=f"no picture; expected.*{expected}"):
+    with pytest.raises(UsageError, match=f"no picture in it; give .*{expected}"):
         read_faces(tmp_path)
     (tmp_path / "note.txt").write_text("text")
     with pytest.raises(UsageError, match="no picture"):
         read_faces(tmp_path)
-    with pytest.raises(UsageError, match=f"not a .tar.*{expected}"):
+    with pytest.raises(UsageError, match=rf"note\.txt: not a folder, \.tar.*{expected}"):
         read_faces(tmp_path / "note.txt")
     (tmp_path / MISNAMED).write_bytes(b"")
     with pytest.raises(UsageError, match=f"1 pictures, none with a usable name.*{expected}"):

@@ -47,7 +47,9 @@ def made(name, place, data_dir, called="", shard_bytes=8_000, **options) -> Path
     from fairgrape_jax.data.builders.prepare import prepare
 
     given = builder(name).options(**options)
-    return prepare(name, place, given, data_dir=data_dir, called=called, shard_bytes=shard_bytes)
+    return prepare(
+        name, place, given, data_dir=data_dir, called=called, shard_bytes=shard_bytes
+    ).directory
 
 
 def source(data_dir: Path, name: str, **options) -> prepared.Prepared:

@@ -161,6 +161,7 @@ POSSIBLE = {  # values that somebody may well ask for, alone or together
     "data.channels": st.sampled_from([1, 3, 5]),
     "data.size": st.sampled_from([1, 2, 3, 5, 8]),
     "data.limit": st.sampled_from([1, 2, 10]),
+    "data.limit_evaluation": st.sampled_from([1, 2, 10]),
     "data.noise": st.sampled_from([0.0, 1e6]),
     "data.imbalance": st.sampled_from([0.01, 1.0]),
     "remedy.kd": st.sampled_from([0.0, 1.0]),

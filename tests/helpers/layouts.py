@@ -169,6 +169,68 @@ def folder(place: Path) -> Path:
     return place
 
 
+def celeba_of_kaggle(place: Path) -> Path:
+    """The same as `celeba`, with the tables as CSV, the pictures one folder further down."""
+    celeba(place)
+    (place / "img_align_celeba").rename(place / "aligned")
+    (place / "img_align_celeba").mkdir()
+    (place / "aligned").rename(place / "img_align_celeba" / "img_align_celeba")
+    text = (place / "list_attr_celeba.txt").read_text().splitlines()
+    (place / "list_attr_celeba.txt").unlink()
+    rows = [line.split() for line in text[2:]]
+    table(place / "list_attr_celeba.csv", ("image_id", *text[1].split()), rows)
+    splits = [(name, min(i // 30, 2)) for i, (name, *_) in enumerate(rows)]
+    table(place / "list_eval_partition.csv", ("image_id", "partition"), splits)
+    return place
+
+
+def image_folder(place: Path, kind: str = "csv") -> Path:
+    """30 pictures in train/ and test/, each with a metadata file of its own."""
+    for split, numbers in (("train", range(24)), ("test", range(24, 30))):
+        (place / split / "pictures").mkdir(parents=True)
+        rows = []
+        for i in numbers:
+            name = f"pictures/{i:03}.jpg"
+            (place / split / name).write_bytes(jpeg(i))
+            rows.append((name, ("no", "yes")[i % 2], ("young", "old")[i % 3 == 0]))
+        header = ("file_name", "label", "group")
+        if kind == "csv":
+            table(place / split / "metadata.csv", header, rows)
+        else:
+            lines = [json.dumps(dict(zip(header, row, strict=True))) for row in rows]
+            (place / split / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    return place
+
+
+def hf_parquet(place: Path, *, named: bool = True) -> Path:
+    """30 pictures as Hugging Face's `datasets` writes them, in two files of train, one of test.
+
+    named: whether the pictures have paths, and the files the names of the classes.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (place / "data").mkdir(parents=True)
+    features = {"label": {"names": ["no", "yes"], "_type": "ClassLabel"}, "group": {"dtype": "str"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})} if named else None
+    for file, numbers in (
+        ("train-00000-of-00002", range(12)),
+        ("train-00001-of-00002", range(12, 24)),
+        ("test-00000-of-00001", range(24, 30)),
+    ):
+        pictures = [{"bytes": jpeg(i), "path": f"{i:03}.jpg" if named else None} for i in numbers]
+        columns = pa.table(
+            {
+                "image": pictures,
+                "label": [i % 2 for i in numbers],
+                "group": [("young", "old")[i % 3 == 0] for i in numbers],
+            }
+        )
+        columns = columns.replace_schema_metadata(metadata)
+        pq.write_table(columns, place / "data" / f"{file}.parquet", row_group_size=5)
+    return place
+
+
 LAYOUTS = {
     "fair_face": fairface,
     "utk_face": utkface,
@@ -176,4 +238,6 @@ LAYOUTS = {
     "imagenet_people": people,
     "imagenet2012": imagenet,
     "folder_csv": folder,
+    "image_folder": image_folder,
+    "hf_parquet": hf_parquet,
 }

@@ -33,7 +33,7 @@ from fairgrape_jax.config import Experiment, Scoring, Stage
 from fairgrape_jax.data.sources.writers import Writers
 
 EXPERIMENT = Experiment(
-    data=Writers(limit=1200, size=14),
+    data=Writers(limit=1200, limit_evaluation=150, size=14),
     model="cnn",
     methods=("fairgrape",),
     sparsity=0.9,

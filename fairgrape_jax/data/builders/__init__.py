@@ -1,4 +1,4 @@
-"""Builders: one small file per dataset, one row each here."""
+"""The table of what can be prepared: one small file per dataset, one row each here."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from fairgrape_jax.data.builders import (
     celeb_a_attributes,
     fair_face,
     folder_csv,
+    hf_parquet,
+    image_folder,
     imagenet2012,
     imagenet_people,
     utk_face,
@@ -27,7 +29,12 @@ __all__ = [
 
 
 class Builder(NamedTuple):
-    """How a dataset is read: its options, and (place, options, scratch) -> its rows."""
+    """How a dataset is read.
+
+    Attributes:
+        options: The class of its options.
+        read: (place, options, scratch) -> its rows.
+    """
 
     options: type[Options]
     read: Callable[[Path, Any, Path], Listing]
@@ -41,14 +48,26 @@ BUILDERS: dict[str, Builder] = {
     "imagenet_people": Builder(imagenet_people.ImageNetPeople, imagenet_people.read),
     "imagenet2012": Builder(imagenet2012.ImageNet2012, imagenet2012.read),
     "folder_csv": Builder(folder_csv.FolderCsv, folder_csv.read),
+    "image_folder": Builder(image_folder.ImageFolder, image_folder.read),
+    "hf_parquet": Builder(hf_parquet.HfParquet, hf_parquet.read),
 }
 
 
 def builder(name: str) -> Builder:
-    """The row of `name`. UsageError for an unknown one.
+    """A row of the table.
 
-    >>> builder("fair_face").options.__name__
-    'FairFace'
+    Args:
+        name: What it is called there.
+
+    Returns:
+        How that dataset is read.
+
+    Raises:
+        UsageError: There is no such row.
+
+    Example:
+        >>> builder("fair_face").options.__name__
+        'FairFace'
     """
     if name not in BUILDERS:
         raise UsageError(f"unknown builder {name!r}: choose from {', '.join(BUILDERS)}")

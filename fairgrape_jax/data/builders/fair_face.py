@@ -7,16 +7,17 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from fairgrape_jax.data.builders import files
 from fairgrape_jax.data.builders.listing import (
     Column,
     Listing,
     Options,
     Row,
-    matched,
-    number,
-    read_table,
+    class_number,
+    numbered,
 )
+from fairgrape_jax.data.builders.matching import Names, match
+from fairgrape_jax.data.builders.tables import read_table
+from fairgrape_jax.data.images import files
 
 RACES = (
     "White",
@@ -44,39 +45,56 @@ class FairFace(Options):
 
 
 def read(place: Path, options: FairFace, scratch: Path) -> Listing:
-    """Rows of both tables. UsageError names the file and row of what is wrong."""
-    rows = []
-    for split, name in TABLES.items():
-        for where, row in read_table(place / name, COLUMNS):
-            rows.append((split, where, row))
-    found = files.by_name(files.find(place, scratch, options.HINT), parts=2)
-    both, notes = matched([(row["file"], where) for _, where, row in rows], found, options)
-    table = {"race": RACES, "gender": GENDERS, "age": AGES}
-    kept = [
-        Row(
-            name=row["file"],
-            file=found[row["file"]],
-            where=where,
-            values=tuple(number(where, c, row[c], known) for c, known in table.items()),
-            source=source(row["file"]),
-            split=split,
-        )
-        for split, where, row in rows
-        if row["file"] in both
+    """A row for each of both tables.
+
+    Args:
+        place: The folder.
+        options: What may be left out.
+        scratch: The folder for unpacked tars.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        UsageError: It names the file and row of what is wrong.
+    """
+    files.check_place(place, options.HINT)
+    lines = [
+        (split, line)
+        for split, table in TABLES.items()
+        for line in read_table(place / table, COLUMNS)
     ]
+    contents = files.find(place, scratch, options.HINT)
+    names = Names(files.by_name(contents.entries, parts=2), place, contents.others)
+    matches = match([(line.cells["file"], line.where) for _, line in lines], names, options)
+    classes = {"race": RACES, "gender": GENDERS, "age": AGES}
+    numbers = {column: numbered(known) for column, known in classes.items()}
+    rows = []
+    for split, (where, cells) in lines:
+        if name := matches.names.get(cells["file"]):
+            values = tuple(class_number(where, c, cells[c], numbers[c]) for c in classes)
+            rows.append(Row(name, names.files[name], where, values, source(name), split))
     return Listing(
-        columns=tuple(Column(name, known, group=True) for name, known in table.items()),
-        rows=tuple(kept),
-        notes=("FairFace is under CC BY 4.0.", *notes),
+        columns=tuple(Column(name, known, group=True) for name, known in classes.items()),
+        rows=tuple(rows),
         labels=("gender", "race", "age"),
         groups=("race", "gender"),
+        notes=("FairFace is under CC BY 4.0.", *contents.notes),
+        left_out=matches.left_out,
     )
 
 
 def source(name: str) -> str:
     """The picture that a face was cut from: crops are named PICTURE_faceN.
 
-    >>> source("train/7_face1.jpg"), source("train/7.jpg")
-    ('train/7', 'train/7')
+    Args:
+        name: The path of a crop.
+
+    Returns:
+        The path of the picture, without its extension.
+
+    Example:
+        >>> source("train/7_face1.jpg"), source("train/7.jpg")
+        ('train/7', 'train/7')
     """
     return re.sub(r"_face\d+$", "", str(PurePosixPath(name).with_suffix("")))

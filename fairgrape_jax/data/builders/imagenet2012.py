@@ -7,19 +7,14 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from fairgrape_jax.data.builders import files
-from fairgrape_jax.data.builders.files import Entry
-from fairgrape_jax.data.builders.folder_csv import ordered
-from fairgrape_jax.data.builders.listing import (
-    Column,
-    Listing,
-    Options,
-    Row,
-    matched,
-    read_table,
-    read_text,
-    settled,
-)
+from fairgrape_jax import spelling
+from fairgrape_jax.data.builders.listing import Column, Listing, Options, Row, leave_out, numbered
+from fairgrape_jax.data.builders.matching import Names, match
+from fairgrape_jax.data.builders.rows import empty_cells
+from fairgrape_jax.data.builders.tables import read_table, read_text
+from fairgrape_jax.data.dataset import NO_GROUP
+from fairgrape_jax.data.images import files
+from fairgrape_jax.data.images.entries import Entry, is_leftover
 from fairgrape_jax.errors import UsageError
 
 TRAIN_TAR, VALIDATION_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
@@ -43,49 +38,51 @@ class ImageNet2012(Options):
 
 
 def read(place: Path, options: ImageNet2012, scratch: Path) -> Listing:
-    """A row for each picture. UsageError for a wrong tar, a class without a picture, a bad row."""
+    """A row for each picture.
+
+    Args:
+        place: The folder with the tars, or with train/ and val/.
+        options: The table of groups, and what may be left out.
+        scratch: The folder for unpacked tars.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        UsageError: It names a wrong tar, a class without a picture, a bad row.
+    """
+    files.check_place(place, EACH_OF_CLASS)
     if not place.is_dir():
         raise UsageError(f"{place}: not a folder; give {EACH_OF_CLASS}")
-    found = {
+    pictures = {
         "train": _by_synset(place, "train", TRAIN_TAR, scratch),
         "validation": _validation(place, scratch),
     }
-    synsets = tuple(sorted({synset for synset, _ in found["train"]}))
-    known = {synset: i for i, synset in enumerate(synsets)}
-    notes: tuple[str, ...] = ()
-    rows = []
-    for split, pictures in found.items():
-        strangers = [str(entry) for synset, entry in pictures if synset not in known]
-        notes += settled(strangers, f"pictures of {split} in no class of train", options)
-        rows += [
-            Row(PurePosixPath(e.name).name, e, str(e), (known[synset],), e.name, split)
-            for synset, e in pictures
-            if synset in known
-        ]
-    columns: tuple[Column, ...] = (Column("class", synsets, group=True),)
-    if options.groups:
-        rows, extra = _grouped(rows, Path(options.groups), options)
-        classes = ordered({row.source for row in rows})
-        numbers = {name: i for i, name in enumerate(classes)}
-        rows = [
-            dataclasses.replace(r, values=(*r.values, numbers[r.source]), source=r.file.name)
-            for r in rows
-        ]
-        columns, notes = (*columns, Column("group", classes, group=True)), (*notes, *extra)
-    return Listing(
-        columns=columns,
+    synsets = tuple(sorted({synset for synset, _ in pictures["train"]}))
+    number_of = numbered(synsets)
+    rows = [
+        Row(PurePosixPath(e.name).name, e, str(e), (number_of[synset],), e.name, split)
+        for split, members in pictures.items()
+        for synset, e in members
+        if synset in number_of
+    ]
+    strangers = [str(e) for synset, e in pictures["validation"] if synset not in number_of]
+    listing = Listing(
+        columns=(Column("class", synsets, group=True),),
         rows=tuple(rows),
-        notes=("ImageNet is for non-commercial research.", *notes),
         labels=("class",),
-        groups=("group",) if options.groups else ("class",),
+        groups=("class",),
+        notes=("ImageNet is for non-commercial research.",),
+        left_out=leave_out(strangers, "unknown", options),
     )
+    return _grouped(listing, Path(options.groups), options) if options.groups else listing
 
 
 def _by_synset(place: Path, folder: str, tar: str, scratch: Path) -> list[tuple[str, Entry]]:
     """Pictures whose folder, or tar inside the tar, is named by a synset."""
     inside = place / folder if (place / folder).is_dir() else place / tar
     pictures = []
-    for entry in files.find(inside, scratch, EACH_OF_CLASS):
+    for entry in files.find(inside, scratch, EACH_OF_CLASS).entries:
         synset = PurePosixPath(entry.name).parent.name
         if not SYNSET.fullmatch(synset):
             raise UsageError(
@@ -94,7 +91,11 @@ def _by_synset(place: Path, folder: str, tar: str, scratch: Path) -> list[tuple[
         pictures.append((synset, entry))
     if inside.is_dir():
         filled = {synset for synset, _ in pictures}
-        empty = sorted(p.name for p in inside.iterdir() if p.is_dir() and p.name not in filled)
+        empty = sorted(
+            path.name
+            for path in inside.iterdir()
+            if path.is_dir() and path.name not in filled and not is_leftover(path.name)
+        )
         if empty:
             raise UsageError(f"{inside / empty[0]}: a class without a picture; fill or remove it")
     return pictures
@@ -103,7 +104,7 @@ def _by_synset(place: Path, folder: str, tar: str, scratch: Path) -> list[tuple[
 def _validation(place: Path, scratch: Path) -> list[tuple[str, Entry]]:
     if not (place / VALIDATION_TAR).exists() or (place / "val").is_dir():
         return _by_synset(place, "val", VALIDATION_TAR, scratch)
-    entries = files.find(place / VALIDATION_TAR, scratch, EACH_OF_CLASS)
+    entries = files.find(place / VALIDATION_TAR, scratch, EACH_OF_CLASS).entries
     labels = place / LABELS
     synsets = read_text(labels, "a line with the synset of each validation picture").split()
     if len(synsets) != len(entries):
@@ -114,14 +115,30 @@ def _validation(place: Path, scratch: Path) -> list[tuple[str, Entry]]:
     return list(zip(synsets, sorted(entries, key=lambda entry: entry.name), strict=True))
 
 
-def _grouped(
-    rows: list[Row], table: Path, options: ImageNet2012
-) -> tuple[list[Row], tuple[str, ...]]:
-    """The rows that the table gives a group, which stands in `source` for now."""
-    lines = list(read_table(table, ("file", "group")))
-    by_name = {row.name: row.file for row in rows}
-    both, notes = matched([(line["file"], where) for where, line in lines], by_name, options)
-    groups = {line["file"]: line["group"].strip() for _, line in lines}
-    return [
-        dataclasses.replace(row, source=groups[row.name]) for row in rows if row.name in both
-    ], notes
+def _grouped(listing: Listing, table: Path, options: ImageNet2012) -> Listing:
+    """The rows that the table gives a group, with it."""
+    lines = read_table(table, ("file", "group"))
+    names = Names({row.name: row.file for row in listing.rows}, table.parent)
+    matches = match([(line.cells["file"], line.where) for line in lines], names, options)
+    empty = empty_cells(lines, ("group",), options)
+    cells = [line.cells["group"].strip() for line in lines]
+    unified = spelling.unified(filter(None, cells))
+    group_of = {
+        matches.names[line.cells["file"]]: unified.get(cell, "")
+        for line, cell in zip(lines, cells, strict=True)
+        if line.cells["file"] in matches.names
+    }
+    classes = spelling.natural(filter(None, group_of.values()))
+    number_of = numbered(classes) | {"": NO_GROUP}
+    rows = [
+        dataclasses.replace(row, values=(*row.values, number_of[group_of[row.name]]))
+        for row in listing.rows
+        if row.name in group_of
+    ]
+    return dataclasses.replace(
+        listing,
+        columns=(*listing.columns, Column("group", classes, group=True)),
+        rows=tuple(rows),
+        groups=("group",),
+        left_out=(*listing.left_out, *empty, *matches.left_out),
+    )

@@ -14,16 +14,10 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
-from fairgrape_jax.data.builders import files
-from fairgrape_jax.data.builders.listing import (
-    Column,
-    Listing,
-    Options,
-    Row,
-    matched,
-    read_table,
-    read_text,
-)
+from fairgrape_jax.data.builders.listing import Column, Listing, Options, Row, numbered
+from fairgrape_jax.data.builders.matching import Names, match
+from fairgrape_jax.data.builders.tables import read_table, read_text
+from fairgrape_jax.data.images import files
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.storage import schema
 
@@ -52,74 +46,91 @@ class ImageNetPeople(Options):
 def read(place: Path, options: ImageNetPeople, scratch: Path) -> Listing:
     """A row for each picture of a safe and imageable synset with one sure gender.
 
-    UsageError names the file and entry of what is wrong; the notes count what was left out.
+    Args:
+        place: The folder.
+        options: Thresholds, and what may be left out.
+        scratch: The folder for unpacked tars.
+
+    Returns:
+        The dataset; its notes count what was left out.
+
+    Raises:
+        UsageError: It names the file and entry of what is wrong.
     """
+    files.check_place(place, options.HINT)
     safe = {
-        row["wnid"]
-        for _, row in read_table(place / "synsets_safety.csv", ("wnid", "safety"))
-        if row["safety"].strip() == "safe"
+        cells["wnid"]
+        for _, cells in read_table(place / "synsets_safety.csv", ("wnid", "safety"))
+        if cells["safety"].strip() == "safe"
     }
     imageable = _imageable(place / "imageability_scores.csv", options.imageability)
-    left_out: collections.Counter[str] = collections.Counter()
+    dropped: collections.Counter[str] = collections.Counter()
     chosen: list[tuple[str, str, str, int]] = []
     for where, name, genders in _annotations(place / options.annotations):
         synset = name.split("_")[0]
         if synset not in safe:
-            left_out["of an unsafe synset"] += 1
+            dropped["of an unsafe synset"] += 1
         elif synset not in imageable:
-            left_out[f"of a synset with imageability below {options.imageability:g}"] += 1
+            dropped[f"of a synset with imageability below {options.imageability:g}"] += 1
         elif len(genders) != 1 or genders[0] == UNSURE:
-            left_out["without one sure gender"] += 1
+            dropped["without one sure gender"] += 1
         else:
             chosen.append((where, name, synset, GENDERS.index(genders[0])))
-    entries = files.by_name(files.find(place, scratch, options.HINT))
-    both, notes = matched([(c[1], c[0]) for c in chosen], entries, options, unlisted=False)
-    chosen = [c for c in chosen if c[1] in both]
+    contents = files.find(place, scratch, options.HINT)
+    names = Names(files.by_name(contents.entries), place, contents.others)
+    matches = match([(c[1], c[0]) for c in chosen], names, options, unlisted=False)
+    chosen = [c for c in chosen if c[1] in matches.names]
     counts = collections.Counter(synset for _, _, synset, _ in chosen)
     synsets = tuple(sorted(s for s, count in counts.items() if count >= options.minimum))
     if not synsets:
         raise UsageError(
             f"{place}: no class has {options.minimum} pictures; give more, or a lower --minimum"
         )
-    left_out[f"of a class with fewer than {options.minimum}"] = sum(
+    dropped[f"of a class with fewer than {options.minimum}"] = sum(
         count for synset, count in counts.items() if synset not in synsets
     )
-    known = {synset: i for i, synset in enumerate(synsets)}
+    number_of = numbered(synsets)
+    rows = []
+    for where, listed, synset, gender in chosen:
+        if synset in number_of:
+            name = matches.names[listed]
+            rows.append(Row(name, names.files[name], where, (number_of[synset], gender), name))
     return Listing(
         columns=(Column("class", synsets, group=False), Column("gender", GENDERS, group=True)),
-        rows=tuple(
-            Row(name, entries[name], where, (known[synset], gender), name)
-            for where, name, synset, gender in chosen
-            if synset in known
-        ),
-        notes=(
-            "ImageNet is for non-commercial research.",
-            *notes,
-            *(f"{count:,} pictures {why} left out." for why, count in left_out.items() if count),
-        ),
+        rows=tuple(rows),
         labels=("class",),
         groups=("gender",),
+        notes=("ImageNet is for non-commercial research.", *contents.notes),
+        left_out=(
+            *matches.left_out,
+            *(f"{count:,} pictures {why} left out." for why, count in dropped.items() if count),
+        ),
     )
 
 
 def _imageable(path: Path, least: float) -> set[str]:
-    rows = list(read_table(path, ("wnid",)))
-    column = next((name for name in SCORES if rows and name in rows[0][1]), None)
+    rows = read_table(path, ("wnid",))
+    column = next((name for name in SCORES if rows and name in rows[0].cells), None)
     if column is None:
         raise UsageError(f"{path} row 1: no column {SCORES[0]!r} in the header")
-    found = set()
-    for where, row in rows:
+    imageable = set()
+    for where, cells in rows:
         try:
-            score = float(row[column])
+            score = float(cells[column])
         except ValueError as error:
-            raise UsageError(f"{where}: imageability {row[column]!r} is no number") from error
+            raise UsageError(f"{where}: imageability {cells[column]!r} is no number") from error
         if score >= least:
-            found.add(row["wnid"])
-    return found
+            imageable.add(cells["wnid"])
+    return imageable
 
 
 class Annotation(TypedDict):
-    """An object of the JSON, as far as it is read."""
+    """An object of the JSON, as far as it is read.
+
+    Attributes:
+        url: The name of the picture.
+        gender: What the annotators saw in it.
+    """
 
     url: str
     gender: list[str]
@@ -136,7 +147,7 @@ def _annotations(path: Path) -> list[tuple[str, str, list[str]]]:
         raise UsageError(f"{path}: not the JSON of the ImageNet team ({error})") from error
     if not isinstance(values, list):
         raise UsageError(f"{path}: expected a list of objects with url and gender")
-    found = []
+    annotations = []
     for i, value in enumerate(values, 1):
         where = f"{path} entry {i}"
         if not isinstance(value, dict) or not {"url", "gender"} <= value.keys():
@@ -147,5 +158,5 @@ def _annotations(path: Path) -> list[tuple[str, str, list[str]]]:
         unknown = [g for g in genders if g not in (*GENDERS, UNSURE)]
         if unknown:
             raise UsageError(f"{where}: unknown gender {unknown[0]!r}; known: male, female, unsure")
-        found.append((where, value["url"], genders))
-    return found
+        annotations.append((where, value["url"], genders))
+    return annotations

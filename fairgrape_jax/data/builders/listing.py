@@ -2,42 +2,81 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from fairgrape_jax import escape
-from fairgrape_jax.data.builders.files import Entry
+from fairgrape_jax.data.dataset import NO_GROUP
+from fairgrape_jax.data.images.entries import Entry
 from fairgrape_jax.errors import UsageError
 
 WHOLE = "full"  # the split of a dataset that its authors did not split; TFDS keeps "all"
 COLUMN = re.compile(r"[\w(\[][\w ()\[\]+&,;:.%-]{0,99}")
 SPLIT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,49}")
 RESERVED = ("image", "name", "source")  # what is stored of every picture besides its columns
-NAMED = 10  # bad rows that an error or a note names
+NAMED = 20  # bad rows that an error or a note names
+
+# What may be wrong with data and still be left out, one by one: `--allow KIND,...`.
+PROBLEMS = {
+    "unlisted": "pictures without a row",
+    "missing": "rows without a picture",
+    "broken": "pictures that cannot be decoded",
+    "empty": "empty cells",
+    "misnamed": "names that are not age_gender_race_date.jpg",
+    "unknown": "pictures of a class that is not in train",
+    "unused": "classes without a picture",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """What every builder may be told."""
 
+    allow: str = ""
+    """Problems that are left out and counted, not errors, with commas between them: unlisted
+    (pictures without a row), missing (rows without a picture), broken (cannot be decoded), empty
+    (cells: without a label a row is left out, without a group it stays in no group), misnamed,
+    unknown (a class that train lacks), unused (classes without a picture)."""
     lenient: bool = False
-    """Leave out, and count, what would be an error: rows without a picture, pictures without a
-    row, pictures that cannot be decoded, classes without a picture."""
+    """Allow all of them."""
 
     HINT: ClassVar[str] = ""
 
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """Names of the problems that are left out."""
+        names = tuple(name.strip() for name in self.allow.split(",") if name.strip())
+        return tuple(PROBLEMS) if self.lenient else names
+
+
+def check_allowed(options: Options) -> None:
+    """Refuse to allow what is no problem.
+
+    Args:
+        options: With its `allow`.
+
+    Raises:
+        UsageError: It names a problem that there is not.
+    """
+    if unknown := [name for name in options.allowed if name not in PROBLEMS]:
+        raise UsageError(
+            f"--allow: {unknown[0]!r} is none of {', '.join(PROBLEMS)}; give some of them, with "
+            "commas between them"
+        )
+
 
 class Column(NamedTuple):
-    """One thing known of every picture, and the names of its values in the order of their numbers.
+    """One thing known of every picture.
 
-    group: whether people would be fair over it, that is whether it is offered as a group column.
+    Attributes:
+        name: What it is called.
+        classes: Names of its values, in the order of their numbers.
+        group: Whether people would be fair over it: whether it is offered as a group column.
     """
 
     name: str
@@ -47,10 +86,15 @@ class Column(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One picture. where: the file and row that speak of it, for messages.
+    """One picture.
 
-    source: the picture it was cut from; all of one source go to one side of a split.
-    values: one number per column; split: the part of the data its authors put it in.
+    Attributes:
+        name: What it is called in predictions and messages; each once.
+        file: Where its bytes are.
+        where: The file and row that speak of it, for messages.
+        values: One number per column; NO_GROUP where a column of groups has no value.
+        source: The picture it was cut from; all of one source go to one side of a split.
+        split: The part of the data its authors put it in.
     """
 
     name: str
@@ -63,106 +107,100 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """All rows of a dataset; notes: what a user should know of how it was read.
+    """All rows of a dataset.
 
-    labels, groups: the columns that a task or a group is by default.
-    mean, std: per-channel normalisation of pictures scaled to [0, 1].
+    Attributes:
+        columns: What is known of every picture.
+        rows: The pictures.
+        labels: Names of the columns that a task is by default.
+        groups: Names of the columns that a group is by default.
+        notes: What a user should know of the dataset.
+        left_out: What was left out, and why.
+        mean: Per-channel mean of pictures scaled to [0, 1].
+        std: Their standard deviation.
     """
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-    notes: tuple[str, ...]
     labels: tuple[str, ...]
     groups: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
 
-def read_text(path: Path, what: str) -> str:
-    """The text of a file. UsageError if there is none, or it is not UTF-8."""
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file; {what}")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
+def class_number(where: str, column: str, value: str, classes: Mapping[str, int]) -> int:
+    """The number of a value.
 
+    Args:
+        where: The file and row of the value, for the message.
+        column: The name of its column.
+        value: The cell.
+        classes: The number of each name.
 
-def read_table(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows of a CSV with a header, as (place, values): place is "FILE row N", the header row 1.
+    Returns:
+        The number.
 
-    UsageError if there is no such file, if a needed column is missing, or if a row is short.
+    Raises:
+        UsageError: There is no such class; it names file, row and value.
     """
-    text = read_text(path, f"it must hold the columns {', '.join(needed)}")
-    reader = csv.reader(io.StringIO(text, newline=""))
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        if missing := [name for name in needed if name not in header]:
-            raise UsageError(
-                f"{path} row 1: no column {missing[0]!r} in the header ({', '.join(header)}); "
-                f"needed: {', '.join(needed)}"
-            )
-        if twice := [name for name in needed if header.count(name) > 1]:
-            raise UsageError(f"{path} row 1: two columns are named {twice[0]!r}")
-        for values in reader:
-            if not values:
-                continue
-            place = f"{path} row {reader.line_num}"
-            if len(values) < len(header):
-                raise UsageError(f"{place}: {len(values)} values, the header names {len(header)}")
-            yield place, dict(zip(header, values, strict=False))
-    except csv.Error as error:
-        raise UsageError(f"{path} row {reader.line_num}: not CSV ({error})") from error
+    name = value.strip()
+    if name not in classes:
+        shown = ", ".join(list(classes)[:12]) + (", ..." if len(classes) > 12 else "")
+        raise UsageError(f"{where}: unknown {column} {value!r}; known: {shown}")
+    return classes[name]
 
 
-def number(place: str, column: str, value: str, classes: Mapping[str, int] | Sequence[str]) -> int:
-    """The number of a value. UsageError that names file, row and value where it is unknown."""
-    known = classes if isinstance(classes, Mapping) else {c: i for i, c in enumerate(classes)}
-    if value.strip() not in known:
-        shown = ", ".join(list(known)[:12]) + (", ..." if len(known) > 12 else "")
-        raise UsageError(f"{place}: unknown {column} {value!r}; known: {shown}")
-    return known[value.strip()]
+def numbered(classes: Sequence[str]) -> dict[str, int]:
+    """The number of each class.
+
+    Args:
+        classes: Their names in order.
+
+    Returns:
+        The place of each.
+
+    Example:
+        >>> numbered(("no", "yes"))
+        {'no': 0, 'yes': 1}
+    """
+    return {name: number for number, name in enumerate(classes)}
 
 
-def settled(
-    problems: Sequence[str], what: str, options: Options, cure: str = ""
-) -> tuple[str, ...]:
-    """No problem: nothing. Lenient: a note that counts and names them. Else UsageError."""
+def leave_out(problems: Sequence[str], kind: str, options: Options) -> tuple[str, ...]:
+    """Leave out what may be left out, or refuse it.
+
+    Args:
+        problems: A text for each thing that is wrong.
+        kind: What is wrong with them, one of `PROBLEMS`.
+        options: What may be left out.
+
+    Returns:
+        Nothing without a problem, else a note that counts and names them.
+
+    Raises:
+        UsageError: There are some, and they may not be left out.
+    """
     if not problems:
         return ()
     shown = "; ".join(problems[:NAMED]) + ("; ..." if len(problems) > NAMED else "")
-    if options.lenient:
-        return (f"{len(problems):,} {what}, left out: {shown}",)
-    raise UsageError(f"{len(problems):,} {what}: {shown}. {cure}--lenient leaves them out")
-
-
-def matched(
-    rows: Iterable[tuple[str, str]],
-    files: Mapping[str, Entry],
-    options: Options,
-    *,
-    unlisted: bool = True,
-) -> tuple[set[str], tuple[str, ...]]:
-    """The names that have both a row and a picture, and notes on the rest.
-
-    rows: (name, place) of each; unlisted: whether a picture without a row is a problem.
-    UsageError unless lenient where some have only one of both, or where a name has two rows.
-    """
-    places: dict[str, str] = {}
-    for name, place in rows:
-        if name in places:
-            raise UsageError(f"{place}: {name} has a row before, {places[name]}; give one of them")
-        places[name] = place
-    missing = [f"{name} ({place})" for name, place in places.items() if name not in files]
-    notes = settled(missing, "rows without a picture", options)
-    if unlisted:
-        extra = [str(files[name]) for name in sorted(files.keys() - places.keys())]
-        notes += settled(extra, "pictures without a row", options)
-    return places.keys() & files.keys(), notes
+    if kind in options.allowed:
+        return (f"{len(problems):,} {PROBLEMS[kind]}, left out: {shown}",)
+    raise UsageError(
+        f"{len(problems):,} {PROBLEMS[kind]}: {shown}. --allow {kind} leaves out and counts them"
+    )
 
 
 def check_names(listing: Listing) -> None:
-    """UsageError for a name that cannot be stored: splits and columns are parts of file names."""
+    """Refuse names that cannot be stored: splits and columns are parts of file names.
+
+    Args:
+        listing: All rows and columns.
+
+    Raises:
+        UsageError: It names the column, or the row.
+    """
     names = [column.name for column in listing.columns]
     for column in listing.columns:
         if not COLUMN.fullmatch(column.name) or column.name in RESERVED:
@@ -182,22 +220,47 @@ def check_names(listing: Listing) -> None:
             raise UsageError(f"{row.where}: {row.name!r} of {row.source!r}: not names that show")
 
 
-def without_empty(listing: Listing, options: Options) -> Listing:
-    """The listing, if it has rows and every class of every column has one.
+def check_any(count: int, place: Path, left_out: Sequence[str]) -> None:
+    """Refuse a dataset of which nothing is left.
 
-    UsageError otherwise; lenient: a note, the class stays without a picture.
+    Args:
+        count: Pictures that are left.
+        place: Where they were looked for.
+        left_out: What was left out, and why.
+
+    Raises:
+        UsageError: No picture is left; it says why.
     """
-    if not listing.rows:
-        raise UsageError("no picture is left; see what was left out and why")
+    if not count:
+        why = "; ".join(left_out) or "none has a row"
+        raise UsageError(f"{place}: no picture is left ({why})")
+
+
+def without_unused(listing: Listing, options: Options) -> Listing:
+    """The listing, if every class of every column has a picture.
+
+    Args:
+        listing: All rows and columns; one row at least.
+        options: With "unused" among what is allowed such classes stay, and are noted.
+
+    Returns:
+        The listing, with a note where there is something to note.
+
+    Raises:
+        UsageError: A class has no picture, and that is not allowed.
+    """
     values = np.array([row.values for row in listing.rows], np.int64)
-    empty = []
+    unused = []
     for i, column in enumerate(listing.columns):
-        counts = np.bincount(values[:, i], minlength=len(column.classes))
-        empty += [f"{column.name} {column.classes[c]!r}" for c in np.flatnonzero(counts == 0)]
-    if not empty:
+        present = values[values[:, i] != NO_GROUP, i]
+        counts = np.bincount(present, minlength=len(column.classes))
+        unused += [f"{column.name} {column.classes[c]!r}" for c in np.flatnonzero(counts == 0)]
+    if not unused:
         return listing
-    text = f"{len(empty):,} classes without a picture: " + ", ".join(empty[:NAMED])
-    if not options.lenient:
+    shown = ", ".join(unused[:NAMED]) + (", ..." if len(unused) > NAMED else "")
+    text = f"{len(unused):,} {PROBLEMS['unused']}: {shown}"
+    if "unused" not in options.allowed:
         where = listing.rows[0].where.rsplit(" row ", 1)[0]
-        raise UsageError(f"{where}: {text}; --lenient keeps them as they are")
-    return dataclasses.replace(listing, notes=(*listing.notes, text))
+        why = "".join(f" ({note})" for note in listing.left_out)
+        raise UsageError(f"{where}: {text}{why}; --allow unused keeps them as they are")
+    return dataclasses.replace(listing, left_out=(*listing.left_out, text))

@@ -6,8 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import ClassVar
 
-from fairgrape_jax.data.builders import files
-from fairgrape_jax.data.builders.listing import Column, Listing, Options, Row, settled
+from fairgrape_jax.data.builders.listing import Column, Listing, Options, Row, leave_out
 from fairgrape_jax.data.sources.utkface import (
     AGE_BANDS,
     EXPECTED,
@@ -15,7 +14,7 @@ from fairgrape_jax.data.sources.utkface import (
     OTHERS,
     RACES,
     age_band,
-    fields,
+    faces,
 )
 from fairgrape_jax.errors import UsageError
 
@@ -27,34 +26,41 @@ class UTKFace(Options):
     others: bool = False
     """Keep the pictures of race "Others", which the FairGRAPE paper drops."""
 
-    HINT: ClassVar[str] = f"a folder or .tar[.gz] of {EXPECTED}"
+    HINT: ClassVar[str] = EXPECTED
 
 
 def read(place: Path, options: UTKFace, scratch: Path) -> Listing:
     """A row for each name that can be read; the two odd names of UTKFace can.
 
-    UsageError names the files whose names cannot, unless lenient.
+    Args:
+        place: A folder or an archive.
+        options: What to keep, and what to leave out.
+        scratch: The folder for unpacked tars.
+
+    Returns:
+        The rows, sorted by name.
+
+    Raises:
+        UsageError: It names the files whose names cannot be read, unless they may be left out.
     """
-    entries = files.by_name(files.find(place, scratch, options.HINT))
-    known = {name: fields(name) for name in entries}
-    bad = [str(entries[name]) for name in sorted(known) if known[name] is None]
-    notes = ["UTKFace is for non-commercial research: do not publish its pictures."]
-    notes += settled(bad, "names that are not age_gender_race_date.jpg", options)
-    rows, left_out = [], 0
-    for name, values in sorted(known.items()):
-        if values is None:
-            continue
-        age, gender, race = values
-        if race == OTHERS and not options.others:
-            left_out += 1
-            continue
-        rows.append(
-            Row(name, entries[name], str(entries[name]), (gender, race, age_band(age)), name)
-        )
-    if left_out and not rows:
+    listed = faces(place, scratch)
+    notes = ["UTKFace is for non-commercial research: do not publish its pictures.", *listed.notes]
+    left_out = leave_out(listed.misnamed, "misnamed", options)
+    kept = [face for face in listed.faces if options.others or face.race != OTHERS]
+    if not kept:
         raise UsageError(f"{place}: only pictures of race Others; give --others")
-    if left_out:
-        notes.append(f"{left_out:,} pictures of race Others left out (--others keeps them).")
+    if others := len(listed.faces) - len(kept):
+        notes.append(f"{others:,} pictures of race Others left out (--others keeps them).")
+    rows = [
+        Row(
+            name=face.name,
+            file=face.file,
+            where=str(face.file),
+            values=(face.gender, face.race, age_band(face.age)),
+            source=face.name,
+        )
+        for face in kept
+    ]
     races = RACES if options.others else RACES[:OTHERS]
     return Listing(
         columns=(
@@ -63,7 +69,8 @@ def read(place: Path, options: UTKFace, scratch: Path) -> Listing:
             Column("age", AGE_BANDS, group=True),
         ),
         rows=tuple(rows),
-        notes=tuple(notes),
         labels=("gender", "race", "age"),
         groups=("race", "gender"),
+        notes=tuple(notes),
+        left_out=left_out,
     )

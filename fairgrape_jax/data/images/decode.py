@@ -1,6 +1,6 @@
-"""JPEG and other files to RGB pixels: simplejpeg where it can, Pillow for the rest.
+"""Decode picture files to RGB pixels: JPEGs by simplejpeg where it can, all others by Pillow.
 
-Either way they are scaled by the one bilinear resize of `data/resize.py`.
+Either way they are scaled by the one bilinear resize of `data/images/resize.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 PIXELS = 2 * 89_478_485  # of a picture at the most: Pillow's own limit
 APP1, START_OF_SCAN = b"\xe1", b"\xda"  # markers of a JPEG
 LEAST_SCALE = 2  # a JPEG scaled to more than a half is decoded as slowly as the whole
+WHOLE = 256 * 256  # pixels of a JPEG that is always decoded whole: there is little to save
 FAST_DCT = False  # libjpeg's other one changes pixels by 1 in the mean, and saves 3 % of the time
 Fit = Literal["stretch", "crop"]
 
@@ -30,19 +31,30 @@ def decode(
     reduced: bool = True,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(H, W, 3) uint8 RGB pixels of a file, or (size, size, 3).
+    """RGB pixels of a picture file.
 
-    fit: "stretch" changes the aspect; "crop" scales the shorter side and takes the middle.
-    reduced: let libjpeg scale a JPEG of more than twice `size` by eighths while it decodes, to no
-    less than `size`. out: where to write the pixels of the given size, a row of a batch.
     Turned as its EXIF block says; CMYK, grey, palette and 16-bit pictures become 8-bit RGB.
-    BrokenPictureError if the bytes are not one whole picture.
 
-    >>> from PIL import Image
-    >>> file = io.BytesIO()
-    >>> Image.new("L", (40, 20), 7).save(file, "png")
-    >>> decode(file.getvalue(), 8).shape
-    (8, 8, 3)
+    Args:
+        content: The bytes of the file.
+        size: Side of the square in pixels; 0 for the picture's own size.
+        fit: "stretch" changes the aspect; "crop" scales the shorter side and takes the middle.
+        reduced: Let libjpeg scale a JPEG of more than `WHOLE` pixels and twice `size`, by
+            eighths while it decodes, to no less than `size`.
+        out: (size, size, 3) uint8, contiguous: where to write the pixels, as a row of a batch.
+
+    Returns:
+        (H, W, 3) uint8, or (size, size, 3): `out`, where it is given.
+
+    Raises:
+        BrokenPictureError: The bytes are not one whole picture.
+
+    Example:
+        >>> from PIL import Image
+        >>> file = io.BytesIO()
+        >>> Image.new("L", (40, 20), 7).save(file, "png")
+        >>> decode(file.getvalue(), 8).shape
+        (8, 8, 3)
     """
     if not size:
         pixels = _fast(content)
@@ -54,10 +66,17 @@ def decode(
 
 
 def fault(content: bytes) -> str:
-    """Why a file cannot be decoded; empty if it can. All of it is read, at an eighth of the size.
+    """Why a file cannot be decoded. All of it is read, at an eighth of the size.
 
-    >>> fault(b"text")
-    'no picture'
+    Args:
+        content: The bytes of the file.
+
+    Returns:
+        What is wrong with it; "" where it can be decoded.
+
+    Example:
+        >>> fault(b"text")
+        'no picture'
     """
     try:
         if _fast(content, 1) is None:
@@ -68,7 +87,16 @@ def fault(content: bytes) -> str:
 
 
 def fitted(pixels: np.ndarray, size: int, fit: Fit = "stretch") -> np.ndarray:
-    """(size, size, 3) of (H, W, 3) pixels, by Pillow's bilinear filter."""
+    """Resize a picture to a square, by Pillow's bilinear filter.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        size: Side of the square in pixels.
+        fit: As for `decode`.
+
+    Returns:
+        (size, size, 3) uint8.
+    """
     height, width = pixels.shape[:2]
     if (height, width) == (size, size):
         return pixels
@@ -90,7 +118,7 @@ def _box(height: int, width: int, fit: Fit) -> tuple[float, float, float, float]
 
 def _fast(content: bytes, size: int = 0) -> np.ndarray | None:
     """By simplejpeg; None where it is no JPEG, needs turning, or has colours that it lacks."""
-    if _odd(content):
+    if _needs_pillow(content):
         return None
     import simplejpeg
 
@@ -109,22 +137,22 @@ def _fast_into(out: np.ndarray, content: bytes, fit: Fit, reduced: bool) -> bool
     Memory that is taken and given back for every picture costs a fifth of its decoding: every
     thread keeps its own.
     """
-    if _odd(content):
+    if _needs_pillow(content):
         return False
     import simplejpeg
 
-    least = len(out) if reduced else 0
-    scale = {"min_height": least, "min_width": least, "min_factor": LEAST_SCALE}
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(content)
         if height * width > PIXELS:
             return False  # Pillow refuses it
+        least = len(out) if reduced and height * width > WHOLE else 0
+        scale = {"min_height": least, "min_width": least, "min_factor": LEAST_SCALE}
         height, width, *_ = simplejpeg.decode_jpeg_header(content, **scale)
         if (height, width) == out.shape[:2]:
             simplejpeg.decode_jpeg(content, "RGB", buffer=out, fastdct=FAST_DCT, **scale)
             return True
-        held = _own_memory(3 * height * width)
-        pixels = simplejpeg.decode_jpeg(content, "RGB", buffer=held, fastdct=FAST_DCT, **scale)
+        memory = _thread_memory(3 * height * width)
+        pixels = simplejpeg.decode_jpeg(content, "RGB", buffer=memory, fastdct=FAST_DCT, **scale)
     except ValueError:
         return False
     from fairgrape_jax.data.images.resize import resize
@@ -133,7 +161,7 @@ def _fast_into(out: np.ndarray, content: bytes, fit: Fit, reduced: bool) -> bool
     return True
 
 
-def _odd(content: bytes) -> bool:
+def _needs_pillow(content: bytes) -> bool:
     """Whether the bytes are no JPEG, or one that its EXIF or XMP block may say to turn."""
     if content[:2] != b"\xff\xd8":
         return True
@@ -159,15 +187,15 @@ def _turned(block: bytes) -> bool:
         return True
 
 
-_held = threading.local()
+_memory = threading.local()
 
 
-def _own_memory(size: int) -> np.ndarray:
+def _thread_memory(size: int) -> np.ndarray:
     """At least `size` bytes that this thread uses again and again."""
-    if getattr(_held, "bytes", np.empty(0)).size < size:
-        _held.bytes = np.empty(size, np.uint8)
-    held: np.ndarray = _held.bytes
-    return held
+    if getattr(_memory, "bytes", np.empty(0)).size < size:
+        _memory.bytes = np.empty(size, np.uint8)
+    kept: np.ndarray = _memory.bytes
+    return kept
 
 
 def _pillow(content: bytes) -> np.ndarray:
@@ -179,6 +207,8 @@ def _pillow(content: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(content)) as opened:
             opened.load()
             picture = ImageOps.exif_transpose(opened)
+            if picture.mode == "F":
+                raise BrokenPictureError("pixels of unknown range (floating point)")
             if picture.mode.startswith("I"):  # 16 bits; Pillow's own conversion clips them
                 return np.repeat(np.asarray(_eight_bits(picture))[..., None], 3, -1)
             if "transparency" in picture.info:

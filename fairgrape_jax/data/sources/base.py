@@ -33,7 +33,9 @@ class Source:
     share: float = 0.0
     """Share of the minority in the training split, between 0 and 1."""
     limit: int = 0
-    """Most training samples to use, and an eighth of it in validation and test; 0: all."""
+    """Most training samples to use; 0: all. Validation and test stay whole."""
+    limit_evaluation: int = 0
+    """Most validation samples, and most test samples, to use; 0: all."""
 
     name: ClassVar[str] = ""
     LABELS: ClassVar[tuple[str, ...]] = ()
@@ -41,23 +43,59 @@ class Source:
 
 
 def stream(seed: int, number: int) -> np.random.Generator:
-    """The random stream `number` of `seed`."""
+    """A random stream.
+
+    Args:
+        seed: The seed that a user gives.
+        number: Which of its streams, one for each use.
+
+    Returns:
+        Its generator, at its beginning.
+    """
     return np.random.default_rng([seed, number])
 
 
 def label_column(source: Source) -> str:
-    """The label column asked for, or the first. UsageError if the dataset has no such column."""
+    """The label column asked for, or the first.
+
+    Args:
+        source: Options of a dataset with the columns `LABELS`.
+
+    Returns:
+        The name of the column.
+
+    Raises:
+        UsageError: The dataset has no such column.
+    """
     return _column("label", source.label, source.LABELS, source.name)
 
 
 def group_column(source: Source) -> str:
-    """The group column asked for, or the first. UsageError if the dataset has no such column."""
+    """The group column asked for, or the first.
+
+    Args:
+        source: Options of a dataset with the columns `GROUPS`.
+
+    Returns:
+        The name of the column.
+
+    Raises:
+        UsageError: The dataset has no such column.
+    """
     return _column("group", source.group, source.GROUPS, source.name)
 
 
 def check_options(source: Source, groups: tuple[str, ...]) -> None:
-    """UsageError if an option is out of its range; `groups`: names of the chosen group column."""
-    for name in ("size", "seed", "limit"):
+    """Refuse options out of their range.
+
+    Args:
+        source: The options.
+        groups: Names of the groups of the chosen column.
+
+    Raises:
+        UsageError: It names the option.
+    """
+    for name in ("size", "seed", "limit", "limit_evaluation"):
         if getattr(source, name) < 0:
             raise UsageError(f"{name}={getattr(source, name)}: give 0 or more")
     if source.minority and source.minority not in groups:
@@ -73,13 +111,21 @@ def check_options(source: Source, groups: tuple[str, ...]) -> None:
 
 
 def apportion(weights: np.ndarray, total: int) -> np.ndarray:
-    """Whole numbers in proportion to `weights` (G,) that add up to `total`: largest remainder.
+    """Whole numbers in proportion to weights, by largest remainder.
 
-    Every positive weight gets at least 1, if need be from the largest; the sum exceeds `total`
-    where `total` is smaller than their number. Ties go to the lower index.
+    Every positive weight gets at least 1, if need be from the largest. Ties go to the lower index.
 
-    >>> apportion(np.array([970, 25, 5]), 100).tolist()
-    [97, 2, 1]
+    Args:
+        weights: (G,) numbers of 0 or more.
+        total: What the numbers add up to; more where it is smaller than the number of positive
+            weights.
+
+    Returns:
+        (G,) int64.
+
+    Example:
+        >>> apportion(np.array([970, 25, 5]), 100).tolist()
+        [97, 2, 1]
     """
     exact = weights * total / weights.sum()
     counts = np.floor(exact).astype(np.int64)
@@ -95,7 +141,20 @@ def apportion(weights: np.ndarray, total: int) -> np.ndarray:
 
 
 def share_indices(groups: np.ndarray, group_id: int, share: float, seed: int) -> np.ndarray:
-    """Ascending indices of the samples that `with_share` keeps; groups: (N,) group ids."""
+    """The samples that `with_share` keeps.
+
+    Args:
+        groups: (N,) group ids.
+        group_id: The group to make rare.
+        share: Its share, in (0, 1).
+        seed: Seed of the draw.
+
+    Returns:
+        Ascending indices.
+
+    Raises:
+        UsageError: The group has no samples, or all of them.
+    """
     minority, others = np.flatnonzero(groups == group_id), np.flatnonzero(groups != group_id)
     if not (len(minority) and len(others)):
         raise UsageError(
@@ -103,9 +162,9 @@ def share_indices(groups: np.ndarray, group_id: int, share: float, seed: int) ->
             " of the group and some of others"
         )
     rng = stream(seed, SHARE_STREAM)
-    wanted = _nearest(len(others) * share / (1 - share))
-    if wanted <= len(minority):
-        minority = rng.choice(minority, wanted, replace=False)
+    target = _nearest(len(others) * share / (1 - share))
+    if target <= len(minority):
+        minority = rng.choice(minority, target, replace=False)
     else:
         affordable = _nearest(len(minority) * (1 - share) / share)
         others = rng.choice(others, min(affordable, len(others)), replace=False)
@@ -113,34 +172,64 @@ def share_indices(groups: np.ndarray, group_id: int, share: float, seed: int) ->
 
 
 def with_share(split: Split, group_id: int, share: float, seed: int) -> Split:
-    """The split with group `group_id` at `share` (in (0, 1)) of the samples, in their old order.
+    """Make a group rare.
 
     With m members and r others, random members are dropped until round(r share / (1 - share))
     are left. Where that is more than m, the members all stay and random others are dropped until
     round(m (1 - share) / share) are left. Halves round up, and at least 1 of either is kept.
-    UsageError if the group has no samples, or all of them.
+
+    Args:
+        split: What to draw from.
+        group_id: The group.
+        share: Its share of the samples, in (0, 1).
+        seed: Seed of the draw.
+
+    Returns:
+        The split of what is kept, in its old order.
+
+    Raises:
+        UsageError: The group has no samples, or all of them.
     """
     return split.take(share_indices(split.groups, group_id, share, seed))
 
 
 def limit_indices(groups: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Ascending indices of the samples that `limited` keeps; groups: (N,) group ids."""
+    """The samples that `limited` keeps.
+
+    Args:
+        groups: (N,) group ids; those in no group are drawn like one more.
+        n: How many to keep at the most.
+        seed: Seed of the draw.
+
+    Returns:
+        Ascending indices.
+    """
     if n >= len(groups):
         return np.arange(len(groups))
     rng = stream(seed, LIMIT_STREAM)
-    counts = apportion(np.bincount(groups), n)
+    numbers = range(groups.min(initial=0), groups.max() + 1)  # from NO_GROUP on, if it is there
+    members = [np.flatnonzero(groups == number) for number in numbers]
+    counts = apportion(np.array(list(map(len, members))), n)
     drawn = [
-        rng.choice(np.flatnonzero(groups == group), count, replace=False)
-        for group, count in enumerate(counts)
+        rng.choice(indices, count, replace=False)
+        for indices, count in zip(members, counts, strict=True)
     ]
     return np.sort(np.concatenate(drawn))
 
 
 def limited(split: Split, n: int, seed: int) -> Split:
-    """At most `n` random samples, in their old order, with the group shares of the whole.
+    """At most `n` random samples, with the group shares of the whole.
 
     Rounded by largest remainder; every group present keeps at least 1, so a limit below the
     number of groups gives one sample of each.
+
+    Args:
+        split: What to draw from.
+        n: How many to keep.
+        seed: Seed of the draw.
+
+    Returns:
+        The split of what is kept, in its old order.
     """
     return split.take(limit_indices(split.groups, n, seed))
 
@@ -148,37 +237,56 @@ def limited(split: Split, n: int, seed: int) -> Split:
 def kept_indices(
     source: Source, groups: np.ndarray, names: tuple[str, ...], *, training: bool
 ) -> np.ndarray:
-    """Ascending indices of the samples of one split that the options keep; groups: (N,).
+    """The samples of one split that the options keep.
 
     In the training split first the minority's share is made, then the limit drawn; validation and
-    test keep their shares and an eighth of the limit.
+    test keep their shares, and have a limit of their own.
+
+    Args:
+        source: The options.
+        groups: (N,) group ids of the split.
+        names: Names of the groups.
+        training: Whether it is the training split.
+
+    Returns:
+        Ascending indices.
+
+    Raises:
+        UsageError: The minority has no sample, or all.
     """
     kept = np.arange(len(groups))
     if training and source.minority:
         kept = share_indices(groups, names.index(source.minority), source.share, source.seed)
-    if source.limit:
-        limit = source.limit if training else max(source.limit // 8, 1)
+    if limit := source.limit if training else source.limit_evaluation:
         kept = kept[limit_indices(groups[kept], limit, source.seed)]
     return kept
 
 
 def three_ways(n: int, rng: np.random.Generator) -> np.ndarray:
-    """(n,) numbers 0, 1, 2 for training, validation, test: a random 80/10/10 split.
+    """A random 80/10/10 split.
 
-    >>> np.bincount(three_ways(25, np.random.default_rng(0))).tolist()
-    [20, 2, 3]
+    Args:
+        n: The number of samples.
+        rng: What is drawn from.
+
+    Returns:
+        (n,) int64: 0, 1, 2 for training, validation, test.
+
+    Example:
+        >>> np.bincount(three_ways(25, np.random.default_rng(0))).tolist()
+        [20, 2, 3]
     """
     part = np.empty(n, np.int64)
     part[rng.permutation(n)] = np.searchsorted([n * 8 // 10, n * 9 // 10], np.arange(n), "right")
     return part
 
 
-def _column(kind: str, asked: str, known: tuple[str, ...], dataset: str) -> str:
-    if asked and asked not in known:
+def _column(kind: str, name: str, known: tuple[str, ...], dataset: str) -> str:
+    if name and name not in known:
         raise UsageError(
-            f"{kind}={asked!r}: {dataset} has no such column; known: {', '.join(known)}"
+            f"{kind}={name!r}: {dataset} has no such column; known: {', '.join(known)}"
         )
-    return asked or known[0]
+    return name or known[0]
 
 
 def _nearest(value: float) -> int:
