@@ -10,6 +10,7 @@ from typing import Any, NotRequired, TypedDict
 
 from fairgrape_jax import data, storage
 from fairgrape_jax.config.experiment import FORMAT, PLACE, Experiment
+from fairgrape_jax.data.sources.base import upgraded
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.storage import schema
 
@@ -89,6 +90,8 @@ def read(path: Path) -> Stored:
         wrong = "devices: kind, platform and count must be there"
     if wrong:
         raise UsageError(f"{path}: not the config.json of a run ({wrong})")
+    if isinstance(options := stored["experiment"].get("data"), dict):
+        stored["experiment"]["data"] = upgraded(options)
     return stored
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from fairgrape_jax import data
+from fairgrape_jax import config, data
 from fairgrape_jax.data.dataset import Dataset, Split
 from fairgrape_jax.data.sources import utkface
 from fairgrape_jax.data.sources.base import apportion, limited, with_share
@@ -196,3 +197,13 @@ def test_share_and_limit_reach_the_training_split_alone():
     np.testing.assert_array_equal(asked.train.labels, dataset.train.labels)
     for split in (asked.validation, asked.test):
         np.testing.assert_array_equal(np.bincount(split.groups), [25, 25])
+
+
+def test_a_run_of_before_keeps_its_limit_of_validation_and_test(tmp_path):
+    experiment = config.Experiment(data.source("writers", limit=1200), "mlp")
+    values = config.to_dict(experiment)
+    del values["data"]["limit_evaluation"]
+    devices = {"kind": "cpu", "platform": "cpu", "count": 1}
+    stored = {"experiment": values, "versions": {}, "devices": devices, "format": 2}
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    assert config.load(tmp_path / "config.json").data.limit_evaluation == 150

@@ -31,7 +31,13 @@ def test_embedded_sample():
 
 
 def test_embedded_sample_at_another_size_and_share():
-    options = {"size": 14, "limit": 800, "limit_evaluation": 100, "minority": "students", "share": 0.05}
+    options = {
+        "size": 14,
+        "limit": 800,
+        "limit_evaluation": 100,
+        "minority": "students",
+        "share": 0.05,
+    }
     dataset = data.load(data.source("writers", **options))
     assert dataset.shape == (14, 14, 1)
     np.testing.assert_array_equal(np.bincount(dataset.train.groups), [760, 40])

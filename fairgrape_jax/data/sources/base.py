@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -40,6 +40,25 @@ class Source:
     name: ClassVar[str] = ""
     LABELS: ClassVar[tuple[str, ...]] = ()
     GROUPS: ClassVar[tuple[str, ...]] = ()
+
+
+def upgraded(options: dict[str, Any]) -> dict[str, Any]:
+    """Options that an earlier version stored, with what it meant by those it did not have.
+
+    Args:
+        options: Of a dataset, as plain values.
+
+    Returns:
+        The same, of this version.
+
+    Example:
+        >>> upgraded({"limit": 80})
+        {'limit': 80, 'limit_evaluation': 10}
+    """
+    limit = options.get("limit")
+    if not isinstance(limit, int) or not limit or "limit_evaluation" in options:
+        return options
+    return options | {"limit_evaluation": max(limit // 8, 1)}
 
 
 def stream(seed: int, number: int) -> np.random.Generator:
