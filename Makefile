@@ -7,13 +7,17 @@ KILLS ?= 100
 # A file's tests stay together: they share what they have run and compiled. In conftest.py's order.
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all torture fuzz audit versions wheel lint format clean
+.PHONY: demo test test-hosts test-all torture fuzz audit versions wheel lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fairgrape run experiments/writers.py --out runs/demo
 
 test: $(VENV)/.installed-dev lint
 	NPROC=16 $(BIN)/python -m pytest $(PARALLEL)
+
+# What takes several processes: hosts that die, runs that are killed. Another ten minutes.
+test-hosts: $(VENV)/.installed-dev
+	NPROC=16 $(BIN)/python -m pytest $(PARALLEL) -m "multiprocess and not slow and not gpu"
 
 test-all: $(VENV)/.installed-dev lint
 	NPROC=16 $(BIN)/python -m pytest $(PARALLEL) -m "not gpu"

@@ -1,32 +1,26 @@
-"""Eight fake CPU devices for every test, and an end to the programs of each file."""
+"""Eight fake CPU devices for every test, programs that outlive a test run, and what a run costs."""
 
-import atexit
 import os
-import shutil
-import tempfile
+from collections import Counter
+from pathlib import Path
+
+from tests.helpers import compile_cache, cpu
 
 # Before the first import of jax: with 8 devices on few cores XLA's thread pool, one thread per
 # core, can wait for ever in a collective.
 os.environ.setdefault("NPROC", "16")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+PROBLEM = compile_cache.use(os.environ)
+COMPILED = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
 
-# What one test has compiled another one reads, in its own process or in one that it starts: runs of
-# small networks compile the same programs again and again. It is half of the suite's time.
-# The processes of pytest-xdist share the directory of the one that started them.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = made = tempfile.mkdtemp(prefix="fairgrape-tests-")
-    atexit.register(shutil.rmtree, made, ignore_errors=True)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
-
-import jax
-import pytest
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 # Makes golden values with torch, which the tests do without.
 collect_ignore = ["helpers/make_golden_losses.py"]
 
 jax.config.update("jax_num_cpu_devices", 8)
-
+compile_cache.write_whole()
 
 # Files that take longest are begun first, or one process would wait for another at the end. By
 # their seconds.
@@ -59,3 +53,60 @@ def forget_programs():
     """Compiled programs hold memory maps, of which a process has some 65,000: then XLA crashes."""
     yield
     jax.clear_caches()
+
+
+# --- what a test run costs
+
+SPENT = Counter()  # CPU seconds of each file, of this process or of all of pytest-xdist's
+STATE = "warm" if (COMPILED / compile_cache.WHOLE).exists() else "cold"
+
+
+def pytest_addoption(parser):
+    text = "show the N files that took most CPU time"
+    parser.addoption("--cpu-durations", type=int, default=0, metavar="N", help=text)
+
+
+def charge(name):
+    """What was used since the last call was used by `name`."""
+    SPENT[name] += cpu.used() - SPENT.total()
+
+
+def pytest_collection_finish():
+    charge("importing and collecting")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    result = yield
+    if nextitem is None or nextitem.path != item.path:
+        charge(str(item.path.relative_to(item.config.rootpath)))
+    return result
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """A process of pytest-xdist has ended."""
+    SPENT.update(getattr(node, "workeroutput", {}).get("cpu", {}))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["cpu"] = dict(SPENT)
+        return
+    if session.config.getoption("numprocesses", None):
+        SPENT["pytest-xdist"] = sum(os.times()[:2])  # of this process alone
+    over = cpu.line(SPENT.total(), STATE)[1]
+    if over and os.environ.get("FAIRGRAPE_CPU_CEILING") == "fail" and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, exitstatus, config):
+    if PROBLEM:
+        terminalreporter.write_line(PROBLEM)
+    for line in cpu.table(SPENT, config.getoption("--cpu-durations")):
+        terminalreporter.write_line(line)
+    line, over = cpu.line(SPENT.total(), STATE)
+    terminalreporter.write_line(line, **({"red": True, "bold": True} if over else {}))
+    if len(terminalreporter.stats.get("passed", ())) >= 1000 and not exitstatus:
+        (COMPILED / compile_cache.WHOLE).touch()

@@ -18,20 +18,17 @@ import jax
 import numpy as np
 import pytest
 
-from fairgrape_jax import config, data, parallel, scoring
-from fairgrape_jax.config import Experiment, Scoring, Stage
+from fairgrape_jax import config, parallel, scoring
 from fairgrape_jax.data.batches import group_batches, padded_batches, train_batches
 from fairgrape_jax.data.builders import folder_csv
 from fairgrape_jax.data.builders.prepare import prepare
-from fairgrape_jax.data.dataset import Dataset
-from fairgrape_jax.data.sources import prepared
 from fairgrape_jax.data.sources.stored import stored_in
 from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.rounds import steps, train
 from fairgrape_jax.runner.run import run
-from fairgrape_jax.storage import resumable
 from tests.helpers import layouts
 from tests.helpers.datasets import ROOT
+from tests.helpers.records import EXPERIMENT, StoppedError, epochs, read, source
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +46,6 @@ def faces(tmp_path_factory):
     prepare("folder_csv", place, options, data_dir=data_dir, shard_bytes=30_000)
     assert len(list(data_dir.glob("*/*/*.array_record*"))) > 3
     return data_dir
-
-
-def source(data_dir, **options) -> prepared.Prepared:
-    return prepared.Prepared(
-        **{"path": str(data_dir), "dataset": "folder_csv", "size": 16} | options
-    )
-
-
-def read(data_dir, **options) -> Dataset:
-    return data.load(source(data_dir, **options))
 
 
 def same(a, b) -> None:
@@ -171,22 +158,6 @@ def test_evaluation_has_no_row_for_a_lost_picture(damaged):
 # --- runs
 
 
-EXPERIMENT = Experiment(
-    data=data.source("synthetic", samples=240, groups=2, size=8),
-    model="mlp",
-    methods=("fairgrape",),
-    sparsity=0.5,
-    keep_per_round=0.5,
-    dense=Stage((2,), (1e-3,)),
-    retrain=Stage((1,), (1e-3,)),
-    final=Stage((1,), (1e-3,), best=True),
-    scoring=Scoring(fraction=0.5, micro_batch=8),
-    batch=32,
-    evaluation_batch=16,
-    augmentation="flip_shift",
-)
-
-
 def test_a_run_from_disk_is_the_run_from_memory(faces, tmp_path):
     for cache in ("disk", "memory"):
         experiment = dataclasses.replace(EXPERIMENT, data=source(faces, cache=cache))
@@ -205,53 +176,17 @@ def test_a_run_from_disk_is_the_run_from_memory(faces, tmp_path):
         assert said[0] == said[1]
 
 
-class StoppedError(Exception):
-    """A stop in the middle."""
-
-
-def epochs(dataset, directory, monkeypatch, stop_after=None, seen=None):
-    """Two stages of the run in `directory`, saved at every step; the ids of each step in `seen`."""
-    monkeypatch.setattr(resumable, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(resumable, "LOOK_EVERY", 1)
-    compiled = steps.build(EXPERIMENT, dataset, parallel.local_devices(2))
-    made = compiled.train
-    count = 0
-
-    def step(state, masks, batch, rate):
-        nonlocal count
-        if stop_after is not None and count == stop_after:
-            raise StoppedError
-        count += 1
-        if seen is not None:
-            seen[int(state.step)] = np.asarray(batch["ids"]).reshape(-1).tolist()
-        return made(state, masks, batch, rate)
-
-    compiled = dataclasses.replace(compiled, train=step)
-    state = steps.initial_state(EXPERIMENT, compiled, dataset, 0)
-    return train.run_stages(
-        EXPERIMENT,
-        compiled,
-        dataset,
-        state,
-        steps.initial_masks(compiled, state),
-        [Stage((2,), (1e-3,)), Stage((1,), (1e-4,), best=True)],
-        seed=0,
-        title="",
-        directory=directory,
-    )
-
-
-def test_a_stop_in_the_middle_of_an_epoch_changes_nothing(faces, tmp_path, monkeypatch):
+def test_a_stop_in_the_middle_of_an_epoch_changes_nothing(faces, tmp_path):
     dataset = read(faces, cache="disk")
     whole: dict[int, list[int]] = {}
-    state, history = epochs(dataset, tmp_path / "whole", monkeypatch, seen=whole)
+    state, history = epochs(dataset, tmp_path / "whole", seen=whole)
     per_epoch = len(dataset.train) // 32
     assert sorted(whole) == list(range(3 * per_epoch))
     for trial, stop in enumerate(np.random.default_rng(0).permutation(3 * per_epoch)[:1]):
         seen: dict[int, list[int]] = {}
         with pytest.raises(StoppedError):
-            epochs(dataset, tmp_path / str(trial), monkeypatch, int(stop), seen)
-        again, resumed = epochs(dataset, tmp_path / str(trial), monkeypatch, seen=seen)
+            epochs(dataset, tmp_path / str(trial), int(stop), seen)
+        again, resumed = epochs(dataset, tmp_path / str(trial), seen=seen)
         assert seen == whole
         assert resumed == history
         for a, b in zip(
@@ -267,16 +202,14 @@ import os, sys, time
 from pathlib import Path
 os.environ["NPROC"] = "16"; os.environ["JAX_PLATFORMS"] = "cpu"
 import jax; jax.config.update("jax_num_cpu_devices", 2)
-from tests.data import test_records as t
+from tests.helpers import records as t
 dataset = t.read(Path(sys.argv[1]), cache="disk")
 class Log(dict):
     def __setitem__(self, step, ids):
         with open(sys.argv[3], "a") as file:
             file.write(f"{step} {ids}\\n"); file.flush(); os.fsync(file.fileno())
         time.sleep(0.05)
-class Patch:
-    def setattr(self, thing, name, value): setattr(thing, name, value)
-t.epochs(dataset, Path(sys.argv[2]), Patch(), seen=Log())
+t.epochs(dataset, Path(sys.argv[2]), seen=Log())
 print("complete", flush=True)
 """
 

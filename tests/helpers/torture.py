@@ -49,11 +49,11 @@ EXPERIMENT = Experiment(
 '''
 # Where a run can be killed by name: a function, before or after one of its first N calls.
 POINTS = {
-    "lock": ("storage.lock:_create", 2),
+    "lock": ("storage.lock:os.link", 2),
     "configuration": ("runner.run:write_config", 1),
     "reading": ("data:load", 1),
     "training step": ("parallel.preemption:stop_requested", 60),
-    "partial save": ("rounds.train:_begin", 3),
+    "partial save": ("rounds.train:checkpoint.begin_save", 3),
     "pass save": ("storage.resumable:write", 6),
     "pass read": ("storage.resumable:read", 6),
     "evaluation": ("rounds.steps:predict", 4),
