@@ -254,7 +254,8 @@ def group_batches(
     over="all": the same samples, shuffled, all as group 0; a tuple of groups: those of their
     samples; "classes": as many in all, equally many of every class of the first task. samples: so
     many of all together, of every class with "classes", in place of the fraction; not of groups.
-    A group without samples has no micro-batch. UsageError if fraction is not in (0, 1] or size
+    A group without samples has no micro-batch; samples in no group are in none, with "classes" they
+    are drawn like others. UsageError if fraction is not in (0, 1] or size
     below 1.
     """
     if not 0 < fraction <= 1:

@@ -94,6 +94,11 @@ OF_MEAN_RATES = (
     *("cev_classes", "sde_classes", "classes_excluded"),
     *("cev_groups", "sde_groups", "groups_excluded"),
 )
+# Those over all samples, of a group or of none.
+OF_ALL_SAMPLES = (
+    *("accuracy", "fpr", "fnr", "f1"),
+    *("cev_classes", "sde_classes", "classes_excluded"),
+)
 CONVENTIONAL = ("cev_classes", "sde_classes", "cev_groups", "sde_groups")
 
 
@@ -108,9 +113,19 @@ def of_set(name: str, convention: Convention = "simon-says") -> Statistic:
     return (pooled if name in OF_MEAN_RATES else each)(metric)
 
 
-def evaluate_all(counts: Counts, dense: Counts) -> dict[str, Any]:
-    """Every row of METRICS as plain numbers and lists, None for NaN: JSON knows no NaN."""
-    return {name: _plain(np.asarray(metric(counts, dense))) for name, metric in METRICS.items()}
+def evaluate_all(counts: Counts, dense: Counts, num_groups: int | None = None) -> dict[str, Any]:
+    """Every row of METRICS as plain numbers and lists, None for NaN: JSON knows no NaN.
+
+    num_groups: how many of the counts' rows are groups, all by default; a row beyond them, of
+    samples in no group, counts overall alone.
+    """
+
+    def value(name: str, metric: Metric) -> Any:
+        if name in OF_ALL_SAMPLES:
+            return metric(counts, dense)
+        return metric(*([table[..., :num_groups, :, :] for table in x] for x in (counts, dense)))
+
+    return {name: _plain(np.asarray(value(name, metric))) for name, metric in METRICS.items()}
 
 
 def _plain(value: np.ndarray) -> Any:
@@ -121,6 +136,7 @@ def _plain(value: np.ndarray) -> Any:
 
 __all__ = [
     "METRICS",
+    "OF_ALL_SAMPLES",
     "OF_MEAN_RATES",
     "Convention",
     "Counts",

@@ -25,10 +25,15 @@ def tally(
 ) -> list[np.ndarray]:
     """Counts of each task, (G, C, 3) int64, from labels and predictions (N, T), groups (N,).
 
+    Where some samples are in no group, -1, they are one more row at the end, (G + 1, C, 3).
+
     >>> tally(np.array([[0], [1]]), np.array([[1], [1]]), np.array([0, 0]), 1, [2])[0]
     array([[[0, 1, 0],
             [1, 1, 2]]])
     """
+    missing = groups < 0
+    if missing.any():
+        groups, num_groups = np.where(missing, num_groups, groups), num_groups + 1
     tables = []
     for task, size in enumerate(classes):
         places, _ = cells(labels[:, task], predictions[:, task], groups, size)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fairgrape_jax import metrics
+from fairgrape_jax import metrics, spelling
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.reports import matching, names, prediction_tables
 from fairgrape_jax.reports.audit_sources import Source
@@ -248,7 +248,7 @@ def _order(classes: Sequence[str], positive: str) -> list[int]:
     if not positive:
         return order
     known = {name: code for code, name in enumerate(classes)}
-    chosen = known.get(positive, known.get(names.renaming([*classes, positive])(positive)))
+    chosen = known.get(positive, known.get(spelling.renaming([*classes, positive])(positive)))
     if len(classes) != 2 or chosen is None:
         raise UsageError(
             f"--positive: {positive!r} is not one of two classes ({examples(classes)})"

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fairgrape_jax import spelling
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.reports import names
 from fairgrape_jax.reports.names import Categorical, examples
@@ -102,9 +103,9 @@ def _one_form(columns: Sequence[Any]) -> list[Any]:
     def every(pattern: str) -> bool:
         return all(pc.all(pc.match_substring_regex(ids, pattern)).as_py() for ids in columns)
 
-    if every(r"\A(0|-?[1-9][0-9]*)\z") or not every(rf"\A(?:{names.NUMBER.pattern})\z"):
+    if every(r"\A(0|-?[1-9][0-9]*)\z") or not every(rf"\A(?:{spelling.NUMBER.pattern})\z"):
         return list(columns)
-    return [pa.array(map(names.number_name, ids.to_pylist()), pa.string()) for ids in columns]
+    return [pa.array(map(spelling.number_name, ids.to_pylist()), pa.string()) for ids in columns]
 
 
 def agreed(tables: Sequence[Table], column: str, what: str) -> tuple[Categorical, Table]:

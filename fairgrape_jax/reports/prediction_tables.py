@@ -22,8 +22,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet
 
+from fairgrape_jax import spelling
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.reports import csv_files, names
+from fairgrape_jax.reports import csv_files
 from fairgrape_jax.reports.names import Categorical, examples
 
 ID = "id"  # the column of ids where none is named
@@ -159,7 +160,7 @@ class _Parquet:
             ]
             if not inside:
                 raise UsageError(f"{path}: a folder without .parquet files")
-            order = names.in_order(str(file.relative_to(path)) for file in inside)
+            order = spelling.in_order(str(file.relative_to(path)) for file in inside)
             self.files, self.base = [path / name for name in order], path
         first = self.files[0]
         self.keys = [
@@ -263,7 +264,7 @@ def _ids(path: Path, name: str, column: Any) -> Any:
             f"{path}: {pc.sum(empty).as_py():,} rows have no {name} (the first: row {row})"
         )
     plain = pc.all(pc.match_substring_regex(ids, r"\A[\x21-\x7e]*\z")).as_py()
-    return ids if plain else pa.array(map(names.clean, ids.to_pylist()), pa.string())
+    return ids if plain else pa.array(map(spelling.clean, ids.to_pylist()), pa.string())
 
 
 def _categorical(column: Any) -> Categorical:
@@ -271,7 +272,7 @@ def _categorical(column: Any) -> Categorical:
     encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.chunk(0)
-    words = [names.clean(word) for word in encoded.dictionary.to_pylist()]
+    words = [spelling.clean(word) for word in encoded.dictionary.to_pylist()]
     distinct = tuple(dict.fromkeys(word for word in words if word))
     place = {word: code for code, word in enumerate(distinct)} | {"": -1}
     renamed = np.array([*[place[word] for word in words], -1], np.int32)
@@ -283,10 +284,10 @@ def _highest(
     path: Path, table: dict[str, Any], scores: Sequence[str], prefix: int
 ) -> tuple[Categorical, int]:
     """The class with the highest score, and how many samples have two such classes."""
-    classes = {names.clean(name[prefix:]): name for name in scores}
+    classes = {spelling.clean(name[prefix:]): name for name in scores}
     if "" in classes or len(classes) < len(scores):
         raise UsageError(f"{path}: score columns {examples(scores)} do not name a class each")
-    order = names.in_order(classes)
+    order = spelling.in_order(classes)
     best = np.full(len(table[scores[0]]), -np.inf)
     codes = np.full(len(best), -1, np.int32)
     tied = np.zeros(len(best), bool)

@@ -15,7 +15,7 @@ import numpy as np
 
 from fairgrape_jax import masks, parallel
 from fairgrape_jax.config import Experiment
-from fairgrape_jax.data.dataset import Dataset
+from fairgrape_jax.data.dataset import NO_GROUP, Dataset
 from fairgrape_jax.errors import Preempted, TrainingError, UsageError
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.methods import METHODS, Problem, prune
@@ -189,7 +189,8 @@ def minority(experiment: Experiment, dataset: Dataset) -> tuple[int, ...]:
             )
     if len(set(names)) == len(dataset.groups):
         raise UsageError("scoring.minority: names all groups; leave one out")
-    sizes = np.bincount(dataset.train.groups, minlength=len(dataset.groups))
+    groups = dataset.train.groups
+    sizes = np.bincount(groups[groups != NO_GROUP], minlength=len(dataset.groups))
     chosen = [dataset.groups.index(name) for name in names]
     return tuple(sorted(chosen or set(range(len(sizes))) - {int(sizes.argmax())}))
 

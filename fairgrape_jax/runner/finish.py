@@ -95,7 +95,7 @@ def finish(
     counts, dense_counts = (tally(run.dataset, p) for p in (predicted, dense))
     record = record | {
         "density": masks.density(host_masks),
-        "test": metrics.evaluate_all(counts, dense_counts),
+        "test": metrics.evaluate_all(counts, dense_counts, len(run.dataset.groups)),
         "validation_accuracy": metrics.accuracy(tally(run.dataset, seen)),
         "groups": list(run.dataset.groups),
         "tasks": [[task.name, list(task.classes)] for task in run.dataset.tasks],

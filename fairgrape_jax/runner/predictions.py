@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from fairgrape_jax import storage
-from fairgrape_jax.data.dataset import Dataset
+from fairgrape_jax.data.dataset import NO_GROUP, Dataset
 from fairgrape_jax.training.evaluate import Predictions
 
 
 def write_predictions(path: Path, predicted: Predictions, dataset: Dataset) -> None:
-    """One row per sample: its group, then label and prediction of each task, by name."""
+    """One row per sample: its group ("" for none), then label and prediction of each task."""
+    group_names = {NO_GROUP: ""} | dict(enumerate(dataset.groups))
     names = [task.name for task in dataset.tasks]
 
     def words(numbers: np.ndarray) -> list[str]:
@@ -27,7 +28,7 @@ def write_predictions(path: Path, predicted: Predictions, dataset: Dataset) -> N
         writer.writerow(["index", "group", *names, *[f"{name}_predicted" for name in names]])
         rows = zip(predicted.groups, predicted.labels, predicted.predictions, strict=True)
         for index, (group, labels, guesses) in enumerate(rows):
-            writer.writerow([index, dataset.groups[group], *words(labels), *words(guesses)])
+            writer.writerow([index, group_names[group], *words(labels), *words(guesses)])
 
 
 def read_predictions(
@@ -36,7 +37,7 @@ def read_predictions(
     """The inverse of `write_predictions`; the losses are not kept and come back as NaN."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    group_ids = {name: i for i, name in enumerate(groups)}
+    group_ids = {"": NO_GROUP} | {name: i for i, name in enumerate(groups)}
 
     def column(suffix: str) -> np.ndarray:
         ids = [[classes.index(row[name + suffix]) for row in rows] for name, classes in tasks]

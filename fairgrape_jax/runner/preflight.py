@@ -53,6 +53,24 @@ def check_fit(experiment: Experiment, dataset: Dataset, devices: int) -> None:
     select.minority(experiment, dataset)
 
 
+def notes(experiment: Experiment, platform: str) -> list[str]:
+    """What is no error, but should be known before a run begins.
+
+    Args:
+        experiment: What is asked for.
+        platform: That of the devices.
+
+    Returns:
+        A line for each.
+    """
+    if platform == "cpu" and experiment.scoring.execution == "scan":
+        return [
+            "scoring.execution scan: on a CPU loops around convolutions are many times slower; "
+            "auto gives the same scores"
+        ]
+    return []
+
+
 def check_layers(experiment: Experiment, full: Tree, layers: Sequence[str] = ()) -> None:
     """UsageError if a method's last density leaves a layer without a weight, and it is known now.
 

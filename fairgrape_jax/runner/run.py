@@ -81,7 +81,7 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
     if hosts.is_process_0():
         disk_space.check(experiment, directory, (first, full), dataset)
     del first  # a network that would stay on the devices
-    for line in dataset.notes:
+    for line in (*dataset.notes, *preflight.notes(experiment, devices[0].platform)):
         say(f"note: {line}")
     parallel.broadcast_from_process_0(0)  # no process looks at the directory from here on
     if hosts.is_process_0():

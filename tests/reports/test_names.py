@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairgrape_jax import spelling
 from fairgrape_jax.reports import names
 from fairgrape_jax.reports.names import Categorical
 
@@ -61,10 +62,10 @@ def test_columns_of_one_kind_decide_together():
 def test_equal_numbers_are_one_name_and_stay_the_number(numbers):
     for number in numbers:
         word = f"{number:f}"
-        assert names.NUMBER.fullmatch(word)
-        assert Decimal(names.number_name(word)) == number
-        assert names.number_name(names.number_name(word)) == names.number_name(word)
-    ordered = names.in_order(names.number_name(f"{number:f}") for number in numbers)
+        assert spelling.NUMBER.fullmatch(word)
+        assert Decimal(spelling.number_name(word)) == number
+        assert spelling.number_name(spelling.number_name(word)) == spelling.number_name(word)
+    ordered = spelling.in_order(spelling.number_name(f"{number:f}") for number in numbers)
     assert [Decimal(word) for word in ordered] == sorted(set(numbers))
 
 
@@ -72,8 +73,8 @@ def test_equal_numbers_are_one_name_and_stay_the_number(numbers):
 def test_the_order_of_names_does_not_depend_on_that_of_rows(words, random):
     shuffled = list(words)
     random.shuffle(shuffled)
-    assert names.in_order(words) == names.in_order(shuffled)
-    assert sorted(names.in_order(words)) == sorted(set(words))
+    assert spelling.in_order(words) == spelling.in_order(shuffled)
+    assert sorted(spelling.in_order(words)) == sorted(set(words))
 
 
 def test_crossed_groups_that_join_to_one_text_stay_apart():

@@ -121,14 +121,14 @@ def _grouped(listing: Listing, table: Path, options: ImageNet2012) -> Listing:
     names = Names({row.name: row.file for row in listing.rows}, table.parent)
     matches = match([(line.cells["file"], line.where) for line in lines], names, options)
     empty = empty_cells(lines, ("group",), options)
-    cells = [line.cells["group"].strip() for line in lines]
+    cells = [spelling.clean(line.cells["group"]) for line in lines]
     unified = spelling.unified(filter(None, cells))
     group_of = {
         matches.names[line.cells["file"]]: unified.get(cell, "")
         for line, cell in zip(lines, cells, strict=True)
         if line.cells["file"] in matches.names
     }
-    classes = spelling.natural(filter(None, group_of.values()))
+    classes = spelling.in_order(filter(None, group_of.values()))
     number_of = numbered(classes) | {"": NO_GROUP}
     rows = [
         dataclasses.replace(row, values=(*row.values, number_of[group_of[row.name]]))

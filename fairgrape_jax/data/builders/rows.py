@@ -87,20 +87,20 @@ def from_lines(lines: Sequence[Line], names: Names, options: TableOptions, roles
     needed = [roles.file, *options.labels, *filter(None, (options.source, roles.split))]
     left_out = empty_cells(lines, (*needed, *options.groups), options)
     whole = [line for line in lines if all(line.cells[name].strip() for name in needed)]
-    cells = {name: [line.cells[name].strip() for line in whole] for name in columns}
+    cells = {name: [spelling.clean(line.cells[name]) for line in whole] for name in columns}
     spellings = {name: spelling.unified(filter(None, column)) for name, column in cells.items()}
     called = [(line.cells[roles.file], line.where) for line in lines]
     matches = match([row for row in called if row[0].strip()], names, options)
     kept = [line for line in whole if line.cells[roles.file] in matches.names]
     values = {
-        name: [spellings[name].get(line.cells[name].strip(), "") for line in kept]
+        name: [spellings[name].get(spelling.clean(line.cells[name]), "") for line in kept]
         for name in columns
     }
-    classes = {name: spelling.natural(filter(None, column)) for name, column in values.items()}
+    classes = {name: spelling.in_order(filter(None, column)) for name, column in values.items()}
     for name in columns:
         gone = set(spellings[name].values()) - set(classes[name])
         if gone and kept:
-            shown = ", ".join(spelling.natural(gone)[:NAMED])
+            shown = ", ".join(spelling.in_order(gone)[:NAMED])
             left_out += (f"no picture is left of {name} {shown}",)
     number_of = {name: numbered(known) | {"": NO_GROUP} for name, known in classes.items()}
     numbers = zip(*([number_of[n][value] for value in values[n]] for n in columns), strict=True)
@@ -113,7 +113,7 @@ def from_lines(lines: Sequence[Line], names: Names, options: TableOptions, roles
                 file=names.files[name],
                 where=line.where,
                 values=tuple(row_values),
-                source=line.cells[options.source].strip() if options.source else name,
+                source=spelling.clean(line.cells[options.source]) if options.source else name,
                 split=line.cells[roles.split].strip() if roles.split else WHOLE,
             )
         )
