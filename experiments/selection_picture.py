@@ -23,10 +23,11 @@ N, KEEP = 20_000, 6_000
 
 
 def layer() -> np.ndarray:
-    """(N, 2) importances that the groups share in part; the second group's fall off faster."""
+    """(2, N) importances that the groups share in part; the second group's fall off faster."""
     rng = np.random.default_rng(1)
-    own = np.exp(rng.standard_normal((N, 2)) * [0.9, 1.6])
-    return (np.exp(1.2 * rng.standard_normal((N, 1))) * own).astype(np.float32)
+    apart = np.exp(rng.standard_normal((N, 2)) * [0.9, 1.6])
+    together = np.exp(1.2 * rng.standard_normal((N, 1)))
+    return np.ascontiguousarray((together * apart).T.astype(np.float32))
 
 
 def greedy_path(importance: np.ndarray) -> np.ndarray:
@@ -34,29 +35,29 @@ def greedy_path(importance: np.ndarray) -> np.ndarray:
     everyone, lengths = np.ones(N, bool), []
     for keep in range(50, KEEP + 1, 50):
         chosen = select_greedy(importance, everyone, keep)
-        lengths.append([_prefix(importance[:, k], chosen) for k in range(2)])
+        lengths.append([_prefix(importance[k], chosen) for k in range(2)])
     return np.array(lengths)
 
 
-def _prefix(column: np.ndarray, chosen: np.ndarray) -> int:
+def _prefix(scores: np.ndarray, chosen: np.ndarray) -> int:
     """The length of the longest run of chosen weights from the top of a group's order."""
-    in_order = chosen[np.argsort(-column, kind="stable")]
+    in_order = chosen[np.argsort(-scores, kind="stable")]
     return int(np.argmin(in_order)) if not in_order.all() else N
 
 
 def newton_path(importance: np.ndarray, lengths: tuple[int, int], passes: int) -> np.ndarray:
     """(passes + 1, 2): the prefix lengths after each pass, from the `lengths` to begin with."""
-    blocks = bl.pack([jnp.asarray(importance.T)], [jnp.ones(N, bool)], [0])
+    blocks = bl.pack([jnp.asarray(importance)], [jnp.ones(N, bool)], [0])
     known = survey(blocks, jnp.array([KEEP]), None)
-    sorted_down = -np.sort(-importance, axis=0)
-    first = np.array([sorted_down[lengths[k], k] for k in range(2)], np.float32)
+    sorted_down = -np.sort(-importance, axis=1)
+    first = np.array([sorted_down[k, lengths[k]] for k in range(2)], np.float32)
     ends = Prefixes(jnp.asarray(first.view(np.int32))[None], jnp.zeros((1, 2)))
     width, active = jnp.full((1, 2), WIDEST / 4), jnp.ones((1, 2), bool)
     nothing = Fit(ends, width, jnp.array([jnp.inf]), jnp.zeros(1, jnp.int32))
     some, path = known.totals.value() > 0, []
     for _ in range(passes + 1):
         keys = np.asarray(ends.key)[0].astype(np.int32).view(np.float32)
-        path.append([int((importance[:, k] > keys[k]).sum()) for k in range(2)])
+        path.append([int((importance[k] > keys[k]).sum()) for k in range(2)])
         view = look(blocks, known, ends, width, known.keep, jnp.zeros(1, bool), None)
         state = State(ends, width, active, nothing, jnp.zeros(1, bool), jnp.zeros(1, jnp.int32))
         active, moves, _, wider = improve(view, state, some)
@@ -66,19 +67,19 @@ def newton_path(importance: np.ndarray, lengths: tuple[int, int], passes: int) -
 
 def curves(importance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For prefix lengths of the first group: the second's at count KEEP, and at equal retention."""
-    ranks = np.argsort(np.argsort(-importance, axis=0, kind="stable"), axis=0)
-    parts = importance / importance.sum(axis=0)
+    ranks = np.argsort(np.argsort(-importance, axis=1, kind="stable"), axis=1)
+    parts = importance / importance.sum(axis=1, keepdims=True)
     count, level = [], []
     for length in range(0, KEEP, 100):
-        inside = ranks[:, 0] < length
-        rest = np.sort(ranks[~inside, 1])
+        inside = ranks[0] < length
+        rest = np.sort(ranks[1, ~inside])
         if inside.sum() < KEEP:
             count.append((length, rest[KEEP - inside.sum() - 1] + 1))
-        order = np.argsort(ranks[:, 1])
+        order = np.argsort(ranks[1])
         new = ~inside[order]
-        gain = parts[order] * new[:, None]
-        retained = parts[inside].sum(axis=0) + np.cumsum(gain, axis=0)
-        equal = np.flatnonzero(retained[:, 1] >= retained[:, 0])
+        gain = parts[:, order] * new
+        retained = parts[:, inside].sum(axis=1, keepdims=True) + np.cumsum(gain, axis=1)
+        equal = np.flatnonzero(retained[1] >= retained[0])
         if len(equal) and equal[0] < KEEP:
             level.append((length, equal[0] + 1))
     return np.array(count), np.array(level)

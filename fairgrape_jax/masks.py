@@ -1,4 +1,4 @@
-"""Masks as pytrees: which weights are alive.
+"""Masks as pytrees: which weights are alive, and what follows from it.
 
 A mask tree has the structure of the parameters, a bool array where a leaf can be pruned (the
 kernels of convolutions and dense layers) and None elsewhere. It is data, not structure: changing
@@ -8,6 +8,7 @@ the optimizer's update; masking gradients alone would let momentum and weight de
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,19 +17,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+Array = jax.Array | np.ndarray
 Tree = Any  # a pytree of arrays
 
 
 def prunable(path: tuple[Any, ...], leaf: Any) -> bool:
-    """Whether a parameter takes part in pruning: a kernel of two or more dimensions."""
+    """Whether a parameter takes part in pruning: a kernel of two or more dimensions.
+
+    Args:
+        path: its keys, as `jax.tree_util.tree_map_with_path` gives them.
+        leaf: the parameter, or its shape and dtype.
+    """
     return getattr(path[-1], "key", None) == "kernel" and len(leaf.shape) >= 2
 
 
 def full_masks(params: Tree) -> Tree:
-    """Masks that keep everything: True for each prunable weight, None for the other leaves.
+    """Masks that keep everything.
 
-    >>> full_masks({"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)})
-    {'bias': None, 'kernel': array([[ True,  True]])}
+    Args:
+        params: arrays, or their shapes and dtypes.
+
+    Returns:
+        NumPy masks, True for each prunable weight; None for the other leaves.
+
+    Example:
+        >>> full_masks({"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)})
+        {'bias': None, 'kernel': array([[ True,  True]])}
     """
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: np.ones(leaf.shape, bool) if prunable(path, leaf) else None, params
@@ -43,12 +57,32 @@ def map_masked(fn: Callable[..., Any], masks: Tree, *trees: Tree) -> Tree:
 def apply_masks(masks: Tree, params: Tree) -> Tree:
     """Parameters times mask.
 
-    >>> apply_masks({"kernel": jnp.array([True, False])}, {"kernel": jnp.array([2.0, 3.0])})
-    {'kernel': Array([2., 0.], dtype=float32)}
+    Args:
+        masks: bool arrays of the shapes of the parameters, None where not prunable.
+        params: arrays of any dtype, which they keep.
+
+    Returns:
+        The parameters, zero where pruned.
+
+    Example:
+        >>> apply_masks({"kernel": jnp.array([True, False])}, {"kernel": jnp.array([2.0, 3.0])})
+        {'kernel': Array([2., 0.], dtype=float32)}
     """
     return map_masked(
-        lambda m, p: p if m is None else jnp.where(m, p, jnp.zeros_like(p)), masks, params
+        lambda m, p: p if m is None else _zero_where_pruned(_on_device(m), _on_device(p)),
+        masks,
+        params,
     )
+
+
+def _on_device(array: Array) -> jax.Array:
+    """Moved there explicitly, as transfer guards want it; what is traced stays as it is."""
+    return array if isinstance(array, jax.Array) else jax.device_put(array)
+
+
+@functools.partial(jax.jit, inline=True)  # in eager calls its constant is part of a program
+def _zero_where_pruned(mask: jax.Array, weights: jax.Array) -> jax.Array:
+    return jnp.where(mask, weights, jnp.zeros_like(weights))
 
 
 def select_prunable(masks: Tree, tree: Tree) -> Tree:
@@ -59,11 +93,19 @@ def select_prunable(masks: Tree, tree: Tree) -> Tree:
 def layer_names(masks: Tree) -> list[str]:
     """The names of the prunable layers, in the order of `jax.tree.leaves(masks)`.
 
-    >>> layer_names({"conv": {"kernel": np.ones((1, 2), bool), "bias": None}})
-    ['conv']
+    A name is the path of the layer: of its kernel, without "kernel".
+
+    Example:
+        >>> layer_names({"conv": {"kernel": np.ones((1, 2), bool), "bias": None}})
+        ['conv']
+        >>> layer_names([{"kernel": np.ones((1, 2), bool)}, np.ones((2, 1), bool)])
+        ['0', '1']
     """
-    paths = jax.tree_util.tree_flatten_with_path(masks)[0]
-    return ["/".join(str(key.key) for key in path[:-1]) for path, _ in paths]
+    paths = [
+        jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        for path, _ in jax.tree_util.tree_flatten_with_path(masks)[0]
+    ]
+    return ["/".join(path[:-1] if path[-1] == "kernel" else path) for path in paths]
 
 
 def kept(n: int, density: float) -> int:
@@ -72,29 +114,54 @@ def kept(n: int, density: float) -> int:
     Densities are decimals that binary floats miss by a little (1 - 0.9 < 0.1); a millionth of a
     weight is added before rounding down so that such a miss costs no weight.
 
-    >>> kept(100, 1 - 0.9), kept(25, 0.5)
-    (10, 12)
+    Args:
+        n: weights of the layer, or of the network.
+        density: the part to keep, 0 to 1.
+
+    Raises:
+        ValueError: a density outside 0..1, NaN among them.
+
+    Example:
+        >>> kept(100, 1 - 0.9), kept(25, 0.5)
+        (10, 12)
     """
-    return min(n, math.floor(n * density + 1e-6))
+    check_density(density)
+    return min(n, math.floor(n * float(density) + 1e-6))
+
+
+def check_density(density: float) -> None:
+    """ValueError unless a density is a number from 0 to 1; NaN is none."""
+    if not 0 <= density <= 1:
+        raise ValueError(
+            f"density: {density} is not between 0 and 1; it is the part of the weights to keep"
+        )
 
 
 def density(masks: Tree) -> float:
-    """Weights alive over all prunable weights."""
-    alive = sum(int(np.sum(leaf)) for leaf in jax.tree.leaves(masks))
-    return alive / sum(leaf.size for leaf in jax.tree.leaves(masks))
+    """Weights alive over all prunable weights.
+
+    Raises:
+        ValueError: masks without a prunable weight.
+    """
+    leaves = jax.device_get(jax.tree.leaves(masks))
+    weights = sum(leaf.size for leaf in leaves)
+    if not weights:
+        raise ValueError("masks: no weight is prunable")
+    return sum(int(np.sum(leaf)) for leaf in leaves) / weights
 
 
 def sparsity_table(masks: Tree) -> list[dict[str, Any]]:
     """One row per prunable layer: its name, its weights, how many are alive."""
+    leaves = jax.device_get(jax.tree.leaves(masks))
     return [
         {"layer": name, "weights": int(leaf.size), "alive": int(np.sum(leaf))}
-        for name, leaf in zip(layer_names(masks), jax.tree.leaves(masks), strict=True)
+        for name, leaf in zip(layer_names(masks), leaves, strict=True)
     ]
 
 
 def check_nested(new: Tree, previous: Tree) -> None:
     """Raise ValueError unless every weight alive in `new` is alive in `previous`."""
-    pairs = zip(jax.tree.leaves(new), jax.tree.leaves(previous), strict=True)
-    for name, (after, before) in zip(layer_names(previous), pairs, strict=True):
-        if np.any(np.asarray(after) & ~np.asarray(before)):
+    after, before = (jax.device_get(jax.tree.leaves(tree)) for tree in (new, previous))
+    for name, late, early in zip(layer_names(previous), after, before, strict=True):
+        if np.any(late & ~early):
             raise ValueError(f"masks: layer {name} revives weights that were pruned before")

@@ -55,9 +55,9 @@ def drawn(shape: tuple[int, ...], groups: int, seed: int) -> jax.Array:
 
 def loop_by_group(importance: np.ndarray, keep: int, steps: int) -> float:
     """Seconds per weight of the loop with an entry for each group, over its first `steps`."""
-    names = range(importance.shape[1])
-    order = {k: descending(importance[:, k]) for k in names}
-    totals = {k: float(importance[:, k].sum(dtype=np.float64)) for k in names}
+    names = range(len(importance))
+    order = {k: descending(importance[k]) for k in names}
+    totals = {k: float(importance[k].sum(dtype=np.float64)) for k in names}
     target = {k: totals[k] / sum(totals.values()) for k in names}
     kept = dict.fromkeys(names, 0.0)
     position = dict.fromkeys(names, 0)
@@ -73,15 +73,16 @@ def loop_by_group(importance: np.ndarray, keep: int, steps: int) -> float:
         if w not in selected:
             selected.add(w)
             for k in names:
-                kept[k] += float(importance[w, k])
+                kept[k] += float(importance[k, w])
     return (time.perf_counter() - started) / len(selected)
 
 
 def loop_over_arrays(importance: np.ndarray, keep: int, steps: int) -> float:
     """Seconds per weight of the loop with arrays over groups, over its first `steps`."""
-    n, groups = importance.shape
-    order = [descending(importance[:, k]) for k in range(groups)]
-    target = importance.sum(axis=0, dtype=np.float64)
+    groups, n = importance.shape
+    order = [descending(row) for row in importance]
+    columns = np.ascontiguousarray(importance.T)  # the groups of a weight together
+    target = columns.sum(axis=0, dtype=np.float64)
     target /= target.sum()
     share, kept = np.full(groups, 1 / groups), np.zeros(groups)
     position, selected, count = [0] * groups, np.zeros(n, bool), 0
@@ -93,7 +94,7 @@ def loop_over_arrays(importance: np.ndarray, keep: int, steps: int) -> float:
         if not selected[w]:
             selected[w] = True
             count += 1
-            kept += importance[w]
+            kept += columns[w]
             share = kept / kept.sum()
     return (time.perf_counter() - started) / count
 
@@ -103,7 +104,7 @@ def loop_in_torch(importance: np.ndarray, keep: int, steps: int) -> float:
     import torch
 
     torch.set_num_threads(1)  # nothing here is large enough for two
-    scores = torch.from_numpy(importance)
+    scores = torch.from_numpy(np.ascontiguousarray(importance.T))
     groups = scores.shape[1]
     order = [torch.argsort(scores[:, k], descending=True, stable=True) for k in range(groups)]
     target = scores.sum(dim=0)
@@ -124,10 +125,10 @@ def loop_in_torch(importance: np.ndarray, keep: int, steps: int) -> float:
 
 
 def middle_layer(importance: masks.Tree) -> np.ndarray:
-    """(n, G) of the layer of median size: what the loops are timed on."""
+    """(G, n) of the layer of median size: what the loops are timed on."""
     leaves = sorted(jax.tree.leaves(importance), key=lambda leaf: leaf.size)
     leaf = np.asarray(leaves[len(leaves) // 2])
-    return np.ascontiguousarray(leaf.reshape(len(leaf), -1).T)
+    return leaf.reshape(len(leaf), -1)
 
 
 def measure(model: str, groups: int, density: float, options: argparse.Namespace) -> list[Any]:
@@ -162,7 +163,7 @@ def measure(model: str, groups: int, density: float, options: argparse.Namespace
             f"max-min: gap to the bound at most {max(gaps):.1e} of it, median {np.median(gaps):.1e}"
         )
     layer = middle_layer(importance)
-    keep = masks.kept(len(layer), density)
+    keep = masks.kept(layer.shape[1], density)
     loops = {"loop by group": loop_by_group, "loop over arrays": loop_over_arrays}
     if importlib.util.find_spec("torch"):
         loops = {"loop in torch": loop_in_torch} | loops

@@ -13,8 +13,16 @@ import numpy as np
 from fairgrape_jax.errors import TrainingError
 from fairgrape_jax.masks import Tree, layer_names
 from fairgrape_jax.methods.base import Method, Problem
-from fairgrape_jax.selection import select_first
-from fairgrape_jax.selection.counts import Scope, as_tree, counts, joined, members
+from fairgrape_jax.selection import descending, select_first
+from fairgrape_jax.selection.counts import (
+    Scope,
+    as_tree,
+    check_trees,
+    counts,
+    joined,
+    members,
+)
+from fairgrape_jax.selection.inputs import rankable
 
 
 def prune(method: Method, problem: Problem, density: float) -> Tree:
@@ -69,19 +77,29 @@ def prune_layers(
     scope: Scope = "layer",
     minimum: int = 0,
 ) -> Tree:
-    """The masks that `select(scores (n, K), previous (n,), keep)` gives for every layer.
+    """The masks that a selector of one layer gives for every layer.
 
-    scores: a tree of (K, *w.shape), K rows per weight. For scope "global" the network is one layer.
     Layers are independent: they are chosen in threads, the largest first.
+
+    Args:
+        masks: a tree of (*w.shape) bool, None where not prunable.
+        scores: a tree of (K, *w.shape), K of every weight: groups, or one.
+        density: the part of ALL weights to keep.
+        select: (scores (K, n), previous (n,), keep) to a mask (n,).
+        scope: "layer", or "global": then the network is one layer.
+        minimum: as for `counts`.
+
+    Raises:
+        ValueError: a density outside 0..1, trees that do not fit, and what `select` refuses.
     """
-    leaves, rows = jax.tree.leaves(masks), jax.tree.leaves(scores)
     layers = list(members(masks, scope).values())
+    check_trees(scores, masks)
+    leaves, rows = jax.tree.leaves(masks), jax.tree.leaves(scores)
     keep = list(counts(masks, density, scope, minimum).values())
     previous = [joined(leaves, numbers) for numbers in layers]
 
     def choose(layer: int) -> np.ndarray:
-        columns = np.ascontiguousarray(joined(rows, layers[layer], lead=1).T)
-        return select(columns, previous[layer], keep[layer])
+        return select(joined(rows, layers[layer], lead=1), previous[layer], keep[layer])
 
     largest_first = sorted(range(len(layers)), key=lambda layer: -previous[layer].size)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -102,7 +120,7 @@ def with_minimum(masks: Tree, chosen: Tree, scores: Tree, minimum: int) -> Tree:
     {'a': {'kernel': array([False,  True,  True])}, 'b': {'kernel': array([False,  True])}}
     """
     flat = [np.array(leaf).reshape(-1) for leaf in jax.tree.leaves(chosen)]
-    order = [np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(scores)]
+    order = [rankable(leaf).reshape(-1) for leaf in jax.tree.leaves(scores)]
     spare = []
     added = 0
     for old, new, score in zip(jax.tree.leaves(masks), flat, order, strict=True):
@@ -110,14 +128,14 @@ def with_minimum(masks: Tree, chosen: Tree, scores: Tree, minimum: int) -> Tree:
         missing = least - int(new.sum())
         if missing > 0:
             free = np.flatnonzero(np.asarray(old).reshape(-1) & ~new)
-            new[free[np.argsort(-score[free], kind="stable")[:missing]]] = True
+            new[free[descending(score[free])[:missing]]] = True
             added += missing
-        own = np.flatnonzero(new)
+        there = np.flatnonzero(new)
         # The best `least` of a layer are not for the taking.
-        spare.append(own[np.argsort(score[own], kind="stable")[: max(own.size - least, 0)]])
-    layer = np.repeat(np.arange(len(flat)), [len(own) for own in spare])
+        spare.append(there[np.argsort(score[there], kind="stable")[: max(there.size - least, 0)]])
+    layer = np.repeat(np.arange(len(flat)), [len(places) for places in spare])
     index = np.concatenate(spare)
-    lowest = np.concatenate([score[own] for score, own in zip(order, spare, strict=True)])
+    lowest = np.concatenate([score[places] for score, places in zip(order, spare, strict=True)])
     for place in np.argsort(lowest, kind="stable")[:added]:
         flat[layer[place]][index[place]] = False
     return as_tree(masks, flat)

@@ -15,7 +15,7 @@ import numpy as np
 
 from fairgrape_jax.masks import Tree, kept, layer_names, select_prunable
 from fairgrape_jax.methods.base import Problem
-from fairgrape_jax.selection import select_first
+from fairgrape_jax.selection import select_top
 from fairgrape_jax.selection.counts import as_tree
 
 
@@ -72,6 +72,6 @@ def choose(problem: Problem, density: float) -> Tree:
     chosen = []
     for n, mask, kernel in zip(keep, jax.tree.leaves(problem.masks), kernels, strict=True):
         whole = mask.reshape(-1, mask.shape[-1]).all(axis=0)
-        stays = select_first(norms(kernel)[:, None], whole, n)
+        stays = select_top(norms(kernel), whole, n)
         chosen.append(np.broadcast_to(stays, mask.shape).reshape(-1))
     return as_tree(problem.masks, chosen)

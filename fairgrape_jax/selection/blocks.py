@@ -22,20 +22,35 @@ from jax import lax
 BLOCK = 1024
 CHUNK = 256  # blocks looked at together in a pass: what fits a cache, and bounds a pass's memory
 HIGH = 30  # bits of a fixed-point sum's upper integer
+LARGEST_KEY = 0x7F7FFFFF  # that of the largest finite float32
+NORMAL = 1 << 23  # the key of the least float32 that is no subnormal; an octave is as long
+# A group is shifted if its largest importance is not between these powers of two: below 2^91 the
+# sum of 2^31 weights is a float32, and above 2^-80 so are the parts of it that matter.
+SMALL, LARGE = -80, 90
 
 
 class Blocks(NamedTuple):
     """The weights of L segments, on one device.
 
-    keys: (blocks, G, BLOCK) int32, the bits of the importances, which order as the floats do, and
-    -1 for what is dead or padding; segment: (blocks,) int32, in order; start: (blocks,) int32, the
-    index in its segment of a block's first weight; size: (L,) int32, the weights of each segment.
+    Attributes:
+        keys: (blocks, G, BLOCK) int32, the bits of the importances over 2^shift, which order as the
+            floats do, and -1 for what is dead or padding.
+        segment: (blocks,) int32, in order.
+        start: (blocks,) int32, the index in its segment of a block's first weight.
+        size: (L,) int32, the weights of each segment.
+        shift: (L, G) int32, 0 but for groups whose importances are so small or so large that sums
+            of them would leave float32.
     """
 
     keys: jax.Array
     segment: jax.Array
     start: jax.Array
     size: jax.Array
+    shift: jax.Array
+
+
+# How its arrays are cut over devices.
+CUT: Any = Blocks(0, 0, 0, None, None)  # type: ignore[arg-type]
 
 
 class Fixed(NamedTuple):
@@ -66,31 +81,93 @@ def pack(
     previous: Sequence[jax.Array],
     segments: Sequence[int],
     shards: int = 1,
+    axis: str | None = None,
 ) -> Blocks:
-    """Lay (G, n) importances and (n,) masks out in blocks, their number divisible by `shards`.
+    """Lay importances and masks out in blocks, their number divisible by `shards`.
 
-    segments: for each array the segment that it belongs to, in order, from 0. A second array of a
-    segment goes on counting where the first one ends.
+    Nothing is refused: negative importances and NaN count as 0, infinite ones as the largest
+    float32.
+
+    Args:
+        importances: (G, n) each.
+        previous: (n,) bool each.
+        segments: for each array the segment that it belongs to, in order, from 0. A second array
+            of a segment goes on counting where the first one ends.
+        shards: over how many devices the blocks will be cut.
+        axis: the name of a mapped axis over which the weights are cut already.
     """
     groups = importances[0].shape[0]
     each = [-(-rows.shape[1] // BLOCK) for rows in importances]
     count = padded_count(sum(each), shards)
+    raw = [
+        jnp.where(alive[None], keys_of(rows), -1)
+        for rows, alive in zip(importances, previous, strict=True)
+    ]
+    shift = shifts(raw, segments, axis)
     keys = jnp.full((count, groups, BLOCK), -1, jnp.int32)
     segment = np.full(count, segments[-1], np.int32)
     start = np.zeros(count, np.int32)
     size = np.zeros(segments[-1] + 1, np.int32)
     first = 0
-    for rows, alive, member, many in zip(importances, previous, segments, each, strict=True):
-        bits = lax.bitcast_convert_type(rows.astype(jnp.float32) + 0.0, jnp.int32)
-        spare = ((0, 0), (0, many * BLOCK - rows.shape[1]))
-        bits = jnp.pad(jnp.where(alive, bits, -1), spare, constant_values=-1)
+    for bits, member, many in zip(raw, segments, each, strict=True):
+        n = bits.shape[1]
+        bits = shifted(bits, shift[member][:, None])
+        bits = jnp.pad(bits, ((0, 0), (0, many * BLOCK - n)), constant_values=-1)
         bits = jnp.moveaxis(bits.reshape(groups, many, BLOCK), 1, 0)
         keys = lax.dynamic_update_slice(keys, bits, (first, 0, 0))
         segment[first : first + many] = member
-        start[first : first + many] = size[member] + BLOCK * np.arange(many)
-        size[member] += rows.shape[1]
+        start[first : first + many] = size[member] + BLOCK * np.arange(many, dtype=np.int32)
+        size[member] += n
         first += many
-    return Blocks(keys, *map(jnp.asarray, (segment, start, size)))
+    return Blocks(keys, jnp.asarray(segment), jnp.asarray(start), jnp.asarray(size), shift)
+
+
+def keys_of(importance: jax.Array) -> jax.Array:
+    """The bits of float32 importances, which order as they do; int32, not negative.
+
+    Negative ones and NaN count as 0, infinite ones as the largest.
+    """
+    bits = lax.bitcast_convert_type(importance.astype(jnp.float32), jnp.int32)
+    number = (bits >= 0) & (bits <= LARGEST_KEY + 1)
+    return jnp.where(number, jnp.minimum(bits, LARGEST_KEY), 0)
+
+
+def can_be_ranked(importance: jax.Array) -> jax.Array:
+    """Whether no importance is negative, NaN or infinite: a bool."""
+    return ((importance >= 0) & (importance <= np.float32(np.finfo(np.float32).max))).all()
+
+
+def shifts(keys: Sequence[jax.Array], segments: Sequence[int], axis: str | None) -> jax.Array:
+    """The power of two by which each group of each segment is divided, (L, G) int32; see `Blocks`.
+
+    keys: (G, n) each, -1 where dead.
+    """
+    top = [jnp.full(keys[0].shape[0], -1, jnp.int32)] * (segments[-1] + 1)
+    for bits, member in zip(keys, segments, strict=True):
+        top[member] = jnp.maximum(top[member], bits.max(axis=1, initial=-1))
+    highest = jnp.stack(top)
+    if axis:
+        highest = lax.pmax(highest, axis)
+    # A subnormal's bits are the whole number of 2^-149 that it is.
+    number = lax.bitcast_convert_type(highest.astype(jnp.float32), jnp.int32)
+    exponent = jnp.where(highest < NORMAL, (number >> 23) - 149, highest >> 23) - 127
+    far = (highest > 0) & ((exponent < SMALL) | (exponent > LARGE))
+    return jnp.where(far, exponent, 0)
+
+
+def shifted(keys: jax.Array, shift: jax.Array) -> jax.Array:
+    """The keys of importances divided by 2^shift; -1 for the dead.
+
+    Their order stays. Exact but for importances 2^126 times smaller than a group's largest one,
+    which stay positive.
+    """
+    moved = keys - shift * NORMAL
+    number = lax.bitcast_convert_type(keys.astype(jnp.float32), jnp.int32)
+    raised = number - (shift + 149) * NORMAL  # of subnormals, which become normal numbers
+    lowered = jnp.maximum(keys >> 7, jnp.minimum(keys, 1))  # in order, and of no weight in a sum
+    low = keys < (jnp.maximum(shift, 0) + 1) * NORMAL
+    moved = jnp.where(low, jnp.where(shift > 0, lowered, raised), moved)
+    return jnp.where((shift == 0) | (keys <= 0), keys, moved)
 
 
 def padded_count(count: int, shards: int) -> int:
@@ -99,7 +176,7 @@ def padded_count(count: int, shards: int) -> int:
     >>> padded_count(10, 1), padded_count(10, 4), padded_count(1000, 1)
     (10, 12, 1024)
     """
-    each = -(-count // shards)
+    each = max(1, -(-count // shards))
     chunk = min(CHUNK, each)
     return shards * chunk * -(-each // chunk)
 
@@ -122,8 +199,8 @@ def over_chunks(fn: Callable[..., Any], *arrays: jax.Array) -> Any:
     def cut(x: jax.Array) -> jax.Array:
         return x.reshape(blocks // chunk, chunk, *x.shape[1:])
 
-    found = lax.map(lambda parts: fn(*parts), tuple(map(cut, arrays)))
-    return jax.tree.map(lambda x: x.reshape(blocks, *x.shape[2:]), found)
+    results = lax.map(lambda parts: fn(*parts), tuple(map(cut, arrays)))
+    return jax.tree.map(lambda x: x.reshape(blocks, *x.shape[2:]), results)
 
 
 def values(keys: jax.Array) -> jax.Array:
@@ -131,12 +208,17 @@ def values(keys: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(jnp.maximum(keys, 0), jnp.float32)
 
 
+def to_float(number: jax.Array) -> jax.Array:
+    """Integers or flags as float32, which nothing does by itself under strict promotion."""
+    return number.astype(jnp.float32)
+
+
 def count(per_block: jax.Array, blocks: Blocks, axis: str | None) -> jax.Array:
     """Integers of blocks, added up by segment: (blocks, ...) to (L, ...)."""
-    found = jax.ops.segment_sum(
+    sums = jax.ops.segment_sum(
         per_block.astype(jnp.int32), blocks.segment, len(blocks.size), indices_are_sorted=True
     )
-    return lax.psum(found, axis) if axis else found
+    return lax.psum(sums, axis) if axis else sums
 
 
 def everywhere(blocks: Blocks, axis: str | None) -> int:
@@ -194,15 +276,15 @@ def nth(scores: jax.Array, n: jax.Array, blocks: Blocks, axis: str | None) -> ja
     kinds = len(n)
 
     def refine(i: jax.Array, bound: jax.Array) -> jax.Array:
-        shift = (30 - 2 * i).astype(jnp.uint32)
+        shift = jnp.uint32(30) - 2 * i.astype(jnp.uint32)
         steps = jnp.arange(1, 4, dtype=jnp.uint32) << shift
-        higher = (bound[:, None] | steps[:, None]).reshape(3 * kinds, -1)
+        higher = (bound[:, None] | steps[None, :, None]).reshape(3 * kinds, -1)
 
         def reaching(scores: jax.Array, segment: jax.Array) -> jax.Array:
             return jnp.stack([true(scores >= x[segment][:, None]) for x in higher], axis=1)
 
         reached = count(over_chunks(reaching, scores, blocks.segment), blocks, axis)
-        digit = (reached.T.reshape(kinds, 3, -1) >= n[:, None]).sum(axis=1)
+        digit = (reached.T.reshape(kinds, 3, -1) >= n[:, None]).sum(axis=1, dtype=jnp.int32)
         return bound | (digit.astype(jnp.uint32) << shift)
 
     return lax.fori_loop(0, 16, refine, jnp.zeros(n.shape, jnp.uint32))
@@ -212,18 +294,18 @@ def down_to(
     bound: jax.Array, scores: jax.Array, keep: jax.Array, blocks: Blocks, axis: str | None
 ) -> jax.Array:
     """`largest`, given the keep-th largest score of every segment; bound: (L,) uint32."""
-    own = blocks.segment
-    above = scores > bound[own][:, None]
+    segment = blocks.segment
+    above = scores > bound[segment][:, None]
     left = keep - count(true(above), blocks, axis)
-    tied = (scores == bound[own][:, None]) & (scores > 0) & (left > 0)[own][:, None]
+    tied = (scores == bound[segment][:, None]) & (scores > 0) & (left > 0)[segment][:, None]
 
     def early(least: jax.Array) -> jax.Array:
         """Ties whose index, turned around to count from the lowest, reaches a bound."""
         last = (~least).astype(jnp.int32) - blocks.start[:, None]
-        return tied & (np.arange(BLOCK, dtype=np.int32) <= last)
+        return tied & (np.arange(BLOCK, dtype=np.int32)[None] <= last)
 
     def first() -> jax.Array:
-        return above | early(_last(early, left, blocks, axis)[own][:, None])
+        return above | early(_last(early, left, blocks, axis)[segment][:, None])
 
     all_of_them = jnp.all(left == count(true(tied), blocks, axis))
     return lax.cond(all_of_them, lambda: above | tied, first)
@@ -238,7 +320,7 @@ def _last(
     """
 
     def refine(i: jax.Array, bound: jax.Array) -> jax.Array:
-        higher = bound | (jnp.uint32(1) << (31 - i).astype(jnp.uint32))
+        higher = bound | (jnp.uint32(1) << (jnp.uint32(31) - i.astype(jnp.uint32)))
         reached = count(true(reaching(higher[blocks.segment][:, None])), blocks, axis)
         return jnp.where(reached >= n, higher, bound)
 
@@ -260,17 +342,19 @@ class Gathered(NamedTuple):
 def gather(flags: jax.Array, capacity: int, blocks: Blocks, axis: str | None) -> Gathered:
     """The weights with a flag, the first `capacity` of every segment; flags: (blocks, BLOCK)."""
     nowhere = blocks.segment.shape[0] * BLOCK
-    powers = 1 << np.arange(32, dtype=np.uint32)
-    words = jnp.where(flags.reshape(-1, 32), powers, 0).sum(axis=1, dtype=jnp.uint32)
+    powers = np.uint32(1) << np.arange(32, dtype=np.uint32)
+    words = jnp.where(flags.reshape(-1, 32), powers[None], np.uint32(0))
+    words = words.sum(axis=1, dtype=jnp.uint32)
     each = lax.population_count(words).astype(jnp.int32)
-    ends = jnp.cumsum(each)
-    mine = count(each.reshape(-1, BLOCK // 32).sum(axis=1), blocks, None)
-    slot = jnp.arange(capacity)
-    wanted = (jnp.cumsum(mine) - mine)[:, None] + slot
-    word = jnp.minimum(jnp.searchsorted(ends, wanted, side="right"), len(words) - 1)
-    place = word * 32 + _bit(words[word], wanted - (ends[word] - each[word]))
+    ends = jnp.cumsum(each, dtype=jnp.int32)
+    here = count(each.reshape(-1, BLOCK // 32).sum(axis=1, dtype=jnp.int32), blocks, None)
+    slot = np.arange(capacity, dtype=np.int32)[None]
+    rank = (jnp.cumsum(here, dtype=jnp.int32) - here)[:, None] + slot
+    word = jnp.searchsorted(ends, rank, side="right").astype(jnp.int32)
+    word = jnp.minimum(word, len(words) - 1)
+    place = word * 32 + _bit(words[word], rank - (ends[word] - each[word]))
     block, offset = place // BLOCK, place % BLOCK
-    some = slot < mine[:, None]
+    some = slot < here[:, None]
     keys = jnp.where(some[..., None], blocks.keys[block, :, offset], -1)
     index = jnp.where(some, blocks.start[block] + offset, jnp.iinfo(jnp.int32).max)
     place = jnp.where(some, place, nowhere)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 
 from fairgrape_jax.masks import Tree, kept, layer_names
+from fairgrape_jax.selection.inputs import on_host
 
 Scope = Literal["layer", "global"]
 
@@ -16,13 +18,23 @@ Scope = Literal["layer", "global"]
 def members(masks: Tree, scope: Scope) -> dict[str, list[int]]:
     """The numbers of the leaves over which each count is kept, by name, in their order.
 
-    >>> masks = {"a": {"kernel": np.ones((1, 2), bool)}, "b": {"kernel": np.ones((2, 1), bool)}}
-    >>> members(masks, "layer"), members(masks, "global")
-    ({'a': [0], 'b': [1]}, {'network': [0, 1]})
+    Args:
+        masks: bool leaves, None where not prunable.
+        scope: "layer", a count for every leaf, or "global", one for all of them: "network".
+
+    Raises:
+        ValueError: a scope that is neither, or masks without a prunable layer.
+
+    Example:
+        >>> masks = {"a": {"kernel": np.ones((1, 2), bool)}, "b": {"kernel": np.ones(2, bool)}}
+        >>> members(masks, "layer"), members(masks, "global")
+        ({'a': [0], 'b': [1]}, {'network': [0, 1]})
     """
     if scope not in ("layer", "global"):
         raise ValueError(f"scope: {scope!r} is neither 'layer' nor 'global'")
     names = layer_names(masks)
+    if not names:
+        raise ValueError("masks: no layer is prunable; every leaf is None")
     if scope == "global":
         return {"network": list(range(len(names)))}
     return {name: [number] for number, name in enumerate(names)}
@@ -31,28 +43,41 @@ def members(masks: Tree, scope: Scope) -> dict[str, list[int]]:
 def counts(masks: Tree, density: float, scope: Scope, minimum: int = 0) -> dict[str, int]:
     """How many weights are kept, by name: floor(n * density), and `minimum` of a layer at least.
 
-    A layer of fewer weights keeps them all; a network at least the least of all its layers.
+    Args:
+        masks: bool leaves, None where not prunable; their sizes alone matter.
+        density: the part of ALL weights to keep, alive or not, 0 to 1.
+        scope: as for `members`.
+        minimum: a layer of fewer weights keeps them all; a network at least the least of all its
+            layers.
 
-    >>> counts({"a": {"kernel": np.ones((5, 2), bool)}}, 0.25, "layer", minimum=3)
-    {'a': 3}
+    Raises:
+        ValueError: a density outside 0..1, and as `members`.
+
+    Example:
+        >>> counts({"a": {"kernel": np.ones((5, 2), bool)}}, 0.25, "layer", minimum=3)
+        {'a': 3}
     """
     sizes = [int(np.size(leaf)) for leaf in jax.tree.leaves(masks)]
     return {
         name: max(
-            kept(sum(sizes[i] for i in own), density), sum(min(minimum, sizes[i]) for i in own)
+            kept(sum(sizes[i] for i in leaves), density),
+            sum(min(minimum, sizes[i]) for i in leaves),
         )
-        for name, own in members(masks, scope).items()
+        for name, leaves in members(masks, scope).items()
     }
 
 
 def joined(leaves: Sequence[Any], numbers: Sequence[int], lead: int = 0) -> np.ndarray:
     """Some leaves as one array on the host, flat but for the first `lead` axes; one is not copied.
 
-    >>> joined([np.ones((2, 1, 3)), np.zeros((2, 4))], [0, 1], lead=1).shape
-    (2, 7)
+    Example:
+        >>> joined([np.ones((2, 1, 3)), np.zeros((2, 4))], [0, 1], lead=1).shape
+        (2, 7)
     """
-    flat = [np.asarray(leaves[i]) for i in numbers]
-    flat = [leaf.reshape(*leaf.shape[:lead], -1) for leaf in flat]
+    flat = [on_host(leaves[i]) for i in numbers]
+    flat = [
+        leaf.reshape(*leaf.shape[:lead], math.prod(leaf.shape[lead:])) for leaf in flat
+    ]  # -1 would be ambiguous where there are no groups
     return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=-1)
 
 
@@ -62,3 +87,28 @@ def as_tree(masks: Tree, flat: Iterable[np.ndarray]) -> Tree:
     parts = np.split(np.concatenate(list(flat)), np.cumsum([leaf.size for leaf in leaves])[:-1])
     shaped = [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
     return jax.tree.unflatten(structure, shaped)
+
+
+def check_trees(scores: Tree, masks: Tree) -> None:
+    """ValueError, with the layer's name, unless `scores` is a tree of (G, *w.shape) for `masks`.
+
+    Every leaf of `masks` must be bool, and every layer have the same number of groups.
+    """
+    rows, leaves, names = jax.tree.leaves(scores), jax.tree.leaves(masks), layer_names(masks)
+    if len(rows) != len(leaves):
+        raise ValueError(
+            f"importance has {len(rows)} arrays, masks {len(leaves)}: one of (G, *w.shape) is "
+            "expected for every prunable weight, and None where masks have None"
+        )
+    for name, row, mask in zip(names, rows, leaves, strict=True):
+        if mask.dtype != bool:
+            raise ValueError(f"masks of layer {name}: dtype bool is expected, not {mask.dtype}")
+        if np.shape(row)[1:] != np.shape(mask):
+            raise ValueError(
+                f"importance of layer {name}: {np.shape(row)} is not (G, *{np.shape(mask)}), "
+                "groups first"
+            )
+        if len(row) != len(rows[0]):
+            raise ValueError(
+                f"importance of layer {name}: {len(row)} groups, of {names[0]} {len(rows[0])}"
+            )

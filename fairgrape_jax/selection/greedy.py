@@ -7,103 +7,169 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float, Float64, Shaped, UInt32
 
 from fairgrape_jax._numba import njit
+from fairgrape_jax.masks import Array
+from fairgrape_jax.selection.inputs import (
+    LayerMask,
+    LayerScores,
+    NumpyMask,
+    as_float,
+    check_layer,
+    groups_first,
+    on_host,
+    rankable,
+)
 
 Deficit = Literal["relative", "absolute"]
 Select = Literal["threshold", "greedy"]
 
 
 def select_greedy(
-    importance: np.ndarray,
-    previous: np.ndarray,
+    importance: LayerScores,
+    previous: LayerMask,
     keep: int,
     *,
     deficit: Deficit = "relative",
     advances: int = 1,
-) -> np.ndarray:
+) -> NumpyMask:
     """FairGRAPE's choice for one layer: keep each group's share of importance.
 
     Repeats until `keep` weights are selected: take the group that lost the largest part of its
     share, and add its most important weight that is not selected yet; the weight brings its
     importance for every group. Shares count as 1/G before the first pick.
 
-    importance: (n, G), non-negative; previous: (n,) bool, the weights alive, of which alone the
-    targets are computed and the choice is made; keep: the exact number of weights to keep.
-    deficit: "relative", (P - P*) / P* (Eq. 8), or "absolute", P - P* (the official code).
-    advances: positions to advance in the chosen group's order before the deficits are looked at
-    again, positions already selected included (the official code: 2).
     Ties go to the lower index, of weights as of groups. A group takes no part once it has all of
     its importance (rounding alone could say that it lost some), nor does one without any; where
     none is left that does, the lowest indices are kept.
-    Returns (n,) bool. Raises ValueError for shapes that do not fit, a `keep` outside 0..alive, or
-    importances that are negative, NaN or infinite.
-    Source: FairGRAPE (arXiv 2207.10888), Algorithm 1, Eqs. 7 and 8.
 
-    >>> importance = np.array([[4.0, 0.0], [3.0, 0.0], [0.0, 2.0], [0.0, 1.0]])
-    >>> select_greedy(importance, np.ones(4, bool), 2)
-    array([ True, False,  True, False])
+    Args:
+        importance: (G, n) of any real dtype, non-negative; summed in float64.
+        previous: (n,) bool, the weights alive, of which alone the targets are computed and the
+            choice is made.
+        keep: the exact number of weights to keep.
+        deficit: "relative", (P - P*) / P* (Eq. 8), or "absolute", P - P* (the official code).
+        advances: positions to advance in the chosen group's order before the deficits are looked
+            at again, positions already selected included (the official code: 2).
+
+    Returns:
+        (n,) bool, `keep` of them True, all within `previous`.
+
+    Raises:
+        ValueError: shapes that do not fit, a `keep` outside 0..alive, importances that are
+            negative, NaN or infinite, or of which a group's sum is beyond float64.
+
+    Source:
+        FairGRAPE (arXiv 2207.10888), Algorithm 1, Eqs. 7 and 8.
+
+    Example:
+        >>> importance = np.array([[4.0, 3.0, 0.0, 0.0], [0.0, 0.0, 2.0, 1.0]])
+        >>> select_greedy(importance, np.ones(4, bool), 2)
+        array([ True, False,  True, False])
     """
-    importance, previous = np.asarray(importance), np.asarray(previous)
-    check_layer(importance, previous, keep)
+    scores, before, keep = check_layer(importance, previous, keep)
     if deficit not in ("relative", "absolute"):
         raise ValueError(f"deficit: {deficit!r} is neither 'relative' nor 'absolute'")
     if advances < 1:
         raise ValueError(f"advances: {advances} is less than 1")
-    alive = np.flatnonzero(previous)
-    mask = np.zeros(len(previous), bool)
-    candidates = np.ascontiguousarray(importance[alive])
-    totals = candidates.sum(axis=0, dtype=np.float64)
+    alive = np.flatnonzero(before)
+    mask = np.zeros(len(before), bool)
+    candidates = scores[:, alive]
+    # The loop reads the groups of one weight together; added weight by weight, in their order.
+    columns = np.ascontiguousarray(as_float(candidates).T)
+    totals = group_totals(columns)
     active = np.flatnonzero(totals > 0)
     if len(active) == 0 or keep == len(alive):
         mask[alive[:keep]] = True
         return mask
-    candidates = np.ascontiguousarray(candidates[:, active])
-    order = np.stack([descending(candidates[:, k]) for k in range(len(active))])
+    columns = np.ascontiguousarray(columns[:, active])
+    order = np.stack([descending(candidates[k]) for k in active])
     target = totals[active] / totals[active].sum()
     scale = 1.0 / target if deficit == "relative" else np.ones_like(target)
-    ends = np.count_nonzero(candidates, axis=0)
-    chosen = _walk()(candidates, order, ends, target, scale, keep, advances)
+    ends = np.count_nonzero(columns, axis=0)
+    chosen = _walk()(columns, order, ends, target, scale, keep, advances)
     chosen[np.flatnonzero(~chosen)[: keep - np.count_nonzero(chosen)]] = True
     mask[alive] = chosen
     return mask
 
 
-def select_top(scores: np.ndarray, previous: np.ndarray, keep: int) -> np.ndarray:
+def group_totals(columns: Float[np.ndarray, "n G"]) -> Float64[np.ndarray, " G"]:
+    """The sum of every group's importance.
+
+    Raises:
+        ValueError: sums, or what lies between them, that float64 cannot hold.
+    """
+    with np.errstate(over="ignore"):
+        totals = columns.sum(axis=0, dtype=np.float64)
+        whole = totals.sum()
+    if not np.isfinite(whole):
+        raise ValueError("importance: sums are beyond float64; divide by the largest value first")
+    if whole > 0 and (totals[totals > 0] / whole).min(initial=1) < 1e-300:
+        raise ValueError(
+            "importance: the sums of two groups are further apart than float64 can hold; scale "
+            "every group to a largest value of 1 first"
+        )
+    return totals
+
+
+def select_top(scores: Shaped[Array, " n"], previous: LayerMask, keep: int) -> NumpyMask:
     """The `keep` weights of highest score among those alive, ties to the lower index.
 
-    scores: (n,), of any sign; previous: (n,) bool. Returns (n,) bool; raises as `select_greedy`.
+    Args:
+        scores: (n,) of any real dtype and sign.
+        previous: (n,) bool, the weights alive.
+        keep: the exact number of weights to keep.
 
-    >>> select_top(np.array([1.0, 2.0, 2.0, 9.0]), np.array([True, True, True, False]), 1)
-    array([False,  True, False, False])
+    Returns:
+        (n,) bool.
+
+    Raises:
+        ValueError: as `select_greedy`.
+
+    Example:
+        >>> select_top(np.array([1.0, 2.0, 2.0, 9.0]), np.array([True, True, True, False]), 1)
+        array([False,  True, False, False])
     """
-    scores, previous = np.asarray(scores), np.asarray(previous)
-    check_layer(scores[:, None], previous, keep, signed=True)
-    alive = np.flatnonzero(previous)
-    mask = np.zeros(len(previous), bool)
-    mask[alive[descending(scores[alive])[:keep]]] = True
+    if np.ndim(scores) != 1:
+        raise ValueError(f"scores {np.shape(scores)}: (n,) is expected")
+    rows, before, keep = check_layer(on_host(scores)[None], previous, keep, signed=True)
+    alive = np.flatnonzero(before)
+    mask = np.zeros(len(before), bool)
+    mask[alive[descending(rows[0, alive])[:keep]]] = True
     return mask
 
 
-def select_first(scores: np.ndarray, previous: np.ndarray, keep: int) -> np.ndarray:
-    """`select_top` by the first of K columns; scores: (n, K).
+def select_first(scores: LayerScores, previous: LayerMask, keep: int) -> NumpyMask:
+    """`select_top` by the first of K rows of scores, (K, n).
 
-    >>> select_first(np.array([[1.0], [2.0], [3.0]]), np.ones(3, bool), 2)
-    array([False,  True,  True])
+    Example:
+        >>> select_first(np.array([[1.0, 2.0, 3.0]]), np.ones(3, bool), 2)
+        array([False,  True,  True])
     """
-    return select_top(np.asarray(scores)[:, 0], previous, keep)
+    return select_top(groups_first(scores, len(previous))[0], previous, keep)
 
 
-def descending(values: np.ndarray) -> np.ndarray:
-    """Indices that sort finite values from large to small, ties by index; (n,) uint32.
+def descending(values: Shaped[Array, " n"]) -> UInt32[np.ndarray, " n"]:
+    """Indices that sort finite values from large to small, ties by index.
 
     The bits of a float32 order as the float does, once those of negative ones are turned round, so
     bits and index pack into one 64-bit integer, and one integer sort, far faster than a stable
     argsort, gives both.
 
-    >>> descending(np.array([1.0, 3.0, -2.0, 3.0, -5.0], np.float32))
-    array([1, 3, 0, 2, 4], dtype=uint32)
+    Args:
+        values: (n,) of any real dtype.
+
+    Returns:
+        (n,) uint32.
+
+    Example:
+        >>> descending(np.array([1.0, 3.0, -2.0, 3.0, -5.0], np.float32))
+        array([1, 3, 0, 2, 4], dtype=uint32)
     """
+    values = rankable(values, "values")
+    if values.dtype.kind != "f":  # the complement turns an integer round, of either sign
+        return np.argsort(~values, kind="stable").astype(np.uint32)
     if values.dtype != np.float32:
         return np.argsort(-values, kind="stable").astype(np.uint32)
     bits = (values + np.float32(0)).view(np.uint32)  # -0.0 + 0 is +0.0
@@ -114,35 +180,28 @@ def descending(values: np.ndarray) -> np.ndarray:
     return (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
 
 
-def shares(importance: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Each group's share of the importance of the weights in `mask`, P_k; (G,) float64.
+def shares(importance: LayerScores, mask: LayerMask) -> Float64[np.ndarray, " G"]:
+    """Each group's share of the importance of the weights in `mask`, P_k.
 
-    Zeros where no importance is left. Source: FairGRAPE, Eq. 7.
+    Args:
+        importance: (G, n) of any real dtype.
+        mask: (n,) bool.
 
-    >>> shares(np.array([[3.0, 1.0], [1.0, 1.0]]), np.array([True, False]))
-    array([0.75, 0.25])
+    Returns:
+        (G,) float64, of sum 1; zeros where no importance is left.
+
+    Source:
+        FairGRAPE, Eq. 7.
+
+    Example:
+        >>> shares(np.array([[3.0, 1.0], [1.0, 1.0]]), np.array([True, False]))
+        array([0.75, 0.25])
     """
-    kept = importance[mask].sum(axis=0, dtype=np.float64)
+    mask = on_host(mask)
+    scores = rankable(groups_first(importance, len(mask)), "importance")
+    kept = np.ascontiguousarray(as_float(scores[:, mask]).T).sum(axis=0, dtype=np.float64)
     total = kept.sum()
     return kept / total if total > 0 else np.zeros_like(kept)
-
-
-def check_layer(
-    importance: np.ndarray, previous: np.ndarray, keep: int, *, signed: bool = False
-) -> None:
-    """ValueError unless a choice of `keep` weights can be made from these arrays."""
-    if importance.ndim != 2 or previous.shape != importance.shape[:1]:
-        raise ValueError(
-            f"importance {importance.shape} and previous {previous.shape} do not fit: "
-            "(n, G) and (n,) are expected"
-        )
-    if previous.dtype != bool:
-        raise ValueError(f"previous: dtype bool is expected, not {previous.dtype}")
-    if not np.isfinite(importance).all() or (importance.min(initial=0) < 0 and not signed):
-        raise ValueError("importance: negative, NaN or infinite values cannot be ranked")
-    alive = int(previous.sum())
-    if not 0 <= keep <= alive:
-        raise ValueError(f"keep: {keep} weights cannot be kept of the {alive} that are alive")
 
 
 @functools.cache

@@ -1,12 +1,14 @@
 """The choice by the fixed point, for one layer or for a whole tree of them, checked and certain.
 
 What is jitted computes; what is called with arrays also checks its input first, and afterwards
-walks a layer as a whole, on the host, if its fixed point was not found.
+walks a layer as a whole, on the host, if its fixed point was not found, or if float32, in which the
+fixed point is computed, cannot hold its importances.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,81 +16,125 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Bool
 
 from fairgrape_jax import parallel
-from fairgrape_jax.masks import Tree
+from fairgrape_jax.masks import Array, Tree
 from fairgrape_jax.selection import blocks as bl
-from fairgrape_jax.selection.blocks import Blocks
-from fairgrape_jax.selection.counts import Scope, as_tree, counts, joined, members
+from fairgrape_jax.selection.counts import Scope, as_tree, check_trees, counts, joined, members
 from fairgrape_jax.selection.fixed_point.threshold import Finish, Info, select_blocks
-from fairgrape_jax.selection.greedy import check_layer, select_greedy, shares
-
-LARGEST = float(np.finfo(np.float32).max)
+from fairgrape_jax.selection.greedy import select_greedy, shares
+from fairgrape_jax.selection.inputs import (
+    LayerMask,
+    LayerScores,
+    check_layer,
+    check_values,
+    float32_exactly,
+    groups_first,
+    is_real,
+    rankable,
+)
 
 
 def select_threshold(
-    importance: jax.Array,
-    previous: jax.Array,
-    keep: Any,
+    importance: LayerScores,
+    previous: LayerMask,
+    keep: int | Array,
     *,
     finish: Finish = "greedy",
     axis: str | None = None,
-) -> jax.Array:
+) -> Bool[jax.Array, " n"]:
     """What `select_greedy` (relative deficit) chooses in one layer, found as a fixed point.
 
-    importance: (n, G), non-negative, computed with as float32; previous: (n,) bool; keep: the exact
-    number of weights, traced or not. finish: "greedy" ends with greedy's own steps; "none" with the
-    weights nearest to the fixed point. axis: the name of a mapped axis over which a layer's weights
-    are cut, in order and evenly; each device gives its part, and gets the mask of it.
-    Returns (n,) bool: of the exact count, nested, ties to the lower index. Called with arrays it
-    raises ValueError as `select_greedy`; in a jitted program nothing is checked, `keep` is clipped
-    to what is alive, and a layer whose fixed point is not found is chosen as well as it is known.
-    Source: FairGRAPE (arXiv 2207.10888), Algorithm 1; the fixed point is this project's.
+    Called with arrays it checks them, and what float32 cannot hold (float64 of more digits, large
+    integers, values too far apart) is chosen by `select_greedy` itself. In a jitted program nothing
+    is checked: importances count as float32, negative ones and NaN as 0, infinite ones as the
+    largest; `keep` is clipped to what is alive, and a layer whose fixed point is not found is
+    chosen as well as it is known.
 
-    >>> importance = np.array([[4.0, 0.0], [3.0, 0.0], [0.0, 2.0], [0.0, 1.0]])
-    >>> select_threshold(importance, np.ones(4, bool), 2)
-    Array([ True, False,  True, False], dtype=bool)
+    Args:
+        importance: (G, n) of any real dtype, non-negative.
+        previous: (n,) bool, the weights alive.
+        keep: the exact number of weights, traced or not.
+        finish: "greedy" ends with greedy's own steps, "none" with the weights nearest to the fixed
+            point.
+        axis: the name of a mapped axis over which a layer's weights are cut, in order and evenly;
+            each device gives its part, and gets the mask of it.
+
+    Returns:
+        (n,) bool: of the exact count, nested, ties to the lower index.
+
+    Raises:
+        ValueError: called with arrays, as `select_greedy`.
+
+    Source:
+        FairGRAPE (arXiv 2207.10888), Algorithm 1; the fixed point is this project's.
+
+    Example:
+        >>> importance = np.array([[4.0, 3.0, 0.0, 0.0], [0.0, 0.0, 2.0, 1.0]])
+        >>> select_threshold(importance, np.ones(4, bool), 2)
+        Array([ True, False,  True, False], dtype=bool)
     """
     return solve_threshold(importance, previous, keep, finish=finish, axis=axis)[0]
 
 
 def solve_threshold(
-    importance: jax.Array,
-    previous: jax.Array,
-    keep: Any,
+    importance: LayerScores,
+    previous: LayerMask,
+    keep: int | Array,
     *,
     finish: Finish = "greedy",
     axis: str | None = None,
-) -> tuple[jax.Array, Info]:
+) -> tuple[Bool[jax.Array, " n"], Info]:
     """As `select_threshold`, with how it was reached; `converged` False says: not by it.
 
-    >>> mask, info = solve_threshold(np.eye(4), np.ones(4, bool), 3)
-    >>> int(mask.sum()), bool(info.converged)
-    (3, True)
+    Example:
+        >>> mask, info = solve_threshold(np.eye(4), np.ones(4, bool), 3)
+        >>> int(mask.sum()), bool(info.converged)
+        (3, True)
     """
     if finish not in ("greedy", "none"):
         raise ValueError(f"finish: {finish!r} is neither 'greedy' nor 'none'")
-    traced = any(isinstance(x, jax.core.Tracer) for x in (importance, previous, keep))
-    if not traced:
-        check_layer(np.asarray(importance), np.asarray(previous), keep)
-    mask, info = _solve_layer(importance, previous, keep, finish, axis)
-    if traced or info.converged:
-        return mask, info
-    columns, before = np.asarray(importance), np.asarray(previous)
-    chosen = select_greedy(columns, before, keep)
-    error = _share_error(columns.T, before, chosen)
-    return jnp.asarray(chosen), info._replace(share_error=error)
+    if any(isinstance(x, jax.core.Tracer) for x in (importance, previous, keep)):
+        _check_traced(importance, keep)
+        return _solve_layer(groups_first(importance, len(previous)), previous, keep, finish, axis)
+    scores, before, number = check_layer(importance, previous, keep)
+    if not scores.size:  # no weight, or no group
+        return jax.device_put(select_greedy(scores, before, number)), Info(0, 0.0, True)
+    passes: Any = 0
+    if (narrow := float32_exactly(scores)) is not None:
+        mask, info = _solve_layer(*jax.device_put((narrow, before, np.int32(number))), finish, axis)
+        if jax.device_get(info.converged):
+            return mask, info
+        passes = info.passes
+    chosen = select_greedy(scores, before, number)
+    return jax.device_put(chosen), Info(passes, _share_error(scores, before, chosen), False)
+
+
+def _check_traced(importance: Any, keep: Any) -> None:
+    """What is known of them while a program is traced."""
+    dtype = jnp.result_type(importance)
+    if not is_real(dtype):
+        raise ValueError(f"importance: real numbers are expected, not dtype {dtype}")
+    if not jnp.issubdtype(jnp.result_type(keep), jnp.integer):
+        raise ValueError(f"keep: a whole number is expected, not dtype {jnp.result_type(keep)}")
 
 
 @functools.partial(jax.jit, static_argnames=("finish", "axis"))
 def _solve_layer(importance: Any, previous: Any, keep: Any, finish: Any, axis: Any) -> Any:
     n = len(previous)
-    blocks = bl.pack([jnp.asarray(importance).T], [jnp.asarray(previous)], [0])
+    rows = _some_group(jnp.asarray(importance))
+    blocks = bl.pack([rows], [jnp.asarray(previous)], [0], axis=axis)
     if axis:
         before, everyone = lax.axis_index(axis).astype(jnp.int32), lax.psum(1, axis)
         blocks = blocks._replace(start=blocks.start + before * n, size=blocks.size * everyone)
     mask, info = select_blocks(blocks, jnp.asarray(keep).reshape(1), finish, axis)
     return bl.unpack(mask, [n])[0], jax.tree.map(lambda x: x[0], info)
+
+
+def _some_group(rows: jax.Array) -> jax.Array:
+    """Without groups, one to which nothing matters."""
+    return rows if len(rows) else jnp.zeros((1, *rows.shape[1:]), jnp.float32)
 
 
 def select_tree(
@@ -103,17 +149,28 @@ def select_tree(
 ) -> Tree:
     """The next masks of a whole network, all layers in one program.
 
-    importance: a tree of (G, *w.shape); masks: of (*w.shape) bool, None where not prunable;
-    density: the part of ALL weights to keep, floor(n * density) of each layer, or of the network
-    for scope "global", whose groups' shares are then those of the whole network. minimum: what a
-    layer keeps at least (of scope "global" the network, that many for each of its layers).
-    devices: over which the weights are spread while choosing; none: where they are.
-    Returns masks of NumPy arrays. Raises ValueError, with the layer's name, for importances that
-    are negative, NaN or infinite, and where fewer weights are alive than shall be kept.
+    Args:
+        importance: a tree of (G, *w.shape) of any real dtype, None where masks have None.
+        masks: a tree of (*w.shape) bool, None where not prunable.
+        density: the part of ALL weights to keep, floor(n * density) of each layer, or of the
+            network for scope "global", whose groups' shares are then those of the whole network.
+        scope: "layer" or "global".
+        minimum: what a layer keeps at least (of scope "global" the network, that many for each of
+            its layers).
+        finish: as for `select_threshold`.
+        devices: over which the weights are spread while choosing; none: where they are.
 
-    >>> importance = {"kernel": np.array([[[4.0, 3.0, 0.0, 0.0]], [[0.0, 0.0, 2.0, 1.0]]])}
-    >>> select_tree(importance, {"kernel": np.ones((1, 4), bool)}, 0.5)
-    {'kernel': array([[ True, False,  True, False]])}
+    Returns:
+        Masks of NumPy arrays.
+
+    Raises:
+        ValueError: a density outside 0..1; with the layer's name, importances that are negative,
+            NaN or infinite, arrays that do not fit, and fewer weights alive than shall be kept.
+
+    Example:
+        >>> importance = {"kernel": np.array([[[4.0, 3.0, 0.0, 0.0]], [[0.0, 0.0, 2.0, 1.0]]])}
+        >>> select_tree(importance, {"kernel": np.ones((1, 4), bool)}, 0.5)
+        {'kernel': array([[ True, False,  True, False]])}
     """
     return solve_tree(
         importance, masks, density, scope=scope, minimum=minimum, finish=finish, devices=devices
@@ -134,25 +191,37 @@ def solve_tree(
 
     For scope "global" there is one entry, "network".
     """
+    if finish not in ("greedy", "none"):
+        raise ValueError(f"finish: {finish!r} is neither 'greedy' nor 'none'")
     layers = members(masks, scope)
-    names, numbers = list(layers), list(layers.values())
-    alive, rows = jax.tree.leaves(masks), jax.tree.leaves(importance)
-    segments = tuple(segment for segment, own in enumerate(numbers) for _ in own)
     keep = np.array(list(counts(masks, density, scope, minimum).values()), np.int32)
+    check_trees(importance, masks)
+    names, numbers = list(layers), list(layers.values())
+    rows, alive = jax.tree.leaves(importance), jax.tree.leaves(masks)
+    segments = tuple(segment for segment, leaves in enumerate(numbers) for _ in leaves)
+    narrow = [_as_float32(row, names[segment]) for row, segment in zip(rows, segments, strict=True)]
+    fits = np.bincount(segments, [x is None for x in narrow]) == 0
+    # What float32 cannot hold is ranked on the host, and is nothing to the program.
+    narrow = [
+        np.zeros(np.shape(row), np.float32) if x is None else x
+        for row, x in zip(rows, narrow, strict=True)
+    ]
+    placed = jax.device_put((tuple(narrow), tuple(alive)))
     if len(devices) > 1:
-        rows, alive = parallel.replicate((rows, alive), devices)
-    chosen, info, sound, left = _solve_leaves(
-        tuple(rows), tuple(alive), keep, segments, finish, tuple(devices)
+        placed = parallel.replicate(placed, devices)
+    chosen, info, sound, left = jax.device_get(
+        _solve_leaves(*placed, jax.device_put(keep), segments, finish, tuple(devices))
     )
-    _check(names, segments, np.asarray(sound), np.asarray(left), keep)
-    flat = [joined(chosen, own) for own in numbers]
+    _check(names, segments, sound, left, keep)
+    flat = [joined(chosen, leaves) for leaves in numbers]
     passes, errors, converged = (np.array(x) for x in info)
+    converged &= fits
     for segment in np.flatnonzero(~converged):
-        own = joined(rows, numbers[segment], lead=1)
+        scores = joined([rankable(row) for row in rows], numbers[segment], lead=1)
         before = joined(alive, numbers[segment])
-        flat[segment] = select_greedy(np.ascontiguousarray(own.T), before, int(keep[segment]))
-        errors[segment] = _share_error(own, before, flat[segment])
-    found = {
+        flat[segment] = select_greedy(scores, before, int(keep[segment]))
+        errors[segment] = _share_error(scores, before, flat[segment])
+    details = {
         name: {
             "passes": int(passes[i]),
             "share_error": float(errors[i]),
@@ -160,22 +229,34 @@ def solve_tree(
         }
         for i, name in enumerate(names)
     }
-    return as_tree(masks, flat), found
+    return as_tree(masks, flat), details
+
+
+def _as_float32(rows: Any, name: str) -> Any:
+    """Importance in a dtype that a device brings to float32 unchanged; None where there is none."""
+    small = jnp.issubdtype(rows.dtype, jnp.floating) and rows.dtype.itemsize <= 4
+    if small and isinstance(rows, jax.Array):
+        return rows
+    scores = rankable(rows, f"importance of layer {name}")
+    if not small:  # the program looks at the others
+        check_values(scores, f"importance of layer {name}")
+    return float32_exactly(scores)
 
 
 @functools.partial(jax.jit, static_argnames=("segments", "finish", "devices"))
 def _solve_leaves(
     rows: Any, alive: Any, keep: Any, segments: Any, finish: Any, devices: Any
 ) -> Any:
-    rows = [jnp.asarray(leaf).reshape(len(leaf), -1) for leaf in rows]
+    rows = [leaf.reshape(len(leaf), math.prod(leaf.shape[1:])) for leaf in rows]
+    rows = [_some_group(jnp.asarray(leaf)) for leaf in rows]
     alive = [jnp.asarray(leaf).reshape(-1) for leaf in alive]
-    sound = jnp.stack([((leaf >= 0) & (leaf <= LARGEST)).all() for leaf in rows])
+    sound = jnp.stack([bl.can_be_ranked(leaf) for leaf in rows])
     left = jnp.stack([leaf.sum(dtype=jnp.int32) for leaf in alive])
     blocks = bl.pack(rows, alive, segments, max(len(devices), 1))
     if len(devices) > 1:
         select = functools.partial(select_blocks, finish=finish, axis=parallel.AXIS)
-        axes: Any = Blocks(0, 0, 0, None)  # type: ignore[arg-type]
-        mask, info = parallel.shard_function(select, devices, (axes, None), (0, None))(blocks, keep)
+        over = parallel.shard_function(select, devices, (bl.CUT, None), (0, None))
+        mask, info = over(blocks, keep)
     else:
         mask, info = select_blocks(blocks, keep, finish, None)
     return bl.unpack(mask, [len(leaf) for leaf in alive]), info, sound, left
@@ -188,12 +269,14 @@ def _check(names: list[str], segments: Any, sound: Any, left: Any, keep: Any) ->
                 f"importance of layer {names[segment]}: "
                 "negative, NaN or infinite values cannot be ranked"
             )
-    for name, wanted, count in zip(names, keep, np.bincount(segments, left), strict=True):
-        if wanted > count:
-            raise ValueError(f"layer {name}: {wanted} weights cannot be kept of the {count} alive")
+    for name, number, count in zip(names, keep, np.bincount(segments, left), strict=True):
+        if number > count:
+            raise ValueError(
+                f"layer {name}: {number} weights cannot be kept of the {int(count)} alive"
+            )
 
 
-def _share_error(rows: np.ndarray, previous: np.ndarray, mask: np.ndarray) -> float:
-    target, found = shares(rows.T, previous), shares(rows.T, mask)
-    some = (target > 0) & (found.sum() > 0)
-    return float(np.abs(found[some] / target[some] - 1).max(initial=0))
+def _share_error(scores: np.ndarray, previous: np.ndarray, mask: np.ndarray) -> float:
+    target, achieved = shares(scores, previous), shares(scores, mask)
+    some = (target > 0) & (achieved.sum() > 0)
+    return float(np.abs(achieved[some] / target[some] - 1).max(initial=0))

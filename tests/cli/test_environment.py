@@ -129,7 +129,7 @@ def test_the_greedy_walk_is_compiled_where_nothing_can_be_cached(monkeypatch):
     def nowhere(self):
         raise OSError(30, "Read-only file system")
 
-    importance = np.random.default_rng(0).random((50, 2)).astype(np.float32)
+    importance = np.random.default_rng(0).random((2, 50)).astype(np.float32)
     alive = np.ones(50, bool)
     expected = greedy.select_greedy(importance, alive, 10)
     monkeypatch.setattr(numba.core.caching._CacheLocator, "ensure_cache_path", nowhere)

@@ -7,6 +7,7 @@ import numpy as np
 from fairgrape_jax.selection import select_greedy, shares
 
 
+# Families are drawn (n, G), a weight after the other.
 def correlated(rng, n, groups):
     return rng.lognormal(0, 2, (n, 1)) * rng.lognormal(0, 0.7, (n, groups))
 
@@ -53,20 +54,20 @@ class Case:
 
     def draw(self):
         rng = np.random.default_rng(self.seed)
-        importance = FAMILIES[self.family](rng, self.n, self.groups).astype(np.float32)
+        columns = FAMILIES[self.family](rng, self.n, self.groups).astype(np.float32)
         previous = rng.random(self.n) < self.alive
         previous[0] = True
         keep = min(max(1, int(self.n * self.density)), int(previous.sum()))
-        return importance, previous, keep
+        return np.ascontiguousarray(columns.T), previous, keep
 
 
 def share_error(importance, previous, mask):
     """The worst |P - P*| / P*, and the largest part that one kept weight has in a group."""
-    target, found = shares(importance, previous), shares(importance, mask)
+    target, achieved = shares(importance, previous), shares(importance, mask)
     some = target > 0
-    kept = importance[mask].sum(axis=0, dtype=float)
-    largest = (importance[mask].max(axis=0) / np.where(kept > 0, kept, 1)).max()
-    change = np.abs(found[some] / target[some] - 1).max(initial=0) if found.any() else 0.0
+    kept = importance[:, mask].sum(axis=1, dtype=float)
+    largest = (importance[:, mask].max(axis=1) / np.where(kept > 0, kept, 1)).max()
+    change = np.abs(achieved[some] / target[some] - 1).max(initial=0) if achieved.any() else 0.0
     return change, largest
 
 

@@ -272,10 +272,10 @@ def test_fairgrape_keeps_each_groups_share_in_every_layer():
     given = problem(5)
     chosen = prune(METHODS["fairgrape"], given, 0.25)
     for layer, leaf in given.importance("groups").items():
-        scores = leaf["kernel"].reshape(GROUPS, -1).T
-        target = shares(scores, np.ones(len(scores), bool))
+        scores = leaf["kernel"].reshape(GROUPS, -1)
+        target = shares(scores, np.ones(scores.shape[1], bool))
         found = shares(scores, chosen[layer]["kernel"].reshape(-1))
-        largest = scores.max(axis=0) / scores.sum(axis=0)  # what a single weight can weigh
+        largest = scores.max(axis=1) / scores.sum(axis=1)  # what a single weight can weigh
         assert np.all(np.abs(found - target) <= 4 * largest), layer
 
 

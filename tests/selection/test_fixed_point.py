@@ -77,14 +77,14 @@ def test_the_golden_layers(case, finish):
     with np.load(GOLDEN) as golden:
         importance = golden[f"c{case}_importance"].astype(np.float32)
         n, density = len(importance), float(golden[f"c{case}_keep"])
+        importance = importance.T  # kept as (n, G)
         previous = np.unpackbits(golden[f"c{case}_previous"], count=n).astype(bool)
     keep = int(n * (1 - (1 - density)))
     mask = np.asarray(select_threshold(importance, previous, keep, finish=finish))
     reference = select_greedy(importance, previous, keep)
-    groups = importance.shape[1]
     assert mask.sum() == keep
     assert (reference & ~mask).sum() <= max(
-        2 * groups, (1e-4 if finish == "greedy" else 0.02) * keep
+        2 * len(importance), (1e-4 if finish == "greedy" else 0.02) * keep
     )
     found, weight = share_error(importance, previous, mask)
     assert found <= share_error(importance, previous, reference)[0] + weight
@@ -122,8 +122,8 @@ def tree(seed=0, groups=3):
     return importance, mask
 
 
-def columns(importance, name, groups=3):
-    return importance[name]["kernel"].reshape(groups, -1).T
+def rows(importance, name, groups=3):
+    return importance[name]["kernel"].reshape(groups, -1)
 
 
 @pytest.mark.parametrize("finish", SLOW_NONE)
@@ -134,7 +134,7 @@ def test_a_tree_is_chosen_as_its_layers_are(finish):
     for name in mask:
         previous = mask[name]["kernel"].reshape(-1)
         keep = masks.kept(previous.size, 0.3)
-        one = select_threshold(columns(importance, name), previous, keep, finish=finish)
+        one = select_threshold(rows(importance, name), previous, keep, finish=finish)
         np.testing.assert_array_equal(chosen[name]["kernel"].reshape(-1), one)
         assert found[name]["converged"]
 
@@ -142,7 +142,7 @@ def test_a_tree_is_chosen_as_its_layers_are(finish):
 def test_global_scope_is_the_choice_from_one_long_layer():
     importance, mask = tree()
     chosen, found = solve_tree(importance, mask, 0.2, scope="global")
-    together = np.concatenate([columns(importance, name) for name in mask])
+    together = np.concatenate([rows(importance, name) for name in mask], axis=1)
     previous = np.concatenate([mask[name]["kernel"].reshape(-1) for name in mask])
     reference = select_greedy(together, previous, masks.kept(previous.size, 0.2))
     flat = np.concatenate([chosen[name]["kernel"].reshape(-1) for name in mask])
@@ -184,14 +184,14 @@ def test_a_layer_cut_over_devices_is_never_gathered(finish):
         jax.shard_map(
             partial(select_threshold, finish=finish, axis="data"),
             mesh=mesh,
-            in_specs=(cut, cut, PartitionSpec()),
+            in_specs=(PartitionSpec(None, "data"), cut, PartitionSpec()),
             out_specs=cut,
             check_vma=False,
         )
     )
     np.testing.assert_array_equal(select(importance, previous, keep), reference)
     compiled = select.lower(importance, previous, keep).compile().as_text()
-    candidates = 8 * 4096 * importance.shape[1]  # all that a walk may take, from every device
+    candidates = 8 * 4096 * len(importance)  # all that a walk may take, from every device
     for line in compiled.splitlines():
         if " all-gather(" in line or " all-to-all(" in line:
             shape = line.split("[")[1].split("]")[0]
@@ -208,8 +208,8 @@ def test_a_layer_cut_over_devices_is_never_gathered(finish):
 )
 def test_promises(seed, n, groups, density, scale):
     rng = np.random.default_rng(seed)
-    common = rng.lognormal(0, 2, (n, 1))
-    importance = (common * rng.lognormal(0, 1, (n, groups))).astype(np.float32)
+    common = rng.lognormal(0, 2, (1, n))
+    importance = (common * rng.lognormal(0, 1, (groups, n))).astype(np.float32)
     previous = rng.random(n) < 0.8
     previous[0] = True
     keep = min(max(1, int(n * density)), int(previous.sum()))
@@ -218,21 +218,21 @@ def test_promises(seed, n, groups, density, scale):
     assert not np.any(mask & ~previous)
 
     order = rng.permutation(n)
-    permuted = np.asarray(select_threshold(importance[order], previous[order], keep))
+    permuted = np.asarray(select_threshold(importance[:, order], previous[order], keep))
     assert (permuted != mask[order]).sum() <= (0 if n <= 4096 else 2)
 
-    scaled = importance * np.where(np.arange(groups) == 0, scale, 1).astype(np.float32)
+    scaled = importance * np.where(np.arange(groups) == 0, scale, 1).astype(np.float32)[:, None]
     other = np.asarray(select_threshold(scaled, previous, keep))
     assert (mask & ~other).sum() <= groups
 
-    twice = np.concatenate([importance, importance[:, :1]], axis=1)
+    twice = np.concatenate([importance, importance[:1]])
     np.testing.assert_array_equal(select_threshold(twice, previous, keep), mask)
 
 
 def test_sums_over_twelve_decades_are_those_of_float64():
     rng = np.random.default_rng(0)
-    importance = (10.0 ** rng.uniform(-12, 0, (300_000, 2))).astype(np.float32)
-    previous = np.ones(len(importance), bool)
+    importance = (10.0 ** rng.uniform(-12, 0, (2, 300_000))).astype(np.float32)
+    previous = np.ones(300_000, bool)
     mask, info = solve_threshold(importance, previous, 150_000)
     reference = select_greedy(importance, previous, 150_000)
     assert info.converged
@@ -241,11 +241,11 @@ def test_sums_over_twelve_decades_are_those_of_float64():
 
 def test_groups_without_importance_and_layers_without_any():
     importance, previous, keep = drawn(groups=2)
-    padded = np.insert(importance, 1, 0, axis=1)
+    padded = np.insert(importance, 1, 0, axis=0)
     np.testing.assert_array_equal(
         select_threshold(padded, previous, keep), select_threshold(importance, previous, keep)
     )
-    mask = np.asarray(select_threshold(np.zeros((9000, 3)), np.ones(9000, bool), 17))
+    mask = np.asarray(select_threshold(np.zeros((3, 9000)), np.ones(9000, bool), 17))
     np.testing.assert_array_equal(np.flatnonzero(mask), np.arange(17))
 
 
@@ -262,7 +262,7 @@ def test_a_layer_whose_fixed_point_is_not_found_is_greedys_and_says_so():
     mask, info = solve_threshold(importance, previous, keep)
     assert not info.converged
     np.testing.assert_array_equal(mask, select_greedy(importance, previous, keep))
-    leaf = {"kernel": importance.T.reshape(3, 90, 100)}
+    leaf = {"kernel": importance.reshape(3, 90, 100)}
     chosen, found = solve_tree(leaf, {"kernel": previous.reshape(90, 100)}, keep / 9000)
     np.testing.assert_array_equal(chosen["kernel"].reshape(-1), mask)
     (details,) = found.values()
@@ -284,9 +284,9 @@ def test_memory_beside_the_importance_is_at_most_one_and_a_half_times_it():
 def test_bad_input_is_named():
     importance, mask = tree()
     with pytest.raises(ValueError, match=r"keep: 4 .* 3 that are alive"):
-        select_threshold(np.ones((3, 2)), np.ones(3, bool), 4)
+        select_threshold(np.ones((2, 3)), np.ones(3, bool), 4)
     with pytest.raises(ValueError, match="'exact' is neither"):
-        select_threshold(np.ones((3, 2)), np.ones(3, bool), 1, finish="exact")
+        select_threshold(np.ones((2, 3)), np.ones(3, bool), 1, finish="exact")
     with pytest.raises(ValueError, match="'block' is neither"):
         select_tree(importance, mask, 0.5, scope="block")
     with pytest.raises(ValueError, match=r"layer conv: .* alive"):

@@ -15,25 +15,25 @@ def plain_greedy(importance, previous, keep):
     """Algorithm 1 as it is written, relative deficit, one weight at a time."""
     importance = importance.astype(np.float64)
     target = shares(importance, previous)
-    groups = [k for k in range(importance.shape[1]) if target[k] > 0]
+    groups = [k for k in range(len(importance)) if target[k] > 0]
     mask = np.zeros(len(previous), bool)
-    share = np.full(importance.shape[1], 1 / max(len(groups), 1))
+    share = np.full(len(importance), 1 / max(len(groups), 1))
     while mask.sum() < keep:
         free = np.flatnonzero(previous & ~mask)
         if not groups:
             mask[free[0]] = True
             continue
         worst = min(groups, key=lambda k: ((share[k] - target[k]) / target[k], k))
-        mask[free[np.argmax(importance[free, worst])]] = True
+        mask[free[np.argmax(importance[worst, free])]] = True
         share = shares(importance, mask)
     return mask
 
 
 def layer(seed, n=200, groups=3, alive=0.7):
     rng = np.random.default_rng(seed)
-    importance = (rng.lognormal(0, 2, (n, 1)) * rng.lognormal(0, 1, (n, groups))).astype(np.float32)
+    importance = (rng.lognormal(0, 2, (1, n)) * rng.lognormal(0, 1, (groups, n))).astype(np.float32)
     previous = rng.random(n) < alive
-    importance[~previous] = 0
+    importance[:, ~previous] = 0
     return importance, previous
 
 
@@ -47,7 +47,7 @@ def test_the_official_codes_masks_bit_for_bit(case):
             for name in ("previous", "mask")
         )
     keep = int(n * (1 - (1 - density)))
-    chosen = select_greedy(importance, previous, keep, deficit="absolute", advances=2)
+    chosen = select_greedy(importance.T, previous, keep, deficit="absolute", advances=2)
     np.testing.assert_array_equal(chosen, expected)
 
 
@@ -72,14 +72,14 @@ def test_equals_algorithm_1_written_plainly(seed):
     advances=st.integers(1, 3),
 )
 def test_exact_count_and_new_within_old(values, data, deficit, advances):
-    importance = np.array(values, np.float32)
+    importance = np.array(values, np.float32).T
     previous = np.array(
         data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values)))
     )
     keep = data.draw(st.integers(0, int(previous.sum())))
     for mask in (
         select_greedy(importance, previous, keep, deficit=deficit, advances=advances),
-        select_top(importance[:, 0], previous, keep),
+        select_top(importance[0], previous, keep),
     ):
         assert mask.sum() == keep
         assert not np.any(mask & ~previous)
@@ -87,37 +87,37 @@ def test_exact_count_and_new_within_old(values, data, deficit, advances):
 
 def test_shares_are_kept_better_than_by_the_sum_over_groups():
     importance, previous = layer(3, n=5000, groups=4, alive=1.1)
-    importance[:, 0] *= 50  # one group dominates any sum
+    importance[0] *= 50  # one group dominates any sum
     keep = 500
     target = shares(importance, previous)
     fair = shares(importance, select_greedy(importance, previous, keep))
-    plain = shares(importance, select_top(importance.sum(axis=1), previous, keep))
+    plain = shares(importance, select_top(importance.sum(axis=0), previous, keep))
     assert np.abs(fair / target - 1).max() < 0.01 < np.abs(plain / target - 1).max()
 
 
 def test_scale_of_a_group_drops_out_but_for_the_first_pick():
     importance, previous = layer(5, n=2000, groups=3)
     chosen = select_greedy(importance, previous, 400)
-    scaled = select_greedy(importance * np.float32([1, 1024, 1]), previous, 400)
-    assert (chosen != scaled).sum() <= 2 * importance.shape[1]
+    scaled = select_greedy(importance * np.float32([[1], [1024], [1]]), previous, 400)
+    assert (chosen != scaled).sum() <= 2 * len(importance)
 
 
 def test_ties_go_to_the_lower_index():
-    mask = select_greedy(np.ones((5, 2), np.float32), np.array([0, 1, 1, 1, 1], bool), 2)
+    mask = select_greedy(np.ones((2, 5), np.float32), np.array([0, 1, 1, 1, 1], bool), 2)
     np.testing.assert_array_equal(mask, [0, 1, 1, 0, 0])
     np.testing.assert_array_equal(select_top(np.ones(4), np.ones(4, bool), 2), [1, 1, 0, 0])
 
 
 def test_a_group_without_importance_takes_no_part():
     importance, previous = layer(7)
-    padded = np.insert(importance, 1, 0, axis=1)
+    padded = np.insert(importance, 1, 0, axis=0)
     chosen = select_greedy(padded, previous, 50)
     np.testing.assert_array_equal(chosen, select_greedy(importance, previous, 50))
 
 
 def test_without_any_importance_the_lowest_indices_stay():
     previous = np.array([0, 1, 1, 0, 1], bool)
-    mask = select_greedy(np.zeros((5, 3), np.float32), previous, 2)
+    mask = select_greedy(np.zeros((3, 5), np.float32), previous, 2)
     np.testing.assert_array_equal(mask, [0, 1, 1, 0, 0])
 
 
@@ -136,12 +136,12 @@ def test_descending_is_a_stable_sort(dtype):
 
 
 BAD = {
-    "keep above what is alive": (np.ones((3, 2)), [1, 0, 1], 3, "keep: 3 .* 2 that are alive"),
-    "keep below zero": (np.ones((3, 2)), [1, 1, 1], -1, "keep: -1"),
-    "negative": (-np.ones((3, 2)), [1, 1, 1], 1, "negative, NaN or infinite"),
-    "NaN": (np.full((3, 2), np.nan), [1, 1, 1], 1, "negative, NaN or infinite"),
-    "infinite": (np.full((3, 2), np.inf), [1, 1, 1], 1, "negative, NaN or infinite"),
-    "shape": (np.ones((3, 2)), [1, 1], 1, r"\(n, G\) and \(n,\) are expected"),
+    "keep above what is alive": (np.ones((2, 3)), [1, 0, 1], 3, "keep: 3 .* 2 that are alive"),
+    "keep below zero": (np.ones((2, 3)), [1, 1, 1], -1, "keep: -1"),
+    "negative": (-np.ones((2, 3)), [1, 1, 1], 1, "negative, NaN or infinite"),
+    "NaN": (np.full((2, 3), np.nan), [1, 1, 1], 1, "negative, NaN or infinite"),
+    "infinite": (np.full((2, 3), np.inf), [1, 1, 1], 1, "negative, NaN or infinite"),
+    "shape": (np.ones((3, 3)), [1, 1], 1, r"\(G, n\) and \(n,\) are expected"),
 }
 
 

@@ -26,8 +26,8 @@ SIZES = [(60, 0.5), (400, 0.1), (3000, 0.9), (20_000, 0.02), (20_000, 0.15)]
 
 
 def retained(importance, previous, mask):
-    totals = importance[previous].sum(axis=0, dtype=np.float64)
-    kept = importance[mask].sum(axis=0, dtype=np.float64)
+    totals = importance[:, previous].sum(axis=1, dtype=np.float64)
+    kept = importance[:, mask].sum(axis=1, dtype=np.float64)
     return (kept[totals > 0] / totals[totals > 0]).min()
 
 
@@ -36,7 +36,7 @@ def retained(importance, previous, mask):
 def test_between_greedy_and_the_bound_and_near_the_bound(family, groups):
     for seed, (n, density) in enumerate(SIZES):
         rng = np.random.default_rng([seed, groups])
-        importance = FAMILIES[family](rng, n, groups).astype(np.float32)
+        importance = FAMILIES[family](rng, n, groups).T.astype(np.float32)
         previous = rng.random(n) < 0.8
         keep = max(1, int(density * previous.sum()))
         mask, found = certified_maxmin(importance, previous, keep)
@@ -46,7 +46,8 @@ def test_between_greedy_and_the_bound_and_near_the_bound(family, groups):
         assert worst >= retained(importance, previous, select_greedy(importance, previous, keep))
         assert worst == pytest.approx(found.achieved, rel=1e-5)
         assert worst <= found.bound * (1 + 1e-5)
-        heaviest = (importance[previous] / importance[previous].sum(axis=0)).max()
+        alive = importance[:, previous]
+        heaviest = (alive / alive.sum(axis=1, keepdims=True)).max()
         assert found.gap <= 2 * heaviest * groups, (n, density)
 
 
@@ -58,7 +59,7 @@ def test_between_greedy_and_the_bound_and_near_the_bound(family, groups):
     data=st.data(),
 )
 def test_the_bound_holds_for_every_choice_there_is(values, data):
-    importance = np.array(values)
+    importance = np.array(values).T
     keep = data.draw(st.integers(1, len(values)))
     everything = np.ones(len(values), bool)
     mask, found = certified_maxmin(importance, everything, keep)
@@ -75,8 +76,8 @@ def test_the_bound_holds_for_every_choice_there_is(values, data):
 
 def test_the_sample_changes_the_passes_and_not_the_bound(monkeypatch):
     rng = np.random.default_rng(0)
-    importance = FAMILIES["lognormal"](rng, 50_000, 7).astype(np.float32)
-    everything = np.ones(len(importance), bool)
+    importance = FAMILIES["lognormal"](rng, 50_000, 7).T.astype(np.float32)
+    everything = np.ones(50_000, bool)
     _, plain = certified_maxmin(importance, everything, 5000)
     monkeypatch.setattr(layer, "SAMPLE", 5000)
     _, coarse = certified_maxmin(importance, everything, 5000)
@@ -95,9 +96,9 @@ def network(groups=3, family="lognormal", alive=0.8):
     return importance, previous
 
 
-def columns(importance, previous, name):
+def flat(importance, previous, name):
     rows = importance[name]["kernel"]
-    return rows.reshape(len(rows), -1).T, previous[name]["kernel"].reshape(-1)
+    return rows.reshape(len(rows), -1), previous[name]["kernel"].reshape(-1)
 
 
 @pytest.fixture
@@ -111,8 +112,8 @@ def test_a_tree_is_its_layers_one_by_one():
     assert list(found) == ["conv", "dense", "head"]
     masks.check_nested(chosen, previous)
     for name, certificate in found.items():
-        rows, alive = columns(importance, previous, name)
-        mask, alone = certified_maxmin(rows, alive, len(rows) // 5)
+        rows, alive = flat(importance, previous, name)
+        mask, alone = certified_maxmin(rows, alive, len(alive) // 5)
         np.testing.assert_array_equal(chosen[name]["kernel"].reshape(-1), mask)
         for field in ("achieved", "bound", "gap", "passes"):
             assert certificate[field] == pytest.approx(getattr(alone, field), rel=1e-12)
@@ -123,16 +124,16 @@ def test_large_layers_of_a_tree_are_never_below_greedy_and_near_the_bound(family
     importance, previous = network(7, family)
     chosen, found = maxmin_tree(importance, previous, 0.1)
     for name, certificate in found.items():
-        rows, alive = columns(importance, previous, name)
-        keep = len(rows) // 10
+        rows, alive = flat(importance, previous, name)
+        keep = len(alive) // 10
         mask = chosen[name]["kernel"].reshape(-1)
         assert mask.sum() == keep
         assert not np.any(mask & ~alive)
         worst = retained(rows, alive, mask)
         assert worst >= retained(rows, alive, select_greedy(rows, alive, keep)) * (1 - 1e-9)
         assert worst == pytest.approx(certificate["achieved"], rel=1e-9)
-        heaviest = (rows[alive] / rows[alive].sum(axis=0)).max()
-        assert -1e-12 <= certificate["gap"] <= 2 * heaviest * rows.shape[1]
+        heaviest = (rows[:, alive] / rows[:, alive].sum(axis=1, keepdims=True)).max()
+        assert -1e-12 <= certificate["gap"] <= 2 * heaviest * len(rows)
         _, alone = certified_maxmin(rows, alive, keep)
         assert certificate["bound"] == pytest.approx(alone.bound, rel=1e-5)
 
@@ -140,11 +141,11 @@ def test_large_layers_of_a_tree_are_never_below_greedy_and_near_the_bound(family
 @pytest.mark.parametrize("alive", [3, 10, 60])
 def test_a_sample_without_a_choice_still_leads_to_a_bound(alive, sampled):
     rng = np.random.default_rng(alive)
-    rows = FAMILIES["lognormal"](rng, 30_000, 3).astype(np.float32)
-    previous = np.zeros(len(rows), bool)
-    previous[rng.permutation(len(rows))[:alive]] = True
+    rows = FAMILIES["lognormal"](rng, 30_000, 3).T.astype(np.float32)
+    previous = np.zeros(30_000, bool)
+    previous[rng.permutation(30_000)[:alive]] = True
     for keep in (1, alive // 2, alive - 1):
-        one = layer.Layer(rows.T, previous, keep)
+        one = layer.Layer(rows, previous, keep)
         ((weights, passes),) = layer.solve([one], layer.on_host)
         greedy = select_greedy(rows, previous, keep)
         mask, found = layer.conclude(one, weights, passes, [greedy])
@@ -158,21 +159,21 @@ def test_over_the_whole_network_it_is_one_layer(sampled):
     importance, previous = network()
     chosen, found = maxmin_tree(importance, previous, 0.2, scope="global")
     (certificate,) = found.values()
-    pairs = [columns(importance, previous, name) for name in importance]
-    rows, alive = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    pairs = [flat(importance, previous, name) for name in importance]
+    rows, alive = (np.concatenate(part, axis=-1) for part in zip(*pairs, strict=True))
     mask = np.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(chosen)])
     assert list(found) == ["network"]
-    assert mask.sum() == masks.kept(len(rows), 0.2)
+    assert mask.sum() == masks.kept(len(alive), 0.2)
     assert retained(rows, alive, mask) == pytest.approx(certificate["achieved"], rel=1e-9)
-    _, alone = certified_maxmin(rows, alive, len(rows) // 5)
+    _, alone = certified_maxmin(rows, alive, len(alive) // 5)
     assert certificate["bound"] == pytest.approx(alone.bound, rel=1e-5)
 
 
 @pytest.mark.parametrize("count", [2, 8])
 def test_devices_do_not_change_a_pass(count):
     importance, previous = network()
-    rows = [columns(importance, previous, name) for name in importance]
-    layers = [layer.Layer(row.T, alive, len(row) // 5) for row, alive in rows]
+    pairs = [flat(importance, previous, name) for name in importance]
+    layers = [layer.Layer(rows, alive, len(alive) // 5) for rows, alive in pairs]
     weights = np.array([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0], [0.1, 0.1, 0.8]])
     one, many = (on_blocks(jax.devices()[:n], layers)(weights) for n in (1, count))
     for alone, spread, host in zip(one, many, layer.on_host(layers)(weights), strict=True):
@@ -206,7 +207,7 @@ def test_everything_nothing_and_no_importance():
 
 def test_a_weight_that_serves_all_is_better_than_the_best_of_each():
     """Greedy takes the largest of the worst group; the optimum sees the weight good for both."""
-    importance = np.array([[5.0, 0.0], [0.0, 5.0], [4.0, 4.0], [1.0, 1.0]])
+    importance = np.array([[5.0, 0.0, 4.0, 1.0], [0.0, 5.0, 4.0, 1.0]])
     everything = np.ones(4, bool)
     np.testing.assert_array_equal(select_maxmin(importance, everything, 1), [0, 0, 1, 0])
     np.testing.assert_array_equal(select_greedy(importance, everything, 1), [1, 0, 0, 0])
@@ -214,10 +215,10 @@ def test_a_weight_that_serves_all_is_better_than_the_best_of_each():
 
 def test_scale_of_a_group_does_not_matter():
     rng = np.random.default_rng(1)
-    importance = FAMILIES["lognormal"](rng, 2000, 4)
+    importance = FAMILIES["lognormal"](rng, 2000, 4).T
     everything = np.ones(2000, bool)
     _, one = certified_maxmin(importance, everything, 300)
-    _, other = certified_maxmin(importance * [1, 1e-6, 1, 1e6], everything, 300)
+    _, other = certified_maxmin(importance * [[1], [1e-6], [1], [1e6]], everything, 300)
     assert one.achieved == pytest.approx(other.achieved, rel=1e-4)
 
 

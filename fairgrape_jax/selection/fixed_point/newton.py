@@ -91,7 +91,7 @@ def newton(
         some = layer.totals.value() > 0
         active, moves, misfit, width = improve(view, s, some)
         worse = misfit > 2 * s.best.misfit + 2
-        passes = s.passes + ~s.done
+        passes = s.passes + (~s.done).astype(jnp.int32)
         here = Fit(s.ends, s.width, misfit, passes)
         best = choose((misfit < s.best.misfit) & ~s.done, here, s.best)
         narrow = jnp.where(worse[:, None], s.best.width / 16, width)
@@ -107,7 +107,7 @@ def newton(
         )
 
     zero = jnp.zeros(len(target), jnp.int32)
-    nothing = Fit(ends, width, jnp.full(len(target), jnp.inf), zero)
+    nothing = Fit(ends, width, jnp.full(len(target), jnp.inf, jnp.float32), zero)
     return lax.while_loop(go_on, step, State(ends, width, active, nothing, ~layer.busy, zero)).best
 
 
@@ -122,17 +122,17 @@ def look(
 ) -> View:
     """One pass over the weights; what it says of segments that are `done` means nothing."""
     groups = width.shape[1]
-    found = measure(blocks, ends, width, layer.most, ~done)
-    sums = bl.add(found[:, :groups], layer.totals.scale[..., None], blocks, axis)
-    counts = bl.count(found[:, groups], blocks, axis)
+    measured = measure(blocks, ends, width, layer.most, ~done)
+    sums = bl.add(measured[:, :groups], layer.totals.scale[..., None], blocks, axis)
+    counts = bl.count(measured[:, groups], blocks, axis)
     totals = layer.totals.value()[..., None]
-    near = counts[:, :groups].astype(jnp.float32) / 2  # a shell is two widths wide
+    near = bl.to_float(counts[:, :groups]) / 2  # a shell is two widths wide
     dense = sums.value()[..., :groups] / jnp.where(totals > 0, totals, 1) / 2
     single = jnp.diagonal(dense, axis1=1, axis2=2) / jnp.where(near > 0, near, 1)
     level = levels(sums.column(groups), layer.totals, layer.most) - 0.5 * single
     side = counts[:, groups]
     missing = target - jnp.where(layer.most, layer.alive - side, side)
-    return View(level, near, single, dense, missing.astype(jnp.float32))
+    return View(level, near, single, dense, bl.to_float(missing))
 
 
 def improve(view: View, s: State, some: jax.Array) -> tuple[jax.Array, ...]:
@@ -154,11 +154,12 @@ def improve(view: View, s: State, some: jax.Array) -> tuple[jax.Array, ...]:
 
     due = jnp.where(served & (off > 0.5), behind, 0)
     balance, growth, crowd = solve(view, served, due)
-    wanted = (view.missing / crowd)[:, None]
-    ahead = growth * wanted
+    steps_ahead = (view.missing / crowd)[:, None]
+    ahead = growth * steps_ahead
     ahead = ahead / jnp.maximum(jnp.abs(ahead).max(axis=1, keepdims=True), 1)
-    far = jnp.where(active, jnp.sign(wanted), 0)  # beyond what was seen: all ends alike
-    moves = jnp.clip(balance, -1, 1) + starving + jnp.where(jnp.abs(wanted) < 1, ahead, far)
+    far = jnp.where(active, jnp.sign(steps_ahead), 0)  # beyond what was seen: all ends alike
+    ahead = jnp.where(jnp.abs(steps_ahead) < 1, ahead, far)
+    moves = jnp.clip(balance, -1, 1) + bl.to_float(starving) + ahead
 
     # Ends that need not move now may have to as others do: half of the largest step, at least.
     steps = jnp.abs(moves) * s.width
@@ -176,20 +177,21 @@ def solve(view: View, served: jax.Array, due: jax.Array) -> tuple[jax.Array, jax
     """
     groups = served.shape[1]
     matrix = jnp.where(served[:, None], view.dense, 0)
-    matrix = jnp.where(served[:, :, None], matrix, jnp.eye(groups))
+    matrix = jnp.where(served[:, :, None], matrix, jnp.eye(groups, dtype=jnp.float32)[None])
     size = jnp.abs(matrix).max(axis=2)
     together = jnp.where(served, -size.max(axis=1, keepdims=True), 0)
     matrix = jnp.concatenate([matrix, together[..., None]], axis=2) / size[..., None]
     near = jnp.where(served, view.near, 0)
     crowd = jnp.maximum(near.sum(axis=1), 0.5)
-    nobody = jnp.where(served.any(axis=1), 0.0, 1.0)  # then what all gain is anything
+    nobody = bl.to_float(~served.any(axis=1))  # then what all gain is anything
     last = jnp.concatenate([near / crowd[:, None], nobody[:, None]], axis=1)
-    matrix = jnp.concatenate([matrix, last[:, None]], axis=1) + 1e-7 * jnp.eye(groups + 1)
+    ridge = 1e-7 * jnp.eye(groups + 1, dtype=jnp.float32)
+    matrix = jnp.concatenate([matrix, last[:, None]], axis=1) + ridge[None]
     level = jnp.pad(due / size, ((0, 0), (0, 1)))
     count = jnp.zeros_like(level).at[:, groups].set(1.0)
-    found = jnp.linalg.solve(matrix, jnp.stack([level, count], axis=2))[:, :groups]
-    found = jnp.where(jnp.isfinite(found), found, 0)
-    return found[..., 0], found[..., 1], crowd
+    solution = jnp.linalg.solve(matrix, jnp.stack([level, count], axis=2))[:, :groups]
+    solution = jnp.where(jnp.isfinite(solution), solution, 0)
+    return solution[..., 0], solution[..., 1], crowd
 
 
 def levels(side: Fixed, totals: Fixed, most: jax.Array) -> jax.Array:

@@ -38,7 +38,7 @@ class Prefixes(NamedTuple):
 
     def beyond(self, other: Prefixes) -> jax.Array:
         """How much longer than `other` they are, in steps of the integer image."""
-        return (other.key - self.key).astype(jnp.float32) + (self.part - other.part)
+        return bl.to_float(other.key - self.key) + (self.part - other.part)
 
 
 def depth(
@@ -66,7 +66,7 @@ def ranks(blocks: Blocks, ends: Prefixes, width: jax.Array, simple: jax.Array) -
         deepest = _depth(keys, segment, start, blocks.size, ends, width).max(axis=1)
         plain = 1 + (keys.max(axis=1) > 0).astype(jnp.uint32)
         order = jnp.where(simple[segment][:, None], plain, bl.ordered(deepest))
-        return jnp.where(keys[:, 0] < 0, 0, order)
+        return jnp.where(keys[:, 0] < 0, jnp.uint32(0), order)
 
     return bl.over_chunks(chunk, blocks.keys, blocks.segment, blocks.start)
 
@@ -85,10 +85,11 @@ def measure(
     groups = blocks.keys.shape[1]
 
     def looked(keys: jax.Array, segment: jax.Array, start: jax.Array) -> jax.Array:
-        found = _depth(keys, segment, start, blocks.size, ends, width)
-        best = found.max(axis=1)
-        front = jnp.where(jnp.abs(best) < 1, jnp.argmax(found, axis=1), groups)
-        columns = front[:, :, None] == np.arange(groups + 1)
+        deep = _depth(keys, segment, start, blocks.size, ends, width)
+        best = deep.max(axis=1)
+        front = jnp.argmax(deep, axis=1).astype(jnp.int32)
+        front = jnp.where(jnp.abs(best) < 1, front, groups)
+        columns = front[:, :, None] == np.arange(groups + 1, dtype=np.int32)[None, None]
         columns = (
             columns.at[:, :, groups].set((best >= 0) ^ most[segment][:, None]).astype(jnp.float32)
         )
@@ -110,6 +111,6 @@ def _depth(
     ends: Prefixes,
     width: jax.Array,
 ) -> jax.Array:
-    index = start[:, None] + np.arange(BLOCK, dtype=np.int32)
-    own = Prefixes(ends.key[segment], ends.part[segment])
-    return depth(keys, index, own, width[segment], size[segment])
+    index = start[:, None] + np.arange(BLOCK, dtype=np.int32)[None]
+    of_block = Prefixes(ends.key[segment], ends.part[segment])
+    return depth(keys, index, of_block, width[segment], size[segment])

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from fairgrape_jax.selection import blocks as bl
 from fairgrape_jax.selection.blocks import BLOCK, Blocks, Fixed, Gathered
@@ -22,8 +23,14 @@ NEARLY = 15 / 16  # of the walk: how far the ends move after it is how well they
 class Layer(NamedTuple):
     """What is known of each segment before a choice; arrays (L,), and its groups' importances.
 
-    simple: all that matters to anyone is kept, and then the lowest indices; small: walked as a
-    whole; most: more importance is retained than lost.
+    Attributes:
+        totals: (L, G), of the importances over 2^shift.
+        alive: weights alive.
+        keep: weights to keep.
+        simple: all that matters to anyone is kept, and then the lowest indices.
+        small: walked as a whole.
+        most: more importance is retained than lost.
+        shift: (L, G), see `Blocks`.
     """
 
     totals: Fixed
@@ -32,6 +39,15 @@ class Layer(NamedTuple):
     simple: jax.Array
     small: jax.Array
     most: jax.Array
+    shift: jax.Array
+
+    def true(self, sums: Fixed) -> jax.Array:
+        """Sums (L, G) of the groups of a segment on one scale, the largest group's."""
+        value = sums.value()
+        there = self.totals.value() > 0
+        highest = jnp.where(there, self.shift, jnp.iinfo(jnp.int32).min).max(axis=1, keepdims=True)
+        down = jnp.where(there, jnp.clip(self.shift - highest, -126, 0), 0)
+        return value * lax.bitcast_convert_type((down + 127) * bl.NORMAL, jnp.float32)
 
     @property
     def busy(self) -> jax.Array:
@@ -56,9 +72,9 @@ def coarse(
     """
     totals = layer.totals.value()
     some = totals > 0
-    members = jnp.maximum(some.sum(axis=1, keepdims=True), 1)
+    members = bl.to_float(jnp.maximum(some.sum(axis=1, keepdims=True), 1))
     factor = jnp.where(some, 1 / jnp.where(some, totals, 1), 0) / members
-    even = 1 / jnp.maximum(layer.alive, 1).astype(jnp.float32)
+    even = 1 / bl.to_float(jnp.maximum(layer.alive, 1))
 
     def worth(keys: jax.Array, factor: jax.Array, even: jax.Array, small: jax.Array) -> jax.Array:
         share = (bl.values(keys) * factor[:, :, None]).sum(axis=1)
@@ -67,7 +83,7 @@ def coarse(
 
     def drawn(keys: jax.Array, segment: jax.Array, start: jax.Array) -> jax.Array:
         each = worth(keys, factor[segment], even[segment], layer.small[segment])
-        index = start[:, None] + np.arange(BLOCK, dtype=np.int32)
+        index = start[:, None] + np.arange(BLOCK, dtype=np.int32)[None]
         return (hashed(index) * each < 1) & (keys[:, 0] >= 0)
 
     flags = bl.over_chunks(drawn, blocks.keys, blocks.segment, blocks.start)
@@ -81,14 +97,16 @@ def coarse(
         order=order,
         gain=parts / jnp.where(whole > 0, whole, 1),
         worth=each.astype(jnp.int32),
-        ends=(keys > 0).sum(axis=2),
+        ends=(keys > 0).sum(axis=2, dtype=jnp.int32),
         whole=jnp.ones_like(layer.small),
     )
-    stands_for = each.sum(axis=1) / jnp.maximum(layer.alive, 1)  # 1 but for the luck of the draw
-    limit = jnp.where(layer.small, target, (target * stands_for).astype(jnp.int32))
+    # 1 but for the luck of the draw
+    stands_for = each.sum(axis=1) / bl.to_float(jnp.maximum(layer.alive, 1))
+    limit = (bl.to_float(target) * stands_for).astype(jnp.int32)
+    limit = jnp.where(layer.small, target, limit)
     limit = jnp.where(layer.simple, 0, limit)
-    level = jnp.where(some, first_pick(totals), jnp.inf)
-    marks = jnp.stack([(part * limit).astype(jnp.int32) for part in (LATE, NEARLY)])
+    level = jnp.where(some, first_pick(layer.true(layer.totals)), jnp.inf)
+    marks = jnp.stack([(part * bl.to_float(limit)).astype(jnp.int32) for part in (LATE, NEARLY)])
     return walk(candidates, level, jnp.zeros_like(limit), limit, marks), Sample(gathered, order)
 
 
@@ -124,7 +142,7 @@ def at(position: jax.Array, sample: Sample, size: jax.Array) -> Prefixes:
     last = jnp.take_along_axis(sample.order, last, axis=2)[..., 0]
     key = jnp.take_along_axis(sample.gathered.keys, last[:, None], axis=1)[:, 0]
     index = jnp.take_along_axis(sample.gathered.indices, last, axis=1).astype(jnp.float32)
-    part = (index + (position > 0)) / size.astype(jnp.float32)[:, None]
+    part = (index + bl.to_float(position > 0)) / size.astype(jnp.float32)[:, None]
     return Prefixes(jnp.maximum(key, 0), jnp.minimum(part, 1))
 
 
@@ -141,4 +159,4 @@ def tied(first: Walk, sample: Sample) -> jax.Array:
         jnp.clip(first.position + side, 0, CAPACITY - 1)[..., None] for side in (-NEAR, NEAR)
     )
     count = jnp.take_along_axis(until, high, axis=2) - jnp.take_along_axis(until, low, axis=2)
-    return (count[..., 0] > NEAR / 2).any(axis=1)
+    return (count[..., 0] > NEAR // 2).any(axis=1)

@@ -39,9 +39,11 @@ FEW = 8  # weights a group: of fewer, the fixed point without a walk is not trus
 class Info(NamedTuple):
     """How the choice in each layer was reached; arrays (L,), or scalars for one layer.
 
-    passes: Newton's, 0 where none was needed; share_error: the worst |P_k - P*_k| / P*_k that
-    remains; converged: whether the ends were found to within a few weights, none of them among
-    weights of equal importance, and the last walk came to its end.
+    Attributes:
+        passes: Newton's, 0 where none was needed.
+        share_error: the worst |P_k - P*_k| / P*_k that remains.
+        converged: whether the ends were found to within a few weights, none of them among weights
+            of equal importance, the last walk came to its end, and float32 could rank everything.
     """
 
     passes: Any
@@ -52,7 +54,10 @@ class Info(NamedTuple):
 def select_blocks(
     blocks: Blocks, keep: jax.Array, finish: Finish, axis: str | None
 ) -> tuple[jax.Array, Info]:
-    """The choice of `keep` (L,) weights in every segment: a mask (blocks, BLOCK), and `Info`."""
+    """The choice of `keep` (L,) weights in every segment: a mask (blocks, BLOCK), and `Info`.
+
+    Always of exactly so many weights, or of all that are alive.
+    """
     layer = survey(blocks, keep, axis)
     room = jnp.minimum(STEPS, layer.keep // 2) if finish == "greedy" else 0
     target = jnp.where(layer.small, layer.keep, layer.keep - room)
@@ -60,9 +65,10 @@ def select_blocks(
     ends, width, active = start(first, sample, blocks.size)
     served = jnp.isfinite(first.level)
     layer = layer._replace(
-        most=jnp.where(served, first.level, 0).sum(axis=1) > 0.5 * served.sum(axis=1)
+        most=jnp.where(served, first.level, 0).sum(axis=1) > 0.5 * bl.to_float(served.sum(axis=1))
     )
-    tolerance = jnp.maximum(1.5, room / (8.0 * blocks.keys.shape[1])) + jnp.zeros(len(target))
+    room = jnp.broadcast_to(jnp.asarray(room), target.shape)
+    tolerance = jnp.maximum(1.5, bl.to_float(room) / (8.0 * blocks.keys.shape[1]))
     fit = newton(blocks, layer, ends, width, active, target, tolerance, axis)
     mask = bl.scatter(first.taken[:, :-1] & layer.small[:, None], sample.gathered, blocks)
     stuck = jnp.zeros_like(layer.small)
@@ -71,11 +77,13 @@ def select_blocks(
         mask |= walked
     left = layer.simple | (stuck if finish == "greedy" else layer.busy)
     mask |= in_order(blocks, layer, fit, left, axis)
-    error = share_error(kept(blocks, mask, layer, axis).value(), layer.totals.value())
+    mask, counted = exact(blocks, mask, layer, axis)
+    error = share_error(layer.true(kept(blocks, mask, layer, axis)), layer.true(layer.totals))
     if finish == "none":  # where single weights matter, the fixed point alone does not decide
         stuck = layer.busy & (layer.keep < FEW * blocks.keys.shape[1])
-    found = (fit.misfit <= 2 * tolerance) & ~tied(first, sample) & ~stuck
-    return mask, Info(fit.passes, error, ~layer.busy | found)
+    level = (fit.misfit <= 2 * tolerance) & ~tied(first, sample) & ~stuck
+    ranked = counted & (blocks.shift <= 0).all(axis=1)
+    return mask, Info(fit.passes, error, (~layer.busy | level) & ranked)
 
 
 def survey(blocks: Blocks, keep: jax.Array, axis: str | None) -> Layer:
@@ -83,7 +91,7 @@ def survey(blocks: Blocks, keep: jax.Array, axis: str | None) -> Layer:
 
     def chunk(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
         best = keys.max(axis=1)
-        flags = jnp.stack([(best >= 0).sum(axis=1), (best > 0).sum(axis=1)], axis=1)
+        flags = jnp.stack([bl.true(best >= 0), bl.true(best > 0)], axis=1)
         return bl.values(keys).sum(axis=2), flags
 
     sums, flags = bl.over_chunks(chunk, blocks.keys)
@@ -92,7 +100,7 @@ def survey(blocks: Blocks, keep: jax.Array, axis: str | None) -> Layer:
     keep = jnp.clip(keep.astype(jnp.int32), 0, alive)
     simple = (keep >= positive) | (keep == 0)
     small = (alive <= CAPACITY) & ~simple
-    return Layer(totals, alive, keep, simple, small, jnp.zeros_like(small))
+    return Layer(totals, alive, keep, simple, small, jnp.zeros_like(small), blocks.shift)
 
 
 def in_order(
@@ -106,6 +114,25 @@ def in_order(
 
     nothing = jnp.zeros((len(blocks.segment), BLOCK), bool)
     return lax.cond(jnp.any(keep > 0), chosen, lambda: nothing)
+
+
+def exact(
+    blocks: Blocks, mask: jax.Array, layer: Layer, axis: str | None
+) -> tuple[jax.Array, jax.Array]:
+    """The mask with exactly the count of every segment, and which segments (L,) had it already.
+
+    Rounding may have left a segment short: then what matters to anyone comes first, by index.
+    """
+    counted = bl.count(bl.true(mask), blocks, axis) == layer.keep
+
+    def mended() -> jax.Array:
+        def order(keys: jax.Array, chosen: jax.Array) -> jax.Array:
+            rank = 1 + (keys.max(axis=1) > 0).astype(jnp.uint32)
+            return jnp.where(keys[:, 0] < 0, jnp.uint32(0), jnp.where(chosen, jnp.uint32(3), rank))
+
+        return bl.largest(bl.over_chunks(order, blocks.keys, mask), layer.keep, blocks, axis)
+
+    return lax.cond(jnp.all(counted), lambda: mask, mended), counted
 
 
 class Attempt(NamedTuple):
@@ -146,11 +173,12 @@ def walk_the_rest(
             order=descending(keys),
             gain=bl.values(gathered.keys) / jnp.where(totals > 0, totals, 1)[:, None],
             worth=(keys[:, 0] >= 0).astype(jnp.int32),
-            ends=listed.sum(axis=2),
+            ends=listed.sum(axis=2, dtype=jnp.int32),
             whole=everything,
         )
         level = levels(kept(blocks, base ^ behind, layer, axis), layer.totals, layer.most)
-        level = jnp.where((before == 0)[:, None] & jnp.isfinite(level), first_pick(totals), level)
+        begin = (before == 0)[:, None] & jnp.isfinite(level)
+        level = jnp.where(begin, first_pick(layer.true(layer.totals)), level)
         rest = walk(candidates, level, before, limit, limit[None])
         stuck = rest.number < limit
         short = stuck[:, None] & (rest.position >= candidates.ends)

@@ -63,23 +63,24 @@ def walk(
     limit ends the walk.
     """
     segments, groups, capacity = candidates.order.shape
-    order = jnp.pad(candidates.order, ((0, 0), (0, 0), (0, WINDOW)), constant_values=capacity)
+    order = candidates.order.astype(jnp.int32)
+    order = jnp.pad(order, ((0, 0), (0, 0), (0, WINDOW)), constant_values=capacity)
     order = order.reshape(segments, -1)
     gain = jnp.pad(candidates.gain, ((0, 0), (0, 1), (0, 0)))
     worth = jnp.pad(candidates.worth, ((0, 0), (0, 1)))
-    rows, window = jnp.arange(segments), np.arange(WINDOW)
+    rows, window = (np.arange(size, dtype=np.int32) for size in (segments, WINDOW))
 
     def step(_: Any, s: Walk) -> Walk:
         over = s.position >= candidates.ends
         poorest = jnp.where(over & candidates.whole[:, None], jnp.inf, s.level)
-        k = jnp.argmin(poorest, axis=1)
+        k = jnp.argmin(poorest, axis=1).astype(jnp.int32)
         position = s.position[rows, k]
         stuck = (over[rows, k] & jnp.isfinite(s.level[rows, k]) & ~candidates.whole) & ~s.done
         begin = k * (capacity + WINDOW) + position
-        near = jnp.take_along_axis(order, begin[:, None] + window, axis=1)
+        near = jnp.take_along_axis(order, begin[:, None] + window[None], axis=1)
         used = jnp.take_along_axis(s.taken, near, axis=1)
-        used |= position[:, None] + window >= candidates.ends[rows, k][:, None]
-        skip = jnp.argmin(used, axis=1)  # the first that is free
+        used |= position[:, None] + window[None] >= candidates.ends[rows, k][:, None]
+        skip = jnp.argmin(used, axis=1).astype(jnp.int32)  # the first that is free
         w = near[rows, skip]
         found = ~used[rows, skip]
         fits = s.number + worth[rows, w] <= limit
@@ -99,7 +100,7 @@ def walk(
             level=level,
             error=jnp.where(jnp.isfinite(level), (level - s.level) - added, 0),
             number=count,
-            marked=jnp.where((count <= marks)[..., None], position, s.marked),
+            marked=jnp.where((count[None] <= marks)[..., None], position[None], s.marked),
             done=done,
             stuck=s.stuck | stuck,
         )

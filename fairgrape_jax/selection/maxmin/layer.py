@@ -11,7 +11,8 @@ from functools import cached_property
 
 import numpy as np
 
-from fairgrape_jax.selection import check_layer, select_greedy
+from fairgrape_jax.selection.greedy import select_greedy
+from fairgrape_jax.selection.inputs import LayerMask, LayerScores, NumpyMask, as_float, check_layer
 from fairgrape_jax.selection.maxmin.bundle import Bundle, reached
 
 SAMPLE = 100_000  # weights at least in a sample of a layer, which has twice as many
@@ -26,8 +27,11 @@ SWAPS = 1000  # of the rounding, at most
 class Certificate:
     """How good a choice is: the worst group's retained part, and what no choice can exceed.
 
-    Both are sums in float64. passes: evaluations of D, each counted for
-    the part of the layer's weights that it was made over, rounded up.
+    Attributes:
+        achieved: the worst group's retained part, a sum in float64.
+        bound: what no choice can exceed, likewise.
+        passes: evaluations of D, each counted for the part of the layer's weights that it was made
+            over, rounded up.
     """
 
     achieved: float
@@ -98,39 +102,53 @@ class Layer:
         return Layer(np.ascontiguousarray(self.rows[:, :: self.step]), alive, keep)
 
 
-def select_maxmin(importance: np.ndarray, previous: np.ndarray, keep: int) -> np.ndarray:
+def select_maxmin(importance: LayerScores, previous: LayerMask, keep: int) -> NumpyMask:
     """The `keep` weights of a layer that retain most importance for the worst group.
 
-    importance: (n, G), non-negative; previous: (n,) bool, the weights alive. Returns (n,) bool of
-    the exact count, nested in `previous`. Never below `select_greedy` on the worst group's retained
-    part. Groups without importance take no part. Raises ValueError as `select_greedy` does.
+    Never below `select_greedy` on the worst group's retained part. Groups without importance take
+    no part.
 
-    >>> importance = np.array([[5.0, 0.0], [0.0, 5.0], [4.0, 4.0], [1.0, 1.0]])
-    >>> select_maxmin(importance, np.ones(4, bool), 1)
-    array([False, False,  True, False])
+    Args:
+        importance: (G, n) of any real dtype, non-negative.
+        previous: (n,) bool, the weights alive.
+        keep: the exact number of weights to keep.
+
+    Returns:
+        (n,) bool of the exact count, nested in `previous`.
+
+    Raises:
+        ValueError: as `select_greedy`.
+
+    Source:
+        docs/selection.md.
+
+    Example:
+        >>> importance = np.array([[5.0, 0.0, 4.0, 1.0], [0.0, 5.0, 4.0, 1.0]])
+        >>> select_maxmin(importance, np.ones(4, bool), 1)
+        array([False, False,  True, False])
     """
     return certified_maxmin(importance, previous, keep)[0]
 
 
 def certified_maxmin(
-    importance: np.ndarray, previous: np.ndarray, keep: int
-) -> tuple[np.ndarray, Certificate]:
+    importance: LayerScores, previous: LayerMask, keep: int
+) -> tuple[NumpyMask, Certificate]:
     """As `select_maxmin`, with the certificate of its choice.
 
-    >>> importance = np.array([[5.0, 0.0], [0.0, 5.0], [4.0, 4.0], [1.0, 1.0]])
-    >>> mask, certificate = certified_maxmin(importance, np.ones(4, bool), 1)
-    >>> certificate.achieved, certificate.bound
-    (0.4, 0.4)
+    Example:
+        >>> importance = np.array([[5.0, 0.0, 4.0, 1.0], [0.0, 5.0, 4.0, 1.0]])
+        >>> mask, certificate = certified_maxmin(importance, np.ones(4, bool), 1)
+        >>> certificate.achieved, certificate.bound
+        (0.4, 0.4)
     """
-    importance, previous = np.asarray(importance), np.asarray(previous)
-    check_layer(importance, previous, keep)
-    greedy = select_greedy(importance, previous, keep)
-    alive = np.flatnonzero(previous)
-    rows = np.ascontiguousarray(importance[alive].T)
+    scores, before, keep = check_layer(importance, previous, keep)
+    greedy = select_greedy(scores, before, keep)
+    alive = np.flatnonzero(before)
+    rows = np.ascontiguousarray(as_float(scores)[:, alive])
     layer = Layer(rows, np.ones(len(alive), bool), keep)
     ((weights, passes),) = solve([layer], on_host)
     chosen, certificate = conclude(layer, weights, passes, [greedy[alive]])
-    mask = np.zeros(len(previous), bool)
+    mask = np.zeros(len(before), bool)
     mask[alive[chosen]] = True
     return mask, certificate
 
@@ -171,9 +189,11 @@ def solve(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         searches = list(pool.map(Search, layers))
         large = [search for search in searches if search.layer.step > 1]
-        survey = prepare([search.layer for search in large]) if large else None
+        if all(search.done for search in large):
+            return [(search.best, math.ceil(search.passes)) for search in searches]
+        survey = prepare([search.layer for search in large])
         for _ in range(ROUNDS):
-            if survey is None or all(search.done for search in large):
+            if all(search.done for search in large):
                 break
             list(pool.map(Search.look, large, survey(np.stack([s.next for s in large]))))
     return [(search.best, math.ceil(search.passes)) for search in searches]

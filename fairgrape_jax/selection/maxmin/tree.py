@@ -16,11 +16,10 @@ from fairgrape_jax import parallel
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.selection import Scope, select_greedy, solve_tree
 from fairgrape_jax.selection import blocks as bl
-from fairgrape_jax.selection.blocks import HIGH, Blocks
+from fairgrape_jax.selection.blocks import CUT, HIGH, Blocks
 from fairgrape_jax.selection.counts import as_tree, counts, joined, members
+from fairgrape_jax.selection.inputs import as_float, on_host, rankable
 from fairgrape_jax.selection.maxmin.layer import NEAR, Band, Layer, Survey, conclude, solve
-
-CUT: Any = Blocks(0, 0, 0, None)  # type: ignore[arg-type]  # how each of its arrays is cut
 
 
 def maxmin_tree(
@@ -34,75 +33,100 @@ def maxmin_tree(
 ) -> tuple[Tree, dict[str, dict[str, float]]]:
     """The max-min choice in every layer of a network, and each choice's certificate by name.
 
-    importance: a tree of (G, *w.shape); masks: of (*w.shape) bool, None where not prunable;
-    density: the part of ALL weights to keep, floor(n * density) of each layer, or of the network
-    for scope "global", which has one certificate, "network"; minimum: as for `select_tree`;
-    devices: over which the weights are spread while D is minimised; none: where JAX puts them.
-    Returns masks of NumPy arrays, never below `select_greedy`'s on the worst group's retained part,
-    and {name: {"achieved", "bound", "gap", "passes"}}. D is minimised over sums of float32, which
-    can cost the bound some 1e-6 of its height but not its truth: at the lambda that was found D is
-    evaluated once more, on the host, in float64, and so is what the choice achieves.
-    Raises ValueError as `select_tree` does.
+    D is minimised over sums of float32, which can cost the bound some 1e-6 of its height but not
+    its truth: at the lambda that was found D is evaluated once more, on the host, in float64, and
+    so is what the choice achieves.
 
-    >>> importance = {"kernel": np.array([[[5.0, 0.0, 4.0, 1.0]], [[0.0, 5.0, 4.0, 1.0]]])}
-    >>> chosen, found = maxmin_tree(importance, {"kernel": np.ones((1, 4), bool)}, 0.25)
-    >>> chosen
-    {'kernel': array([[False, False,  True, False]])}
+    Args:
+        importance: a tree of (G, *w.shape) of any real dtype, None where masks have None.
+        masks: a tree of (*w.shape) bool, None where not prunable.
+        density: the part of ALL weights to keep, floor(n * density) of each layer, or of the
+            network for scope "global", which has one certificate, "network".
+        scope: "layer" or "global".
+        minimum: as for `select_tree`.
+        devices: over which the weights are spread while D is minimised; none: where JAX puts them.
+
+    Returns:
+        Masks of NumPy arrays, never below `select_greedy`'s on the worst group's retained part, and
+        {name: {"achieved", "bound", "gap", "passes"}}.
+
+    Raises:
+        ValueError: as `select_tree`.
+
+    Example:
+        >>> importance = {"kernel": np.array([[[5.0, 0.0, 4.0, 1.0]], [[0.0, 5.0, 4.0, 1.0]]])}
+        >>> chosen, certificates = maxmin_tree(importance, {"kernel": np.ones((1, 4), bool)}, 0.25)
+        >>> chosen
+        {'kernel': array([[False, False,  True, False]])}
     """
     greedy, _ = solve_tree(
         importance, masks, density, scope=scope, minimum=minimum, devices=devices
     )
-    leaves, rows = jax.tree.leaves(masks), jax.tree.leaves(importance)
+    leaves = jax.tree.leaves(masks)
+    rows = [as_float(rankable(leaf)) for leaf in jax.tree.leaves(importance)]
     numbers = members(masks, scope)
-    first = [joined(jax.tree.leaves(greedy), own) for own in numbers.values()]
+    first = [joined(jax.tree.leaves(greedy), each) for each in numbers.values()]
     keep = counts(masks, density, scope, minimum)
     layers = [
-        Layer(joined(rows, own, lead=1), joined(leaves, own), keep[name])
-        for name, own in numbers.items()
+        Layer(joined(rows, each, lead=1), joined(leaves, each), keep[name])
+        for name, each in numbers.items()
     ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda layer: layer.totals, layers))
         weights, passes = zip(*solve(layers, functools.partial(on_blocks, devices)), strict=True)
-        second = pool.map(greedily, layers)
-        found = pool.map(conclude, layers, weights, passes, zip(first, second, strict=True))
-        chosen, certificates = zip(*found, strict=True)
-    told = {
+        second = pool.map(walk, layers)
+        results = pool.map(conclude, layers, weights, passes, zip(first, second, strict=True))
+        chosen, certificates = zip(*results, strict=True)
+    details = {
         name: {"achieved": c.achieved, "bound": c.bound, "gap": c.gap, "passes": c.passes}
         for name, c in zip(numbers, certificates, strict=True)
     }
-    return as_tree(masks, chosen), told
+    return as_tree(masks, chosen), details
 
 
-def greedily(layer: Layer) -> np.ndarray:
+def walk(layer: Layer) -> np.ndarray:
     """What `select_greedy` chooses, from which the fixed point may differ by a few weights."""
-    return select_greedy(np.ascontiguousarray(layer.rows.T), layer.alive, layer.keep)
+    return select_greedy(layer.rows, layer.alive, layer.keep)
 
 
 def on_blocks(devices: Sequence[jax.Device], layers: Sequence[Layer]) -> Survey:
     """The passes over all layers at once, their weights laid out in blocks on the devices."""
-    rows, alive = tuple(x.rows for x in layers), tuple(x.alive for x in layers)
-    blocks = _pack(rows, alive, max(len(devices), 1))
+    rows, powers = zip(*(_scaled(layer) for layer in layers), strict=True)
+    alive = tuple(layer.alive for layer in layers)
+    blocks = _pack(*jax.device_put((rows, alive)), max(len(devices), 1))
+    # What the blocks hold is the importance over these powers of two.
+    shift = np.stack(powers) + on_host(blocks.shift)
     if len(devices) > 1:
         blocks = parallel.shard_arrays(blocks, devices, CUT)
     keep = np.array([layer.keep for layer in layers], np.int32)
     before, after = np.array([layer.near for layer in layers], np.int32).T
     capacity = max(2 * (len(layer.alive) // NEAR) for layer in layers)
     totals = np.stack([np.where(layer.totals > 0, layer.totals, 1) for layer in layers])
+    totals = np.ldexp(totals, -shift)
     scale = np.ldexp(np.float32(1), np.frexp(totals)[1] + 1)  # a power of two above them
 
     def survey(weights: np.ndarray) -> list[Band]:
         factor = (weights / totals).astype(np.float32)
-        found = _look(blocks, factor, before, after, scale, capacity, tuple(devices))
-        high, low, bits, keys = map(np.asarray, found)
+        on_devices = jax.device_put((factor, before, after, scale))
+        high, low, bits, keys = jax.device_get(_look(blocks, *on_devices, capacity, tuple(devices)))
         base = (high * 2.0**-HIGH + low * 2.0 ** -float(bits)) * scale / totals
         return [
-            Band(own[:count].view(np.float32) / total, held, int(inside))
-            for own, count, total, held, inside in zip(
+            Band(row[:count].view(np.float32) / total, held, int(inside))
+            for row, count, total, held, inside in zip(
                 keys, after - before, totals, base, keep - before, strict=True
             )
         ]
 
     return survey
+
+
+def _scaled(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
+    """A layer's importance in float32, over powers of two (G,) that are 1 for one of float32."""
+    if layer.rows.dtype == np.float32:
+        return layer.rows, np.zeros(len(layer.rows), int)
+    exponent = np.frexp(layer.rows.max(axis=1, initial=0))[1]
+    with np.errstate(under="ignore"):
+        return np.ldexp(layer.rows, -exponent[:, None]).astype(np.float32), exponent
 
 
 @functools.partial(jax.jit, static_argnames="shards")
@@ -140,7 +164,7 @@ def look(
 
     def ranks(keys: jax.Array, segment: jax.Array) -> jax.Array:
         sums = (bl.values(keys) * factor[segment][:, :, None]).sum(axis=1)
-        return jnp.where(keys[:, 0] < 0, 0, bl.ordered(sums))
+        return jnp.where(keys[:, 0] < 0, jnp.uint32(0), bl.ordered(sums))
 
     def within(keys: jax.Array, chosen: jax.Array) -> jax.Array:
         return jnp.where(chosen[:, None], bl.values(keys), 0).sum(axis=2)
