@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from fairgrape_jax.reports.document import table
+from fairgrape_jax.reports.document import markdown_table
 from fairgrape_jax.runner import layout
 from fairgrape_jax.storage import checkpoint
 
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("other", type=Path)
     options = parser.parse_args()
-    print(table(HEADER, rows(options.run, options.other)))
+    print(markdown_table(HEADER, rows(options.run, options.other)))
 
 
 if __name__ == "__main__":

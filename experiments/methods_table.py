@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from fairgrape_jax.reports import results
-from fairgrape_jax.reports.document import table
+from fairgrape_jax.reports.document import markdown_table
 
 COLUMNS = {"accuracy": "accuracy", "worst_group": "worst group", "rho_change": "rho(D)"}
 
@@ -80,12 +80,12 @@ def main() -> None:
     )
     for level in options.levels:
         print(f"\n### {100 * level:g} % of the weights\n")
-        print(table(["method", *COLUMNS.values()], rows(models, names, level)))
+        print(markdown_table(["method", *COLUMNS.values()], rows(models, names, level)))
     if "fairgrape" in names:
         others = [name for name in names if name != "fairgrape"]
         for level in options.levels:
             print(f"\n### FairGRAPE minus the other, at {100 * level:g} %\n")
-            print(table(["other", *COLUMNS.values()], differences(models, others, level)))
+            print(markdown_table(["other", *COLUMNS.values()], differences(models, others, level)))
 
 
 if __name__ == "__main__":

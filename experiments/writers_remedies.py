@@ -30,7 +30,7 @@ from fairgrape_jax.losses.distillation import REMEDIES
 from fairgrape_jax.models import activations
 from fairgrape_jax.progress import say
 from fairgrape_jax.reports import comparison
-from fairgrape_jax.reports.document import table
+from fairgrape_jax.reports.document import markdown_table
 from fairgrape_jax.reports.results import Model, cell, read
 from fairgrape_jax.rounds import steps
 from fairgrape_jax.runner import finish, layout
@@ -117,7 +117,7 @@ def results(
             for one, row in shown
         ]
         rows.append([f"{100 * sparsity:.0f}", name, *values])
-    return table(header, rows)
+    return markdown_table(header, rows)
 
 
 def similarities(
@@ -172,7 +172,7 @@ def correlations(
         "(how many in brackets). SVCCA and PWCCA are distances, CKA is a likeness: if likeness to "
         "the dense network goes with fairness, the first two are positive and the others negative."
     )
-    return [note, table(header, lines)]
+    return [note, markdown_table(header, lines)]
 
 
 def rank(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:

@@ -10,8 +10,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-# Controls, line separators, marks that turn the direction of what follows, halves of characters.
-_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Controls, line separators, marks that turn the direction of what follows, halves of characters,
+# what XML forbids.
+_HIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 _FORMULA = re.compile(r"[=+\-@]")  # what a spreadsheet takes for the beginning of one
 
 

@@ -3,19 +3,22 @@
 import ast
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fairgrape_jax
 from fairgrape_jax import data, escape, models
 from fairgrape_jax.cli import main
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.reports import document, plots
+from fairgrape_jax.reports import charts, document, drawing
+from fairgrape_jax.reports.charts import Curve
 from tests.helpers import layouts
+from tests.helpers.fuzzing import FOREIGN, Elements
 
 PACKAGE = Path(fairgrape_jax.__file__).parent
 
@@ -119,15 +122,34 @@ def test_a_report_holds_odd_names_as_words():
 
 def test_a_plot_draws_dollars_as_dollars(tmp_path):
     """Which to matplotlib begin a formula, and a broken one is an error."""
-    figure = plots.Figure()
-    panel = figure.subplots()
-    for name in ODD:
-        panel.plot([0, 1], label=plots.plain(name))
-        panel.set_title(plots.plain(name))
-    panel.set_xticks([0, 1], [plots.plain(name) for name in ODD[:2]])
-    panel.legend()
-    plots.save(tmp_path / "x.png", figure)
+    drawn = [
+        charts.lines(name, [Curve(word, [2, 1], [0, 1]) for word in ODD], name, name)
+        for name in ODD
+    ]
+    drawing.png(tmp_path / "x.png", drawn)
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    for chart in drawn:
+        text = drawing.svg(chart, "x")
+        shown = ["".join(e.itertext()) for e in ElementTree.fromstring(declared(text)).iter("text")]
+        assert {escape.visible(name) for name in ODD} <= set(shown)
+
+
+def declared(svg):
+    """An element of a page as XML of its own."""
+    return svg.replace("<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" ', 1)
+
+
+@given(st.text(min_size=1, max_size=12))
+@settings(max_examples=30, deadline=None)
+def test_any_name_in_a_chart_is_text(name):
+    points = np.array([[1.0, 2.0], [3.0, -4.0]])
+    chart = charts.plane(name, [name, name[::-1]], points)
+    page = document.page(document.Document(name, [(name, [document.Figure(name, [chart])])]))
+    _, _, body = page.partition("</style>")
+    seen = Elements()
+    seen.feed(body)
+    assert seen.tags["svg"] == 1
+    assert not seen.tags.keys() & FOREIGN
 
 
 def test_files_are_read_and_written_as_utf8_whatever_the_locale():

@@ -25,9 +25,11 @@ def main(folder: Path) -> int:
 
 
 def wanted() -> set[str]:
-    """The files of the package: modules, the mark of its types, and the samples."""
+    """The files of the package: modules, the mark of its types, samples and templates."""
     package = ROOT / "fairgrape_jax"
-    paths = [*package.rglob("*.py"), package / "py.typed", *(package / "data/samples").iterdir()]
+    paths = [*package.rglob("*.py"), package / "py.typed"]
+    for folder in ("data/samples", "reports/templates"):
+        paths += (package / folder).iterdir()
     return {str(path.relative_to(ROOT)) for path in paths}
 
 

@@ -59,9 +59,7 @@ def warnings(audit: Audit) -> list[str]:
 def write(audit: Audit, out: Path) -> None:
     """report.html, report.md, metrics.json and pies.csv, in `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    text = report(audit)
-    storage.write_text(out / "report.html", document.page(text))
-    storage.write_text(out / "report.md", document.markdown(text))
+    document.write(report(audit), out)
     storage.write_json(out / "metrics.json", numbers(audit))
     if not audit.request.alone:
         storage.write_text(out / "pies.csv", pies(audit))
@@ -171,18 +169,19 @@ def report(audit: Audit) -> Document:
         ("What was compared" if request.dense else "What was looked at", [Bullets(files)]),
         ("Before reading on", [Bullets(notes) if notes else Text("Nothing of note.")]),
         ("Metrics", [Table(*statistics(audit))]),
-        ("Groups", [*([Bullets(found)] if found else []), *group_figures(audit)]),
+        (
+            "Groups",
+            [
+                *([Bullets(found)] if found else []),
+                *sections.group_figures(audit.comparisons, groups, alone=request.alone),
+            ],
+        ),
         ("Error rates of classes", rates),
     ]
     if not request.alone:
         parts.append(("Samples that compression changed", exemplars(audit)))
     kind = "Bias audit" if request.dense else "Bias audit of models alone"
     return Document(f"{kind}: {', '.join(request.compressed)}", parts)
-
-
-def group_figures(audit: Audit) -> list[Block]:
-    """Change and accuracy of each group."""
-    return sections.group_figures(audit.comparisons, audit.groups.names, alone=audit.request.alone)
 
 
 def exemplars(audit: Audit) -> list[Block]:

@@ -39,9 +39,9 @@ def cautions_alone(one: Comparison, groups: Sequence[str], tasks: Tasks) -> list
     spread = extremes(one.mean["group_accuracy"], one.draws["group_accuracy"])
     if spread and not spread.clear:
         lines.append(
-            f"{one.name}: {groups[spread.high]} is most often right and {groups[spread.low]} "
-            f"least, but their difference, {spread.text()}, does not leave out zero: these samples "
-            "do not tell which of the two is more often right."
+            f"{one.name}: accuracy is highest for {groups[spread.high]} and lowest for "
+            f"{groups[spread.low]}, but their difference, {spread.text()}, does not leave out "
+            "zero: these samples do not tell which of the two is higher."
         )
     return [*small_groups(one, groups), *lines]
 
@@ -53,8 +53,8 @@ def findings(comparisons: Sequence[Comparison], groups: Sequence[str]) -> list[s
         spread = change_spread(one)
         if spread and spread.clear:
             lines.append(
-                f"{one.name}: {groups[spread.low]} loses most, {groups[spread.high]} least; the "
-                f"difference is {spread.text()} points."
+                f"{one.name}: the loss is largest for {groups[spread.low]} and smallest for "
+                f"{groups[spread.high]}; the difference is {spread.text()} points."
             )
     return lines
 
@@ -65,8 +65,8 @@ def findings_alone(one: Comparison, groups: Sequence[str]) -> list[str]:
     if not spread or not spread.clear:
         return []
     return [
-        f"{one.name}: {groups[spread.high]} is most often right, {groups[spread.low]} least; the "
-        f"difference is {spread.text()} points."
+        f"{one.name}: accuracy is highest for {groups[spread.high]} and lowest for "
+        f"{groups[spread.low]}; the difference is {spread.text()} points."
     ]
 
 
@@ -167,7 +167,7 @@ def _of_changes(one: Comparison, groups: Sequence[str], tasks: Tasks) -> Iterabl
     spread = change_spread(one)
     if spread and not spread.clear:
         yield (
-            f"{groups[spread.low]} has the largest loss and {groups[spread.high]} the smallest, "
+            f"the loss is largest for {groups[spread.low]} and smallest for {groups[spread.high]}, "
             f"but their difference, {spread.text()}, does not leave out zero: these samples do not "
             "tell which of the two loses more."
         )

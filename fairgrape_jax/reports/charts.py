@@ -1,276 +1,325 @@
-"""Charts as SVG text: colours come from the page (light, dark, paper), so matplotlib's do not do.
+"""The charts of reports: bars with intervals, curves, shares, the plane of error rates.
 
-Every chart is 360 units wide, the width of a phone, so that its letters are readable there. Series
-are told apart by their labels and, in lines, by the shape of their points too, never by colour
-alone.
+Each is a function that gives a `Chart`. Series are known by their labels and, in curves, by the
+shape of their points and dashes too, never by colour alone.
 """
 
 from __future__ import annotations
 
-import html
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from fairgrape_jax.escape import visible
+from fairgrape_jax.reports.drawing import INK, PAPER, SOFT, Chart, color
 
-WIDTH = 360
-SERIES = 8  # colours of the page; then they repeat
-
-
-def svg(height: float, label: str, parts: Sequence[str]) -> str:
-    """A drawing, with a text for those who cannot see it."""
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" '
-        f'aria-label="{html.escape(visible(label))}">'
-        f"{''.join(parts)}</svg>"
-    )
+MARKERS = "osD^"
+DASHES = ("-", "--", ":")
+ROW = 0.22  # inches of a bar and its name
+NAN = float("nan")
+TITLED = 200  # points that say their name under a pointer
+NAMED = 10  # points of a plane that have their name beside them
 
 
-def text(x: float, y: float, words: str, anchor: str = "start", kind: str = "") -> str:
-    """Words at a place; anchor is start, middle or end."""
-    shown = html.escape(visible(words))
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{shown}</text>'
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A value and the interval around it, NaN where there is none."""
+
+    value: float
+    low: float = NAN
+    high: float = NAN
 
 
-def line(x1: float, y1: float, x2: float, y2: float, kind: str, more: str = "") -> str:
-    """A straight line."""
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}" {more}/>'
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A series of a chart: x, y and the interval of y, of one length; NaN where there is none.
 
-
-def shortened(words: str, most: int) -> str:
-    """At most so many letters."""
-    return words if len(words) <= most else words[: most - 1] + "…"
-
-
-def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round numbers within [low, high], about `count` of them.
-
-    >>> ticks(0, 10), ticks(-0.3, 0.2)
-    ([0.0, 5.0, 10.0], [-0.2, 0.0, 0.2])
+    Attributes:
+        thin: more curves of the same x, drawn thin behind it: the single seeds.
+        plain: a level to compare with, not a series: dashed, grey, without points.
     """
-    step = (high - low) / count
-    size = 10.0 ** math.floor(math.log10(step)) if step > 0 else 1.0
-    step = next(m * size for m in (1, 2, 5, 10) if m * size >= step)
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    return [round(i * step, 10) + 0.0 for i in range(first, last + 1)]
 
-
-def number(value: float) -> str:
-    """A tick's label.
-
-    >>> number(1500.0), number(-0.25), number(2e7)
-    ('1.5k', '-0.25', '20M')
-    """
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"
-
-
-def scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
-    """The map from [low, high] to [start, end]."""
-    span = (high - low) or 1.0
-    return lambda value: start + (value - low) / span * (end - start)
-
-
-def limits(values: Sequence[float], *, zero: bool = True) -> tuple[float, float]:
-    """A range that holds all finite values with a little room, and zero if so wanted."""
-    finite = [v for v in values if math.isfinite(v)] + [0.0] * zero
-    low, high = min(finite, default=0.0), max(finite, default=1.0)
-    room = 0.05 * (high - low) or 1.0
-    return (low if zero and low == 0 else low - room), (high if zero and high == 0 else high + room)
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    thin: Sequence[Sequence[float]] = ()
+    plain: bool = False
 
 
 def bars(
     label: str,
     groups: Sequence[str],
     series: Sequence[str],
-    values: Sequence[Sequence[tuple[float, float, float]]],
+    values: Sequence[Sequence[Interval]],
     unit: str,
     *,
     zero: bool = True,
     colors: Sequence[int] = (),
-) -> str:
+    dots: Sequence[Sequence[Sequence[float]]] = (),
+) -> Chart:
     """Horizontal bars with intervals: for each group one of each series.
 
-    values: series x groups of (value, low, high). zero: whether bars begin at zero; else only the
-    point and its interval are drawn, on a range of their own. colors: of the series.
+    Args:
+        label: what is shown.
+        groups: a block of bars for each.
+        series: a bar of each in a block.
+        values: of each series, then group.
+        unit: below the axis.
+        zero: whether bars begin at zero; else only the value and its interval are drawn, on a range
+            of their own.
+        colors: of the series.
+        dots: of each series, then group: the single models.
     """
-    left, right, row, head = 112, 12, 15, 16
-    low, high = limits([x for of in values for triple in of for x in triple], zero=zero)
-    x = scale(low, high, left, WIDTH - right)
-    block = row * len(series) + head + 4
-    bottom = 8 + block * len(groups)
-    parts = []
-    for tick in ticks(low, high):
-        parts.append(line(x(tick), 6, x(tick), bottom, "axis" if tick == 0 else "grid"))
-        parts.append(text(x(tick), bottom + 15, number(tick), "middle", "soft"))
-    for g, group in enumerate(groups):
-        top = 8 + block * g
-        parts.append(text(4, top + 11, shortened(group, 50)))
-        for s, name in enumerate(series):
-            y = top + head + row * s + row / 2
-            value, below, above = values[s][g]
-            parts.append(text(left - 6, y + 4, shortened(name, 17), "end", "soft"))
-            if not math.isfinite(value):
-                parts.append(text(left + 4, y + 4, "n/a", "start", "soft"))
-                continue
-            kind = f"f{(colors[s] if colors else s) % SERIES}"
-            if zero:
-                a, b = sorted((x(0), x(value)))
-                parts.append(
-                    f'<rect x="{a:.1f}" y="{y - 5:.1f}" width="{max(b - a, 0.5):.1f}" height="10" '
-                    f'class="{kind}"/>'
-                )
-            else:
-                parts.append(f'<circle cx="{x(value):.1f}" cy="{y:.1f}" r="4" class="{kind}"/>')
-            if math.isfinite(below) and math.isfinite(above):
-                parts.append(line(x(below), y, x(above), y, "whisker"))
-                for end in (below, above):
-                    parts.append(line(x(end), y - 3, x(end), y + 3, "whisker"))
-    parts.append(text(WIDTH - right, bottom + 30, unit, "end", "soft"))
-    return svg(bottom + 36, label, parts)
+    block = len(series) + 1.2
+
+    def draw(axes: Any) -> None:
+        ticks, names = [], []
+        for g, group in enumerate(groups):
+            axes.text(0.0, g * block - 0.1, _short(group, 50), transform=_rows(axes), va="center")
+            for s, name in enumerate(series):
+                y = g * block + s + 0.8
+                one = values[s][g]
+                shade = color(colors[s] if colors else s)
+                ticks.append(y)
+                names.append(_short(name, 17))
+                if not math.isfinite(one.value):
+                    axes.text(0.02, y, "n/a", transform=_rows(axes), va="center", color=SOFT)
+                    continue
+                if zero:
+                    axes.barh(y, one.value, 0.7, color=shade)
+                else:
+                    axes.plot(one.value, y, "o", color=shade, markersize=6)
+                for value in dots[s][g] if dots else ():
+                    axes.plot(value, y, "o", color=INK, markersize=2)
+                _whisker(axes, one, y)
+        axes.set_yticks(ticks, names, fontsize=8.5)
+        axes.set_ylim(len(groups) * block - 0.3, -0.7)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False, axis="y")
+        if zero:
+            axes.axvline(0, color=SOFT, linewidth=0.8)
+        elif not any(math.isfinite(x) for x in _finite(values)):
+            axes.set_xlim(0, 1)
+        axes.locator_params(axis="x", nbins=5)
+        axes.set_xlabel(visible(unit))
+
+    return Chart(label, 0.55 + ROW * block * len(groups), draw)
 
 
-def plane(label: str, names: Sequence[str], points: np.ndarray) -> str:
-    """Changes of FPR and FNR, the line where both are alike (SDE), the ellipse of spread (CEV).
+def _finite(values: Sequence[Sequence[Interval]]) -> list[float]:
+    return [one.value for each in values for one in each if math.isfinite(one.value)]
 
-    points: (n, 2) percent, FPR and FNR; rows of NaN are left out. The ellipse has its half axes
-    at one standard deviation along the principal axes: the sum of their squares is twice the CEV.
-    """
-    known = ~np.isnan(points).any(axis=1)
-    shown, words = points[known], [name for name, k in zip(names, known, strict=True) if k]
-    if not len(shown):
-        return svg(40, label, [text(8, 24, "no class with a base rate to compare with")])
-    centre = shown.mean(axis=0)
-    sizes, axes = (
-        np.linalg.eigh(np.cov(shown.T, bias=True)) if len(shown) > 1 else ([0, 0], np.eye(2))
-    )
-    turn = np.linspace(0, 2 * np.pi, 73)
-    circle = np.stack([np.cos(turn), np.sin(turn)], axis=1)
-    ring = centre + circle @ (axes * np.sqrt(np.maximum(sizes, 0))).T
-    low, high = limits([*shown.ravel(), *ring.ravel()])
-    x, y = scale(low, high, 52, WIDTH - 14), scale(low, high, 296, 10)
-    parts = []
-    for tick in ticks(low, high):
-        kind = "axis" if tick == 0 else "grid"
-        parts += [
-            line(x(tick), 10, x(tick), 296, kind),
-            line(52, y(tick), WIDTH - 14, y(tick), kind),
-        ]
-        parts.append(text(x(tick), 311, number(tick), "middle", "soft"))
-        parts.append(text(48, y(tick) + 4, number(tick), "end", "soft"))
-    parts.append(line(x(low), y(low), x(high), y(high), "axis", 'stroke-dasharray="4 4"'))
-    corners = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in ring)
-    parts.append(f'<polygon points="{corners}" class="line l1"/>')
-    for name, (a, b) in zip(words, shown, strict=True):
-        parts.append(
-            f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3.5" class="f0">'
-            f"<title>{html.escape(visible(name))}: FPR {a:+.1f} %, FNR {b:+.1f} %</title></circle>"
-        )
-    named: list[tuple[float, float]] = []
-    for i in np.argsort(-np.linalg.norm(shown - centre, axis=1)):  # the farthest first
-        a, b = x(shown[i, 0]), y(shown[i, 1])
-        if len(named) < 10 and all(abs(a - p) > 40 or abs(b - q) > 12 for p, q in named):
-            named.append((a, b))
-            shift, anchor = (-6, "end") if a > WIDTH * 0.7 else (6, "start")
-            parts.append(text(a + shift, b - 5, shortened(words[i], 16), anchor))
-    return svg(318, label, parts)
+
+def _rows(axes: Any) -> Any:
+    """Across in parts of the axes, upwards in rows."""
+    return axes.get_yaxis_transform()
+
+
+def _whisker(axes: Any, one: Interval, y: float) -> None:
+    if math.isfinite(one.low) and math.isfinite(one.high):
+        axes.plot([one.low, one.high], [y, y], color=INK, linewidth=1.2, marker="|", markersize=5)
 
 
 def lines(
     label: str,
-    series: Sequence[tuple[str, Sequence[tuple[float, float, float, float]]]],
+    curves: Sequence[Curve],
     across: str,
     unit: str,
     *,
     zero: bool = True,
-) -> str:
-    """Curves with intervals; each series is a name and points (x, value, low, high).
+    log: bool = True,
+) -> Chart:
+    """Curves with intervals.
 
-    zero: whether the axis holds it. Intervals that leave three times the range of values are cut.
+    Args:
+        label: what is shown.
+        curves: of the series, in order.
+        across: what x is; on a logarithmic axis x falls to the right, as weights do.
+        unit: what y is.
+        zero: whether the axis of y holds it. Intervals that leave three times the range of the
+            values are cut.
+        log: whether the axis of x is logarithmic.
     """
-    flat = [point for _, points in series for point in points]
-    low, high = limits([point[1] for point in flat], zero=zero)
-    room = high - low
-    ends = [min(max(v, low - room), high + room) for p in flat for v in p[2:] if math.isfinite(v)]
-    low, high = limits([low, high, *ends], zero=zero)
-    left = min((p[0] for p in flat), default=0.0)
-    right = max((p[0] for p in flat), default=1.0)
-    room = 0.04 * (right - left) or 1.0
-    x, y = scale(left - room, right + room, 44, WIDTH - 10), scale(low, high, 200, 10)
-    parts = []
-    for tick in ticks(low, high):
-        parts.append(line(44, y(tick), WIDTH - 10, y(tick), "axis" if tick == 0 else "grid"))
-        parts.append(text(40, y(tick) + 4, number(tick), "end", "soft"))
-    for tick in ticks(left, right, 5) or [left]:
-        parts.append(text(x(tick), 216, number(tick), "middle", "soft"))
-    parts.append(text(WIDTH - 10, 232, across, "end", "soft"))
-    parts.append(text(4, 232, unit, "start", "soft"))
-    for s, (name, points) in enumerate(series):
-        kind, ordered = f"l{s % SERIES}", sorted(p for p in points if math.isfinite(p[1]))
-        path = " ".join(f"{x(p[0]):.1f},{y(p[1]):.1f}" for p in ordered)
-        parts.append(f'<polyline points="{path}" class="line {kind}"/>')
-        shift = 2.5 * (s - (len(series) - 1) / 2)  # so that intervals at one place do not cover
-        for where, value, below, above in ordered:
-            place = x(where) + shift
-            if math.isfinite(below) and math.isfinite(above):
-                bottom, top = y(max(below, low)), y(min(above, high))
-                parts.append(line(place, bottom, place, top, kind))
-            parts.append(mark(place, y(value), s))
-        at = 252 + 16 * s
-        parts += [mark(12, at - 4, s), text(22, at, shortened(name, 44))]
-    return svg(258 + 16 * len(series), label, parts)
+    bottom, top = _range(curves, zero)
 
-
-def mark(x: float, y: float, series: int) -> str:
-    """The point of a series: circle, square, diamond or triangle, in its colour."""
-    kind = f"f{series % SERIES}"
-    shapes = [
-        "M-4,-4 h8 v8 h-8 z",
-        "M0,-5 l5,5 l-5,5 l-5,-5 z",
-        "M0,-5 l5,9 h-10 z",
-    ]
-    if series % 4 == 0:
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" class="{kind}"/>'
-    path, place = shapes[series % 4 - 1], f"translate({x:.1f} {y:.1f})"
-    return f'<path d="{path}" transform="{place}" class="{kind}"/>'
-
-
-def shares(label: str, rows: Sequence[str], parts_of: Sequence[str], values: np.ndarray) -> str:
-    """A full bar per row, cut into parts; values: (rows, parts), each row sums to one."""
-    left, row = 130, 17
-    x = scale(0, 1, left, WIDTH - 10)
-    drawn = []
-    for r, name in enumerate(rows):
-        y, start = 6 + row * r, 0.0
-        drawn.append(text(left - 6, y + 11, shortened(name, 20), "end", "soft"))
-        for p, size in enumerate(values[r]):
-            if np.isfinite(size):
-                drawn.append(
-                    f'<rect x="{x(start):.1f}" y="{y}" width="{x(size) - x(0):.1f}" height="13" '
-                    f'class="f{p % SERIES}" stroke="var(--paper)">'
-                    f"<title>{html.escape(visible(parts_of[p]))}: {100 * size:.1f} %</title></rect>"
-                )
-                start += float(size)
-    bottom = 10 + row * len(rows)
-    for tick in (0.0, 0.5, 1.0):
-        drawn.append(line(x(tick), 4, x(tick), bottom, "axis", 'stroke-dasharray="2 3"'))
-        anchor = "middle" if tick < 1 else "end"
-        drawn.append(text(x(tick), bottom + 13, f"{100 * tick:.0f} %", anchor, "soft"))
-    for p, name in enumerate(parts_of):
-        at = bottom + 32 + 16 * p
-        drawn.append(f'<rect x="6" y="{at - 10}" width="12" height="12" class="f{p % SERIES}"/>')
-        drawn.append(
-            text(
-                24,
-                at,
-                f"{shortened(name, 30)} (in this order from the left)"
-                if p == 0
-                else shortened(name, 44),
+    def draw(axes: Any) -> None:
+        for number, curve in enumerate(curves):
+            if curve.plain:
+                axes.plot(curve.x, curve.y, "--", color=SOFT, lw=1, label=_legend(curve.name))
+                continue
+            look = {"color": color(number), "linestyle": DASHES[number // 8 % 3]}
+            for each in curve.thin:
+                axes.plot(curve.x, each, **look, alpha=0.35, linewidth=0.8)
+            axes.plot(
+                curve.x,
+                curve.y,
+                **look,
+                linewidth=1.8,
+                marker=MARKERS[number % 4],
+                markersize=4.5,
+                label=_legend(curve.name),
             )
-        )
-    return svg(bottom + 24 + 16 * len(parts_of), label, drawn)
+            step = 1.02**number if log else 1.0  # so that intervals at one place do not cover
+            for x, low, high in zip(curve.x, curve.low, curve.high, strict=False):
+                if math.isfinite(low) and math.isfinite(high):
+                    ends = [max(low, bottom), min(high, top)]
+                    axes.plot([x * step] * 2, ends, color=color(number), linewidth=1.2)
+        if log:
+            _weights(axes)
+        axes.set(ylim=(bottom, top), xlabel=visible(across), ylabel=visible(unit))
+
+    return Chart(label, 3.1 + 0.19 * len(curves), draw)
+
+
+def _range(curves: Sequence[Curve], zero: bool) -> tuple[float, float]:
+    """The range of y: all values, and as much of their intervals as three times theirs."""
+    values = [y for c in curves for each in (c.y, *c.thin) for y in each if math.isfinite(y)]
+    values += [0.0] * (zero or not values)
+    low, high = min(values), max(values)
+    room = high - low
+    ends = [e for c in curves for each in (c.low, c.high) for e in each if math.isfinite(e)]
+    ends = [min(max(end, low - room), high + room) for end in ends]
+    low, high = min([low, *ends]), max([high, *ends])
+    margin = 0.05 * (high - low) or 1.0
+    return (low if zero and low == 0 else low - margin), high + margin
+
+
+def _weights(axes: Any) -> None:
+    """A logarithmic axis of weights left in percent, the dense network at its left."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    axes.xaxis.set_major_locator(LogLocator(10, subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def plane(label: str, names: Sequence[str], points: np.ndarray) -> Chart:
+    """Changes of FPR and FNR, the line where both are alike (SDE), the ellipse of spread (CEV).
+
+    Args:
+        label: what is shown.
+        names: of the points.
+        points: (n, 2) percent, FPR and FNR; rows of NaN are left out. The ellipse has its half axes
+            at one standard deviation along the principal axes: the sum of their squares is twice
+            the CEV.
+    """
+    known = ~np.isnan(points).any(axis=1)
+    shown, words = points[known], [name for name, k in zip(names, known, strict=True) if k]
+    if not len(shown):
+        return Chart(label, 0.6, _nothing)
+    centre = shown.mean(axis=0)
+    ring = _ellipse(shown)
+    everything = np.concatenate([shown, ring, [[0.0, 0.0]]])
+    low, high = everything.min(), everything.max()
+    room = 0.05 * (high - low) or 1.0
+    titles = {
+        f"point{i}": f"{word}: FPR {a:+.1f} %, FNR {b:+.1f} %"
+        for i, (word, (a, b)) in enumerate(zip(words, shown, strict=True))
+        if len(words) <= TITLED
+    }
+
+    def draw(axes: Any) -> None:
+        axes.plot([low - room, high + room], [low - room, high + room], "--", color=SOFT, lw=1)
+        axes.plot(*ring.T, color=color(1), linewidth=1.8)
+        axes.axhline(0, color=SOFT, linewidth=0.8)
+        axes.axvline(0, color=SOFT, linewidth=0.8)
+        if titles:
+            for i, (a, b) in enumerate(shown):
+                axes.plot(a, b, "o", color=color(0), markersize=5, gid=f"point{i}")
+        else:
+            axes.plot(*shown.T, "o", color=color(0), markersize=4)
+        named: list[np.ndarray] = []
+        near = np.array([0.11, 0.045]) * (high - low + 2 * room)
+        for i in np.argsort(-np.linalg.norm(shown - centre, axis=1)):  # the farthest first
+            if len(named) < NAMED and all((np.abs(shown[i] - p) > near).any() for p in named):
+                named.append(shown[i])
+                left = shown[i, 0] > low + 0.7 * (high - low)
+                axes.annotate(
+                    _short(words[i], 16),
+                    shown[i],
+                    xytext=(-5 if left else 5, 4),
+                    textcoords="offset points",
+                    ha="right" if left else "left",
+                    fontsize=9,
+                )
+        axes.set(xlim=(low - room, high + room), ylim=(low - room, high + room))
+        axes.set(xlabel="change of FPR (%)", ylabel="change of FNR (%)")
+        axes.locator_params(nbins=6)
+
+    return Chart(label, 4.4, draw, titles)
+
+
+def _ellipse(points: np.ndarray) -> np.ndarray:
+    """A ring about the centre at one standard deviation along the principal axes, (73, 2)."""
+    if len(points) < 2:
+        return np.repeat(points, 2, axis=0)
+    sizes, axes = np.linalg.eigh(np.cov(points.T, bias=True))
+    turn = np.linspace(0, 2 * np.pi, 73)
+    circle = np.stack([np.cos(turn), np.sin(turn)], axis=1)
+    return points.mean(axis=0) + circle @ (axes * np.sqrt(np.maximum(sizes, 0))).T
+
+
+def _nothing(axes: Any) -> None:
+    axes.set_axis_off()
+    axes.text(0.02, 0.5, "no class with a base rate to compare with", va="center")
+
+
+def shares(label: str, rows: Sequence[str], parts: Sequence[str], values: np.ndarray) -> Chart:
+    """A full bar per row, cut into parts.
+
+    Args:
+        label: what is shown.
+        rows: names of the bars, from above.
+        parts: names of the parts, from the left.
+        values: (rows, parts); each row sums to one.
+    """
+    values = np.nan_to_num(values)
+    titles = {
+        f"part{r}_{p}": f"{rows[r]}, {parts[p]}: {100 * values[r, p]:.1f} %"
+        for r in range(len(rows))
+        for p in range(len(parts))
+        if len(rows) * len(parts) <= 2 * TITLED
+    }
+
+    def draw(axes: Any) -> None:
+        start = np.zeros(len(rows))
+        for p, name in enumerate(parts):
+            drawn = axes.barh(
+                np.arange(len(rows)),
+                100 * values[:, p],
+                0.8,
+                left=100 * start,
+                color=color(p),
+                edgecolor=PAPER,
+                linewidth=0.8,
+                label=_legend(name + (" (in this order from the left)" if p == 0 else "")),
+            )
+            for r, patch in enumerate(drawn):
+                patch.set_gid(f"part{r}_{p}")
+            start += values[:, p]
+        axes.set_yticks(np.arange(len(rows)), [_short(name, 24) for name in rows], fontsize=8.5)
+        axes.set(xlim=(0, 100), ylim=(len(rows) - 0.4, -0.6), xticks=(0, 50, 100))
+        axes.set_xlabel("share of importance (%)")
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False, axis="y")
+
+    return Chart(label, 0.95 + ROW * len(rows) + 0.19 * len(parts), draw, titles)
+
+
+def _short(name: str, most: int) -> str:
+    """At most so many letters, all of them visible."""
+    name = visible(name)
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _legend(name: str) -> str:
+    """A name in a legend, which would leave out what begins with an underscore."""
+    name = _short(name, 44)
+    return f" {name}" if name.startswith("_") else name

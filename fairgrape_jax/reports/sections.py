@@ -8,8 +8,10 @@ import numpy as np
 
 from fairgrape_jax import metrics
 from fairgrape_jax.reports import charts
+from fairgrape_jax.reports.charts import Interval
 from fairgrape_jax.reports.comparison import OF_ALL_SAMPLES, Comparison, grouped, pooled
 from fairgrape_jax.reports.document import Block, Figure, Table, Text
+from fairgrape_jax.reports.drawing import GREY
 
 # The rows of the main table: the statistic, how it is called, whether the dense models have it.
 ROWS = (
@@ -54,7 +56,6 @@ CONVENTIONS = {
 }
 CLASSES_SHOWN = 30
 IDS_SHOWN = 200
-GREY = 6  # the colour of what is not a method
 PLANE = (
     "Change of FPR (across) and FNR (upwards) against the dense model, in percent. Dashed: both "
     "change alike (SDE is the mean distance to it). Ring: the spread about the centre (CEV)."
@@ -114,52 +115,47 @@ def _labels(one: Comparison, row: str, title: str, groups: Sequence[str]) -> lis
     return [(title, f"{one.total if row in OF_ALL_SAMPLES else one.sizes.sum():,}")]
 
 
+def intervals(one: Comparison, row: str) -> list[Interval]:
+    """A statistic with its interval, of each place that it has."""
+    parts = (one.mean[row], one.low[row], one.high[row])
+    return [Interval(*map(float, place)) for place in zip(*parts, strict=True)]
+
+
 def group_figures(
     comparisons: Sequence[Comparison], groups: Sequence[str], *, alone: bool = False
 ) -> list[Block]:
-    """Change and accuracy of each group, with intervals."""
+    """Change and accuracy of each group, with intervals; alone: there is no change."""
     names = [one.name for one in comparisons]
-
-    def triples(row: str) -> list[list[tuple[float, float, float]]]:
-        return [
-            [
-                (float(one.mean[row][k]), float(one.low[row][k]), float(one.high[row][k]))
-                for k in range(len(groups))
-            ]
-            for one in comparisons
-        ]
-
+    accuracy = [intervals(one, "group_accuracy") for one in comparisons]
+    range_note = "The range of the axis is that of the values."
     if alone:
         drawn = charts.bars(
-            "Accuracy by group",
-            groups,
-            names,
-            triples("group_accuracy"),
-            "accuracy (%)",
-            zero=False,
+            "Accuracy by group", groups, names, accuracy, "accuracy (%)", zero=False
         )
-        return [Figure("Accuracy by group", drawn, "The range of the axis is that of the values.")]
+        return [Figure("Accuracy by group", [drawn], range_note)]
     dense = comparisons[0].statistic("group_accuracy", dense=True)
-    absent = float("nan")
-    before = [(float(x), absent, absent) for x in dense]
+    before = [Interval(float(x)) for x in dense]
+    change = [intervals(one, "group_change") for one in comparisons]
     return [
         Figure(
             "Change of accuracy by group",
-            charts.bars("Change by group", groups, names, triples("group_change"), "points"),
+            [charts.bars("Change of accuracy by group", groups, names, change, "points")],
             "Bars: change against the dense model. Lines: 95 % intervals.",
         ),
         Figure(
             "Accuracy by group",
-            charts.bars(
-                "Accuracy by group",
-                groups,
-                ["dense", *names],
-                [before, *triples("group_accuracy")],
-                "accuracy (%)",
-                zero=False,
-                colors=[GREY, *range(len(names))],
-            ),
-            "The range of the axis is that of the values.",
+            [
+                charts.bars(
+                    "Accuracy by group",
+                    groups,
+                    ["dense", *names],
+                    [before, *accuracy],
+                    "accuracy (%)",
+                    zero=False,
+                    colors=[GREY, *range(len(names))],
+                )
+            ],
+            range_note,
         ),
     ]
 
@@ -171,14 +167,16 @@ def class_figures(
     figures: list[Block] = []
     for one in comparisons:
         counts, dense = pooled(one)
-        found = 100 * metrics.class_changes(counts, dense)[task]
-        figures.append(
-            Figure(f"{one.name}: classes", charts.plane(one.name, classes, found), PLANE)
-        )
-        found = 100 * metrics.group_changes(
+        of_classes = metrics.class_changes(counts, dense)[task]
+        of_groups = metrics.group_changes(
             grouped(counts, one.num_groups), grouped(dense, one.num_groups)
         )
-        figures.append(Figure(f"{one.name}: groups", charts.plane(one.name, groups, found), PLANE))
+        for what, names, changes in (
+            ("classes", classes, of_classes),
+            ("groups", groups, of_groups),
+        ):
+            title = f"{one.name}: {what}"
+            figures.append(Figure(title, [charts.plane(title, names, 100 * changes)], PLANE))
     return figures
 
 
@@ -207,36 +205,8 @@ def class_table(
     first = "with the lowest recall" if alone else "that lose most recall"
     note = f"{one.name}: the classes {first} first"
     if len(order) > len(shown):
-        note += f" ({len(shown)} of {len(order)}; all are in metrics.json)"
+        note += f" ({len(shown)} of {len(order)})"
     return [Text(note + "."), Table(header, rows)]
-
-
-def against_sparsity(comparisons: Sequence[Comparison]) -> list[Block]:
-    """Disparity against sparsity, a curve per method; nothing where no density is known."""
-    known = [one for one in comparisons if np.isfinite(one.density) and one.density < 1]
-    if not known:
-        return []
-    titles = {"rho_change": "rho(Delta)", "cev_classes": "CEV over classes", "accuracy": "accuracy"}
-    figures: list[Block] = []
-    for row, title in titles.items():
-        series = []
-        for name in dict.fromkeys(one.name for one in known):
-            points = [
-                (
-                    100 * (1 - one.density),
-                    float(one.mean[row][0]),
-                    float(one.low[row][0]),
-                    float(one.high[row][0]),
-                )
-                for one in known
-                if one.name == name
-            ]
-            series.append((name, points))
-        zero = row != "accuracy"
-        drawn = charts.lines(title, series, "weights pruned (%)", title, zero=zero)
-        note = "Lines: 95 % intervals, cut where they go far beyond the values."
-        figures.append(Figure(f"{title} against sparsity", drawn, note))
-    return figures
 
 
 def exemplars(
@@ -244,11 +214,16 @@ def exemplars(
     hit: np.ndarray,
     members: np.ndarray,
     groups: Sequence[str],
-    called: Callable[[int], str],
+    id_of: Callable[[int], str],
 ) -> list[Block]:
     """The samples that compression changed: how many of each group, and the first of them.
 
-    hit: (N,) bool; members: (N,) groups; called: the id of a sample from its place.
+    Args:
+        name: of the set of models.
+        hit: (N,) bool, the samples.
+        members: (N,) the group of each, -1 for none.
+        groups: names of the groups.
+        id_of: the id of a sample from its place.
     """
     in_group = members >= 0
     sizes = np.bincount(members[in_group], minlength=len(groups))
@@ -260,7 +235,7 @@ def exemplars(
     blocks: list[Block] = [Text(f"{name}:"), Table(["group", "samples", "PIEs", "%"], rows)]
     if hit.any():
         first = f"Ids (the first {IDS_SHOWN})" if hit.sum() > IDS_SHOWN else "Ids"
-        ids = ", ".join(called(int(place)) for place in np.flatnonzero(hit)[:IDS_SHOWN])
+        ids = ", ".join(id_of(int(place)) for place in np.flatnonzero(hit)[:IDS_SHOWN])
         blocks.append(Text(f"{first}: {ids}"))
     return blocks
 

@@ -12,7 +12,7 @@ import pytest
 
 from fairgrape_jax import metrics
 from fairgrape_jax.cli.main import main
-from fairgrape_jax.reports import audit, charts
+from fairgrape_jax.reports import audit
 from fairgrape_jax.reports.audit_sources import Source
 from fairgrape_jax.reports.comparison import STATISTICS
 
@@ -338,12 +338,6 @@ def test_intervals_hold_the_values_and_are_paired(files, tmp_path):
     for row in STATISTICS:
         assert found.mean[row].shape == found.low[row].shape == found.high[row].shape
     assert found.low["accuracy"] < found.mean["accuracy"] < found.high["accuracy"]
-
-
-def test_points_without_a_base_rate_are_not_drawn():
-    points = np.array([[np.nan, np.nan], [10.0, 20.0]])
-    assert charts.plane("x", ["a", "b"], points).count("<circle") == 1
-    assert "no class" in charts.plane("x", ["a"], points[:1])
 
 
 def test_the_exemplars_are_those_of_all_models():

@@ -91,7 +91,9 @@ def test_overlapping_intervals_do_not_hide_a_difference():
     difference = one.draws["group_change"][:, best] - one.draws["group_change"][:, worst]
     assert np.percentile(difference, 2.5) > 0  # and the paired bootstrap says otherwise
     assert not any("do not tell" in line for line in lines)
-    assert told[0].startswith(f"m: {GROUPS[worst]} loses most, {GROUPS[best]} least")
+    assert told[0].startswith(
+        f"m: the loss is largest for {GROUPS[worst]} and smallest for {GROUPS[best]}; the diff"
+    )
 
 
 def test_what_the_samples_do_not_tell_is_said():
@@ -105,7 +107,9 @@ def test_models_alone():
     rng, labels, groups = uneven()
     model = np.where(groups == 1, noisy(rng, labels, 0.8), noisy(rng, labels, 0.99))
     one, _, _ = compared(labels, groups, model, model)
-    assert findings_alone(one, GROUPS)[0].startswith("m: a is most often right, b least")
+    assert findings_alone(one, GROUPS)[0].startswith(
+        "m: accuracy is highest for a and lowest for b;"
+    )
     assert cautions_alone(one, GROUPS, [("label", ["x", "y"])]) == []
     one, _, _ = compared(labels, groups, np.ones_like(labels), np.ones_like(labels))
     lines = cautions_alone(one, GROUPS, [("label", ["x", "y"])])

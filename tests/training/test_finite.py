@@ -18,7 +18,7 @@ from fairgrape_jax.errors import UsageError
 from fairgrape_jax.losses import classification
 from fairgrape_jax.recovery import rollback
 from fairgrape_jax.reports import results
-from fairgrape_jax.reports import run as report
+from fairgrape_jax.reports import run_report
 from fairgrape_jax.rounds import score
 from fairgrape_jax.rounds.steps import build, initial_masks, initial_state, predict
 from fairgrape_jax.runner.run import run
@@ -239,7 +239,7 @@ def test_a_stopped_run_goes_on_with_a_rollback(stopped, tmp_path, capsys):
     assert record["history"][0]["epoch"] == 4  # the order of the data is that of the first try
     line = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[1])
     assert line["rollbacks"] == record["rollbacks"]
-    found = report.lowered(results.read(tmp_path / "run"))
+    found = run_report.lowered(results.read(tmp_path / "run"))
     assert found == [
         "magnitude, seed 0, round 1: trained at rates x 1e-32, "
         f"{record['rollbacks'][0]['what']} not being finite before"

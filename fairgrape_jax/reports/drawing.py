@@ -1,0 +1,158 @@
+"""A chart drawn by matplotlib: as SVG in the colours of the page around it, or as a PNG file.
+
+matplotlib is imported when something is drawn, not before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from fairgrape_jax import storage
+from fairgrape_jax.escape import visible
+
+# Okabe and Ito's palette, distinct for readers with any colour vision; then it repeats.
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444", "#8a7a00")
+GREY = 6  # the series of what is not a method
+INK, SOFT, LINE, PAPER = "#1b1b1b", "#5c5c5c", "#d8d8d8", "#fefefe"
+# What each colour is called by the style sheet of the page, which has others for the dark.
+VARIABLES = {
+    **{color: f"var(--s{number})" for number, color in enumerate(SERIES)},
+    **{INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)", PAPER: "var(--paper)"},
+}
+XLINK = "{http://www.w3.org/1999/xlink}"
+WIDTH = 5.0  # inches of a chart, 360 points: the width of a phone, so that letters stay readable
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": SOFT,
+    "axes.titlecolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": LINE,
+    "text.color": INK,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "text.parse_math": False,  # a dollar in a name is a dollar
+    "svg.fonttype": "none",  # text stays text, in the font of the page
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """One panel, not drawn yet.
+
+    Attributes:
+        label: what it shows, for those who cannot see it; the title of its panel in a PNG.
+        height: inches.
+        draw: draws into the axes of matplotlib that it is given.
+        titles: of parts that `draw` has named with `set_gid(key)`: what a pointer shows there.
+    """
+
+    label: str
+    height: float
+    draw: Callable[[Any], None]
+    titles: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def color(series: int) -> str:
+    """The colour of a series, repeating after eight."""
+    return SERIES[series % len(SERIES)]
+
+
+def svg(chart: Chart, salt: str) -> str:
+    """The chart as an <svg> element for the middle of a page.
+
+    Args:
+        chart: what to draw.
+        salt: makes the ids within it differ from those of the other charts of the page.
+    """
+    with _figure(chart.height, 1, {"svg.hashsalt": salt}) as (figure, (axes,)):
+        chart.draw(axes)
+        _legend(figure, axes)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    return _inline(text.getvalue(), chart)
+
+
+def png(path: Path, charts: Sequence[Chart]) -> None:
+    """Write charts side by side, so that the file is there whole or not at all."""
+    with _figure(max(chart.height for chart in charts), len(charts)) as (figure, panels):
+        for chart, axes in zip(charts, panels, strict=True):
+            chart.draw(axes)
+            axes.set_title(visible(chart.label))
+        _legend(figure, panels[0], len(charts))
+        with storage.atomic_write(path) as partial:
+            figure.savefig(
+                partial, dpi=130, format="png", facecolor="white", metadata={"Software": None}
+            )
+
+
+@contextmanager
+def _figure(
+    height: float, count: int, options: dict[str, Any] | None = None
+) -> Iterator[tuple[Any, Any]]:
+    """A figure of panels in a row, in our style; what is drawn and saved within has it."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    style: Any = {**STYLE, **(options or {})}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # letters that the font lacks are boxes
+        warnings.filterwarnings("ignore", "constrained_layout not applied")
+        figure = Figure(figsize=(WIDTH * count, height), layout="constrained")
+        yield figure, figure.subplots(1, count, squeeze=False)[0]
+
+
+def _legend(figure: Any, axes: Any, columns: int = 1) -> None:
+    """The names of the series of `axes`, below all panels; they have the same ones."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower left", ncols=columns)
+
+
+def _inline(text: str, chart: Chart) -> str:
+    """matplotlib's file as an element: without prolog, metadata, addresses and style of its own."""
+    root = ElementTree.fromstring(text)
+    parents = {child: parent for parent in root.iter() for child in parent}
+    for element in list(root.iter()):
+        tag = element.tag.rpartition("}")[2]
+        if tag in ("metadata", "style", "clipPath"):
+            parents[element].remove(element)
+            continue
+        element.tag = tag
+        element.tail = None
+        if tag != "text":
+            element.text = None
+        kept = {name.replace(XLINK, "xlink:"): value for name, value in element.items()}
+        key = kept.pop("id", "") if tag == "g" else ""
+        kept.pop("clip-path", None)
+        if "style" in kept:
+            style = re.sub("#[0-9a-f]{6}", lambda m: VARIABLES.get(m[0], m[0]), kept["style"])
+            kept["style"] = re.sub("font-family: [^;]*; ", "", style)
+        element.attrib.clear()
+        element.attrib.update(kept)
+        if key in chart.titles:
+            title = ElementTree.Element("title")
+            title.text = visible(chart.titles[key])
+            element.insert(0, title)
+    root.attrib = {"viewBox": root.attrib["viewBox"]} | {
+        "role": "img",
+        "aria-label": visible(chart.label),
+    }
+    return ElementTree.tostring(root, encoding="unicode")

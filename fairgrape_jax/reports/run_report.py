@@ -1,0 +1,255 @@
+"""The report of runs: its sections, from every evaluated model and the compared ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fairgrape_jax import config
+from fairgrape_jax.config import protocols
+from fairgrape_jax.reports import differences, run_figures, sections
+from fairgrape_jax.reports.cautions import cautions, findings
+from fairgrape_jax.reports.document import Block, Bullets, Document, Table, Text
+from fairgrape_jax.reports.results import Cell, Model
+
+# What the main table gives an interval for, in order; group metrics take a place per group.
+STATISTICS = ("accuracy", "group_accuracy", "group_change", "rho_accuracy", "rho_change")
+MOST_TASKS = 4  # of many tasks, those whose classes are drawn
+COMPARED = ("accuracy", "worst group", "rho(Delta)")  # of `differences.between_models`
+
+
+def report(runs: Sequence[Path], models: Sequence[Model], cells: Sequence[Cell]) -> Document:
+    """The report as a document.
+
+    Args:
+        runs: their directories; the first one's settings are shown.
+        models: every evaluated network.
+        cells: those that are compared, the dense networks first.
+    """
+    record = models[0].record
+    groups, tasks = record["groups"], record["tasks"]
+    last = last_rounds(cells)
+    notes = [*cautions(last, groups, tasks), *lowered(models)]
+    return Document(
+        ", ".join(run.name for run in runs),
+        [
+            ("", [Text(introduction(models, cells))]),
+            ("Before reading on", [Bullets(notes or ["Nothing of note."])]),
+            ("Methods by weights left", [overview(cells, groups)]),
+            ("Which differences the samples tell, after the last round", told_apart(last, groups)),
+            ("All metrics, after the last round", [Table(*sections.statistics(last, groups))]),
+            (
+                "Groups, after the last round",
+                [
+                    *sections.group_figures(last, groups),
+                    run_figures.change_per_group(cells, groups),
+                ],
+            ),
+            ("Accuracy over the rounds", [run_figures.accuracy_over_rounds(models)]),
+            ("Disparity against sparsity", run_figures.against_sparsity(cells)),
+            ("Every seed", [every_seed(cells, groups)]),
+            ("Error rates", [error_rates(cells, groups), *class_rates(last, groups, tasks)]),
+            ("Share of importance by layer", run_figures.importance_share(models)),
+            ("Samples that pruning changed", exemplars(last, groups)),
+            ("How this was made", how_made(runs)),
+        ],
+    )
+
+
+def introduction(models: Sequence[Model], cells: Sequence[Cell]) -> str:
+    """How many samples and seeds there are, and what the numbers mean."""
+    groups = models[0].record["groups"]
+    members = [f"{name} {size:,}" for name, size in zip(groups, cells[0].sizes, strict=True)]
+    ungrouped = cells[0].total - int(cells[0].sizes.sum())
+    members += [f"in no group {ungrouped:,}"] * (ungrouped > 0)
+    return (
+        f"{cells[0].total:,} test samples ({', '.join(members)}), "
+        f"{len({model.seed for model in models})} seeds. {sections.MEANING} "
+        f"{sections.MEANING_OF_CHANGES}"
+    )
+
+
+def last_rounds(cells: Sequence[Cell]) -> list[Cell]:
+    """Each method after its last round, its name saying what is left."""
+    pruned = {cell.name: cell for cell in cells if not cell.dense_itself}
+    return [dataclasses.replace(cell, name=title(cell)) for cell in pruned.values()]
+
+
+def title(cell: Cell) -> str:
+    """A method and what it left.
+
+    >>> title(Cell("taylor", 0.1, 2, [], [], {}, {}, {}, {}, ()))
+    'taylor, 10 %'
+    """
+    return f"{cell.name}, {100 * cell.density:.3g} %"
+
+
+def overview(cells: Sequence[Cell], groups: Sequence[str]) -> Table:
+    """The main table: a row per method and density."""
+    header = ["method", "weights %", "seeds", "overall"]
+    header += [*groups, *[f"change {name}" for name in groups], "rho(A)", "rho(D)"]
+    rows = []
+    for cell in cells:
+        row = [cell.name, f"{100 * cell.density:.1f}", str(len(cell.models))]
+        for name in STATISTICS:
+            if cell.dense_itself and "change" in name:
+                row += ["-"] * len(cell.mean[name])
+                continue
+            sign = "+" if name == "group_change" else ""
+            row += [
+                f"{one.value:{sign}.2f} [{one.low:{sign}.2f}, {one.high:{sign}.2f}]"
+                for one in sections.intervals(cell, name)
+            ]
+        rows.append(row)
+    return Table(header, rows)
+
+
+def told_apart(cells: Sequence[Cell], groups: Sequence[str]) -> list[Block]:
+    """Which group loses most by each method, and which methods differ."""
+    lines = findings(cells, groups)
+    nothing = "Of no method do these samples tell which group loses most."
+    return [Bullets(lines) if lines else Text(nothing), *between_methods(cells)]
+
+
+def between_methods(cells: Sequence[Cell]) -> list[Block]:
+    """Each method minus the one with the smallest rho(Delta), on the same samples and seeds."""
+    if len(cells) < 2:
+        return []
+    seeds = sorted(set.intersection(*[{m.seed for m in cell.models} for cell in cells]))
+    first = cells[0].models[0].predicted
+    same = all(
+        np.array_equal(model.predicted.labels, first.labels)
+        and np.array_equal(model.predicted.groups, first.groups)
+        for cell in cells
+        for model in cell.models
+    )
+    if not seeds or not same:
+        return [Text("The methods share no seed, or not their samples: they are not compared.")]
+    chosen = [[m for m in cell.models if m.seed in seeds] for cell in cells]
+    for each in chosen:
+        each.sort(key=lambda model: model.seed)
+    values, draws = differences.between_models(
+        np.stack(
+            [[m.predicted.predictions == m.predicted.labels for m in each] for each in chosen]
+        ),
+        np.stack([m.dense.predictions == m.dense.labels for m in chosen[0]]),
+        first.groups,
+        cells[0].num_groups,
+    )
+    return [*difference_table([cell.name for cell in cells], values, draws)]
+
+
+def difference_table(names: Sequence[str], values: np.ndarray, draws: np.ndarray) -> list[Block]:
+    """Each set of models minus the one with the smallest rho(Delta).
+
+    Args:
+        names: of the M sets.
+        values, draws: from `differences.between_models`, (M, 3) and (R, M, 3).
+    """
+    base = int(np.nanargmin(np.where(np.isnan(values[:, 2]), np.inf, values[:, 2])))
+    reach = [differences.pairs(values[:, k], draws[:, :, k]) for k in range(len(COMPARED))]
+    rows = []
+    for row, name in enumerate(names):
+        if row == base:
+            continue
+        cells = []
+        for k in range(len(COMPARED)):
+            low, high = reach[k][:, row, base]
+            clear = " *" if low < high and (low > 0 or high < 0) else ""
+            value = values[row, k] - values[base, k]
+            cells.append(f"{value:+.2f} [{low:+.2f}, {high:+.2f}]{clear}")
+        rows.append([name, *cells])
+    together = " that hold for all pairs together" if len(names) > 2 else ""
+    note = (
+        f"Each minus {names[base]}, which has the smallest rho(Delta), on the same samples and "
+        f"seeds, with 95 % intervals of the difference{together} (paired bootstrap). * where they "
+        "leave out zero: elsewhere these samples do not tell the two apart."
+    )
+    return [Text(note), Table([f"minus {names[base]}", *COMPARED], rows)]
+
+
+def every_seed(cells: Sequence[Cell], groups: Sequence[str]) -> Table:
+    """The same without averaging: single runs jump at high sparsity, so all are shown."""
+    header = ["method", "weights %", "seed", "overall", *groups, "rho(A)", "rho(D)", "worst", "gap"]
+    rows = []
+    for cell in cells:
+        for model in cell.models:
+            test = model.record["test"]
+            numbers = [test["accuracy"], *test["group_accuracy"], test["rho_accuracy"]]
+            numbers += [test["rho_change"], test["worst_group"], test["gap"]]
+            percent = f"{100 * cell.density:.1f}"
+            rows.append([cell.name, percent, str(model.seed), *[f"{x:.2f}" for x in numbers]])
+    return Table(header, rows)
+
+
+def error_rates(cells: Sequence[Cell], groups: Sequence[str]) -> Table:
+    """FPR and FNR, overall and per group, averaged over seeds."""
+    header = ["method", "weights %", "FPR", *[f"FPR {name}" for name in groups]]
+    header += ["FNR", *[f"FNR {name}" for name in groups]]
+    rows = []
+    for cell in cells:
+        tests = [model.record["test"] for model in cell.models]
+        values = [
+            np.mean([np.array([t[rate], *t[f"group_{rate}"]], float) for t in tests], axis=0)
+            for rate in ("fpr", "fnr")
+        ]
+        numbers = [sections.value(x) for x in np.concatenate(values)]
+        rows.append([cell.name, f"{100 * cell.density:.1f}", *numbers])
+    return Table(header, rows)
+
+
+def class_rates(
+    cells: Sequence[Cell], groups: Sequence[str], tasks: Sequence[tuple[str, Sequence[str]]]
+) -> list[Block]:
+    """Rates of each class after the last round, as a table where there is one task, and drawn."""
+    blocks: list[Block] = []
+    for cell in cells if len(tasks) == 1 else []:
+        blocks += sections.class_table(cell, tasks[0][1])
+    for number, (name, classes) in enumerate(tasks[:MOST_TASKS]):
+        if len(tasks) > 1:
+            blocks.append(Text(f"Task {name}"))
+        blocks += sections.class_figures(cells, groups, classes, number)
+    return blocks
+
+
+def lowered(models: Sequence[Model]) -> list[str]:
+    """A line for each network whose training went back from a number that was not finite."""
+    return [
+        f"{model.name}, seed {model.seed}, round {model.record['round']}: trained at rates x "
+        f"{math.prod(one['factor'] for one in past):g}, {past[0]['what']} not being finite before"
+        for model in models
+        if (past := model.record.get("rollbacks"))
+    ]
+
+
+def exemplars(cells: Sequence[Cell], groups: Sequence[str]) -> list[Block]:
+    """The PIEs of each method: how many of each group, and the first by their test number."""
+    blocks: list[Block] = [
+        Text(f"{sections.EXEMPLARS} Ids are the index in predictions.csv, from 0.")
+    ]
+    for cell in cells:
+        predictions = np.stack([model.predicted.predictions for model in cell.models])
+        dense = np.stack([model.dense.predictions for model in cell.models])
+        hit = (predictions != dense).any(axis=-1).all(axis=0)  # in any task, by every model
+        members = cell.models[0].predicted.groups
+        blocks += sections.exemplars(cell.name, hit, members, groups, str)
+    return blocks
+
+
+def how_made(runs: Sequence[Path]) -> list[Block]:
+    """Devices, versions and settings, and what the protocol changes for each method."""
+    stored = config.read(runs[0] / "config.json")
+    settings = {k: v for k, v in stored["experiment"].items() if not isinstance(v, dict)}
+    made = [f"`{name}`: {value}" for name, value in (settings | stored["versions"]).items()]
+    device = "{count} x {kind} ({platform})".format(**stored["devices"])
+    first, *rest = protocols.told(config.load(runs[0] / "config.json"))
+    where = (
+        f"`fairgrape run` on {device}. Every round of every seed: metrics.csv. Every prediction: "
+        "predictions.csv of each round."
+    )
+    lines = [line.removeprefix("- ") for line in rest]
+    return [Text(where), Text(first), *([Bullets(lines)] if lines else []), Bullets(made, most=40)]
