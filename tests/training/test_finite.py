@@ -17,8 +17,7 @@ from fairgrape_jax.data import batches
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.losses import classification
 from fairgrape_jax.recovery import rollback
-from fairgrape_jax.reports import results
-from fairgrape_jax.reports import run_report
+from fairgrape_jax.reports import results, run_report
 from fairgrape_jax.rounds import score
 from fairgrape_jax.rounds.steps import build, initial_masks, initial_state, predict
 from fairgrape_jax.runner.run import run
