@@ -42,13 +42,13 @@ class Difference:
         low, high = self.interval
         return low < high and (low > 0 or high < 0)
 
-    def text(self, decimals: int = 1) -> str:
+    def text(self, decimals: int = 2) -> str:
         """The difference and its interval.
 
-        >>> Difference(0, 1, 27.04, (6.0, 47.4), 2).text()
-        '27.0 [6.0, 47.4]'
-        >>> Difference(0, 1, 2.0, (-1, 5.0), 7).text()
-        '2.0 [-1.0, 5.0], corrected for picking two of 7'
+        >>> Difference(0, 1, 27.0, (6.0, 47.4), 2).text()
+        '27.00 [6.00, 47.40]'
+        >>> Difference(0, 1, 2.0, (-1, 5.0), 7).text(decimals=0)
+        '2 [-1, 5], corrected for picking two of 7'
         """
         low, high = self.interval
         text = f"{self.value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
