@@ -123,7 +123,7 @@ def results(
 def against_none(
     cells: Sequence[tuple[float, str, Cell, comparison.Comparison]],
 ) -> list[str]:
-    """Each remedy minus none at the same sparsity, by the paired bootstrap; nothing without none."""
+    """Each remedy minus none at the same sparsity, by the paired bootstrap; nothing without it."""
     header = ["filters pruned %", "remedy minus none", "accuracy"]
     header += ["rho(D) populations", "rho(D) digits"]
     rows = []
