@@ -29,12 +29,13 @@ from fairgrape_jax.data.sources.writers import Writers
 from fairgrape_jax.losses.distillation import REMEDIES
 from fairgrape_jax.models import activations
 from fairgrape_jax.progress import say
-from fairgrape_jax.reports import comparison, differences
+from fairgrape_jax.reports import comparison
 from fairgrape_jax.reports.document import markdown_table
-from fairgrape_jax.reports.results import Cell, Model, cell, read
-from fairgrape_jax.rounds import steps
-from fairgrape_jax.runner import finish, layout
+from fairgrape_jax.reports.results import Model, cell, read
+from fairgrape_jax.rounds.session import initial_network, open_session
+from fairgrape_jax.runner import layout
 from fairgrape_jax.runner import run as rounds
+from fairgrape_jax.runner.round import restore
 
 SPARSITIES = (0.45, 0.75, 0.9)
 COMPARED = ("none", "kd", "at", "at+kd", "pw")
@@ -75,7 +76,7 @@ def study(
             pruned = [model for model in last if model.record["method"] != "dense"]
             cells.append((sparsity, name, cell(tuple(pruned), 1000), of_classes(pruned)))
             rows += [(sparsity, *found) for found in similarities(each, directory, pruned)]
-    return "\n\n".join([results(cells), *against_none(cells), *correlations(rows)]) + "\n"
+    return "\n\n".join([results(cells), *correlations(rows)]) + "\n"
 
 
 def share_dense(first: Path, experiment: Experiment, directory: Path) -> None:
@@ -120,65 +121,26 @@ def results(
     return markdown_table(header, rows)
 
 
-def against_none(
-    cells: Sequence[tuple[float, str, Cell, comparison.Comparison]],
-) -> list[str]:
-    """Each remedy minus none at the same sparsity, by the paired bootstrap; nothing without it."""
-    header = ["filters pruned %", "remedy minus none", "accuracy"]
-    header += ["rho(D) populations", "rho(D) digits"]
-    rows = []
-    for level in dict.fromkeys(sparsity for sparsity, *_ in cells):
-        at_level = {name: groups for sparsity, name, groups, _ in cells if sparsity == level}
-        if "none" not in at_level or len(at_level) == 1:
-            continue
-        base = list(at_level).index("none")
-        models = [one.models for one in at_level.values()]
-        labels, populations = models[0][0].predicted.labels, models[0][0].predicted.groups
-        correct = np.stack([[m.predicted.predictions == labels for m in each] for each in models])
-        dense = np.stack([m.dense.predictions == labels for m in models[0]])
-        spans = []
-        for groups, columns in ((populations, (0, 2)), (labels[:, 0], (2,))):
-            found = differences.between_models(correct, dense, groups, int(groups.max()) + 1)
-            for k in columns:
-                low, high = differences.pairs(found.values[:, k], found.draws[:, :, k])
-                spans.append(
-                    (found.values[:, k] - found.values[base, k], low[:, base], high[:, base])
-                )
-        for row, name in enumerate(at_level):
-            if row != base:
-                shown = [f"{v[row]:+.2f} [{a[row]:+.2f}, {b[row]:+.2f}]" for v, a, b in spans]
-                rows.append([f"{100 * level:.0f}", name, *shown])
-    note = (
-        "Differences on the same test samples and seeds, with 95 % bootstrap intervals that hold "
-        "for all pairs of remedies of a sparsity together."
-    )
-    return [note, markdown_table(header, rows)] if rows else []
-
-
 def similarities(
     experiment: Experiment, directory: Path, pruned: Sequence[Model]
 ) -> list[tuple[str, int, float, dict[str, activations.Similarity]]]:
     """Of each seed: its remedy, CEV over classes, and every layer's similarity to the dense one."""
     dataset = load(experiment.data)
-    compiled = steps.build(experiment, dataset, parallel.local_devices(1))
+    session = open_session(experiment, dataset, parallel.local_devices(1))
     names = models.FEATURES[experiment.model]
     images = jnp.asarray(dataset.test.images[: 8 * 200])
     normal = np.asarray(augment.normalise(images, dataset.mean, dataset.std))
     batches = np.array_split(normal, max(1, len(normal) // 200))
-    run = finish.Run(experiment, directory, dataset, compiled)
     found = []
     for model in pruned:
-        state = steps.initial_state(experiment, compiled, dataset, model.seed)
-        alive = steps.initial_masks(compiled, state)
+        like = initial_network(session, model.seed)
         root = directory / f"seed_{model.seed}"
         stage = layout.round_directory(root / model.record["method"], model.record["round"])
-        dense, after = (
-            rounds.restore(run, path, state, alive)[0] for path in (root / "dense", stage)
-        )
+        dense, after = (restore(session, path, like).variables for path in (root / "dense", stage))
         alike = activations.compare_layers(
-            compiled.module.clone(axis_name=None),
-            steps.variables(dense),
-            steps.variables(after),
+            session.steps.module.clone(axis_name=None),
+            dense,
+            after,
             batches,
             names,
         )

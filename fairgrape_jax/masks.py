@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -165,3 +165,21 @@ def check_nested(new: Tree, previous: Tree) -> None:
     for name, late, early in zip(layer_names(previous), after, before, strict=True):
         if np.any(late & ~early):
             raise ValueError(f"masks: layer {name} revives weights that were pruned before")
+
+
+def pack(mask: Any) -> np.ndarray:
+    """A mask as packed bits, eight weights in a byte; see `unpack`.
+
+    >>> pack(np.array([[True, False], [False, True]])).tolist()
+    [144]
+    """
+    return np.packbits(np.asarray(mask))
+
+
+def unpack(bits: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """The bool mask of a shape from the bits that `pack` makes.
+
+    >>> unpack(np.array([144], np.uint8), (2, 2)).tolist()
+    [[True, False], [False, True]]
+    """
+    return np.unpackbits(bits, count=math.prod(shape)).astype(bool).reshape(shape)

@@ -30,17 +30,22 @@ def say(line: str) -> None:
 def bar(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
     """A bar that vanishes when it is done; yields the function that moves it.
 
-    Called without arguments it goes on by one; with (done, total) it is set. Without a terminal,
-    and on other processes, the function does nothing.
+    Called without arguments it goes on by one; with (done, total) it is set; with note=TEXT it
+    shows the text behind the title. Without a terminal, and on other processes, the function does
+    nothing.
     """
     if not sys.stdout.isatty() or not _first():
-        yield lambda *_: None
+        yield lambda *_, **options: None
         return
     columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
     with rich.Progress(*columns, rich.TimeRemainingColumn(), transient=True) as progress:
         task = progress.add_task(title, total=total)
 
-        def move(done: int | None = None, total: int | None = None) -> None:
-            progress.update(task, advance=1 if done is None else None, completed=done, total=total)
+        def move(done: int | None = None, total: int | None = None, *, note: str = "") -> None:
+            if note:
+                progress.update(task, description=f"{title}  {note}")
+            else:
+                step = 1 if done is None else None
+                progress.update(task, advance=step, completed=done, total=total)
 
         yield move

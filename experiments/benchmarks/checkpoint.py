@@ -27,6 +27,7 @@ import numpy as np
 from experiments.benchmarks.timing import add_json, interleaved, show, table
 from fairgrape_jax import masks, models, training
 from fairgrape_jax.storage import checkpoint, resumable
+from fairgrape_jax.storage.resumable import Kept
 
 BASE = "save"
 GROUPS = 7
@@ -70,11 +71,12 @@ def main() -> None:
         alive = jax.tree.leaves(tree["masks"])
         drawn = np.random.default_rng(0).standard_normal
         sums = [drawn((1, GROUPS + 1, mask.size), np.float32) for mask in alive]
-        kept, chosen = (
-            resumable.Place(Path(folder) / name, {}, jax.local_devices()[:1])
-            for name in ("sums", "chosen")
-        )
+        key, devices = {"pass": "scoring"}, jax.local_devices()[:1]
+        sums_path, masks_path = Path(folder) / "sums", Path(folder) / "chosen"
         waiting: list[Any] = []
+
+        def packed() -> Kept:
+            return Kept(1, [masks.pack(mask) for mask in alive])
 
         def begin() -> None:
             waiting.append(checkpoint.begin_save(behind, tree))
@@ -90,9 +92,9 @@ def main() -> None:
             "NumPy": lambda: np.savez(numpy, *leaves),
             "checksums": lambda: checkpoint.damaged_files(place),
             "restore": lambda: checkpoint.restore(place, tree),
-            "masks, kept": lambda: resumable.write(chosen, 1, [np.packbits(m) for m in alive]),
-            "sums, kept": lambda: resumable.write(kept, 1, sums),
-            "sums, read": lambda: resumable.read(kept),
+            "masks, kept": lambda: resumable.write(masks_path, key, devices, packed()),
+            "sums, kept": lambda: resumable.write(sums_path, key, devices, Kept(1, sums)),
+            "sums, read": lambda: resumable.read(sums_path, key, devices),
         }
         rows = table(interleaved(work, options.repeats), BASE)
         while waiting:

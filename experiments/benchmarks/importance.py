@@ -38,8 +38,10 @@ from fairgrape_jax.config import Experiment, Scoring
 from fairgrape_jax.data import batches, source
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.rounds import steps
+from fairgrape_jax.rounds.session import initial_network, open_session
 from fairgrape_jax.scoring.importance import Formula
 from fairgrape_jax.scoring.statistics import GRADIENT, SQUARES
+from fairgrape_jax.training import Carry
 
 BASE = "gradient pass"
 ROWS = ["pure", "mixed", "official"]
@@ -157,9 +159,9 @@ class Builder:
         size = len(self.dataset.train) if mixed else self.options.batch
         scores = Scoring(1.0, size, formula, form="mixed" if mixed else "pure", execution=execution)
         experiment = self.experiment(scores)
-        compiled = steps.build(experiment, self.dataset, parallel.local_devices(1))
-        state = steps.initial_state(experiment, compiled, self.dataset, seed=0)
-        alive = steps.initial_masks(compiled, state)
+        session = open_session(experiment, self.dataset, parallel.local_devices(1))
+        network = initial_network(session, seed=0)
+        compiled, state, alive = session.steps, network.state, network.masks
         groups = len(self.dataset.groups)
         plan = batches.group_batches(
             self.dataset.train, 1.0, size, groups, 0, over="all" if mixed else "groups"
@@ -179,9 +181,9 @@ class Builder:
     def memory(self) -> dict[str, int]:
         """Bytes of the G sums, and of the two compiled steps beyond their arguments and results."""
         experiment = self.experiment(Scoring(1.0, self.options.batch))
-        compiled = steps.build(experiment, self.dataset, parallel.local_devices(1))
-        state = steps.initial_state(experiment, compiled, self.dataset, seed=0)
-        alive = steps.initial_masks(compiled, state)
+        session = open_session(experiment, self.dataset, parallel.local_devices(1))
+        network = initial_network(session, seed=0)
+        compiled, state, alive = session.steps, network.state, network.masks
         groups = len(self.dataset.groups)
         sums = scoring.empty_sums(alive, groups, compiled.devices)
         plan = batches.group_batches(self.dataset.train, 1.0, self.options.batch, groups, 0)
@@ -192,7 +194,7 @@ class Builder:
         samples = next(batches.train_batches(self.dataset.train, self.options.batch, 0, 0))
         pieces = parallel.split_batch(samples, compiled.devices)
         lower = compiled.train
-        train = lower.lower(state, alive, pieces, np.float32(0))
+        train = lower.lower(Carry(state), alive, pieces, np.float32(0))
         temporary = [x.compile().memory_analysis().temp_size_in_bytes for x in (accumulate, train)]
         return {
             "sums of G groups": sum(leaf.nbytes for leaf in jax.tree.leaves(sums.rows)),

@@ -27,8 +27,10 @@ from fairgrape_jax import parallel
 from fairgrape_jax.config import Experiment, Scoring
 from fairgrape_jax.data import batches, source
 from fairgrape_jax.methods import METHODS, Problem, prune
-from fairgrape_jax.rounds import steps
+from fairgrape_jax.rounds.predict import predict
 from fairgrape_jax.rounds.score import importance
+from fairgrape_jax.rounds.session import Network, initial_network, open_session
+from fairgrape_jax.training import Carry
 
 
 def main() -> None:
@@ -82,24 +84,25 @@ def round_parts(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
         scoring=Scoring(0.2, options.micro_batch),
         precision=options.precision,
     )
-    compiled = steps.build(experiment, dataset, parallel.local_devices(options.devices))
-    held: dict[str, Any] = {"state": steps.initial_state(experiment, compiled, dataset, seed=0)}
-    held["alive"] = held["full"] = steps.initial_masks(compiled, held["state"])
+    session = open_session(experiment, dataset, parallel.local_devices(options.devices))
+    first = initial_network(session, seed=0)
+    held: dict[str, Any] = {"carry": Carry(first.state), "alive": first.masks}
+
+    def network(masks: Any) -> Network:
+        return Network(held["carry"].state, masks)
 
     def score() -> Any:
-        held["scores"] = importance(
-            experiment, compiled, held["state"], held["full"], dataset, seed=0
-        )
+        held["scores"] = importance(session, network(first.masks), seed=0)
         return held["scores"]
 
     def select() -> Any:
         problem = Problem(
-            jax.device_get(held["state"].params),
-            jax.device_get(held["full"]),
+            jax.device_get(held["carry"].state.params),
+            jax.device_get(first.masks),
             lambda over: held["scores"],
         )
         chosen = prune(METHODS[options.method], problem, 0.9)
-        held["alive"] = parallel.replicate(chosen, compiled.devices)
+        held["alive"] = parallel.replicate(chosen, session.devices)
         return held["alive"]
 
     def retrain() -> Any:
@@ -107,18 +110,17 @@ def round_parts(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
         done = 0
         while done < count:
             for samples in batches.train_batches(dataset.train, options.batch, 0, 0):
-                batch = parallel.split_batch(samples, compiled.devices)
-                held["state"], seen = compiled.train(
-                    held["state"], held["alive"], batch, np.float32(1e-5)
+                batch = parallel.split_batch(samples, session.devices)
+                held["carry"], report = session.steps.train(
+                    held["carry"], held["alive"], batch, np.float32(1e-5)
                 )
                 done += 1
                 if done == count:
                     break
-        return seen.loss
+        return report.loss
 
     def evaluate() -> Any:
-        state = held["state"]
-        return steps.predict(experiment, compiled, state, held["alive"], dataset.test).losses
+        return predict(session, network(held["alive"]), "test").losses
 
     return {
         "importance": score,

@@ -43,9 +43,9 @@ from fairgrape_jax.config import Experiment
 from fairgrape_jax.data import batches, source
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.models import mobilenet
-from fairgrape_jax.rounds import steps
-from fairgrape_jax.training import finite
-from fairgrape_jax.training.finite import Seen
+from fairgrape_jax.rounds.session import initial_network, open_session
+from fairgrape_jax.training import Carry, finite
+from fairgrape_jax.training.finite import StepReport
 
 CLASSES = 7
 
@@ -85,7 +85,9 @@ def main() -> None:
 
         def traced_blind() -> Any:
             with mock.patch.object(
-                finite, "made", lambda _, new, loss, __: (new, Seen(loss, loss))
+                finite,
+                "accept",
+                lambda carry, new, loss, _: (Carry(new, carry.finite), StepReport(loss, loss)),
             ):
                 return unseeing()
 
@@ -146,21 +148,22 @@ def training(
         precision=precision,
         augmentation=augmentation,
     )
-    compiled = steps.build(experiment, dataset, parallel.local_devices(options.devices))
-    state = [steps.initial_state(experiment, compiled, dataset, seed=0)]
+    session = open_session(experiment, dataset, parallel.local_devices(options.devices))
+    network = initial_network(session, seed=0)
+    carry = [Carry(network.state)]
     rng = np.random.default_rng(0)
     alive = jax.tree.map(
         lambda m: rng.random(m.shape) < 0.1 if masked else None,
-        steps.initial_masks(compiled, state[0]),
+        network.masks,
     )
-    alive = parallel.replicate(alive, compiled.devices)
+    alive = parallel.replicate(alive, session.devices)
     samples = next(batches.train_batches(dataset.train, options.batch, 0, 0))
-    batch = parallel.split_batch(samples, compiled.devices)
+    batch = parallel.split_batch(samples, session.devices)
 
     def work() -> Any:
         for _ in range(options.steps):
-            state[0], seen = compiled.train(state[0], alive, batch, np.float32(1e-4))
-        return seen.loss
+            carry[0], report = session.steps.train(carry[0], alive, batch, np.float32(1e-4))
+        return report.loss
 
     return work
 

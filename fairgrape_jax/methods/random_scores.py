@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
-import jax.numpy as jnp
 
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.methods.base import Problem
@@ -24,10 +21,7 @@ def score(problem: Problem) -> Tree:
     """
     leaves, structure = jax.tree.flatten(problem.masks)
     keys = jax.random.split(problem.key, len(leaves))
-    scores = [_uniform(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(structure, scores)
-
-
-@functools.partial(jax.jit, static_argnames="shape")
-def _uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    return jax.random.uniform(key, shape, jnp.float32)
+    return jax.tree.unflatten(
+        structure,
+        [jax.random.uniform(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)],
+    )

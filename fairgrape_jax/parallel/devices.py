@@ -275,6 +275,20 @@ def broadcast_from_process_0(tree: Any) -> Any:
     return jax.tree.unflatten(structure, copies)
 
 
+def checksum(tree: Any) -> int:
+    """A CRC-32 of the shapes, dtypes and values of a pytree of arrays.
+
+    >>> checksum(None), checksum([np.zeros(2)]) == checksum([np.zeros(2, np.float32)])
+    (0, False)
+    """
+    crc = 0
+    for value in jax.tree.leaves(tree):
+        array = np.asarray(value)
+        crc = zlib.crc32(f"{array.shape}{array.dtype}".encode(), crc)
+        crc = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, crc)
+    return crc
+
+
 def processes_agree(tree: Any) -> bool:
     """Whether every process holds the same values, bit for bit; all get the same answer.
 
@@ -283,12 +297,7 @@ def processes_agree(tree: Any) -> bool:
     """
     if jax.process_count() == 1:
         return True
-    checksum = 0
-    for value in jax.tree.leaves(tree):
-        array = np.asarray(value)
-        checksum = zlib.crc32(f"{array.shape}{array.dtype}".encode(), checksum)
-        checksum = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, checksum)
-    return len(np.unique(all_gather_rows(np.full((1, 1), checksum, np.uint32)))) == 1
+    return len(np.unique(all_gather_rows(np.full((1, 1), checksum(tree), np.uint32)))) == 1
 
 
 def all_gather_rows(rows: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a device's memory was wanted for when there was no more of it."""
+"""Out-of-memory errors of a device, with the phase of the run that met them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ from fairgrape_jax.errors import TrainingError
 
 
 class OutOfMemoryError(TrainingError):
-    """A device has no memory left. what: training, scoring, evaluation or "the network"."""
+    """A device has no memory left.
 
-    def __init__(self, what: str, reason: str = "") -> None:
-        super().__init__(f"{what}: out of device memory ({reason})")
-        self.what, self.reason = what, reason
+    Attributes:
+        phase: training, scoring, evaluation or "the network".
+        reason: what XLA says of it.
+    """
+
+    def __init__(self, phase: str, reason: str = "") -> None:
+        super().__init__(f"{phase}: out of device memory ({reason})")
+        self.phase, self.reason = phase, reason
 
 
 @contextlib.contextmanager
-def name_phase(what: str) -> Iterator[None]:
-    """Turn XLA's RESOURCE_EXHAUSTED within the body into OutOfMemoryError.
+def name_phase(phase: str) -> Iterator[None]:
+    """Turn XLA's RESOURCE_EXHAUSTED within the body into OutOfMemoryError of a phase.
 
     What the failed calls held is let go of: a smaller batch can be tried in its place.
 
@@ -34,11 +39,11 @@ def name_phase(what: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)
-        raise OutOfMemoryError(what, first_reason(str(error))) from None
+        raise OutOfMemoryError(phase, first_reason(str(error))) from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is XLA's way to say that a device has no memory left."""
+    """Whether this is how XLA reports that a device has no memory left."""
     return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 

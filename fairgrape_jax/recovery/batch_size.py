@@ -18,15 +18,16 @@ from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import TrainingError
 from fairgrape_jax.parallel.out_of_memory import OutOfMemoryError, is_out_of_memory
 from fairgrape_jax.rounds import score, steps
+from fairgrape_jax.rounds.predict import predict
+from fairgrape_jax.rounds.session import (
+    Network,
+    Session,
+    copy_on_devices,
+    initial_network,
+    open_session,
+)
 from fairgrape_jax.scoring.statistics import SQUARES
-
-
-class Held(NamedTuple):
-    """What a run holds on the devices beside what is tried: the state, the dense one, masks."""
-
-    state: Any
-    dense: Any
-    masks: Any
+from fairgrape_jax.training.state import Carry
 
 
 @contextlib.contextmanager
@@ -48,37 +49,50 @@ def advised(
     experiment: Experiment, dataset: Dataset, devices: list[jax.Device], error: OutOfMemoryError
 ) -> str:
     """One line: what did not fit, by its size, and what does."""
-    count = parallel.device_count(devices)
-    sizes = {
-        "training": ("batch", experiment.batch, count),
-        "scoring": ("scoring.micro_batch", experiment.scoring.micro_batch, 1),
-        "evaluation": ("evaluation_batch", experiment.evaluation_batch, 1),
-    }
-    if error.what not in sizes:
+    if error.phase not in TRIALS:
         return f"{error}: the network alone is too large for {devices[0].device_kind}"
-    field, size, least = sizes[error.what]
-    flag = f"--{field.replace('_', '-')}"
-    told = f"{size} ({size // count} on each of {count} devices)"
-    if error.what != "training":
-        told = f"{size} on each of {count} devices"
-    said = f"{error.what}: out of device memory with {field} {told} ({error.reason}); "
+    size = size_of(experiment, error.phase, parallel.device_count(devices))
+    line = f"{error.phase}: out of device memory with {size.words} ({error.reason}); "
     if jax.process_count() > 1:
-        return f"{said}try {flag} {max(size // 2 // least, 1) * least}: not tried over many hosts"
-    if error.what == "scoring" and steps.batching(
-        devices[0].platform, len(dataset.groups), experiment.scoring
-    ) != ("unroll", 1):
+        half = max(size.images // 2 // size.least, 1) * size.least
+        return f"{line}try {size.flag} {half}: not tried over many hosts"
+    batching = steps.batching(devices[0].platform, len(dataset.groups), experiment.scoring)
+    if error.phase == "scoring" and batching != ("unroll", 1):
         scoring = dataclasses.replace(experiment.scoring, execution="single")
         if fits("scoring", dataclasses.replace(experiment, scoring=scoring), dataset, devices):
-            return f"{said}--scoring.execution single was tried and fits, to the same scores"
-    for smaller in halves(size // least):
-        changed = with_size(experiment, error.what, smaller * least)
-        if fits(error.what, changed, dataset, devices):
-            return f"{said}{smaller * least} was tried and fits: {flag} {smaller * least}" + (
-                ", which is another experiment: give another --out"
-                if error.what != "evaluation"
-                else ", and the run goes on"
-            )
-    return f"{said}nothing smaller fits either: give more devices, or larger ones"
+            return f"{line}--scoring.execution single was tried and fits, to the same scores"
+    for smaller in halves(size.images // size.least):
+        images = smaller * size.least
+        if fits(error.phase, with_size(experiment, error.phase, images), dataset, devices):
+            another = ", which is another experiment: give another --out"
+            same = ", and the run goes on"
+            end = same if error.phase == "evaluation" else another
+            return f"{line}{images} was tried and fits: {size.flag} {images}{end}"
+    return f"{line}nothing smaller fits either: give more devices, or larger ones"
+
+
+class Size(NamedTuple):
+    """How many images one phase takes at once: the flag that says so, the number, its least value,
+    and all that in words."""
+
+    flag: str
+    images: int
+    least: int
+    words: str
+
+
+def size_of(experiment: Experiment, phase: str, devices: int) -> Size:
+    """The images that training, scoring or evaluation take at once on so many devices."""
+    if phase == "training":
+        images, least, field = experiment.batch, devices, "batch"
+        each = f"({images // devices} on each of {devices} devices)"
+    elif phase == "scoring":
+        images, least, field = experiment.scoring.micro_batch, 1, "scoring.micro_batch"
+        each = f"on each of {devices} devices"
+    else:
+        images, least, field = experiment.evaluation_batch, 1, "evaluation_batch"
+        each = f"on each of {devices} devices"
+    return Size(f"--{field.replace('_', '-')}", images, least, f"{field} {images} {each}")
 
 
 def halves(size: int) -> list[int]:
@@ -90,24 +104,22 @@ def halves(size: int) -> list[int]:
     return [size >> k for k in range(1, size.bit_length())]
 
 
-def with_size(experiment: Experiment, what: str, size: int) -> Experiment:
-    """The experiment with another batch for one purpose."""
-    if what == "scoring":
+def with_size(experiment: Experiment, phase: str, size: int) -> Experiment:
+    """The experiment with another batch for one phase."""
+    if phase == "scoring":
         scoring = dataclasses.replace(experiment.scoring, micro_batch=size)
         return dataclasses.replace(experiment, scoring=scoring)
-    if what == "training":
+    if phase == "training":
         return dataclasses.replace(experiment, batch=size)
     return dataclasses.replace(experiment, evaluation_batch=size)
 
 
-def fits(what: str, experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -> bool:
+def fits(phase: str, experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -> bool:
     """Whether the devices have the memory for one call of a step; it is made."""
     try:
-        compiled = steps.build(experiment, dataset, devices)
-        state = steps.initial_state(experiment, compiled, dataset, experiment.seeds[0])
-        dense = jax.tree.map(lambda x: x.copy(), state)
-        held = Held(state, dense, steps.initial_masks(compiled, state))
-        jax.block_until_ready(TRIALS[what](experiment, compiled, dataset, held))
+        session = open_session(experiment, dataset, devices)
+        dense = initial_network(session, experiment.seeds[0])
+        jax.block_until_ready(TRIALS[phase](session, copy_on_devices(dense), dense))
     except (OutOfMemoryError, jax.errors.JaxRuntimeError) as error:
         if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
             raise
@@ -116,35 +128,35 @@ def fits(what: str, experiment: Experiment, dataset: Dataset, devices: list[jax.
     return True
 
 
-def _train(experiment: Experiment, compiled: steps.Steps, dataset: Dataset, held: Held) -> Any:
-    ids = np.resize(np.arange(len(dataset.train)), experiment.batch)
-    images, _ = batches.read(dataset.train, ids)
-    samples = {"images": images, "labels": dataset.train.labels[ids], "ids": ids.astype(np.int32)}
-    batch = parallel.split_batch(samples, compiled.devices)
-    step = steps.retraining(experiment, compiled, held.dense)
-    first, following = parallel.prefetch_to_devices([batch, batch], compiled.devices)
-    return step(held.state, held.masks, first, np.float32(0)), following
+def _train(session: Session, network: Network, dense: Network) -> Any:
+    split, batch, devices = session.dataset.train, session.experiment.batch, session.devices
+    ids = np.resize(np.arange(len(split)), batch)
+    images, _ = batches.read(split, ids)
+    samples = {"images": images, "labels": split.labels[ids], "ids": ids.astype(np.int32)}
+    cut = parallel.split_batch(samples, devices)
+    step = steps.retraining_step(session.steps, session.experiment.remedy, dense.state)
+    first, following = parallel.prefetch_to_devices([cut, cut], devices)
+    return step(Carry(network.state), network.masks, first, np.float32(0)), following
 
 
-def _score(experiment: Experiment, compiled: steps.Steps, dataset: Dataset, held: Held) -> Any:
-    count = experiment.scoring.micro_batch * parallel.device_count(compiled.devices)
-    few = dataset.train.take(np.arange(min(len(dataset.train), count * len(dataset.groups))))
-    return score.average(
-        *(experiment, compiled, held.state, held.masks, dataclasses.replace(dataset, train=few)),
-        SQUARES,
-        over="groups",
-        seed=0,
-        dense=held.dense,
-    )
+def _score(session: Session, network: Network, dense: Network) -> Any:
+    dataset, options = session.dataset, session.experiment.scoring
+    count = options.micro_batch * parallel.device_count(session.devices) * len(dataset.groups)
+    few = dataset.train.take(np.arange(min(len(dataset.train), count)))
+    smaller = dataclasses.replace(session, dataset=dataclasses.replace(dataset, train=few))
+    return score.average(smaller, network, SQUARES, over="groups", seed=0, dense=dense)
 
 
-def _evaluate(experiment: Experiment, compiled: steps.Steps, dataset: Dataset, held: Held) -> Any:
-    count = experiment.evaluation_batch * parallel.device_count(compiled.devices)
-    few = dataset.test.take(np.arange(min(len(dataset.test), 2 * count)))
-    return steps.predict(experiment, compiled, held.state, held.masks, few).losses
+def _evaluate(session: Session, network: Network, dense: Network) -> Any:
+    dataset, batch = session.dataset, session.experiment.evaluation_batch
+    count = 2 * batch * parallel.device_count(session.devices)
+    few = dataset.test.take(np.arange(min(len(dataset.test), count)))
+    smaller = dataclasses.replace(session, dataset=dataclasses.replace(dataset, test=few))
+    return predict(smaller, network, "test").losses
 
 
-TRIALS: dict[str, Callable[..., Any]] = {
+# One call of a step with a network, and the dense one that a run holds beside it.
+TRIALS: dict[str, Callable[[Session, Network, Network], Any]] = {
     "training": _train,
     "scoring": _score,
     "evaluation": _evaluate,

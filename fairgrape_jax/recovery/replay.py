@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,91 +17,124 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from fairgrape_jax import config, data, masks, parallel, storage
+from fairgrape_jax import config, data, parallel, storage
 from fairgrape_jax.config import protocols
 from fairgrape_jax.data import augment, batches
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.masks import Tree
+from fairgrape_jax.masks import Tree, apply_masks
 from fairgrape_jax.parallel import hosts
 from fairgrape_jax.progress import say
 from fairgrape_jax.rounds import cluster, score, steps
-from fairgrape_jax.rounds.steps import Steps
+from fairgrape_jax.rounds.predict import predict
+from fairgrape_jax.rounds.session import Network, Session, initial_network, open_session, place
 from fairgrape_jax.scoring import statistics
 from fairgrape_jax.storage import checkpoint
 from fairgrape_jax.storage.checksums import read_checksummed, write_checksummed
 from fairgrape_jax.training import finite
-from fairgrape_jax.training.finite import NotFiniteError
-from fairgrape_jax.training.step import State
+from fairgrape_jax.training.finite import NotFinite, NotFiniteError
+from fairgrape_jax.training.state import Carry
 
 NAMED = 64  # samples of which the file holds the names too
 
 
-def write(stage: Path, error: NotFiniteError, alive: Tree, seed: int, dataset: Dataset) -> None:
-    """Write STAGE/not_finite; every process takes part, process 0 writes."""
+def write(
+    stage: Path, record: NotFinite, *, masks: Tree, seed: int, dataset: Dataset
+) -> Path | None:
+    """Write STAGE/not_finite; every process takes part, process 0 writes.
+
+    Args:
+        stage: the directory of a stage of a run.
+        record: what is not finite.
+        masks: of the network.
+        seed: of the run.
+        dataset: whose samples the record names.
+
+    Returns:
+        Where it is, None if it cannot be written: what is not finite is reported in any case.
+    """
     directory = stage / "not_finite"
+    tree = {"state": record.state, "masks": masks}
     try:
-        checkpoint.save(directory / "checkpoint", {"state": error.state, "masks": alive})
-    except OSError as failed:  # what is not finite is told in any case
-        return say(f"note: {storage.describe_write_error(failed)}")
-    error.file = directory
+        checkpoint.save(directory / "checkpoint", tree)
+    except OSError as error:
+        say(f"note: {storage.describe_write_error(error)}")
+        return None
     if not hosts.is_process_0():
-        return
+        return directory
+    known: dict[str, Any] = {"not_finite": record.parts, "kind": record.kind, "where": record.where}
+    known |= dict(record.details)
+    known |= {"seed_of_run": seed, "stage": stage.name, "method": stage.parent.name}
     names = getattr(dataset.train.images, "names", None)
-    place = error.place | {"seed_of_run": seed, "stage": stage.name, "method": stage.parent.name}
-    if names is not None and place["kind"] != "evaluation":
-        place["names"] = [names[i].decode() for i in place["ids"][:NAMED]]
-    write_checksummed(directory / "repro.json", {"not_finite": error.what} | place)
+    if names is not None and record.kind != "evaluation":
+        known["names"] = [names[i].decode() for i in record.details["ids"][:NAMED]]
+    write_checksummed(directory / "repro.json", known)
+    return directory
+
+
+def with_file(error: NotFiniteError, file: Path | None) -> NotFiniteError:
+    """The error, with the command that looks at what was written."""
+    hint = f"; to look at it: fairgrape replay {file}" if file else ""
+    return NotFiniteError(error.record, hint)
 
 
 @contextlib.contextmanager
-def written(stage: Path, alive: Tree, seed: int, dataset: Dataset) -> Iterator[None]:
-    """Write down a number of the body that is not finite."""
+def written(stage: Path, *, masks: Tree, seed: int, dataset: Dataset) -> Iterator[None]:
+    """Write down a number of the body that is not finite, and name the file in the error."""
     try:
         yield
     except NotFiniteError as error:
-        write(stage, error, alive, seed, dataset)
-        raise
+        file = write(stage, error.record, masks=masks, seed=seed, dataset=dataset)
+        raise with_file(error, file) from error
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What a repro file holds, and the run around it: the network on the devices, the samples.
+    """What a repro file holds, and the run around it.
 
-    dense: the dense network, for a loss that looks at it; known: what repro.json says.
+    Attributes:
+        session: the run; the experiment is that of the method, the groups those of its scores.
+        network: before the number that was not finite, on the devices.
+        dense: the dense network, for a loss that looks at it.
+        known: what repro.json holds.
     """
 
-    experiment: config.Experiment
-    compiled: Steps
-    dataset: Dataset
-    state: State
-    alive: Tree
-    dense: State | None
+    session: Session
+    network: Network
+    dense: Network | None
     known: dict[str, Any]
 
 
 def replay(directory: Path) -> bool:
-    """Do again what gave a number that is not finite, and say what is seen; whether it is again.
+    """Do again what gave a number that is not finite, and print what is seen.
 
-    directory: a STAGE/not_finite of a run. UsageError if it is none, or was altered.
+    Args:
+        directory: a STAGE/not_finite of a run.
+
+    Returns:
+        Whether a number is not finite again.
+
+    Raises:
+        UsageError: if the directory is none, or was changed.
     """
     case = read(directory)
     known = case.known
-    place = f"{known['where']}, {known['kind']} of {known['stage']}"
-    say(f"recorded: {finite.said(known['not_finite'])} not finite {place}")
+    where = f"{known['where']}, {known['kind']} of {known['stage']}"
+    say(f"recorded: {finite.summary(known['not_finite'])} not finite {where}")
     try:
         {"step": _step, "scoring": _score, "evaluation": _evaluate}[known["kind"]](case)
     except NotFiniteError as error:
-        say(f"again:    {finite.said(error.what)} not finite {error.place['where']}")
-        for what in error.what:
-            say(f"  {what}")
+        record = error.record
+        say(f"again:    {finite.summary(record.parts)} not finite {record.where}")
+        for part in record.parts:
+            say(f"  {part}")
         return True
     say("again:    every number is finite (another machine or number of devices rounds otherwise)")
     return False
 
 
 def read(directory: Path) -> Case:
-    """The case of a STAGE/not_finite. UsageError if it is none, or was altered."""
+    """The case of a STAGE/not_finite. UsageError if it is none, or was changed."""
     known = read_checksummed(directory / "repro.json")
     if known is None:
         raise UsageError(f"{directory}: holds no repro.json, or one that was altered")
@@ -111,81 +143,89 @@ def read(directory: Path) -> Case:
         raise UsageError(f"{directory}: is not in the directory of a run (no config.json above)")
     if bad := checkpoint.damaged_files(directory / "checkpoint"):
         raise UsageError(f"{directory / 'checkpoint' / bad[0]}: damaged or gone")
-    base = config.load(root / "config.json")
-    count = (
-        json.loads((root / "config.json").read_text(encoding="utf-8"))
-        .get("devices", {})
-        .get("count", 1)
-    )
+    stored = config.read(root / "config.json")
+    config.check_flags(stored.get("flags", {}), root)
+    experiment = config.load(root / "config.json")
+    session = _open(experiment, int(stored["devices"]["count"]))
+    network, dense = _restore(session, directory), None
+    seeds = root / f"seed_{known['seed_of_run']}"
+    if known["stage"] != "dense":
+        if experiment.remedy.teaches or experiment.remedy.scores:
+            dense = _restore(session, seeds / "dense")
+        method = protocols.of_method(experiment, known["method"])
+        session = dataclasses.replace(session, experiment=method)
+        if known["kind"] == "scoring" and (count := config.clusters(method.scoring)):
+            clusters = cluster.read(seeds / "clusters.npz", len(session.dataset.train))
+            dataset = cluster.regrouped(session.dataset, clusters, count)
+            session = dataclasses.replace(session, dataset=dataset)
+    return Case(session, network, dense, known)
+
+
+def _open(experiment: config.Experiment, count: int) -> Session:
+    """The session of a run on `count` devices, on as many if there are."""
     devices = parallel.local_devices(count if count <= len(jax.local_devices()) else 1)
     if len(devices) != count:
         say(f"note: on {len(devices)} device, not on the {count} of the run: rounding differs")
-    dataset = data.load(base.data)
-    compiled = steps.build(base, dataset, devices)
-    blank = steps.initial_state(base, compiled, dataset, base.seeds[0])
-    like = {"state": blank, "masks": steps.initial_masks(compiled, blank)}
+    return open_session(experiment, data.load(experiment.data), devices)
 
-    def restored(place: Path) -> Any:
-        return parallel.replicate(checkpoint.restore(place / "checkpoint", like), devices)
 
-    found, seed, dense = restored(directory), known["seed_of_run"], None
-    experiment, seeds = base, root / f"seed_{seed}"
-    if known["stage"] != "dense":
-        experiment = protocols.of_method(base, known["method"])
-        if base.remedy.teaches or base.remedy.scores:
-            dense = restored(seeds / "dense")["state"]
-        if known["kind"] == "scoring" and config.clusters(experiment.scoring):
-            assigned = cluster.read(seeds / "clusters.npz", len(dataset.train))
-            dataset = cluster.regrouped(dataset, assigned, config.clusters(experiment.scoring))
-    return Case(experiment, compiled, dataset, found["state"], found["masks"], dense, known)
+def _restore(session: Session, stage: Path) -> Network:
+    like = initial_network(session, session.experiment.seeds[0])
+    tree = {"state": like.state, "masks": like.masks}
+    found = checkpoint.restore(stage / "checkpoint", tree)
+    return place(session, Network(found["state"], found["masks"]))
 
 
 def _step(case: Case) -> None:
     """The one training step; NotFiniteError with what is not."""
-    known, compiled, batch = case.known, case.compiled, case.experiment.batch
+    known, session, network = case.known, case.session, case.network
     order = known["seed_of_run"], known["epoch"], known["step_in_epoch"]
-    samples = next(batches.train_batches(case.dataset.train, batch, *order))
+    batch = session.experiment.batch
+    samples = next(batches.train_batches(session.dataset.train, batch, *order))
     for line in _forward(case, samples):
         say(line)
-    step = compiled.train
+    step = session.steps.train
     if case.dense is not None:
-        step = steps.retraining(case.experiment, compiled, case.dense)
-    placed = parallel.split_batch(samples, compiled.devices)
-    state, seen = step(case.state, case.alive, placed, np.float32(known["rate"]))
-    if not np.isfinite(seen.loss):
-        error = finite.in_step(state, seen, known)
-        error.what = finite.bad_parts(error.state, error.finite, compiled.parameters)
-        raise error
+        remedy = session.experiment.remedy
+        step = steps.retraining_step(session.steps, remedy, case.dense.state)
+    placed = parallel.split_batch(samples, session.devices)
+    rate = np.float32(known["rate"])
+    carry, report = step(Carry(network.state), network.masks, placed, rate)
+    if not np.isfinite(report.loss):
+        before, flags = finite.to_host(carry.state), np.asarray(report.finite)
+        bad = finite.bad_parts(before, flags, session.steps.parameters)
+        raise NotFiniteError(NotFinite("step", known["where"], bad, before, known))
 
 
 def _score(case: Case) -> None:
     """The importance of the round's scoring sample; NotFiniteError with the micro-batch."""
     over: Any = case.known["over"]
     over = over if isinstance(over, str) else tuple(over)
-    for kind in (statistics.SQUARES, statistics.GRADIENT):
-        given = case.experiment, case.compiled, case.state, case.alive, case.dataset, kind
-        score.average(*given, over=over, seed=case.known["seed"], dense=case.dense)
+    options: dict[str, Any] = {"over": over, "seed": case.known["seed"], "dense": case.dense}
+    for statistic in (statistics.SQUARES, statistics.GRADIENT):
+        score.average(case.session, case.network, statistic, **options)
 
 
 def _evaluate(case: Case) -> None:
     """The evaluation of both splits; NotFiniteError with the samples."""
-    for split in (case.dataset.validation, case.dataset.test):
-        steps.predict(case.experiment, case.compiled, case.state, case.alive, split)
+    predict(case.session, case.network, "validation")
+    predict(case.session, case.network, "test")
 
 
 def _forward(case: Case, samples: dict[str, np.ndarray]) -> list[str]:
-    """What the forward pass of a batch says: the first module that is not finite, and the samples.
+    """What the forward pass of a batch shows: the first module that is not finite, the samples.
 
     On one device, outside of the step; the outputs of modules are looked at in their order.
     """
-    state, alive = jax.device_get((case.state, case.alive))
+    session, dataset = case.session, case.session.dataset
+    state, alive = jax.device_get((case.network.state, case.network.masks))
     images: Any = samples["images"]
-    if alter := augment.AUGMENTATIONS[case.experiment.augmentation]:
+    if alter := augment.AUGMENTATIONS[session.experiment.augmentation]:
         key = jax.random.wrap_key_data(state.key)
         images = augment.augmented(alter, key, state.epoch, jnp.asarray(samples["ids"]), images)
-    images = augment.normalise(images, case.dataset.mean, case.dataset.std)
-    module = case.compiled.module.clone(axis_name=None)
-    network = {"params": masks.apply_masks(alive, state.params), "batch_stats": state.batch_stats}
+    images = augment.normalise(images, dataset.mean, dataset.std)
+    module = session.steps.module.clone(axis_name=None)
+    network = {"params": apply_masks(alive, state.params), "batch_stats": state.batch_stats}
     captured: Any = module.apply(
         network,
         images,

@@ -8,82 +8,90 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from fairgrape_jax import parallel, storage
-from fairgrape_jax.config import Experiment, Stage
-from fairgrape_jax.data.dataset import Dataset
-from fairgrape_jax.masks import Tree
+from fairgrape_jax.config import Stage
 from fairgrape_jax.parallel import hosts, out_of_memory
 from fairgrape_jax.progress import say
 from fairgrape_jax.recovery import replay
 from fairgrape_jax.rounds import train
-from fairgrape_jax.rounds.steps import Steps
+from fairgrape_jax.rounds.train import Place, Training
 from fairgrape_jax.training import finite
-from fairgrape_jax.training.finite import NotFiniteError
-from fairgrape_jax.training.step import State
+from fairgrape_jax.training.finite import NotFinite, NotFiniteError
+from fairgrape_jax.training.state import State
 
 FILE = "rollbacks.json"
 
 
 def run_stages(
-    experiment: Experiment,
-    compiled: Steps,
-    dataset: Dataset,
+    training: Training,
     state: State,
-    alive: Tree,
-    plan: Sequence[Stage],
+    stages: Sequence[Stage],
     *,
-    seed: int,
-    title: str,
     directory: Path,
-    **how: Any,
-) -> tuple[State, list[dict[str, float]]]:
-    """As `stages.run_stages`; a number that is not finite is written down, and gone back from.
+    after: Callable[[int, State], None] = lambda epochs, state: None,
+) -> Place:
+    """As `train.run_stages`; a number that is not finite is written down, and gone back from.
 
-    NotFiniteError with the repro file when that has been done as often as `rollback.retries` says.
+    Args:
+        training: which training.
+        state: where it begins, on the devices, which take over its buffers.
+        stages: what to go through.
+        directory: of the stage of the run.
+        after: as for `train.run_stages`.
+
+    Raises:
+        NotFiniteError: when that has been done as often as `rollback.retries` says; it names the
+            repro file.
     """
-    options, past = experiment.rollback, recorded(directory)
-    # On the host: the steps take over the buffers of the state.
-    start = jax.tree.map(np.array, jax.device_get(state)) if options.retries else None
+    retries = training.session.experiment.rollback.retries
+    start = finite.to_host(state) if retries else None
     while True:
-        asked = math.prod(one["factor"] for one in past), float(len(past))
-        scale, times = map(float, parallel.broadcast_from_process_0(asked))
-        lowered = [
-            dataclasses.replace(s, rates=tuple(scale * rate for rate in s.rates)) for s in plan
-        ]
+        past = recorded(directory)
+        scale, times = parallel.broadcast_from_process_0(
+            (math.prod(one["factor"] for one in past), float(len(past)))
+        )
         try:
             with out_of_memory.name_phase("training"):
-                return train.run_stages(
-                    *(experiment, compiled, dataset, state, alive, lowered),
-                    **how | {"seed": seed, "title": title, "directory": directory},
-                )
+                return train.run_stages(training, state, lowered(stages, float(scale)), after)
         except NotFiniteError as error:
-            if error.finite is not None:
-                error.what = finite.bad_parts(error.state, error.finite, compiled.parameters)
-            replay.write(directory, error, alive, seed, dataset)
-            if start is None or times >= options.retries:
-                raise
-            what = finite.said(error.what)
-            # The save goes first: it must never be gone on from at other rates than its own.
-            if hosts.is_process_0():
-                train.forget(directory)
-            where: dict[str, Any] = {
-                k: error.place[k] for k in ("step", "epoch", "rate") if k in error.place
-            }
-            past.append({"what": what, "factor": options.factor, **where})
-            if hosts.is_process_0():
-                storage.write_checksummed(directory / FILE, {"rollbacks": past})
-            say(
-                f"{title}: {what} not finite {error.place['where']}: back to its start, rates x "
-                f"{scale * options.factor:g} ({len(past)} of {options.retries}; {error.file})"
+            file = replay.write(
+                directory,
+                error.record,
+                masks=training.masks,
+                seed=training.seed,
+                dataset=training.session.dataset,
             )
-            state = parallel.replicate(start, compiled.devices)
+            if start is None or times >= retries:
+                raise replay.with_file(error, file) from error
+            go_back(training, directory, error.record, file)
+            state = parallel.replicate(start, training.session.devices)
+
+
+def lowered(stages: Sequence[Stage], scale: float) -> list[Stage]:
+    """The stages with every rate multiplied."""
+    return [dataclasses.replace(s, rates=tuple(scale * rate for rate in s.rates)) for s in stages]
+
+
+def go_back(training: Training, directory: Path, record: NotFinite, file: Path | None) -> None:
+    """Remove what the training has saved, and record that it begins anew at lower rates."""
+    options, past = training.session.experiment.rollback, recorded(directory)
+    # The saves go first: they must never be gone on from at other rates than their own.
+    training.slots.remove()
+    training.passes.clear()
+    what = finite.summary(record.parts)
+    where = {k: record.details[k] for k in ("step", "epoch", "rate") if k in record.details}
+    past.append({"what": what, "factor": options.factor, **where})
+    if hosts.is_process_0():
+        storage.write_checksummed(directory / FILE, {"rollbacks": past})
+    scale = math.prod(one["factor"] for one in past)
+    say(
+        f"{training.title}: {what} not finite {record.where}: back to its start, rates x "
+        f"{scale:g} ({len(past)} of {options.retries}; {file})"
+    )
 
 
 def recorded(directory: Path) -> list[dict[str, Any]]:

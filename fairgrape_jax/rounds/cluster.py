@@ -7,7 +7,7 @@ the races while pruning; evaluation looks at the true groups.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,77 +15,92 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from fairgrape_jax import config, models, parallel, storage
-from fairgrape_jax.config import Experiment
+from fairgrape_jax import config, models, parallel, passes, storage
 from fairgrape_jax.data import augment
 from fairgrape_jax.data.batches import padded_batches
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.parallel import hosts
+from fairgrape_jax.passes import Fold
 from fairgrape_jax.progress import say
 from fairgrape_jax.rounds import steps
-from fairgrape_jax.rounds.steps import Steps
+from fairgrape_jax.rounds.session import Network, Session
 from fairgrape_jax.storage import resumable
-from fairgrape_jax.training.step import State
 
 RESTARTS = 10  # k-means is run so often, from other seeds, and the tightest clusters are taken
 
 
-def scored_by(
-    experiment: Experiment, compiled: Steps, dataset: Dataset, state: State, path: Path, seed: int
-) -> Dataset:
-    """The dataset with the groups that scores look at: its own, or clusters of training images.
+def scored_session(session: Session, dense: Network, path: Path, *, seed: int) -> Session:
+    """The session with the groups that scores look at: its own, or clusters of training images.
 
-    state: the dense network of `seed`, whose last features are clustered unless the experiment
-    names another network. path: where the assignment is kept (`read`), made on the first call.
+    Args:
+        session: the run.
+        dense: the dense network of the seed, whose last features are clustered unless the
+            experiment names another network.
+        path: where the assignment is kept, made on the first call; see `read`.
+        seed: of k-means.
     """
-    count = config.clusters(experiment.scoring)
+    count = config.clusters(session.experiment.scoring)
     if not count:
-        return dataset
-    batch, devices = experiment.evaluation_batch, compiled.devices
-    asked = {"seed": seed, "batch": batch}
-    place = resumable.Place(path.with_name("embedding"), asked, devices, "keep")
+        return session
+    groups = parallel.broadcast_from_process_0(_kept_or_made(session, dense, path, count, seed))
+    return dataclasses.replace(session, dataset=regrouped(session.dataset, groups, count))
+
+
+def _kept_or_made(
+    session: Session, dense: Network, path: Path, count: int, seed: int
+) -> np.ndarray:
+    """The assignment that is kept; else a new one, which process 0 keeps."""
     sound = "clusters" in storage.read_arrays(path)
-    if path.exists() and not sound:
+    if parallel.broadcast_from_process_0(sound):
+        return read(path, len(session.dataset.train))
+    if path.exists():
         say(f"{path}: damaged; made anew")
-    if not parallel.broadcast_from_process_0(sound):
-        module, variables = _network(experiment, compiled, dataset, state)
-        features = embed(module, variables, dataset, batch, place)
-        assigned = parallel.broadcast_from_process_0(kmeans(features, count, seed))
-        if hosts.is_process_0():
-            storage.write_arrays(path, {"clusters": assigned})
-    else:
-        assigned = parallel.broadcast_from_process_0(read(path, len(dataset.train)))
-    resumable.forget(place.path)
-    return regrouped(dataset, assigned, count)
+    kept = resumable.Passes(path.with_name("embedding"), session.devices)
+    batch = session.experiment.evaluation_batch
+    groups = kmeans(embed(session, dense, batch=batch, fold=kept), count, seed)
+    if hosts.is_process_0():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        storage.write_arrays(path, {"clusters": groups})
+    kept.clear()
+    return groups
 
 
-def regrouped(dataset: Dataset, assigned: np.ndarray, count: int) -> Dataset:
+def regrouped(dataset: Dataset, clusters: np.ndarray, count: int) -> Dataset:
     """The dataset with `count` clusters of training images, (N,) int32, in place of its groups."""
     names = tuple(f"cluster {k}" for k in range(count))
-    train = dataclasses.replace(dataset.train, groups=assigned)
+    train = dataclasses.replace(dataset.train, groups=clusters)
     return dataclasses.replace(dataset, train=train, groups=names)
 
 
 def read(path: Path, samples: int) -> np.ndarray:
     """The cluster of each training image, (N,) int32. UsageError if there are not `samples`."""
-    assigned = storage.read_arrays(path).get("clusters")
-    if assigned is None:
+    clusters = storage.read_arrays(path).get("clusters")
+    if clusters is None:
         raise UsageError(f"{path}: damaged or gone; the run makes it anew")
-    if assigned.shape != (samples,):
-        raise UsageError(f"{path}: has clusters for {len(assigned)} images, not for {samples}")
-    return assigned
+    if clusters.shape != (samples,):
+        raise UsageError(f"{path}: has clusters for {len(clusters)} images, not for {samples}")
+    return clusters
 
 
 def kmeans(features: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """The nearest of `count` k-means centres for each row of features (N, D); (N,) int32.
+    """The tightest of RESTARTS runs of SciPy's k-means++.
 
-    The tightest of RESTARTS runs of SciPy's k-means++; clusters are numbered by falling size.
-    UsageError where there are fewer different rows than clusters.
+    Args:
+        features: (N, D), a row per image.
+        count: how many clusters.
+        seed: of the first centres.
 
-    >>> kmeans(np.array([[0.0], [0.1], [0.2], [5.0]]), 2, seed=0)
-    array([0, 0, 0, 1], dtype=int32)
+    Returns:
+        The nearest centre of each row, (N,) int32; clusters are numbered by falling size.
+
+    Raises:
+        UsageError: where there are fewer different rows than clusters.
+
+    Example:
+        >>> kmeans(np.array([[0.0], [0.1], [0.2], [5.0]]), 2, seed=0)
+        array([0, 0, 0, 1], dtype=int32)
     """
     from scipy.cluster import vq
 
@@ -96,61 +111,64 @@ def kmeans(features: np.ndarray, count: int, seed: int) -> np.ndarray:
     for restart in range(RESTARTS):
         generator = np.random.default_rng([seed, restart])
         try:
-            centres, found = vq.kmeans2(
+            centres, nearest = vq.kmeans2(
                 features, count, iter=50, minit="++", missing="raise", rng=generator
             )
         except vq.ClusterError:  # a cluster ran empty
             continue
-        spread = float(np.square(features - centres[found]).sum())
+        spread = float(np.square(features - centres[nearest]).sum())
         if spread < least:
-            best, least = found, spread
+            best, least = nearest, spread
     if best is None:
         raise UsageError(f"scoring.groups: no {count} clusters were found; give fewer")
     order = np.argsort(-np.bincount(best, minlength=count), kind="stable")
     return np.argsort(order)[best].astype(np.int32)
 
 
-def embed(
-    module: nn.Module,
-    variables: Tree,
-    dataset: Dataset,
-    batch: int,
-    place: resumable.Place | None = None,
-) -> np.ndarray:
-    """What goes into the network's last layer for each training image; (N, D) float32."""
+def embed(session: Session, dense: Network, *, batch: int, fold: Fold = passes.fold) -> np.ndarray:
+    """What goes into the last layer of a network for each training image; (N, D) float32.
+
+    Args:
+        session: the run; it may name another network than the dense one.
+        dense: the dense network.
+        batch: images per call.
+        fold: how the pass over the images is made.
+    """
+    dataset = session.dataset
+    module, variables = _embedding_network(session, dense)
     head = steps.layer_order(module, dataset)[-1]
 
     @jax.jit
     def features(images: jax.Array) -> jax.Array:
-        seen: list[jax.Array] = []
+        inputs: list[jax.Array] = []
 
         def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
             if context.method_name == "__call__" and "/".join(context.module.path) == head:
-                seen.append(args[0])
+                inputs.append(args[0])
             return call(*args, **kwargs)
 
         with nn.intercept_methods(intercept):
             module.apply(variables, augment.normalise(images, dataset.mean, dataset.std))
-        return seen[-1].reshape(len(images), -1)
+        return inputs[-1].reshape(len(images), -1)
 
-    def add(found: list[Any], rows: Any) -> list[Any]:
-        return [*found, features(rows["images"])]
+    def add(rows: list[Any], samples: Any) -> list[Any]:
+        return [*rows, features(samples["images"])]
 
-    done, kept = resumable.read(place)
-    batches = padded_batches(dataset.train, batch, begin=done)
-    found = resumable.fold(add, kept, batches, place=place, done=done, what="the clustering")
-    return np.concatenate(found)[: len(dataset.train)]
+    def batches(begin: int) -> Iterable[Any]:
+        return padded_batches(dataset.train, batch, begin=begin)
+
+    key = {"pass": "clustering", "batch": batch, "network": parallel.checksum(variables)}
+    (rows,) = fold(add, [], batches, key=key, finish=lambda rows: [np.concatenate(rows)])
+    return rows[: len(dataset.train)]
 
 
-def _network(
-    experiment: Experiment, compiled: Steps, dataset: Dataset, state: State
-) -> tuple[nn.Module, Tree]:
-    """The network whose features are clustered."""
-    if not experiment.scoring.embedding:
-        own = jax.device_get((state.params, state.batch_stats))
-        module = compiled.module.clone(axis_name=None)
-        return module, dict(zip(("params", "batch_stats"), own, strict=True))
-    name, _, weights = experiment.scoring.embedding.partition(":")
-    module = models.create(name, sum(dataset.classes))
-    fresh = module.init(jax.random.key(0), np.zeros((1, *dataset.shape), np.float32))
+def _embedding_network(session: Session, dense: Network) -> tuple[nn.Module, Tree]:
+    """The network whose features are clustered, and its variables."""
+    embedding = session.experiment.scoring.embedding
+    if not embedding:
+        return session.steps.module.clone(axis_name=None), jax.device_get(dense.variables)
+    name, _, weights = embedding.partition(":")
+    module = models.create(name, sum(session.dataset.classes))
+    pictures = np.zeros((1, *session.dataset.shape), np.float32)
+    fresh = module.init(jax.random.key(0), pictures)
     return module, models.load_pretrained(name, weights, dict(fresh))

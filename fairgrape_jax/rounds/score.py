@@ -2,59 +2,148 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fairgrape_jax import parallel, scoring
-from fairgrape_jax.config import Experiment
-from fairgrape_jax.data.batches import group_batches
-from fairgrape_jax.data.dataset import Dataset
+from fairgrape_jax import parallel, passes, scoring
+from fairgrape_jax.data.batches import GroupBatches, group_batches
 from fairgrape_jax.masks import Tree, layer_names, map_masked
 from fairgrape_jax.parallel import out_of_memory
-from fairgrape_jax.rounds import steps
-from fairgrape_jax.rounds.steps import Steps
+from fairgrape_jax.passes import Fold
+from fairgrape_jax.rounds.session import Network, Session, fingerprint
+from fairgrape_jax.rounds.steps import WithTeacher
 from fairgrape_jax.scoring.importance import weigh
 from fairgrape_jax.scoring.statistics import GRADIENT, SQUARES, Statistic
-from fairgrape_jax.storage import resumable
 from fairgrape_jax.training import finite
-from fairgrape_jax.training.step import State
+from fairgrape_jax.training.finite import NotFinite, NotFiniteError
 
 # Whose samples: a row for each group; one row over all of them, over as many of every class, or
 # over those of some groups.
 Over = Literal["groups", "all", "classes"] | tuple[int, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class ScoringPlan:
+    """Which micro-batches are scored, and which device adds them to which row.
+
+    Attributes:
+        batches: the micro-batches, by index into the training split.
+        schedule: which device takes which of them.
+        mixed: whether a micro-batch has samples of all groups.
+        rows: how many rows the average has, 1 or G.
+    """
+
+    batches: GroupBatches
+    schedule: scoring.Schedule
+    mixed: bool
+    rows: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What is made of an average, layer by layer.
+
+    Attributes:
+        name: of the result, for its key: two that differ must have two.
+        of: the tree of means -> a tree or a list with one array for each prunable layer.
+    """
+
+    name: str
+    of: Callable[[Tree], Any]
+
+
+MEAN = Summary("mean", lambda mean: mean)
+
+
 @out_of_memory.name_phase("scoring")
 def average(
-    experiment: Experiment,
-    compiled: Steps,
-    state: State,
-    masks: Tree,
-    dataset: Dataset,
+    session: Session,
+    network: Network,
     statistic: Statistic,
     *,
-    over: Over = "all",
     seed: int,
-    given: Any = None,
-    dense: State | None = None,
-    keep: Path | None = None,
+    over: Over = "all",
+    extra: Any = None,
+    dense: Network | None = None,
+    fold: Fold = passes.fold,
+    summary: Summary = MEAN,
 ) -> Tree:
-    """The mean of `statistic` on the scoring sample of `seed`: a tree of (R, *w.shape), else None.
+    """The mean of a statistic on the scoring sample of a seed.
 
-    R is the number of groups for over="groups", else 1; given: a pytree for the statistic; dense:
-    the dense network, for a loss that is weighted by what it says (`remedy.pw`). Each device adds
-    up its own micro-batches; there is one reduction at the end, or none where each
-    device holds some of the groups (`shard_groups`). The arrays stay on the first device, or are
-    NumPy's after `shard_groups`. keep: where a pass that is stopped keeps its sums, to go on from.
+    Each device adds up its own micro-batches; there is one reduction at the end, or none where
+    each device holds some of the groups (`shard_groups`).
+
+    Args:
+        session: the run.
+        network: what is scored, on its devices.
+        statistic: what is averaged.
+        seed: of the sample.
+        over: whose samples.
+        extra: a pytree for the statistic.
+        dense: the dense network, for a loss weighted by its outputs (`remedy.pw`); the scored one
+            if None.
+        fold: how the pass over the sample is made.
+        summary: what is made of the mean.
+
+    Returns:
+        A tree of (R, *w.shape), None where not prunable; R is the number of groups for
+        over="groups", else 1. The arrays are on the first device, or NumPy's after `shard_groups`
+        and where `fold` has kept them.
+
+    Raises:
+        NotFiniteError: if the mean of a layer is not finite, with the first micro-batch that is
+            not.
     """
-    groups, devices, options = len(dataset.groups), compiled.devices, experiment.scoring
+    options, devices = session.experiment.scoring, session.devices
+    plan = plan_scoring(session, statistic, over, seed)
+    add = adder(session, network, statistic, plan=plan, extra=extra, dense=dense)
+    rows = len(plan.schedule.groups[0])  # one shape for all kinds: without groups, row 0 alone
+
+    def batches(begin: int = 0) -> Iterator[Any]:
+        place = parallel.process_index_and_count()
+        split = session.dataset.train
+        read = scoring.micro_batches(split, plan.batches, plan.schedule, place, begin)
+        return parallel.prefetch_to_devices(read, devices)
+
+    def empty() -> scoring.Sums:
+        return scoring.empty_sums(network.masks, rows, devices)
+
+    def finish(sums: scoring.Sums) -> list[Any]:
+        mean = means(session, network, statistic, plan, sums)
+        if not (good := np.asarray(_flags(mean))).all():
+            alone = (add(empty(), batch) for batch in batches())
+            record = blame(session, network, plan, good, alone)
+            details = {**record.details, "seed": seed, "over": over}
+            raise NotFiniteError(dataclasses.replace(record, details=details))
+        return jax.tree.leaves(summary.of(mean))
+
+    function: Any = statistic.of_network or statistic.of_gradient
+    key = {
+        "pass": "scoring",
+        "statistic": f"{function.__module__}.{function.__qualname__}",
+        "result": summary.name,
+        "over": over,
+        "seed": seed,
+        "form": options.form,
+        "shape": [*plan.schedule.order.shape, rows],
+        "extra": parallel.checksum(extra),
+        "network": fingerprint(network),
+    }
+    leaves = fold(add, empty(), batches, key=key, finish=finish)
+    return jax.tree.unflatten(jax.tree.structure(network.masks), leaves)
+
+
+def plan_scoring(session: Session, statistic: Statistic, over: Over, seed: int) -> ScoringPlan:
+    """The micro-batches of a seed's scoring sample, and who adds them up."""
+    dataset, options = session.dataset, session.experiment.scoring
+    groups = len(dataset.groups)
     mixed = options.form == "mixed" and over == "groups" and statistic.of_gradient is not None
-    plan = group_batches(
+    batches = group_batches(
         dataset.train,
         options.fraction,
         options.micro_batch,
@@ -64,101 +153,134 @@ def average(
         samples=0 if over == "groups" else options.samples,
     )
     schedule = scoring.schedule(
-        plan.group,
+        batches.group,
         groups,
-        parallel.device_count(devices),
-        1 if mixed else compiled.slots,
+        parallel.device_count(session.devices),
+        1 if mixed else session.steps.slots,
         shard=options.shard_groups,
     )
-    # One shape for all kinds of samples: without groups, row 0 alone is used.
-    held = schedule.groups[0]
-    sums = scoring.empty_sums(masks, len(held), devices)
-    step = compiled.accumulate_mixed if mixed else compiled.accumulate
-    accumulate = step(statistic, groups, options.micro_batch)
-    given = parallel.replicate(given, devices)
-    beside = state.batch_stats
-    if experiment.remedy.scores:
-        beside = steps.Taught(beside, steps.variables(state if dense is None else dense))
+    return ScoringPlan(batches, schedule, mixed, groups if over == "groups" else 1)
 
-    def batches(begin: int = 0) -> Iterator[Any]:
-        read = scoring.micro_batches(
-            dataset.train, plan, schedule, parallel.process_index_and_count(), begin
-        )
-        return parallel.prefetch_to_devices(read, devices)
+
+def adder(
+    session: Session,
+    network: Network,
+    statistic: Statistic,
+    *,
+    plan: ScoringPlan,
+    extra: Any,
+    dense: Network | None,
+) -> Callable[[scoring.Sums, Any], scoring.Sums]:
+    """The function that adds a call's micro-batches to the sums."""
+    experiment, state = session.experiment, network.state
+    steps = session.steps
+    make = steps.accumulate_mixed if plan.mixed else steps.accumulate
+    accumulate = make(statistic, len(session.dataset.groups), experiment.scoring.micro_batch)
+    extra = parallel.replicate(extra, session.devices)
+    statistics: Any = state.batch_stats
+    if experiment.remedy.scores:
+        statistics = WithTeacher(statistics, (network if dense is None else dense).variables)
 
     def add(sums: scoring.Sums, batch: Any) -> scoring.Sums:
-        return accumulate(sums, state.params, beside, masks, given, batch)
+        return accumulate(sums, state.params, statistics, network.masks, extra, batch)
 
-    asked = {"seed": seed, "over": over, "step": int(state.step), "shape": schedule.order.shape}
-    asked |= {"rows": len(held)}
-    place = resumable.Place(keep, asked, devices, "leave") if keep else None
-    done, kept = resumable.read(place)
-    if done:
-        sums = parallel.shard_arrays(
-            jax.tree.unflatten(jax.tree.structure(sums), kept), devices, (0, 0)
-        )
-    sums = resumable.fold(add, sums, batches(done), place=place, done=done, what="the scoring")
-    group = dataset.train.groups[plan.indices] if mixed else plan.group[:, None]
-    counts = scoring.counts(group, plan.valid, groups, statistic)
-    rows = groups if over == "groups" else 1
-    if options.shard_groups:
-        tree = scoring.gathered(sums.rows, schedule, masks, counts, devices)
-        tree = jax.tree.map(lambda leaf: leaf[:rows], tree)
-    else:
-        reduced = compiled.reduce(groups)(sums.rows, counts)
-        tree = jax.tree.map(lambda leaf: leaf.addressable_data(0)[0, :rows], reduced)
-    if (good := np.asarray(_flags(tree))).all():
-        return tree
-    if keep:
-        resumable.forget(keep)
-    alone = (add(scoring.empty_sums(masks, len(held), devices), batch) for batch in batches())
-    first = blamed(alone, schedule, devices)
-    ids = plan.indices[first][plan.valid[first]].tolist() if first >= 0 else []
-    one = f"micro-batch {first}" if first >= 0 else "the sum of micro-batches that each are"
-    where = {"kind": "scoring", "where": f"in the scores ({one})", "seed": seed, "ids": ids}
-    where |= {"micro_batch": first, "over": over}
-    what = [f"statistic of {n}" for n, ok in zip(layer_names(masks), good, strict=True) if not ok]
-    ordered = sorted(what, key=lambda w: compiled.layers.index(w.removeprefix("statistic of ")))
-    raise finite.NotFiniteError(ordered, finite.unmarked(state), where)
+    return add
 
 
-def blamed(alone: Iterable[scoring.Sums], schedule: scoring.Schedule, devices: Any) -> int:
+def means(
+    session: Session, network: Network, statistic: Statistic, plan: ScoringPlan, sums: scoring.Sums
+) -> Tree:
+    """The sums over all devices, divided by how many micro-batches or samples are in them."""
+    groups, batches = len(session.dataset.groups), plan.batches
+    of_samples = session.dataset.train.groups[batches.indices]
+    group = of_samples if plan.mixed else batches.group[:, None]
+    counts = scoring.counts(group, batches.valid, groups, statistic)
+    if session.experiment.scoring.shard_groups:
+        tree = scoring.gathered(sums.rows, plan.schedule, network.masks, counts, session.devices)
+        return jax.tree.map(lambda leaf: leaf[: plan.rows], tree)
+    reduced = session.steps.reduce(groups)(sums.rows, counts)
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0)[0, : plan.rows], reduced)
+
+
+def blame(
+    session: Session,
+    network: Network,
+    plan: ScoringPlan,
+    good: np.ndarray,
+    alone: Iterable[scoring.Sums],
+) -> NotFinite:
+    """What is known of an average that is not finite.
+
+    Args:
+        session: the run.
+        network: what was scored.
+        plan: with which micro-batches.
+        good: (layers,) bool, whether the mean of each layer is finite.
+        alone: the sums of each call by itself; all processes go through all calls.
+    """
+    first = first_not_finite(alone, plan.schedule)
+    ids: list[int] = []
+    words = "the sum of micro-batches that each are"
+    if first is not None:
+        words = f"micro-batch {first}"
+        ids = plan.batches.indices[first][plan.batches.valid[first]].tolist()
+    names = [name for name, ok in zip(layer_names(network.masks), good, strict=True) if not ok]
+    names.sort(key=session.steps.layers.index)
+    return NotFinite(
+        kind="scoring",
+        where=f"in the scores ({words})",
+        parts=tuple(f"statistic of {name}" for name in names),
+        state=finite.to_host(network.state),
+        details={"ids": ids, "micro_batch": first},
+    )
+
+
+def first_not_finite(alone: Iterable[scoring.Sums], schedule: scoring.Schedule) -> int | None:
     """The number of the first micro-batch, in the order of the plan, whose statistic is not finite.
 
-    alone: the sums of each call by itself; all processes go through all calls. -1 if every one is
-    finite by itself. Where a call has several micro-batches, the first of them.
+    None if every one is finite by itself. Where a call has several, the first of them.
     """
-    fine = [np.asarray(_rows_finite(sums)) for sums in alone]
-    by_device = parallel.all_gather_rows(np.stack(fine, axis=1))  # (devices, calls)
+    finite_rows = np.stack([np.asarray(_rows_finite(sums)) for sums in alone], axis=1)
+    by_device = parallel.all_gather_rows(finite_rows)  # (devices, calls)
     numbers = schedule.order.swapaxes(0, 1)[~by_device]
-    return min(numbers[numbers >= 0].tolist(), default=-1)
+    return min(numbers[numbers >= 0].tolist(), default=None)
 
 
 def importance(
-    experiment: Experiment,
-    compiled: Steps,
-    state: State,
-    masks: Tree,
-    dataset: Dataset,
+    session: Session,
+    network: Network,
     *,
-    over: Over = "groups",
     seed: int,
-    dense: State | None = None,
-    keep: Path | None = None,
+    over: Over = "groups",
+    dense: Network | None = None,
+    fold: Fold = passes.fold,
+    summary: Summary = MEAN,
 ) -> Tree:
-    """(w * g)^2 by the experiment's formula; rows and place as for `average`."""
-    asked: dict[str, Any] = {"over": over, "seed": seed, "dense": dense, "keep": keep}
-    if experiment.scoring.formula == "sum-of-squares":
-        return average(experiment, compiled, state, masks, dataset, SQUARES, **asked)
-    gradient = average(experiment, compiled, state, masks, dataset, GRADIENT, **asked)
-    if experiment.scoring.shard_groups:
+    """(w * g)^2 by the experiment's formula; arguments and rows as for `average`."""
+    options: dict[str, Any] = {"over": over, "seed": seed, "dense": dense, "fold": fold}
+    scoring_options = session.experiment.scoring
+    if scoring_options.formula == "sum-of-squares":
+        return average(session, network, SQUARES, **options, summary=summary)
+
+    def of(gradient: Tree) -> Any:
+        return summary.of(weighed(network, gradient, on_host=scoring_options.shard_groups))
+
+    squared = Summary(f"squared {summary.name}", of)
+    return average(session, network, GRADIENT, **options, summary=squared)
+
+
+def weighed(network: Network, gradient: Tree, *, on_host: bool) -> Tree:
+    """(w * g)^2 for each row of a gradient, where it is: on the first device, or on the host."""
+    if on_host:
         return map_masked(
             lambda m, w, g: None if m is None else np.where(m, np.square(w * g), 0),
-            *jax.device_get((masks, state.params)),
+            *jax.device_get((network.masks, network.state.params)),
             gradient,
         )
-    own = jax.tree.map(lambda leaf: leaf.addressable_data(0), (masks, state.params))
-    return _weigh(*own, gradient)
+    first = jax.tree.map(
+        lambda leaf: leaf.addressable_data(0), (network.masks, network.state.params)
+    )
+    return _weigh(*first, gradient)
 
 
 _weigh = jax.jit(weigh, donate_argnums=2)

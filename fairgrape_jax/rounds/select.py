@@ -1,170 +1,131 @@
-"""One round's choice: the problem as a method sees it, its masks, and their checks."""
+"""One round's choice of weights: the problem as a method sees it, its masks, and their checks."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import itertools
-import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from fairgrape_jax import masks, parallel
+from fairgrape_jax import masks, parallel, passes
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data.dataset import NO_GROUP, Dataset
-from fairgrape_jax.errors import Preempted, TrainingError, UsageError
+from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.methods import METHODS, Problem, prune
+from fairgrape_jax.passes import Fold
 from fairgrape_jax.rounds import score
-from fairgrape_jax.rounds.steps import Steps
+from fairgrape_jax.rounds.session import Network, Session
 from fairgrape_jax.scoring.statistics import Statistic
 from fairgrape_jax.selection.counts import counts, joined, members
-from fairgrape_jax.storage import resumable
-from fairgrape_jax.training.step import State
+
+# How the choice was made in each layer, or in the network, by name; it goes into the record.
+Details = dict[str, dict[str, Any]]
 
 
 def select(
-    experiment: Experiment,
-    compiled: Steps,
-    dataset: Dataset,
-    name: str,
-    state: State,
-    alive: Tree,
+    session: Session,
+    network: Network,
+    method: str,
+    *,
     density: float,
     seed: int,
-    dense: State | None = None,
-    keep: Path | None = None,
-) -> tuple[Tree, dict[str, dict[str, Any]]]:
-    """The masks of the next round by the method `name`, and how they were reached, by layer.
+    dense: Network | None = None,
+    fold: Fold = passes.fold,
+) -> tuple[Tree, Details]:
+    """The masks of the next round by a method.
 
-    dense: the network before pruning, for a loss that looks at it. keep: a folder for the masks,
-    and until there are some for the passes over the sample: a run that is stopped while the round
-    trains scores and chooses once.
+    Every process selects from the same scores, and all go on with the masks of process 0: they are
+    the same by construction, not only where all processors round alike.
 
-    The masks are checked: nested, of the exact number in every layer or in the network, and with
-    weights in every layer (TrainingError names one without). Every process selects from the same
-    scores, and all go on with the masks of process 0: they are the same by construction, not only
-    where all processors round alike.
+    Args:
+        session: the run; the groups of its dataset are those of the scores.
+        network: at the start of the round.
+        method: a row of `METHODS`.
+        density: of the masks.
+        seed: of the scoring sample, and of the round's key.
+        dense: the network before pruning, for a loss that looks at it.
+        fold: how the passes over the sample are made.
+
+    Returns:
+        The masks in NumPy arrays, checked: nested, of the exact number in every layer or in the
+        network, and with weights in every layer; and how they were chosen.
+
+    Raises:
+        TrainingError: if a layer is left without weights.
     """
-    place = None
-    if keep:
-        asked = {"method": name, "seed": seed, "density": density}
-        place = resumable.Place(keep / "chosen", asked, compiled.devices)
-        if kept := _kept(place, alive):
-            return kept
-    given = problem(experiment, compiled, dataset, state, alive, seed, dense, keep)
-    chosen = parallel.broadcast_from_process_0(prune(METHODS[name], given, density))
-    masks.check_nested(chosen, given.masks)
+    question = problem(session, network, seed=seed, dense=dense, fold=fold)
+    chosen = parallel.broadcast_from_process_0(prune(METHODS[method], question, density))
+    check(chosen, question, method, density)
+    return chosen, question.details
+
+
+def check(chosen: Tree, question: Problem, method: str, density: float) -> None:
+    """RuntimeError or ValueError for masks that are not what was asked for, TrainingError for a
+    layer without weights."""
+    masks.check_nested(chosen, question.masks)
     leaves = jax.tree.leaves(chosen)
-    wanted = counted(name, given, density)
-    for layer, own in members(chosen, given.scope).items():
-        if (found := int(joined(leaves, own).sum())) != wanted[layer]:
-            raise RuntimeError(f"{name}: {layer} keeps {found} weights, not {wanted[layer]}")
+    expected = expected_counts(question, method, density)
+    for layer, part in members(chosen, question.scope).items():
+        if (kept := int(joined(leaves, part).sum())) != expected[layer]:
+            raise RuntimeError(f"{method}: {layer} keeps {kept} weights, not {expected[layer]}")
     if empty := [row["layer"] for row in masks.sparsity_table(chosen) if not row["alive"]]:
         raise TrainingError(
-            f"{name}: layer {empty[0]} is left without weights at density {density:.4g}, and "
+            f"{method}: layer {empty[0]} is left without weights at density {density:.4g}, and "
             "nothing passes through it; complete rounds are kept. --min-keep-per-layer 1 avoids it"
         )
-    if keep and place:
-        _keep(place, chosen, given.details)
-        resumable.forget(keep / "scoring_*")
-    return parallel.replicate(chosen, compiled.devices), given.details
 
 
-def _keep(place: resumable.Place, chosen: Tree, details: dict[str, Any]) -> None:
-    bits = [np.packbits(mask) for mask in jax.tree.leaves(chosen)]
-    resumable.write(place, 1, [np.frombuffer(json.dumps(details).encode(), np.uint8), *bits])
-
-
-def _kept(place: resumable.Place, like: Tree) -> tuple[Tree, dict[str, dict[str, Any]]] | None:
-    """What `_keep` has kept in `place`, if anything; like: masks of the same structure."""
-    there, arrays = resumable.read(place)
-    if not there:
-        return None
-    leaves, structure = jax.tree.flatten(like)
-    bits = zip(arrays[1:], leaves, strict=True)
-    chosen = [np.unpackbits(a, count=m.size).astype(bool).reshape(m.shape) for a, m in bits]
-    details = json.loads(arrays[0].tobytes())
-    return parallel.replicate(jax.tree.unflatten(structure, chosen), place.devices), details
-
-
-def counted(name: str, given: Problem, density: float) -> dict[str, int]:
-    """How many weights the method `name` is to keep, by layer or in the network."""
-    if own := METHODS[name].counts:
-        return own(given.masks, density, given.minimum, given.layers)
-    return counts(given.masks, density, given.scope, given.minimum)
+def expected_counts(question: Problem, method: str, density: float) -> dict[str, int]:
+    """How many weights a method is to keep, by layer or in the network."""
+    if of_method := METHODS[method].counts:
+        return of_method(question.masks, density, question.minimum, question.layers)
+    return counts(question.masks, density, question.scope, question.minimum)
 
 
 def problem(
-    experiment: Experiment,
-    compiled: Steps,
-    dataset: Dataset,
-    state: State,
-    alive: Tree,
+    session: Session,
+    network: Network,
+    *,
     seed: int,
-    dense: State | None = None,
-    keep: Path | None = None,
+    dense: Network | None = None,
+    fold: Fold = passes.fold,
 ) -> Problem:
-    """The network at the start of a round; what is averaged over samples is so when asked for.
+    """A round as a method sees it; an average over samples is made when it is asked for.
 
-    dataset: its groups are those of the scores. seed: of the scoring sample and the round's key.
-    keep: as for `select`.
+    Arguments as for `select`.
     """
-    scoring, local = experiment.scoring, compiled.devices
-    numbers, results = itertools.count(), list[tuple[resumable.Place, Tree]]()
-
-    @contextlib.contextmanager
-    def asked(over: Any, **more: Any) -> Iterator[dict[str, Any]]:
-        """What a pass is asked for; one that is stopped keeps the results of those before it."""
-        path = keep and keep / f"scoring_{next(numbers)}"
-        try:
-            yield {"over": over, "seed": seed, "dense": dense, "keep": path} | more
-        except Preempted:
-            for place, tree in results:
-                resumable.write(place, 1, tree)
-            raise
+    experiment, devices = session.experiment, session.devices
+    options: dict[str, Any] = {"seed": seed, "dense": dense, "fold": fold}
 
     def average(
         statistic: Statistic, over: Any = "all", given: Any = None, params: Tree = None
     ) -> Tree:
-        looked_at = state
+        scored = network
         if params is not None:
-            looked_at = state._replace(params=parallel.replicate(params, local))
-        look = experiment, compiled, looked_at, alive, dataset, statistic
-        with asked(over, given=given) as how:
-            place = None
-            if keep:
-                place = resumable.Place(keep / f"{how['keep'].name}_result", {"seed": seed}, local)
-            there, leaves = resumable.read(place)
-            if there:
-                tree = jax.tree.unflatten(jax.tree.structure(alive), leaves)
-            else:
-                tree = jax.device_get(score.average(*look, **how))
-            if place:
-                results.append((place, tree))
-            return tree
+            placed = parallel.replicate(params, devices)
+            scored = Network(network.state._replace(params=placed), network.masks)
+        mean = score.average(session, scored, statistic, over=over, extra=given, **options)
+        return jax.device_get(mean)
 
     @functools.cache
     def importance(over: Any) -> Tree:
-        with asked(over) as how:
-            return score.importance(experiment, compiled, state, alive, dataset, **how)
+        return score.importance(session, network, over=over, **options)
 
+    scoring = experiment.scoring
     return Problem(
-        params=jax.device_get(state.params),
-        masks=jax.device_get(alive),
+        params=jax.device_get(network.state.params),
+        masks=jax.device_get(network.masks),
         importance=importance,
         average=average,
-        module=compiled.module,
-        batch_stats=state.batch_stats,
-        shape=dataset.shape,
+        module=session.steps.module,
+        batch_stats=network.state.batch_stats,
+        shape=session.dataset.shape,
         key=jax.random.key(seed),
-        layers=compiled.layers,
-        groups=len(dataset.groups),
-        minority=minority(experiment, dataset),
+        layers=session.steps.layers,
+        groups=len(session.dataset.groups),
+        minority=minority(experiment, session.dataset),
         official=experiment.protocol == "official",
         select=scoring.select,
         deficit=scoring.deficit,
@@ -172,14 +133,15 @@ def problem(
         scope=scoring.scope,
         minimum=experiment.min_keep_per_layer,
         # Fake devices of one processor have nothing to gain from dividing its work.
-        devices=() if local[0].platform == "cpu" else tuple(local),
+        devices=() if devices[0].platform == "cpu" else tuple(devices),
     )
 
 
 def minority(experiment: Experiment, dataset: Dataset) -> tuple[int, ...]:
     """The groups that `scoring.minority` names, or all but the largest of the training split.
 
-    UsageError for a name that is no group, or where all are named.
+    Raises:
+        UsageError: for a name that is no group, or where all are named.
     """
     names = experiment.scoring.minority
     for name in names:
@@ -195,7 +157,7 @@ def minority(experiment: Experiment, dataset: Dataset) -> tuple[int, ...]:
     return tuple(sorted(chosen or set(range(len(sizes))) - {int(sizes.argmax())}))
 
 
-def unsolved(details: dict[str, dict[str, Any]]) -> list[str]:
+def unsolved(details: Details) -> list[str]:
     """A line for each layer whose fixed point was not found."""
     return [
         f"layer {layer}: fixed point not found in {found['passes']} passes, chosen by greedy steps"

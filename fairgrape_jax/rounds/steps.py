@@ -1,37 +1,34 @@
-"""The compiled steps of a run: what is built once and used in every round of every method."""
+"""The compiled steps of a run: built once, used in every round of every method."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax.traverse_util import flatten_dict
 
 from fairgrape_jax import losses, models, parallel, scoring
 from fairgrape_jax.config import Experiment, Form, Scoring
 from fairgrape_jax.data import augment
-from fairgrape_jax.data.dataset import Dataset, Split
+from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.losses.distillation import Performance, Remedy
-from fairgrape_jax.masks import Tree, full_masks
+from fairgrape_jax.masks import Tree
 from fairgrape_jax.models.activations import module_names
 from fairgrape_jax.models.batchnorm import of_valid_samples
-from fairgrape_jax.parallel import out_of_memory
 from fairgrape_jax.scoring.importance import Execution
 from fairgrape_jax.scoring.statistics import ScoredNetwork, Statistic
-from fairgrape_jax.storage import resumable
-from fairgrape_jax.training import evaluate, finite
-from fairgrape_jax.training.finite import Seen
+from fairgrape_jax.training import evaluate
+from fairgrape_jax.training.epoch import Step
 from fairgrape_jax.training.optimizers import OPTIMIZERS
-from fairgrape_jax.training.step import State, init_state, make_train_step
+from fairgrape_jax.training.state import State
+from fairgrape_jax.training.step import make_train_step
 
 # How micro-batches are executed where `scoring.execution` is "auto"; "single" where a platform has
 # no row. Single is the one that takes no memory beyond the sums and one gradient.
@@ -47,12 +44,21 @@ EXECUTIONS: dict[str, Literal["single", Execution]] = {
 class Steps:
     """The network, the optimizer and the lifted steps; each compiles once per run.
 
-    retrain: as train, with the terms of `remedy`, and the dense network's variables after the rest.
-    accumulate(statistic, groups, micro-batch): the step that adds up a statistic; accumulate_mixed:
-    the one for gradients of groups where `scoring.form` is "mixed"; reduce(groups): the step that
-    makes means of the sums; slots: micro-batches per device and call of `accumulate`; parameters,
-    layers: the names of all parameters, and of the prunable layers, in the order of the network,
-    which a pytree of dicts does not keep.
+    Attributes:
+        devices: those of this process.
+        module: the network.
+        optimizer: gives directions, before the learning rate.
+        train: the lifted `training.make_train_step`.
+        retrain: as train, with the terms of `remedy`, and the dense network's variables after the
+            rest.
+        evaluate: the lifted `evaluate.make_evaluate_step`.
+        accumulate: (statistic, groups, micro-batch) -> the step that adds up a statistic.
+        accumulate_mixed: likewise, for gradients of groups where `scoring.form` is "mixed".
+        reduce: (groups) -> the step that makes means of the sums.
+        slots: micro-batches per device and call of `accumulate`.
+        parameters: the names of all parameters in the order of the network, which a pytree of
+            dicts does not keep.
+        layers: those of the prunable layers, likewise.
     """
 
     devices: list[jax.Device]
@@ -70,9 +76,12 @@ class Steps:
 
 
 def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -> Steps:
-    """Make every step of `experiment`; nothing is compiled before it is first called.
+    """Make every step of an experiment; nothing is compiled before it is first called.
 
-    devices: those of this process; the steps run on as many of every process.
+    Args:
+        experiment: what is done.
+        dataset: the data that it is done with.
+        devices: those of this process; the steps run on as many of every process.
     """
     module = models.create(
         experiment.model,
@@ -85,7 +94,14 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
     remedy = with_features(experiment, module, dataset)
     make_network = make_scored_network(module, dataset, experiment.scoring.form, remedy.pw)
     order = parameter_order(module, dataset)
-    training, mixup = (module, dataset, optimizer, experiment.augmentation), experiment.mixup
+    make_train = functools.partial(
+        make_train_step,
+        module,
+        dataset,
+        optimizer,
+        augmentation=experiment.augmentation,
+        mixup=experiment.mixup,
+    )
 
     def lift(step: Callable[..., Any], in_axes: Any, out_axes: Any, donate: Any = ()) -> Any:
         return parallel.lift(
@@ -117,15 +133,8 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         devices=devices,
         module=module,
         optimizer=optimizer,
-        train=lift(
-            make_train_step(*training, mixup=mixup), (None, None, 0, None), None, donate=(0,)
-        ),
-        retrain=lift(
-            make_train_step(*training, remedy, mixup),
-            (None, None, 0, None, None),
-            None,
-            donate=(0,),
-        ),
+        train=lift(make_train(), (None, None, 0, None), None, donate=(0,)),
+        retrain=lift(make_train(remedy=remedy), (None, None, 0, None, None), None, donate=(0,)),
         evaluate=lift(evaluate.make_evaluate_step(module, dataset), (None, None, None, 0), None),
         accumulate=accumulate,
         accumulate_mixed=accumulate_mixed,
@@ -136,11 +145,11 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
     )
 
 
-class Taught(NamedTuple):
+class WithTeacher(NamedTuple):
     """Running statistics, and the dense network's variables, for a loss that looks at it."""
 
     batch_stats: Tree
-    dense: Tree
+    teacher: Tree
 
 
 def variables(state: State) -> Tree:
@@ -166,34 +175,37 @@ def with_features(experiment: Experiment, module: nn.Module, dataset: Dataset) -
     return dataclasses.replace(remedy, features=tuple(names))
 
 
-def retraining(
-    experiment: Experiment, compiled: Steps, dense: State
-) -> Callable[..., tuple[State, Seen]]:
+def retraining_step(steps: Steps, remedy: Remedy, dense: State) -> Step:
     """The step of retraining, called as `Steps.train`: it, or one with the dense network in it."""
-    if not experiment.remedy.teaches:
-        return compiled.train
-    return lambda *args: compiled.retrain(*args, variables(dense))
+    if not remedy.teaches:
+        return steps.train
+    return lambda *args: steps.retrain(*args, variables(dense))
 
 
 def make_scored_network(
     module: nn.Module, dataset: Dataset, form: Form, pw: Performance | None = None
 ) -> Callable[[Tree], ScoredNetwork]:
-    """batch_stats, or `Taught` -> the network that statistics look at.
-
-    With the dense network's variables its loss is the performance-weighted one of `pw`.
+    """A function of batch statistics, or of `WithTeacher`, to the network that statistics look at.
 
     Its loss is the mean of the valid samples; with valid (G, b), form "mixed", the (G,) means of
     each group. "pure" uses the running statistics, "mixed" those of the samples that are valid for
     any group, on this device alone: the result must not depend on how many devices there are.
+
+    Args:
+        module: the network.
+        dataset: its pictures' normalisation and the classes of its tasks.
+        form: which batch statistics normalise.
+        pw: the loss is the performance-weighted one where there is a teacher.
     """
     alone = module.clone(axis_name=None)
 
-    def make_network(beside: Tree) -> ScoredNetwork:
-        batch_stats, dense = beside if isinstance(beside, Taught) else (beside, None)
+    def make_network(statistics: Tree) -> ScoredNetwork:
+        with_teacher = isinstance(statistics, WithTeacher)
+        batch_stats, teacher = statistics if with_teacher else (statistics, None)
 
-        def apply(params: Tree, images: Any, **how: Any) -> Any:
+        def apply(params: Tree, images: Any, **options: Any) -> Any:
             pictures = augment.normalise(images, dataset.mean, dataset.std)
-            return alone.apply({"params": params, "batch_stats": batch_stats}, pictures, **how)
+            return alone.apply({"params": params, "batch_stats": batch_stats}, pictures, **options)
 
         def loss(params: Tree, images: Any, labels: Any, valid: Any) -> jax.Array:
             if form == "mixed":
@@ -201,11 +213,11 @@ def make_scored_network(
                     logits, _ = apply(params, images, train=True, mutable="batch_stats")
             else:
                 logits = apply(params, images)
-            if dense is None or pw is None:
+            if teacher is None or pw is None:
                 each = losses.cross_entropy(logits, labels, dataset.classes)
             else:
                 pictures = augment.normalise(images, dataset.mean, dataset.std)
-                taught: Any = alone.apply(dense, pictures)
+                taught: Any = alone.apply(teacher, pictures)
                 each = losses.performance_cross_entropy(logits, taught, labels, dataset.classes, pw)
             mean = losses.masked_mean
             return mean(each, valid) if valid.ndim == 1 else jax.vmap(mean, (None, 0))(each, valid)
@@ -249,63 +261,3 @@ def parameter_order(module: nn.Module, dataset: Dataset) -> tuple[str, ...]:
 
     jax.eval_shape(init, jax.random.key(0))
     return tuple(names)
-
-
-def initial_state(experiment: Experiment, steps: Steps, dataset: Dataset, seed: int) -> State:
-    """The state before training: fresh from the seed, or with pretrained weights but the head."""
-    state = init_state(steps.module, dataset, steps.optimizer, seed)
-    if experiment.pretrained:
-        variables = models.load_pretrained(
-            experiment.model,
-            experiment.pretrained,
-            {"params": state.params, "batch_stats": state.batch_stats},
-        )
-        state = state._replace(
-            params=variables["params"], batch_stats=variables.get("batch_stats", {})
-        )
-    return parallel.replicate(state, steps.devices)
-
-
-def initial_masks(steps: Steps, state: State) -> Tree:
-    """Everything alive, on every device."""
-    return parallel.replicate(full_masks(state.params), steps.devices)
-
-
-def predict(
-    experiment: Experiment,
-    steps: Steps,
-    state: State,
-    masks: Tree,
-    split: Split,
-    keep: Path | None = None,
-    *,
-    whole: bool = False,
-) -> evaluate.Predictions:
-    """What the masked network says of every sample of `split`.
-
-    keep: where a pass that is stopped keeps what was said, to go on from; whole: and one that is
-    over. NotFiniteError where its loss is none, with the samples.
-    """
-    place = None
-    if keep:
-        batch = experiment.evaluation_batch
-        asked = {"step": int(state.step), "samples": len(split), "batch": batch}
-        place = resumable.Place(keep, asked, steps.devices, "keep" if whole else "forget")
-    with out_of_memory.name_phase("evaluation"):
-        said = evaluate.predict(
-            steps.evaluate,
-            steps.devices,
-            state.params,
-            state.batch_stats,
-            masks,
-            split,
-            experiment.evaluation_batch,
-            place,
-        )
-    # The class with the largest of scores that are no numbers is the first one: wrong, and unsaid.
-    if not (good := np.isfinite(said.losses)).all():
-        bad = np.flatnonzero(~good).tolist()
-        said_of = f"in the evaluation of {len(good)} samples, first of number {bad[0]}"
-        where = {"kind": "evaluation", "where": said_of, "ids": bad}
-        raise finite.NotFiniteError(["loss"], finite.unmarked(state), where)
-    return said

@@ -1,234 +1,302 @@
-"""Training stages: epochs at falling rates, the best epoch, and going on in the middle."""
+"""Training stages: epochs at falling rates, the best epoch, and going on in the middle of one."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from fairgrape_jax import parallel, training
-from fairgrape_jax.config import Experiment, Stage
+from fairgrape_jax import metrics, parallel, training
+from fairgrape_jax.config import Stage
 from fairgrape_jax.data import batches
-from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import Preempted
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.parallel import preemption
 from fairgrape_jax.progress import bar, say
-from fairgrape_jax.rounds import steps
-from fairgrape_jax.rounds.steps import Steps
-from fairgrape_jax.storage import checkpoint, resumable
-from fairgrape_jax.training.step import State
+from fairgrape_jax.rounds.predict import predict, tally
+from fairgrape_jax.rounds.session import Network, Session
+from fairgrape_jax.storage import resumable
+from fairgrape_jax.storage.resumable import Passes
+from fairgrape_jax.storage.slots import Slots
+from fairgrape_jax.training import finite
+from fairgrape_jax.training.epoch import Step
+from fairgrape_jax.training.state import State
 
 SILENCE = 20.0  # seconds of training after which an epoch gets a line of its own
 
+EpochRecord = dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What stays the same through the epochs of one training.
+
+    Attributes:
+        session: the run.
+        masks: on the devices.
+        step: the lifted step, called as `Steps.train`.
+        seed: of the order of the data.
+        title: for messages.
+        slots: where the place is saved.
+        passes: how evaluations are made.
+    """
+
+    session: Session
+    masks: Tree
+    step: Step
+    seed: int
+    title: str
+    slots: Slots
+    passes: Passes
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """How far a training is: what a save holds.
+
+    Attributes:
+        state: on the devices.
+        history: the record of each epoch that is complete.
+        best: the state after the epoch of the lowest validation loss in this stage, in NumPy
+            arrays; None where none is sought, or yet.
+        best_loss: that loss; infinity for none.
+        done: steps made of the epoch that is under way.
+        total: the sum of their losses.
+        trained: the record of an epoch that is trained and not yet evaluated.
+    """
+
+    state: State
+    history: tuple[EpochRecord, ...] = ()
+    best: State | None = None
+    best_loss: float = math.inf
+    done: int = 0
+    total: float = 0.0
+    trained: EpochRecord | None = None
+
+
+class Epoch(NamedTuple):
+    """An epoch of the plan: its learning rate, whether the best is sought, whether it is the last
+    of its stage."""
+
+    rate: float
+    seeks_best: bool
+    ends_stage: bool
+
 
 def run_stages(
-    experiment: Experiment,
-    compiled: Steps,
-    dataset: Dataset,
+    train: Training,
     state: State,
-    alive: Tree,
     stages: Sequence[Stage],
-    *,
-    seed: int,
-    title: str,
-    directory: Path,
-    after: Callable[[int, State], None] = lambda epoch, state: None,
-    step: Callable[..., Any] | None = None,
-) -> tuple[State, list[dict[str, float]]]:
-    """Train through `stages`; returns the state and a record of each epoch.
+    after: Callable[[int, State], None] = lambda epochs, state: None,
+) -> Place:
+    """Train through stages.
 
-    Every `passes.SAVE_EVERY` seconds the place, in the middle of an epoch or at its end, is saved
-    to `directory`/partial; called again with the same arguments, training goes on from there to
-    the same bits. So it is after a notice of preemption, which raises Preempted when the step is
-    done.
-    after(epochs, state) is called when that many epochs of `stages` are done. step: in place of
-    `Steps.train`.
+    Every `resumable.SAVE_EVERY` seconds, and after a notice of preemption, the place is saved, in
+    the middle of an epoch or at its end; called again with the same arguments, training goes on
+    from there to the same bits.
+
+    Args:
+        train: which training.
+        state: where it begins, on the devices, which take over its buffers.
+        stages: what to go through.
+        after: called with the number of epochs done, and the state after the last one.
+
+    Returns:
+        The place at the end.
+
+    Raises:
+        Preempted: after a notice, when the step is done and the place is saved.
+        NotFiniteError: for a step or an evaluation that is not finite.
     """
-    partial = directory / "partial"
-    history: list[dict[str, float]] = []
-    best, best_loss = state, math.inf
-    done, total = 0, 0.0  # steps made of the current epoch, and the sum of their losses
-    trained: dict[str, float] | None = None  # the record of an epoch that is yet to be looked at
-    slot = int(parallel.broadcast_from_process_0(newest(partial)))
-    if slot >= 0:
-        like = {"state": state, "best": best}
-        found, said = checkpoint.restore_with_metadata(partial / str(slot), like)
-        state, best = parallel.replicate(found["state"], compiled.devices), found["best"]
-        history = said["history"]
-        best_loss = math.inf if said["best_loss"] is None else said["best_loss"]
-        done, total, trained = said["done"], said["total"], said["trained"]
-        say(f"{title}: going on after epoch {len(history)}" + (f", step {done}" if done else ""))
-    saved = spoken = time.perf_counter()
-    clock = batches.Clock()
+    place, plan = restored(train, state), epochs(stages)
+    reader = Reader.at(train, place, len(plan))
+    spoken = time.perf_counter()
+    with train.slots, bar(train.title, reader.steps_left) as advance:
+        for epoch in plan[len(place.history) :]:
+            place = trained(train, place, epoch, reader, advance)
+            place = evaluated(train, place, epoch)
+            after(len(place.history), place.state)
+            place = best_restored(train, place, epoch)
+            line = epoch_line(place.history, len(plan))
+            advance(note=line)
+            if time.perf_counter() - spoken > SILENCE:
+                spoken = time.perf_counter()
+                say(f"{train.title}: {line}  input wait {reader.clock.milliseconds:.1f} ms/step")
+            if train.slots.due():
+                save(train.slots, place)
+    return place
 
-    def keep(
-        state: State, done: int, total: float, trained: dict[str, float] | None = None
-    ) -> None:
-        """Save the place; the files are written while training goes on."""
-        nonlocal saved, slot
-        pending.close()
-        saved, slot = time.perf_counter(), other(slot)
-        place = partial / str(slot)
-        pending.callback(_begin(place, state, history, best, best_loss, done, total, trained))
 
-    def stop(state: State, done: int, total: float) -> None:
-        keep(state, done, total)
-        raise Preempted(f"{title}, saved after epoch {len(history)}, step {done}")
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """The batches of all epochs that are left, and how long the loop waits for them."""
 
-    def pause(state: State, count: int) -> Callable[[float], None] | None:
-        if preemption.stop_requested():
-            return functools.partial(stop, state, count)
-        # The processes ask each other, so not at every step.
-        if (
-            count % resumable.LOOK_EVERY
-            or count == per_epoch
-            or not resumable.due(saved, compiled.devices)
-        ):
-            return None
-        return functools.partial(keep, state, count)
+    samples: Iterator[dict[str, np.ndarray]]
+    clock: batches.Clock
+    steps_left: int
 
-    plan = epochs(stages)
-    per_epoch = batches.steps_per_epoch(len(dataset.train), experiment.batch)
-    left = len(plan) - len(history)
-    reading = batches.train_batches(
-        dataset.train,
-        experiment.batch,
-        seed,
-        int(state.epoch),
-        done,
-        parallel.process_index_and_count(),
-        epochs=left if trained is None else left - 1,
+    @classmethod
+    def at(cls, train: Training, place: Place, count: int) -> Reader:
+        """From a place on, through a plan of `count` epochs."""
+        split, batch = train.session.dataset.train, train.session.experiment.batch
+        left = count - len(place.history) - (place.trained is not None)
+        samples = batches.train_batches(
+            split,
+            batch,
+            train.seed,
+            int(place.state.epoch),
+            place.done,
+            parallel.process_index_and_count(),
+            epochs=left,
+        )
+        steps = left * batches.steps_per_epoch(len(split), batch) - place.done
+        return cls(samples, batches.Clock(), steps)
+
+
+def trained(
+    train: Training, place: Place, epoch: Epoch, reader: Reader, advance: Callable[..., None]
+) -> Place:
+    """The place when an epoch is trained; as it is if it was."""
+    if place.trained is not None:
+        return place
+    session = train.session
+    state, loss = training.train_epoch(
+        train.step,
+        place.state,
+        train.masks,
+        session.dataset.train,
+        devices=session.devices,
+        batch=session.experiment.batch,
+        rate=epoch.rate,
+        seed=train.seed,
+        parameters=session.steps.parameters,
+        done=place.done,
+        total=place.total,
+        advance=advance,
+        pause=functools.partial(pause, train, place),
+        clock=reader.clock,
+        samples=reader.samples,
     )
-    with contextlib.ExitStack() as pending, bar(title, left * per_epoch - done) as advance:
-        for rate, keep_best, ends in plan[len(history) :]:
-            if trained is None:
-                state, loss = training.train_epoch(
-                    step or compiled.train,
-                    compiled.devices,
-                    state,
-                    alive,
-                    dataset.train,
-                    batch=experiment.batch,
-                    rate=rate,
-                    seed=seed,
-                    advance=advance,
-                    done=done,
-                    total=total,
-                    pause=pause,
-                    clock=clock,
-                    reading=reading,
-                )
-                trained = {"epoch": int(state.epoch), "rate": rate, "loss": loss}
-            done, total = 0, 0.0
-            record, trained = trained, None
-            if keep_best:
-                try:
-                    seen = steps.predict(
-                        *(experiment, compiled, state, alive, dataset.validation),
-                        partial / "epoch",
-                    )
-                except Preempted:
-                    keep(state, 0, 0.0, record)
-                    raise
-                record["validation_loss"] = float(seen.losses.mean(dtype=np.float64))
-                if record["validation_loss"] < best_loss:
-                    best, best_loss = jax.device_get(state), record["validation_loss"]
-            history.append(record)
-            after(len(history), state)
-            if ends and best_loss < math.inf:
-                # The counters go on: no epoch's order and no step's key is used twice.
-                best = best._replace(step=state.step, epoch=state.epoch)
-                state, best_loss = parallel.replicate(best, compiled.devices), math.inf
-            now = time.perf_counter()
-            if now - spoken > SILENCE:
-                spoken = now
-                waited = f"input wait {clock.milliseconds:.1f} ms/step"
-                losses = f"loss {record['loss']:.4f}"
-                say(f"{title}: epoch {len(history)}/{len(plan)}  {losses}  {waited}")
-            if resumable.due(saved, compiled.devices):
-                keep(state, 0, 0.0)
-    return state, history
+    record = {"epoch": int(state.epoch), "rate": epoch.rate, "loss": loss}
+    return dataclasses.replace(place, state=state, done=0, total=0.0, trained=record)
+
+
+def pause(
+    train: Training, place: Place, state: State, count: int
+) -> Callable[[float], None] | None:
+    """What to do after step `count` of an epoch that began at `place`: None, save, or stop.
+
+    The processes ask each other for the time, so not at every step.
+    """
+    session = train.session
+    last = batches.steps_per_epoch(len(session.dataset.train), session.experiment.batch)
+    stop = preemption.stop_requested()
+    look = count % resumable.LOOK_EVERY == 0 and count < last
+    if not stop and not (look and train.slots.due()):
+        return None
+
+    def keep(total: float) -> None:
+        save(train.slots, dataclasses.replace(place, state=state, done=count, total=total))
+        if stop:
+            epochs = len(place.history)
+            raise Preempted(f"{train.title}, saved after epoch {epochs}, step {count}")
+
+    return keep
+
+
+def evaluated(train: Training, place: Place, epoch: Epoch) -> Place:
+    """The place when a trained epoch is evaluated, if the best one is sought, and recorded."""
+    record, best, best_loss = dict(place.trained or {}), place.best, place.best_loss
+    if epoch.seeks_best:
+        with saved_on_stop(train.slots, place):
+            network = Network(place.state, train.masks)
+            predictions = predict(train.session, network, "validation", train.passes)
+        record["validation_loss"] = float(predictions.losses.mean(dtype=np.float64))
+        counts = tally(train.session.dataset, predictions)
+        record["validation_accuracy"] = float(metrics.accuracy(counts))
+        if record["validation_loss"] < best_loss:
+            best, best_loss = finite.to_host(place.state), record["validation_loss"]
+        train.passes.clear()
+    history = (*place.history, record)
+    return Place(place.state, history, best, best_loss)
+
+
+def best_restored(train: Training, place: Place, epoch: Epoch) -> Place:
+    """At the end of a stage the place with the state of its best epoch, if one was sought.
+
+    The counters go on: no epoch's order and no step's key is used twice.
+    """
+    if not epoch.ends_stage or place.best is None:
+        return place
+    best = place.best._replace(step=place.state.step, epoch=place.state.epoch)
+    return Place(parallel.replicate(best, train.session.devices), place.history)
+
+
+def epoch_line(history: Sequence[EpochRecord], count: int) -> str:
+    """The last epoch in words."""
+    record = history[-1]
+    line = f"epoch {len(history)}/{count}  loss {record['loss']:.4f}"
+    if "validation_accuracy" in record:
+        line += f"  validation accuracy {record['validation_accuracy']:.1f}"
+    return line
 
 
 @contextlib.contextmanager
-def kept(
-    directory: Path, state: State, history: list[dict[str, float]], devices: list[jax.Device]
-) -> Iterator[None]:
-    """Keep the end of training if a notice comes while the body looks at what was trained."""
+def saved_on_stop(slots: Slots, place: Place) -> Iterator[None]:
+    """Save a place if a notice comes while the body looks at what was trained."""
     try:
         yield
     except Preempted:
-        partial = directory / "partial"
-        slot = other(int(parallel.broadcast_from_process_0(newest(partial))))
-        _begin(partial / str(slot), state, history)()
+        save(slots, place)
+        slots.wait()
         raise
 
 
-def _begin(
-    place: Path,
-    state: State,
-    history: list[dict[str, float]],
-    best: State | None = None,
-    best_loss: float = math.inf,
-    done: int = 0,
-    total: float = 0.0,
-    trained: dict[str, float] | None = None,
-) -> Callable[[], None]:
-    """Begin to save a place; what is returned ends it (`checkpoint.begin_save`)."""
-    known = best_loss < math.inf
-    said = {"history": history, "done": done, "total": total, "trained": trained}
-    said |= {"best_loss": best_loss if known else None, "step": int(state.step)}
-    return checkpoint.begin_save(place, {"state": state, "best": best if known else state}, said)
+def save(slots: Slots, place: Place) -> None:
+    """Begin to save a place; the files are written while training goes on."""
+    known = place.best is not None
+    metadata = {"history": list(place.history), "done": place.done, "total": place.total}
+    metadata |= {"trained": place.trained, "best_loss": place.best_loss if known else None}
+    metadata |= {"step": int(place.state.step)}
+    slots.save({"state": place.state, "best": place.best if known else place.state}, metadata)
 
 
-def other(slot: int) -> int:
-    """The slot to write to when `slot` holds the newest save.
-
-    >>> [other(slot) for slot in (-1, 0, 1)]
-    [0, 1, 0]
-    """
-    return int(slot == 0)
-
-
-def newest(partial: Path) -> int:
-    """The slot, 0 or 1, of the partial save to go on from; -1 for none. One damaged is said.
-
-    There are two, written in turn: a stop while one is written leaves the other.
-    """
-    steps = {}
-    for slot in (0, 1):
-        if not (partial / str(slot)).exists():
-            continue
-        if bad := checkpoint.damaged_files(partial / str(slot)):
-            say(f"{partial / str(slot) / bad[0]}: damaged or not finished; going on from before")
-            continue
-        steps[slot] = checkpoint.read_metadata(partial / str(slot))["step"]
-    return max(steps, key=lambda slot: steps[slot], default=-1)
+def restored(train: Training, state: State) -> Place:
+    """The place to go on from; a new one at `state` if none is saved."""
+    saved = train.slots.restore({"state": state, "best": state})
+    if saved is None:
+        return Place(state)
+    tree, metadata = saved
+    known = metadata["best_loss"] is not None
+    place = Place(
+        state=parallel.replicate(tree["state"], train.session.devices),
+        history=tuple(metadata["history"]),
+        best=tree["best"] if known else None,
+        best_loss=metadata["best_loss"] if known else math.inf,
+        done=metadata["done"],
+        total=metadata["total"],
+        trained=metadata["trained"],
+    )
+    step = f", step {place.done}" if place.done else ""
+    say(f"{train.title}: going on after epoch {len(place.history)}{step}")
+    return place
 
 
-def epochs(stages: Sequence[Stage]) -> list[tuple[float, bool, bool]]:
-    """Each epoch's learning rate, whether the best one is sought, and whether it ends its stage.
+def epochs(stages: Sequence[Stage]) -> list[Epoch]:
+    """The epochs of stages, one after another.
 
-    >>> epochs([Stage((2,), (0.1,)), Stage((1,), (0.01,), best=True)])
+    >>> [tuple(epoch) for epoch in epochs([Stage((2,), (0.1,)), Stage((1,), (0.01,), best=True)])]
     [(0.1, False, False), (0.1, False, True), (0.01, True, True)]
     """
     plan = []
     for stage in stages:
         pieces = zip(stage.epochs, stage.rates, strict=True)
         rates = [rate for count, rate in pieces for _ in range(count)]
-        plan += [(rate, stage.best, i + 1 == len(rates)) for i, rate in enumerate(rates)]
+        plan += [Epoch(rate, stage.best, i + 1 == len(rates)) for i, rate in enumerate(rates)]
     return plan
-
-
-def forget(directory: Path) -> None:
-    """Remove the partial save of a stage that is complete."""
-    shutil.rmtree(directory / "partial", ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,18 @@ FILES = ("checkpoint/digests.json", "masks.npz", "predictions.csv")
 def round_directory(root: Path, number: int) -> Path:
     """Where round `number` of a method is."""
     return root / f"round_{number:02d}"
+
+
+def stage_directory(run: Path, seed: int, method: str = "dense", number: int = 0) -> Path:
+    """Where a stage of a run is: the dense training, or a round of a method.
+
+    >>> stage_directory(Path("run"), 0).as_posix()
+    'run/seed_0/dense'
+    >>> stage_directory(Path("run"), 0, "magnitude", 3).as_posix()
+    'run/seed_0/magnitude/round_03'
+    """
+    root = run / f"seed_{seed}" / method
+    return round_directory(root, number) if number else root
 
 
 def epoch_directory(dense: Path, epoch: int) -> Path:
@@ -58,6 +71,11 @@ def complete_rounds(root: Path, count: int) -> int:
     while done < count and complete(round_directory(root, done + 1)):
         done += 1
     return done
+
+
+def forget_partial(directory: Path) -> None:
+    """Remove what a stage that is complete has kept in between."""
+    shutil.rmtree(directory / "partial", ignore_errors=True)
 
 
 def write_log(directory: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from fairgrape_jax import config
+import numpy as np
+
+from fairgrape_jax import config, parallel
 from fairgrape_jax.config import Experiment, protocols
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import UsageError
@@ -26,14 +29,27 @@ def check_directory(experiment: Experiment, directory: Path) -> None:
         if any(directory.iterdir()):
             raise UsageError(f"{directory}: not empty and not a run; give a new folder")
         return
-    mine, theirs = (config.identity(e) for e in (experiment, config.load(stored)))
-    for field in mine:
-        if mine[field] != theirs[field]:
+    here, there = (config.identity(e) for e in (experiment, config.load(stored)))
+    for field in here:
+        if here[field] != there[field]:
             raise UsageError(
-                f"{directory}: belongs to another configuration ({field} is {theirs[field]} there, "
-                f"{mine[field]} here); give another --out, or resume it with "
+                f"{directory}: belongs to another configuration ({field} is {there[field]} there, "
+                f"{here[field]} here); give another --out, or resume it with "
                 f"`fairgrape run {directory}`"
             )
+    config.check_flags(config.read(stored).get("flags", {}), directory)
+
+
+def check_same_request(experiment: Experiment, dataset: Dataset) -> None:
+    """UsageError unless all processes were given the same experiment and read the same data."""
+    request = np.frombuffer(json.dumps(config.to_dict(experiment)).encode(), np.uint8)
+    flags = np.frombuffer(json.dumps(config.numeric_flags()).encode(), np.uint8)
+    splits = (dataset.train, dataset.validation, dataset.test)
+    if not parallel.processes_agree([request, flags, *(split.evidence() for split in splits)]):
+        raise UsageError(
+            "--distributed: the processes were given different options or read different data; "
+            "start all with the same command on the same files"
+        )
 
 
 def check_fit(experiment: Experiment, dataset: Dataset, devices: int) -> None:

@@ -10,52 +10,80 @@ seed_0/dense/epoch_03: the dense training at an epoch that a method starts from 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
-import json
 import platform
 import time
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jax
-import numpy as np
 
-from fairgrape_jax import config, data, masks, parallel, storage
-from fairgrape_jax.config import Experiment, Stage, protocols
-from fairgrape_jax.errors import UsageError
+from fairgrape_jax import config, data, parallel, storage
+from fairgrape_jax.config import Experiment, protocols
 from fairgrape_jax.methods import METHODS
 from fairgrape_jax.parallel import hosts, preemption
 from fairgrape_jax.progress import bar, say
-from fairgrape_jax.recovery import batch_size, replay, rollback
-from fairgrape_jax.rounds import cluster, select, steps, train
-from fairgrape_jax.runner import (
-    disk_space,
-    finish,
-    layout,
-    predictions,
-    preflight,
-    resume,
-    retention,
+from fairgrape_jax.recovery import batch_size
+from fairgrape_jax.rounds import cluster
+from fairgrape_jax.rounds.session import (
+    Network,
+    Session,
+    copy_on_devices,
+    copy_to_host,
+    initial_network,
+    open_session,
 )
-from fairgrape_jax.runner.finish import Run
+from fairgrape_jax.runner import disk_space, layout, predictions, preflight, resume, retention
+from fairgrape_jax.runner.finish import finish
+from fairgrape_jax.runner.round import Round, choose, prune, restore, timed, train
 from fairgrape_jax.storage import checkpoint, lock
 from fairgrape_jax.storage.files import write_json
-from fairgrape_jax.training import evaluate
-from fairgrape_jax.training.step import State
+from fairgrape_jax.training.evaluate import Predictions
+from fairgrape_jax.training.state import State
 
-Tree = masks.Tree
+
+class Dense(NamedTuple):
+    """The dense network of a seed, and its predictions on the test split."""
+
+    network: Network
+    predictions: Predictions
 
 
 def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)) -> bool:
-    """Do, or finish, the whole experiment in `directory`; returns whether it is complete.
+    """Do, or finish, the whole experiment in a directory.
 
-    shard: (i, n), do the i-th of n parts of the study's runs (`resume.shards`); several processes,
-    each with a part of its own, share the directory.
+    Args:
+        experiment: what to do.
+        directory: where; several processes, each with a shard of its own, may share it.
+        shard: (i, n), do the i-th of n parts of the study's runs (`resume.shards`).
 
-    Everything that can be wrong with the request is looked at first: UsageError then, and nothing
-    is written. TrainingError if a number is not finite or a device has no memory left, OSError if
-    a file cannot be written; complete rounds stay and can be resumed.
+    Returns:
+        Whether the experiment is complete.
+
+    Raises:
+        UsageError: if something is wrong with the request; all that can be is checked first, and
+            nothing is written.
+        TrainingError: if a number is not finite, or a device has no memory left.
+        Preempted: after a notice.
+        OSError: if a file cannot be written.
+
+        In the last three cases complete rounds stay, and the same call goes on.
     """
+    session = prepare(experiment, directory)
+    with batch_size.advice(experiment, session.dataset, session.devices):
+        for seed in experiment.seeds:
+            run_seed(session, directory, seed, shard)
+    if hosts.is_process_0():
+        layout.write_log(directory)  # whole again, wherever its last writer was stopped
+    units = resume.shards(experiment, 1)[0]
+    complete = all(finished(session, directory, *unit) for unit in units)
+    say(f"complete: {directory}" if complete else f"this shard is complete: {directory}")
+    return complete
+
+
+def prepare(experiment: Experiment, directory: Path) -> Session:
+    """Check the request, read the data, build the steps, and write RUN/config.json."""
     config.check(experiment)
     devices = parallel.local_devices(experiment.devices)
     # All together before the reading, which may take one host longer than another: connections
@@ -67,70 +95,24 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
     with bar("reading") as move:
         dataset = data.load(experiment.data, move)
     preflight.check_fit(experiment, dataset, parallel.device_count(devices))
-    given = [np.frombuffer(json.dumps(config.to_dict(experiment)).encode(), np.uint8)]
-    splits = (dataset.train, dataset.validation, dataset.test)
-    if not parallel.processes_agree([given, *(split.evidence() for split in splits)]):
-        raise UsageError(
-            "--distributed: the processes were given different options or read different data; "
-            "start all with the same command on the same files"
-        )
-    compiled = steps.build(experiment, dataset, devices)
-    first = steps.initial_state(experiment, compiled, dataset, experiment.seeds[0])
-    full = masks.full_masks(first.params)
-    preflight.check_layers(experiment, full, compiled.layers)
+    preflight.check_same_request(experiment, dataset)
+    session = open_session(experiment, dataset, devices)
+    network = initial_network(session, experiment.seeds[0])
+    preflight.check_layers(experiment, network.masks, session.steps.layers)
     if hosts.is_process_0():
-        disk_space.check(experiment, directory, (first, full), dataset)
-    del first  # a network that would stay on the devices
-    for line in (*dataset.notes, *preflight.notes(experiment, devices[0].platform)):
+        disk_space.check(experiment, directory, (network.state, network.masks), dataset)
+    notes = preflight.notes(experiment, devices[0].platform)
+    for line in dict.fromkeys((*dataset.notes, *notes)):
         say(f"note: {line}")
     parallel.broadcast_from_process_0(0)  # no process looks at the directory from here on
     if hosts.is_process_0():
         write_config(experiment, directory, devices)
         lock.remove_leftovers(directory)
-    this = Run(experiment, directory, dataset, compiled)
-    parts = resume.shards(experiment, shard[1])
-    with batch_size.advice(experiment, dataset, devices):
-        for seed in experiment.seeds:
-            methods = [method for other, method in parts[shard[0]] if other == seed]
-            if not methods:
-                continue
-            owner = next(i for i, part in enumerate(parts) if (seed, experiment.methods[0]) in part)
-            if owner != shard[0]:
-                wait_for(this, seed, f"shard {owner}/{shard[1]}")
-            root = directory / f"seed_{seed}"
-            with resume.writing(root / "dense.lock"):
-                state, dense = dense_stage(this, seed)
-            for method in methods:
-                with resume.writing(root / f"{method}.lock"):
-                    prune_rounds(this, seed, method, state, dense)
-    if hosts.is_process_0():
-        layout.write_log(directory)  # whole again, wherever its last writer was stopped
-    missing = [unit for unit in resume.shards(experiment, 1)[0] if not finished(this, *unit)]
-    say(f"complete: {directory}" if not missing else f"this shard is complete: {directory}")
-    return not missing
-
-
-def finished(run: Run, seed: int, name: str) -> bool:
-    """Whether the last round of a method is complete."""
-    last = len(config.densities(protocols.of_method(run.experiment, name)))
-    root = run.directory / f"seed_{seed}" / name
-    done = layout.complete(layout.round_directory(root, last))
-    return bool(parallel.broadcast_from_process_0(done))
-
-
-def wait_for(run: Run, seed: int, owner: str, seconds: float = 5) -> None:
-    """Return when the dense network of `seed` is complete, which another process trains."""
-    directory, said = run.directory / f"seed_{seed}" / "dense", False
-    while not parallel.broadcast_from_process_0(layout.complete(directory)):
-        if not said:
-            say(f"waiting for {directory}, which {owner} trains: start that one too")
-        said = True
-        preemption.stop_if_requested("the wait for another shard")
-        time.sleep(seconds)
+    return session
 
 
 def write_config(experiment: Experiment, directory: Path, devices: list[jax.Device]) -> None:
-    """RUN/config.json: every field, with versions and machine; kept as it is on resuming."""
+    """RUN/config.json: every field, with versions, flags and machine; kept as it is on resuming."""
     path = directory / "config.json"
     if path.exists():
         return
@@ -143,6 +125,7 @@ def write_config(experiment: Experiment, directory: Path, devices: list[jax.Devi
             "experiment": config.to_dict(experiment),
             "versions": {name: importlib.metadata.version(name) for name in packages}
             | {"python": platform.python_version()},
+            "flags": config.numeric_flags(),
             "devices": {
                 "kind": devices[0].device_kind,
                 "platform": devices[0].platform,
@@ -153,157 +136,170 @@ def write_config(experiment: Experiment, directory: Path, devices: list[jax.Devi
     )
 
 
-def dense_stage(run: Run, seed: int) -> tuple[State, evaluate.Predictions]:
-    """The dense network of `seed`, trained or restored, and its predictions on the test split."""
-    directory = run.directory / f"seed_{seed}" / "dense"
-    state = steps.initial_state(run.experiment, run.steps, run.dataset, seed)
-    full = steps.initial_masks(run.steps, state)
-    kept = [layout.epoch_directory(directory, epoch) for epoch in protocols.points(run.experiment)]
-    sound = resume.intact(directory) and not any(
-        checkpoint.damaged_files(k / "checkpoint") for k in kept
+def run_seed(session: Session, directory: Path, seed: int, shard: tuple[int, int]) -> None:
+    """The dense training of a seed, and this shard's methods on it."""
+    parts = resume.shards(session.experiment, shard[1])
+    methods = [method for other, method in parts[shard[0]] if other == seed]
+    if not methods:
+        return
+    first = (seed, session.experiment.methods[0])
+    owner = next(i for i, part in enumerate(parts) if first in part)
+    if owner != shard[0]:
+        wait_for_dense(directory, seed, f"shard {owner}/{shard[1]}")
+    root = directory / f"seed_{seed}"
+    with resume.writing(root / "dense.lock"):
+        dense = dense_stage(session, directory, seed)
+    for method in methods:
+        with resume.writing(root / f"{method}.lock"):
+            prune_rounds(session, directory, seed, method, dense)
+
+
+def wait_for_dense(directory: Path, seed: int, owner: str, seconds: float = 5) -> None:
+    """Return when the dense network of a seed is complete, which another process trains."""
+    stage, announced = layout.stage_directory(directory, seed), False
+    while not parallel.broadcast_from_process_0(layout.complete(stage)):
+        if not announced:
+            say(f"waiting for {stage}, which {owner} trains: start that one too")
+        announced = True
+        preemption.stop_if_requested("the wait for another shard")
+        time.sleep(seconds)
+
+
+def finished(session: Session, directory: Path, seed: int, method: str) -> bool:
+    """Whether the last round of a method is complete."""
+    last = rounds_of(session, directory, seed, method)[-1]
+    return bool(parallel.broadcast_from_process_0(layout.complete(last.directory)))
+
+
+def rounds_of(session: Session, directory: Path, seed: int, method: str) -> list[Round]:
+    """The rounds of a method, with the experiment as the method is put through it."""
+    experiment = protocols.of_method(session.experiment, method)
+    own, count = (
+        dataclasses.replace(session, experiment=experiment),
+        len(config.densities(experiment)),
     )
-    if parallel.broadcast_from_process_0(sound):
-        if hosts.is_process_0():
-            train.forget(directory)  # a kill may have come before
-        state, full = restore(run, directory, state, full)
-        tasks = [(task.name, task.classes) for task in run.dataset.tasks]
-        said = predictions.read_predictions(
-            directory / "predictions.csv", run.dataset.groups, tasks
-        )
-        return state, said
-    title = f"seed {seed} dense"
-    started = time.perf_counter()
-    plan = [run.experiment.dense]
+    return [Round(own, directory, seed, method, number, count) for number in range(1, count + 1)]
+
+
+def dense_stage(session: Session, directory: Path, seed: int) -> Dense:
+    """The dense network of a seed: restored if it is complete, else trained."""
+    this, network = Round(session, directory, seed), initial_network(session, seed)
+    points = protocols.points(session.experiment)
+    if restored := restored_dense(this, network, points):
+        return restored
 
     def keep(epoch: int, state: State) -> None:
-        if epoch in protocols.points(run.experiment):
-            tree = {"state": state, "masks": full}
-            checkpoint.save(layout.epoch_directory(directory, epoch) / "checkpoint", tree)
+        if epoch in points:
+            tree = {"state": state, "masks": network.masks}
+            checkpoint.save(layout.epoch_directory(this.directory, epoch) / "checkpoint", tree)
 
-    state, history = train_stages(
-        run, directory, state, full, plan, seed=seed, title=title, after=keep
-    )
-    kept_place = train.kept(directory, state, history, run.steps.devices)
-    with kept_place, replay.written(directory, full, seed, run.dataset):
-        predicted = finish.tested(run, directory, state, full)
-        record = {
-            "seed": seed,
-            "method": "dense",
-            "round": 0,
-            "rounds": 0,
-            "seconds": {"train": time.perf_counter() - started},
-            "history": history,
-            "importance": finish.group_totals(run, directory, state, full, seed),
-        }
-        finish.finish(run, directory, state, full, predicted, predicted, record)
-    return state, predicted
+    seconds: dict[str, float] = {}
+    with timed(seconds, "train"):
+        place = train(this, network, [session.experiment.dense], after=keep)
+    network = Network(place.state, network.masks)
+    return Dense(network, finish(this, network, place, details={"seconds": seconds}))
 
 
-def state_at(run: Run, seed: int, epoch: int | None, dense: State) -> State:
-    """The state of the dense training at an epoch; 0 for the initial one, None for the last."""
-    if epoch is None:
-        return dense
-    state = steps.initial_state(run.experiment, run.steps, run.dataset, seed)
-    if not epoch:
-        return state
-    directory = layout.epoch_directory(run.directory / f"seed_{seed}" / "dense", epoch)
-    return restore(run, directory, state, steps.initial_masks(run.steps, state))[0]
+def restored_dense(this: Round, like: Network, points: set[int]) -> Dense | None:
+    """The dense network of a seed and its predictions if all of it is complete and sound."""
+    kept = [layout.epoch_directory(this.directory, epoch) / "checkpoint" for epoch in points]
+    sound = resume.intact(this.directory) and not any(map(checkpoint.damaged_files, kept))
+    if not parallel.broadcast_from_process_0(sound):
+        return None
+    if hosts.is_process_0():
+        layout.forget_partial(this.directory)  # a kill may have come before
+    dataset = this.session.dataset
+    tasks = [(task.name, task.classes) for task in dataset.tasks]
+    tested = predictions.read_predictions(this.directory / "predictions.csv", dataset.groups, tasks)
+    return Dense(restore(this.session, this.directory, like), tested)
 
 
-def prune_rounds(run: Run, seed: int, name: str, state: State, dense: evaluate.Predictions) -> None:
-    """All rounds of one method, from the dense network's `state` or the point that the method
-    starts from; complete ones are passed over."""
-    experiment = protocols.of_method(run.experiment, name)
-    densities = config.densities(experiment)
-    root = run.directory / f"seed_{seed}" / name
-    done = int(parallel.broadcast_from_process_0(resume.last_intact(root, len(densities))))
-    # A kill may have come before these were done.
+def prune_rounds(session: Session, directory: Path, seed: int, method: str, dense: Dense) -> None:
+    """All rounds of one method, each from the one before; complete ones are passed over."""
+    rounds = rounds_of(session, directory, seed, method)
+    done = last_complete(rounds)
+    if done == len(rounds):
+        return
+    clusters = directory / f"seed_{seed}" / "clusters.npz"
+    scored = cluster.scored_session(rounds[0].session, dense.network, clusters, seed=seed)
+    origin = rewind_point(rounds[0], dense.network)
+    network = start(rounds, done, dense.network)
+    for this in rounds[done:]:
+        network = one_round(this, network, scored=scored, dense=dense, origin=origin)
+        retention.prune(this.directory.parent, this.number, session.experiment.checkpoints)
+
+
+def last_complete(rounds: list[Round]) -> int:
+    """The number of the round to go on from; what a kill left half done of it is done."""
+    root, experiment = rounds[0].directory.parent, rounds[0].session.experiment
+    done = int(parallel.broadcast_from_process_0(resume.last_intact(root, len(rounds))))
     retention.prune(root, done, experiment.checkpoints)
     if hosts.is_process_0():
-        for number in range(1, done + 1):
-            train.forget(layout.round_directory(root, number))
-    if done == len(densities):
-        return
-    groups = cluster.scored_by(
-        experiment, run.steps, run.dataset, state, root.parent / "clusters.npz", seed
-    )
-    unpruned, origin = state, None
-    if METHODS[name].rewinds:
-        # On the host: a step would take over buffers that a rewound state shares with it.
-        origin = state_at(run, seed, config.point(experiment, "rewind"), state)
-        origin = jax.tree.map(np.array, jax.device_get(origin))
-    state = state_at(run, seed, config.point(experiment, "start"), state)
-    # A step takes over the buffers of its state: the dense one must serve the next method too.
-    state = jax.tree.map(lambda x: x.copy(), state)
-    alive = steps.initial_masks(run.steps, state)
-    if done:
-        state, alive = restore(run, layout.round_directory(root, done), state, alive)
-    for number in range(done + 1, len(densities) + 1):
-        last, directory = number == len(densities), layout.round_directory(root, number)
-        title = f"seed {seed} {name} round {number}/{len(densities)}"
-        seconds: dict[str, float] = {}
-        started = time.perf_counter()
-        density, draw = densities[number - 1], finish.round_seed(seed, number)
-        with replay.written(directory, alive, seed, run.dataset):
-            alive, details = select.select(
-                *(experiment, run.steps, groups, name, state, alive, density, draw, unpruned),
-                directory / "partial",
-            )
-        for line in select.unsolved(details):
-            say(f"{title}: {line}")
-        seconds["score and select"] = time.perf_counter() - started
-        state = pruned(run, state, alive, origin)
-        started = time.perf_counter()
-        plan = [experiment.retrain, experiment.final] if last else [experiment.retrain]
-        step = steps.retraining(experiment, run.steps, unpruned)
-        state, history = train_stages(
-            run, directory, state, alive, plan, seed=seed, title=title, step=step
-        )
-        seconds["train"] = time.perf_counter() - started
-        kept = train.kept(directory, state, history, run.steps.devices)
-        with kept, replay.written(directory, alive, seed, run.dataset):
-            predicted = finish.tested(run, directory, state, alive)
-            record = {
-                "seed": seed,
-                "method": name,
-                "round": number,
-                "rounds": len(densities),
-                "seconds": seconds,
-                "history": history,
-                "selection": details,
-            }
-            if last:
-                given = run, directory, state, alive, seed, unpruned
-                record["importance"] = finish.group_totals(*given)
-            finish.finish(run, directory, state, alive, predicted, dense, record)
-        retention.prune(root, number, experiment.checkpoints)
+        for this in rounds[:done]:
+            layout.forget_partial(this.directory)
+    return done
 
 
-def pruned(run: Run, state: State, alive: Tree, origin: State | None = None) -> State:
-    """The state with pruned weights at zero and, if so configured, a fresh optimizer.
+def rewind_point(this: Round, dense: Network) -> State | None:
+    """The state that the weights return to after each choice; None for a method that goes on.
 
-    origin: the point to return to, with its parameters and batch statistics; the counters go on.
+    On the host: a step would take over buffers that a rewound state shares with it.
     """
-    if origin is not None:
-        state = state._replace(params=origin.params, batch_stats=origin.batch_stats)
-    params = masks.apply_masks(alive, state.params)
-    state = state._replace(params=params)
-    if run.experiment.reset_optimizer or origin is not None:
-        state = state._replace(opt_state=run.steps.optimizer.init(params))
-    return parallel.replicate(state, run.steps.devices)
+    if not METHODS[this.method].rewinds:
+        return None
+    epoch = config.point(this.session.experiment, "rewind")
+    return copy_to_host(network_at(this, epoch, dense)).state
 
 
-def train_stages(
-    run: Run, directory: Path, state: State, alive: Tree, plan: list[Stage], **how: Any
-) -> tuple[State, list[dict[str, float]]]:
-    """All epochs of the stages in `plan`; a partial save in `directory` is picked up."""
-    given = run.experiment, run.steps, run.dataset, state, alive, plan
-    return rollback.run_stages(*given, directory=directory, **how)
+def start(rounds: list[Round], done: int, dense: Network) -> Network:
+    """The network before the first round that is to be done."""
+    this = rounds[0]
+    epoch = config.point(this.session.experiment, "start")
+    # A step takes over the buffers of its state: the dense one must serve the next method too.
+    network = copy_on_devices(network_at(this, epoch, dense))
+    return restore(this.session, rounds[done - 1].directory, network) if done else network
 
 
-def restore(run: Run, directory: Path, state: State, alive: Tree) -> tuple[State, Tree]:
-    """A stage's state and masks, on every device."""
-    like = {"state": state, "masks": alive}
-    found = checkpoint.restore(directory / "checkpoint", like)
-    placed = parallel.replicate(found, run.steps.devices)
-    return placed["state"], placed["masks"]
+def network_at(this: Round, epoch: int | None, dense: Network) -> Network:
+    """The network of the dense training at an epoch; 0 for the initial one, None for the last."""
+    if epoch is None:
+        return dense
+    network = initial_network(this.session, this.seed)
+    if not epoch:
+        return network
+    stage = layout.stage_directory(this.run, this.seed)
+    return restore(this.session, layout.epoch_directory(stage, epoch), network)
+
+
+def one_round(
+    this: Round, network: Network, *, scored: Session, dense: Dense, origin: State | None
+) -> Network:
+    """Score, select, prune and retrain; the network at the end of the round.
+
+    Args:
+        this: the round.
+        network: at its start; the devices take over the buffers of its state.
+        scored: the session with the groups that scores look at.
+        dense: the network before pruning, and its predictions.
+        origin: what the weights return to.
+    """
+    experiment, seconds = this.session.experiment, dict[str, float]()
+    density, last = config.densities(experiment)[this.number - 1], this.number == this.count
+    with timed(seconds, "score and select"):
+        chosen, details = choose(
+            this, network, session=scored, density=density, dense=dense.network
+        )
+    network = prune(this, network, chosen, origin)
+    stages = [experiment.retrain, experiment.final] if last else [experiment.retrain]
+    with timed(seconds, "train"):
+        place = train(this, network, stages, dense=dense.network)
+    network = Network(place.state, network.masks)
+    finish(
+        this,
+        network,
+        place,
+        details={"seconds": seconds, "selection": details},
+        dense=dense.network,
+        dense_predictions=dense.predictions,
+    )
+    return network

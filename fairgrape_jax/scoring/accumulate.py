@@ -97,9 +97,7 @@ def make_accumulate(
 
         def add(sums: Sums, micro: Any) -> Sums:
             new = micro["value"] if "value" in micro else value(micro)
-            block = jax.tree.map(
-                lambda b, t: jnp.where(micro["start"], 0, b) + t.astype(b.dtype), sums.block, new
-            )
+            block = jax.tree.map(lambda b, t: jnp.where(micro["start"], 0, b) + t, sums.block, new)
             rows = jax.tree.map(
                 lambda r, b: r.at[micro["row"]].add(jnp.where(micro["end"], b, 0)),
                 sums.rows,
@@ -142,8 +140,7 @@ def make_accumulate_mixed(
         loss = make_network(batch_stats).loss
 
         def add(rows: Tree, micro: Any) -> Tree:
-            numbers = np.arange(groups, dtype=np.int32)[:, None]
-            members = micro["valid"][None] & (micro["group"].astype(jnp.int32)[None] == numbers)
+            members = micro["valid"] & (micro["group"] == jnp.arange(groups)[:, None])
             data = micro["images"], micro["labels"], members
             gradient = mixed_gradients(loss, params, *data)[1]
 
@@ -153,13 +150,12 @@ def make_accumulate_mixed(
                 )
 
             def add_group(rows: Tree, k: Any) -> Tree:
-                return jax.tree.map(lambda r, t: r.at[k].add(t.astype(r.dtype)), rows, of_group(k))
+                return jax.tree.map(lambda r, t: r.at[k].add(t), rows, of_group(k))
 
             if execution == "vmap":
-                new = jax.vmap(of_group)(jnp.arange(groups, dtype=jnp.int32))
-                return jax.tree.map(lambda r, t: r + t.astype(r.dtype), rows, new)
+                return jax.tree.map(jnp.add, rows, jax.vmap(of_group)(jnp.arange(groups)))
             if execution == "scan":
-                each = jnp.arange(groups, dtype=jnp.int32)
+                each = jnp.arange(groups)
                 return jax.lax.scan(lambda r, k: (add_group(r, k), None), rows, each)[0]
             for k in range(groups):
                 rows = add_group(rows, k)
@@ -183,7 +179,7 @@ def weighted(statistic: Statistic, value: Tree, count: jax.Array) -> Tree:
     if statistic.per == "batch":
         return value
     # The mean over samples, not over micro-batches: the last one may be partial.
-    return jax.tree.map(lambda v: v * count.astype(v.dtype), value)
+    return jax.tree.map(lambda v: v * count, value)
 
 
 def reduce(rows: Tree, counts: jax.Array) -> Tree:

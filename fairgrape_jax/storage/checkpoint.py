@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from fairgrape_jax.masks import layer_names
+from fairgrape_jax.masks import Tree, layer_names, pack, unpack
 from fairgrape_jax.parallel import hosts
 from fairgrape_jax.storage.checksums import (
     changed_files,
@@ -171,11 +171,11 @@ def _key_name(key: Any) -> str:
     return str(key)
 
 
-def save_masks(path: Path, masks: Any) -> None:
+def save_masks(path: Path, masks: Tree) -> None:
     """Write masks as packed bits that any NumPy reads: NAME and NAME.shape for every layer."""
     arrays: dict[str, Any] = {}
     for name, mask in zip(layer_names(masks), jax.tree.leaves(masks), strict=True):
-        arrays[name] = np.packbits(np.asarray(mask))
+        arrays[name] = pack(mask)
         arrays[f"{name}.shape"] = np.asarray(mask.shape, np.int64)
     write_arrays(path, arrays)
 
@@ -184,10 +184,4 @@ def load_masks(path: Path) -> dict[str, np.ndarray]:
     """The masks of a stage by layer name, bool arrays of the kernels' shapes."""
     with np.load(path) as stored:
         names = [name for name in stored.files if not name.endswith(".shape")]
-        shapes = {name: tuple(stored[f"{name}.shape"]) for name in names}
-        return {
-            name: np.unpackbits(stored[name], count=int(np.prod(shapes[name])))
-            .astype(bool)
-            .reshape(shapes[name])
-            for name in names
-        }
+        return {name: unpack(stored[name], stored[f"{name}.shape"].tolist()) for name in names}

@@ -1,27 +1,28 @@
 """Passes over data (a scoring, an evaluation): kept where they are stopped, and gone on with.
 
-What a pass has gathered (accumulators, predictions) goes to a file of each process, for every
-device of a process has its own. It is an aid and no more: a file that cannot be written is only
-said, one that is damaged or of another pass is not read, and the pass then begins anew.
+What a pass has gathered goes to a file of each process, since every device of a process has its
+own. It is an aid and no more: a file that cannot be written is only reported, one that is damaged
+or of another pass is not read, and the pass then begins anew.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
 
 from fairgrape_jax import parallel
 from fairgrape_jax.errors import Preempted
-from fairgrape_jax.masks import Tree
 from fairgrape_jax.parallel import preemption
+from fairgrape_jax.passes import Key
 from fairgrape_jax.progress import say
 from fairgrape_jax.storage.checksums import (
     read_checksummed,
@@ -36,58 +37,146 @@ LOOK_EVERY = 10  # steps between two looks at the clock
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """Where a pass is kept, and of what it is a pass: nothing is read that was kept of another.
+class Kept:
+    """What is kept of a pass.
 
-    path: without a suffix. key: plain values; two passes at the same path that are not the same
-    must differ in it. over: what becomes of it when the pass is over. It is removed ("forget"); it
-    stays as it was, until the result is safe ("leave"); or all that was gathered is kept ("keep").
+    Attributes:
+        count: batches of which `arrays` were gathered.
+        arrays: the leaves of what was gathered, or the result.
+        finished: whether they are the result.
     """
 
-    path: Path
-    key: dict[str, Any]
-    devices: list[jax.Device]
-    over: Literal["forget", "leave", "keep"] = "forget"
+    count: int
+    arrays: list[np.ndarray]
+    finished: bool = False
 
 
-def read(place: Place | None) -> tuple[int, list[np.ndarray]]:
-    """How many batches a pass has gathered, and its arrays; (0, []) for one that begins anew.
+class Passes:
+    """A `passes.Fold` whose passes stop at a notice of preemption and go on where they were.
 
-    All processes call it, and begin anew unless they all have kept the same number of batches.
+    Between two batches all processes look for a notice, and raise Preempted after one. Then, and
+    every SAVE_EVERY seconds, what the pass has gathered is written, and the result of every pass
+    before it, until `clear` is called.
     """
-    if place is None:
-        return 0, []
-    count, arrays = _read(place)
-    rows = np.full((len(place.devices), 1), count, np.int32)
-    return (count, arrays) if np.all(parallel.all_gather_rows(rows) == count) else (0, [])
+
+    def __init__(self, directory: Path, devices: Sequence[jax.Device]) -> None:
+        """Keep passes on `devices`, those of this process, in a directory of their own."""
+        self._directory, self._devices = directory, list(devices)
+        self._results: list[tuple[Path, Key, Kept]] = []  # those that are not written yet
+
+    def __call__(
+        self,
+        step: Callable[[Any, Any], Any],
+        initial: Any,
+        batches: Callable[[int], Iterable[Any]],
+        *,
+        key: Key,
+        finish: Callable[[Any], list[Any]] = list,
+    ) -> list[Any]:
+        """As `passes.fold`; a pass that was finished before is read."""
+        path = self._directory / _name(key)
+        kept = read(path, key, self._devices)
+        if kept and kept.finished:
+            return kept.arrays
+        gathered, done = (_placed_like(initial, kept.arrays), kept.count) if kept else (initial, 0)
+        if done:
+            say(f"{_words(key)}: going on after batch {done}")
+        saved = time.perf_counter()
+        for batch in batches(done):
+            stop = preemption.stop_requested()
+            if stop or (done and done % LOOK_EVERY == 0 and due(saved)):
+                self._write_results()
+                if done:
+                    write(path, key, self._devices, Kept(done, jax.tree.leaves(gathered)))
+                saved = time.perf_counter()
+            if stop:
+                raise Preempted(f"in {_words(key)}, kept after batch {done}")
+            gathered, done = step(gathered, batch), done + 1
+        try:
+            result = finish(gathered)
+        except Exception:
+            forget(path)  # never gone on from
+            raise
+        self._results.append((path, key, Kept(done, result, finished=True)))
+        return result
+
+    def _write_results(self) -> None:
+        for path, key, kept in self._results:
+            write(path, key, self._devices, kept)
+        self._results.clear()
+
+    def clear(self) -> None:
+        """Remove everything that is kept: what comes of it is safe."""
+        self._results.clear()
+        forget(self._directory / "*")
+        with contextlib.suppress(OSError):  # other processes' files may be there still
+            self._directory.rmdir()
 
 
-def _read(place: Place) -> tuple[int, list[np.ndarray]]:
-    known = read_checksummed(_record(place))
-    if known is None or known.get("key") != json.loads(json.dumps(_key(place))):
-        return 0, []
-    file = place.path.with_name(known["file"])
-    if sha256_or_empty(file) != known["sha256"]:
+def _name(key: Key) -> str:
+    digest = hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()
+    return f"{key['pass']}_{digest[:12]}"
+
+
+def _words(key: Key) -> str:
+    return f"the {key['pass']}"
+
+
+def _placed_like(initial: Any, arrays: list[np.ndarray]) -> Any:
+    """The arrays in the structure of `initial` and on its devices; as they are if it is empty."""
+    leaves, structure = jax.tree.flatten(initial)
+    if not leaves:
+        return arrays
+    places = [getattr(leaf, "sharding", None) for leaf in leaves]
+    pairs = zip(arrays, places, strict=True)
+    placed = [array if place is None else jax.device_put(array, place) for array, place in pairs]
+    return jax.tree.unflatten(structure, placed)
+
+
+def read(path: Path, key: Key, devices: Sequence[jax.Device]) -> Kept | None:
+    """What is kept of a pass; None for one that begins anew.
+
+    All processes call it, and begin anew unless they all have kept as much.
+
+    Args:
+        path: where it is kept, without a suffix.
+        key: what the pass computes; nothing is read that was kept of another.
+        devices: those of this process.
+    """
+    kept = _read_own(path, key, devices)
+    mine = np.array([[kept.count, kept.finished] if kept else [0, 0]], np.int32)
+    return kept if np.all(parallel.all_gather_rows(mine) == mine) else None
+
+
+def _read_own(path: Path, key: Key, devices: Sequence[jax.Device]) -> Kept | None:
+    record = read_checksummed(_record_path(path))
+    if record is None or record.get("key") != json.loads(json.dumps(_full_key(key, devices))):
+        return None
+    file = path.with_name(record["file"])
+    if sha256_or_empty(file) != record["sha256"]:
         say(f"{file}: damaged or gone; this pass begins anew")
-        return 0, []
+        return None
     with np.load(file) as stored:
-        return known["count"], [stored[str(i)] for i in range(len(stored.files))]
+        arrays = [stored[str(i)] for i in range(len(stored.files))]
+    return Kept(record["count"], arrays, record.get("finished", False))
 
 
-def write(place: Place, count: int, gathered: Any) -> None:
-    """Keep what was gathered of the first `count` batches: a pytree of this process's arrays."""
-    file = _record(place).with_suffix(f".{count}.npz")
-    arrays = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(gathered))}
+def write(path: Path, key: Key, devices: Sequence[jax.Device], kept: Kept) -> None:
+    """Keep what this process has gathered, in place of what was kept before; as for `read`."""
+    record_path = _record_path(path)
+    file = record_path.with_suffix(f".{kept.count}.npz")
+    arrays = {str(i): np.asarray(array) for i, array in enumerate(kept.arrays)}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_arrays(file, arrays, compressed=False)
-        told = {"key": _key(place), "count": count, "file": file.name}
-        write_checksummed(_record(place), told | {"sha256": sha256(file)})
+        record = {"key": _full_key(key, devices), "count": kept.count, "file": file.name}
+        record |= {"finished": kept.finished, "sha256": sha256(file)}
+        write_checksummed(record_path, record)
     except OSError as error:
         say(f"note: {describe_write_error(error)}: what this pass has gathered is not kept")
         _remove([file])
     else:
-        others = file.parent.glob(f"{_record(place).stem}.*.npz")
+        others = file.parent.glob(f"{record_path.stem}.*.npz")
         _remove(other for other in others if other != file)
 
 
@@ -96,54 +185,25 @@ def forget(path: Path) -> None:
     _remove(path.parent.glob(f"{path.name}.{parallel.process_index_and_count()[0]}.*"))
 
 
+def due(saved: float) -> bool:
+    """Whether it is time to save again; all processes ask together.
+
+    Args:
+        saved: when that was done last, by `time.perf_counter`; the clock of process 0 counts.
+    """
+    return bool(parallel.broadcast_from_process_0(time.perf_counter() - saved > SAVE_EVERY))
+
+
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
 
 
-def fold(
-    step: Callable[[Tree, Any], Tree],
-    gathered: Tree,
-    batches: Iterable[Any],
-    *,
-    place: Place | None,
-    done: int,
-    what: str,
-) -> Tree:
-    """gathered = step(gathered, batch) for each batch, of which number `done` is the first.
-
-    Between two batches all processes look for a notice, and raise Preempted after one. Then, and
-    every SAVE_EVERY seconds, what was gathered is kept in `place`, unless that is None. what: for
-    the message.
-    """
-    saved = time.perf_counter()
-    if done:
-        say(f"{what}: going on after batch {done}")
-    for batch in batches:
-        stop = preemption.stop_requested()
-        if place and done and (stop or (done % LOOK_EVERY == 0 and due(saved, place.devices))):
-            write(place, done, gathered)
-            saved = time.perf_counter()
-        if stop:
-            raise Preempted(f"in {what}" + (f", kept after batch {done}" if place else ""))
-        gathered, done = step(gathered, batch), done + 1
-    if place and place.over == "keep":
-        write(place, done, gathered)
-    elif place and place.over == "forget":
-        forget(place.path)
-    return gathered
+def _full_key(key: Key, devices: Sequence[jax.Device]) -> dict[str, Any]:
+    index, count = parallel.process_index_and_count()
+    return dict(key) | {"devices": len(devices), "process": index, "processes": count}
 
 
-def due(saved: float, devices: list[jax.Device]) -> bool:
-    """Whether it is time to save again, by the clock of process 0; all processes ask together."""
-    return bool(parallel.broadcast_from_process_0(time.perf_counter() - saved > SAVE_EVERY))
-
-
-def _key(place: Place) -> dict[str, Any]:
-    number, processes = parallel.process_index_and_count()
-    return place.key | {"devices": len(place.devices), "process": number, "processes": processes}
-
-
-def _record(place: Place) -> Path:
-    return place.path.with_name(f"{place.path.name}.{parallel.process_index_and_count()[0]}.json")
+def _record_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{parallel.process_index_and_count()[0]}.json")

@@ -1,88 +1,111 @@
-"""One pass over the training split."""
+"""One epoch: a pass over the training split, its loss read one step late."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
 
 from fairgrape_jax import parallel
-from fairgrape_jax.data import batches as pipeline
+from fairgrape_jax.data import batches
 from fairgrape_jax.data.dataset import Split
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.training import finite
-from fairgrape_jax.training.finite import Seen
-from fairgrape_jax.training.step import State
+from fairgrape_jax.training.finite import NotFinite, NotFiniteError, StepReport
+from fairgrape_jax.training.state import Carry, State
+
+Step = Callable[..., tuple[Carry, StepReport]]
+# (state, steps made) -> None to go on, or what is to be called with the sum of their losses.
+Pause = Callable[[State, int], Callable[[float], None] | None]
 
 
 def train_epoch(
-    step: Callable[..., tuple[State, Seen]],
-    devices: list[jax.Device],
+    step: Step,
     state: State,
     masks: Tree,
     split: Split,
     *,
+    devices: Sequence[jax.Device],
     batch: int,
     rate: float,
     seed: int,
-    advance: Callable[[], None] = lambda: None,
+    parameters: Sequence[str] = (),
     done: int = 0,
     total: float = 0.0,
-    pause: Callable[[State, int], Callable[[float], None] | None] = lambda state, count: None,
-    clock: pipeline.Clock | None = None,
-    reading: Iterator[dict[str, np.ndarray]] | None = None,
+    advance: Callable[[], None] = lambda: None,
+    pause: Pause = lambda state, count: None,
+    clock: batches.Clock | None = None,
+    samples: Iterator[dict[str, np.ndarray]] | None = None,
 ) -> tuple[State, float]:
-    """One pass over `split` in the order of (seed, state.epoch); returns the mean loss.
+    """Train through `split` once, in the order of (seed, state.epoch).
 
-    A step that gives a number that is not finite raises NotFiniteError, with what it was and the
-    state before; on every process, since all see the same. The loss, which tells, is read one step
-    late, so that waiting for it never leaves the device idle. Each process reads its own rows of
-    every batch.
-    done, total: where an epoch goes on in the middle, its steps made before and the sum of their
-    losses. pause(state, steps made) may return what is to be called with the sum of their losses,
-    to save the place. clock: measures how long the loop waits for its input. reading: where the
-    epoch's batches are taken from, of several epochs one after another.
+    The loss of a step, which tells whether it was finite, is read while the device is at the next
+    one: to wait for it would leave the device idle. Each process reads its own rows of a batch.
+
+    Args:
+        step: the lifted step of `make_train_step`.
+        state: on the devices, which take over its buffers.
+        masks: on the devices.
+        split: the training split.
+        devices: those of this process.
+        batch: images per step, over all devices of all processes.
+        rate: the learning rate.
+        seed: of the order of the samples.
+        parameters: the names of all parameters in the order of the network, for an error.
+        done: where the epoch goes on in the middle, the steps made before.
+        total: the sum of their losses.
+        advance: called after each step.
+        pause: called after each step; what it returns saves the place.
+        clock: measures how long the loop waits for its input.
+        samples: the batches of this epoch and maybe of later ones; made here if None.
+
+    Returns:
+        The state on the devices, an epoch further, and the mean loss of the epoch.
+
+    Raises:
+        NotFiniteError: for a step that gives a number that is not finite, with the state before
+            it; on every process, since all see the same.
     """
     epoch, first = int(state.epoch), int(state.step) - done
-    pending, count = None, done
-    rate_array = np.float32(rate)
-    if reading is None:
-        reading = pipeline.train_batches(
-            split, batch, seed, epoch, done, parallel.process_index_and_count()
-        )
-    own = itertools.islice(reading, pipeline.steps_per_epoch(len(split), batch) - done)
-    timed = (clock or pipeline.Clock()).timed(own)
-    batches = (parallel.split_batch(samples, devices) for samples in timed)
+    carry = Carry(state, parallel.replicate(np.True_, devices))
+    previous, count, rate_array = None, done, np.float32(rate)
+    if samples is None:
+        place = parallel.process_index_and_count()
+        samples = batches.train_batches(split, batch, seed, epoch, done, place)
+    left = itertools.islice(samples, batches.steps_per_epoch(len(split), batch) - done)
+    timed = (clock or batches.Clock()).timed(left)
 
-    def failed(seen: Seen) -> finite.NotFiniteError:
-        """Of the last step, `count` being made; `state` may be that of the one after."""
-        number, ids = first + count - 1, pipeline.ids(split, batch, seed, epoch, count - 1)
-        place = {"where": f"at step {number}", "step": number, "epoch": epoch}
-        place |= {"step_in_epoch": count - 1, "rate": rate, "ids": ids.tolist()}
-        return finite.in_step(state, seen, place)
+    def loss_of(report: StepReport) -> float:
+        """The loss of the last step, `count` being made; or the error."""
+        loss = float(report.loss)
+        if math.isfinite(loss):
+            return loss
+        before, flags = finite.to_host(carry.state), np.asarray(report.finite)
+        details = {
+            "step": first + count - 1,
+            "epoch": epoch,
+            "step_in_epoch": count - 1,
+            "rate": rate,
+            "ids": batches.ids(split, batch, seed, epoch, count - 1).tolist(),
+        }
+        bad, where = finite.bad_parts(before, flags, parameters), f"at step {first + count - 1}"
+        raise NotFiniteError(NotFinite("step", where, bad, before, details))
 
-    for samples in parallel.prefetch_to_devices(batches, devices):
-        state, seen = step(state, masks, samples, rate_array)
-        if pending is not None:
-            total += checked(pending, failed)
-        pending, count = seen, count + 1
+    rows = (parallel.split_batch(each, devices) for each in timed)
+    for placed in parallel.prefetch_to_devices(rows, devices):
+        carry, report = step(carry, masks, placed, rate_array)
+        if previous is not None:
+            total += loss_of(previous)
+        previous, count = report, count + 1
         advance()
-        if save := pause(state, count):
-            total += checked(pending, failed)
-            pending = None
+        if save := pause(carry.state, count):
+            total += loss_of(previous)
+            previous = None
             save(total)
-    if pending is not None:
-        total += checked(pending, failed)
+    if previous is not None:
+        total += loss_of(previous)
     epoch_done = parallel.replicate(np.int32(epoch + 1), devices)
-    return state._replace(epoch=epoch_done), total / count
-
-
-def checked(seen: Seen, failed: Callable[[Seen], Exception]) -> float:
-    """The loss of a step as a float; what `failed` makes of it is raised if that is not finite."""
-    loss = float(seen.loss)
-    if not math.isfinite(loss):
-        raise failed(seen)
-    return loss
+    return carry.state._replace(epoch=epoch_done), total / count

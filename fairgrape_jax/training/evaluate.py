@@ -1,9 +1,9 @@
-"""Predictions of a model on a split, over padded and masked batches."""
+"""Predictions of a network on a split, over padded and masked batches."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -11,21 +11,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fairgrape_jax import losses, parallel
+from fairgrape_jax import losses, parallel, passes
 from fairgrape_jax.data import augment
 from fairgrape_jax.data.batches import padded_batches
 from fairgrape_jax.data.dataset import Dataset, Split
 from fairgrape_jax.masks import Tree, apply_masks
-from fairgrape_jax.storage import resumable
+from fairgrape_jax.passes import Fold, Key
 
 LOST = -1  # the prediction of padding, and of a picture that cannot be decoded
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What a model said of every sample of a split: each metric can be recomputed from it.
+    """What a network predicts for every sample of a split: each metric can be recomputed from it.
 
-    labels, predictions: (N, T) int32; groups: (N,) int32; losses: (N,) float32.
+    Attributes:
+        labels: (N, T) int32, the true class of each task.
+        predictions: (N, T) int32, the predicted one.
+        groups: (N,) int32.
+        losses: (N,) float32, the cross-entropy, a mean over tasks.
     """
 
     labels: np.ndarray
@@ -39,8 +43,8 @@ def make_evaluate_step(
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """The per-device step (params, batch_stats, masks, batch) -> (predictions, losses).
 
-    Every device gets what all devices say: (devices, B, T) int32 and (devices, B) float32. A
-    sample that is not valid is said to be LOST.
+    Every device gets the results of all devices: (devices, B, T) int32 and (devices, B) float32.
+    The prediction of a sample that is not valid is LOST.
     """
 
     def evaluate_step(
@@ -51,52 +55,60 @@ def make_evaluate_step(
             augment.normalise(batch["images"], dataset.mean, dataset.std),
             train=False,
         )
-        said = (
+        results = (
             jnp.where(batch["valid"][:, None], losses.predictions(logits, dataset.classes), LOST),
             losses.cross_entropy(logits, batch["labels"], dataset.classes),
         )
-        return jax.lax.all_gather(said, parallel.AXIS)
+        return jax.lax.all_gather(results, parallel.AXIS)
 
     return evaluate_step
 
 
 def predict(
-    step: Callable[..., tuple[jax.Array, jax.Array]],
-    devices: list[jax.Device],
-    params: Tree,
-    batch_stats: Tree,
-    masks: Tree,
+    step: Callable[[Any], tuple[jax.Array, jax.Array]],
     split: Split,
+    *,
     per_device: int,
-    place: resumable.Place | None = None,
+    devices: Sequence[jax.Device],
+    key: Key,
+    fold: Fold = passes.fold,
 ) -> Predictions:
-    """Run the lifted step over `split`.
+    """Run an evaluation step over `split`.
 
     The batch of one device is the same on any number of devices, and so is the chunk of samples
     in it: the same program sees the same numbers, and the counts agree to the last digit. Each
-    process feeds its own rows, and every one gets the predictions of all. A picture on disk that
-    is lost, where such are skipped, has no row. Preempted after a notice; place: where what was
-    said by then is kept, to go on from.
+    process feeds its own rows, and every one gets the predictions of all.
+
+    Args:
+        step: batch -> (predictions, losses), the lifted step with the network in it.
+        split: the samples.
+        per_device: images per device and call.
+        devices: those of this process.
+        key: what the pass over the batches computes.
+        fold: how it is made.
+
+    Returns:
+        Predictions in the order of the split. A picture on disk that is lost, where such are
+        skipped, has no row.
     """
     size = per_device * parallel.device_count(devices)
-    done, kept = resumable.read(place)
-    begun: list[Any] = list(zip(kept[::2], kept[1::2], strict=True))
-    batches = (
-        parallel.split_batch({k: v for k, v in batch.items() if k != "groups"}, devices)
-        for batch in padded_batches(split, size, parallel.process_index_and_count(), done)
-    )
+    place = parallel.process_index_and_count()
 
-    def add(said: list[Any], batch: Any) -> list[Any]:
-        return [*said, step(params, batch_stats, masks, batch)]
+    def batches(begin: int) -> Iterable[Any]:
+        read = padded_batches(split, size, place, begin)
+        rows = ({k: v for k, v in batch.items() if k != "groups"} for batch in read)
+        cut = (parallel.split_batch(batch, devices) for batch in rows)
+        return parallel.prefetch_to_devices(cut, devices)
 
-    sent = parallel.prefetch_to_devices(batches, devices)
-    said = resumable.fold(add, begun, sent, place=place, done=done, what="an evaluation")
-    predictions, sample_losses = (
-        np.concatenate([np.asarray(x).reshape(size, *x.shape[2:]) for x in parts])[: len(split)]
-        for parts in zip(*said, strict=True)
-    )  # in the order of the split, its padding last
-    said_of = predictions[:, 0] != LOST
-    if said_of.all():
-        return Predictions(split.labels, predictions, split.groups, sample_losses)
+    def add(results: list[Any], batch: Any) -> list[Any]:
+        return [*results, *step(batch)]
+
+    def finish(results: list[Any]) -> list[np.ndarray]:
+        rows = [np.asarray(x).reshape(size, *x.shape[2:]) for x in results]
+        # In the order of the split, its padding last.
+        return [np.concatenate(part)[: len(split)] for part in (rows[::2], rows[1::2])]
+
+    predictions, sample_losses = fold(add, [], batches, key=key, finish=finish)
+    there = predictions[:, 0] != LOST
     rows = (split.labels, predictions, split.groups, sample_losses)
-    return Predictions(*(x[said_of] for x in rows))
+    return Predictions(*(rows if there.all() else (x[there] for x in rows)))

@@ -11,14 +11,15 @@ import pytest
 from fairgrape_jax import config, storage, training
 from fairgrape_jax.cli.run import shard_of
 from fairgrape_jax.config import Scoring, Stage, protocols
+from fairgrape_jax.data import load
 from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.methods import METHODS
-from fairgrape_jax.rounds import cluster, train
+from fairgrape_jax.rounds import cluster
 from fairgrape_jax.runner import resume
 from fairgrape_jax.runner import run as runner
 from fairgrape_jax.selection import schedules
 from fairgrape_jax.storage import resumable
-from tests.helpers.experiments import TINY, assert_same, load_checkpoint, stage_files
+from tests.helpers.experiments import TINY, assert_same, load_checkpoint, opened, stage_files
 
 # One seed, one epoch a round: what is looked at is where each round begins.
 SHORT = dataclasses.replace(
@@ -47,9 +48,8 @@ def test_lottery_returns_to_the_bits_of_the_point_it_names(tmp_path, rewind):
     runner.run(experiment, tmp_path)
     origins = {"2": "dense/epoch_02", "dense": "dense"}
     if rewind == "initial":
-        dataset = runner.data.load(experiment.data)
-        compiled = runner.steps.build(experiment, dataset, runner.parallel.local_devices(1))
-        origin = jax.device_get(runner.steps.initial_state(experiment, compiled, dataset, 0)).params
+        _, network = opened(experiment, load(experiment.data))
+        origin = jax.device_get(network.state).params
     else:
         origin = state_of(tmp_path, origins[rewind])["state"].params
     for stage in ("lottery/round_01", "lottery/round_02"):
@@ -90,7 +90,7 @@ def test_a_point_is_kept_when_the_training_goes_on_after_a_stop(tmp_path, monkey
     runner.run(experiment, tmp_path / "whole")
     monkeypatch.setattr(resumable, "SAVE_EVERY", 0.0)
     calls = []
-    train_epoch = train.train.train_epoch
+    train_epoch = training.train_epoch
 
     def stopped(*args, **options):
         calls.append(1)

@@ -24,10 +24,12 @@ from fairgrape_jax.data.builders import folder_csv
 from fairgrape_jax.data.builders.prepare import prepare
 from fairgrape_jax.data.sources.stored import stored_in
 from fairgrape_jax.errors import TrainingError, UsageError
-from fairgrape_jax.rounds import steps, train
+from fairgrape_jax.rounds import train
+from fairgrape_jax.rounds.predict import predict
 from fairgrape_jax.runner.run import run
 from tests.helpers import layouts
 from tests.helpers.datasets import ROOT
+from tests.helpers.experiments import opened
 from tests.helpers.records import EXPERIMENT, StoppedError, epochs, read, source
 
 
@@ -147,10 +149,7 @@ def test_a_lost_picture_is_named_or_skipped_and_counted(damaged, faces):
 
 def test_evaluation_has_no_row_for_a_lost_picture(damaged):
     dataset = read(damaged, cache="disk", broken="skip")
-    compiled = steps.build(EXPERIMENT, dataset, parallel.local_devices(2))
-    state = steps.initial_state(EXPERIMENT, compiled, dataset, 0)
-    alive = steps.initial_masks(compiled, state)
-    seen = steps.predict(EXPERIMENT, compiled, state, alive, dataset.train)
+    seen = predict(*opened(EXPERIMENT, dataset, 2), "train")
     assert len(seen.groups) == len(dataset.train) - len(dataset.train.images.lost)
     assert seen.predictions.min() >= 0
 

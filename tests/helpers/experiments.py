@@ -9,7 +9,7 @@ import numpy as np
 from fairgrape_jax import parallel
 from fairgrape_jax.config import Experiment, Scoring, Stage
 from fairgrape_jax.data import load, source
-from fairgrape_jax.rounds.steps import build, initial_masks, initial_state
+from fairgrape_jax.rounds.session import initial_network, open_session
 from fairgrape_jax.storage import checkpoint
 
 TINY = Experiment(
@@ -42,13 +42,17 @@ def stage_files(directory):
     return found
 
 
+def opened(experiment, dataset, devices=1, seed=0):
+    """The session of an experiment on so many devices, and its network before training."""
+    session = open_session(experiment, dataset, parallel.local_devices(devices))
+    return session, initial_network(session, seed)
+
+
 @cache
 def template():
     """A checkpoint's structure in every run that trains TINY's network with its optimizer."""
-    dataset = load(TINY.data)
-    compiled = build(TINY, dataset, parallel.local_devices(1))
-    state = initial_state(TINY, compiled, dataset, 0)
-    return jax.device_get({"state": state, "masks": initial_masks(compiled, state)})
+    _, network = opened(TINY, load(TINY.data))
+    return jax.device_get({"state": network.state, "masks": network.masks})
 
 
 def load_checkpoint(stage):

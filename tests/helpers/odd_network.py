@@ -10,7 +10,9 @@ from flax import linen as nn
 from fairgrape_jax import masks, parallel
 from fairgrape_jax.config import Experiment, Scoring
 from fairgrape_jax.data import load, source
-from fairgrape_jax.rounds import select, steps
+from fairgrape_jax.rounds import select
+from fairgrape_jax.rounds.session import Network
+from tests.helpers.experiments import opened
 
 
 class Odd(nn.Module):
@@ -36,22 +38,28 @@ class Odd(nn.Module):
 
 @cache
 def built(devices):
-    """The odd network's steps on so many devices, its state, masks and data."""
+    """The session of the odd network on so many devices, and the network."""
     dataset = load(source("synthetic", samples=240, groups=3, size=8))
     experiment = Experiment(source("synthetic"), "odd", scoring=Scoring(0.5, micro_batch=8))
-    compiled = steps.build(experiment, dataset, parallel.local_devices(devices))
-    state = steps.initial_state(experiment, compiled, dataset, seed=0)
-    return experiment, compiled, dataset, state, steps.initial_masks(compiled, state)
+    return opened(experiment, dataset, devices)
+
+
+def with_scoring(session, **changes):
+    """The session with other fields of `scoring`."""
+    scoring = dataclasses.replace(session.experiment.scoring, **changes)
+    experiment = dataclasses.replace(session.experiment, scoring=scoring)
+    return dataclasses.replace(session, experiment=experiment)
 
 
 def pruned(name, density, devices=1, scope="layer", alive=None, seed=0):
     """The masks of a round, as a run makes them."""
-    experiment, compiled, dataset, state, full = built(devices)
-    scoring = dataclasses.replace(experiment.scoring, scope=scope)
-    experiment = dataclasses.replace(experiment, scoring=scoring, min_keep_per_layer=1)
-    alive = full if alive is None else alive
-    found, _ = select.select(experiment, compiled, dataset, name, state, alive, density, seed)
-    return found
+    session, network = built(devices)
+    session = with_scoring(session, scope=scope)
+    experiment = dataclasses.replace(session.experiment, min_keep_per_layer=1)
+    session = dataclasses.replace(session, experiment=experiment)
+    network = network if alive is None else Network(network.state, alive)
+    chosen, _ = select.select(session, network, name, density=density, seed=seed)
+    return parallel.replicate(chosen, session.devices)
 
 
 def alive_in(tree):

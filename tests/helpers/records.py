@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
-from fairgrape_jax import data, parallel
+from fairgrape_jax import data
 from fairgrape_jax.config import Experiment, Scoring, Stage
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.data.sources import prepared
-from fairgrape_jax.rounds import steps, train
+from fairgrape_jax.rounds import train
 from fairgrape_jax.storage import resumable
+from fairgrape_jax.storage.resumable import Passes
+from fairgrape_jax.storage.slots import Slots
+from tests.helpers.experiments import opened
 
 EXPERIMENT = Experiment(
     data=data.source("synthetic", samples=240, groups=2, size=8),
@@ -46,32 +47,30 @@ class StoppedError(Exception):
 
 def epochs(dataset, directory, stop_after=None, seen=None):
     """Two stages of the run in `directory`, saved at every step; the ids of each step in `seen`."""
-    compiled = steps.build(EXPERIMENT, dataset, parallel.local_devices(2))
-    made = compiled.train
+    session, network = opened(EXPERIMENT, dataset, 2)
     count = 0
 
-    def step(state, masks, batch, rate):
+    def step(carry, masks, batch, rate):
         nonlocal count
         if stop_after is not None and count == stop_after:
             raise StoppedError
         count += 1
         if seen is not None:
-            seen[int(state.step)] = np.asarray(batch["ids"]).reshape(-1).tolist()
-        return made(state, masks, batch, rate)
+            seen[int(carry.state.step)] = np.asarray(batch["ids"]).reshape(-1).tolist()
+        return session.steps.train(carry, masks, batch, rate)
 
-    compiled = dataclasses.replace(compiled, train=step)
-    state = steps.initial_state(EXPERIMENT, compiled, dataset, 0)
+    training = train.Training(
+        session=session,
+        masks=network.masks,
+        step=step,
+        seed=0,
+        title="",
+        slots=Slots(directory / "partial"),
+        passes=Passes(directory / "partial/passes", session.devices),
+    )
+    stages = [Stage((2,), (1e-3,)), Stage((1,), (1e-4,), best=True)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resumable, "SAVE_EVERY", 0.0)
         patch.setattr(resumable, "LOOK_EVERY", 1)
-        return train.run_stages(
-            EXPERIMENT,
-            compiled,
-            dataset,
-            state,
-            steps.initial_masks(compiled, state),
-            [Stage((2,), (1e-3,)), Stage((1,), (1e-4,), best=True)],
-            seed=0,
-            title="",
-            directory=directory,
-        )
+        place = train.run_stages(training, network.state, stages)
+    return place.state, list(place.history)

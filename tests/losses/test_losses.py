@@ -14,8 +14,11 @@ from fairgrape_jax.data import load, source
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.losses.distillation import REMEDIES, TERMS, Outputs, Performance, Remedy
 from fairgrape_jax.rounds import steps
+from fairgrape_jax.rounds.session import initial_network
 from fairgrape_jax.runner import run as rounds
+from fairgrape_jax.training import Carry
 from tests.helpers.datasets import GOLDEN_FILES
+from tests.helpers.experiments import opened
 
 GOLDEN = GOLDEN_FILES / "losses_torch.npz"
 DATA = source("synthetic", samples=240, groups=2, classes=3, size=8, seed=1)
@@ -158,18 +161,16 @@ def test_a_step_of_retraining_is_the_same_on_one_device_and_on_eight(name):
         experiment = dataclasses.replace(
             TINY, remedy=REMEDIES[name], optimizer="sgd", momentum=0.0, batch=32
         )
-        devices = parallel.local_devices(count)
-        compiled = steps.build(experiment, dataset, devices)
-        dense = steps.initial_state(experiment, compiled, dataset, seed=1)
-        state = steps.initial_state(experiment, compiled, dataset, seed=0)
-        start = jax.device_get(state.params)
+        session, dense = opened(experiment, dataset, count, seed=1)
+        network = initial_network(session, seed=0)
+        start = jax.device_get(network.state.params)
         samples = dataset.train.take(np.arange(32))
         batch = {"images": samples.images, "labels": samples.labels}
-        step = steps.retraining(experiment, compiled, dense)
-        alive = steps.initial_masks(compiled, state)
-        state, seen = step(state, alive, parallel.split_batch(batch, devices), np.float32(1))
-        moved = jax.tree.map(lambda a, b: a - b, jax.device_get(state.params), start)
-        after[count] = float(seen.loss), jax.tree.leaves(moved)
+        step = steps.retraining_step(session.steps, experiment.remedy, dense.state)
+        cut = parallel.split_batch(batch, session.devices)
+        carry, report = step(Carry(network.state), network.masks, cut, np.float32(1))
+        moved = jax.tree.map(lambda a, b: a - b, jax.device_get(carry.state.params), start)
+        after[count] = float(report.loss), jax.tree.leaves(moved)
     assert after[1][0] == pytest.approx(after[8][0], rel=1e-5)
     for a, b in zip(after[1][1], after[8][1], strict=True):
         assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(a)

@@ -16,7 +16,7 @@ from fairgrape_jax.runner import preflight
 from fairgrape_jax.scoring.statistics import GRADIENT, SQUARES
 from fairgrape_jax.selection import shares
 from fairgrape_jax.selection.counts import counts
-from tests.helpers.odd_network import Odd, alive_in, built, pruned
+from tests.helpers.odd_network import Odd, alive_in, built, pruned, with_scoring
 
 GROUPS = 3
 
@@ -66,13 +66,13 @@ def _odd(monkeypatch):
 @pytest.mark.parametrize(("name", "scope"), SCOPED)
 def test_every_method_by_every_scope_and_schedule(name, scope, densities):
     """Exact counts, nesting, layers that go wrong; more rounds than a layer has weights."""
-    alive = built(1)[-1]
+    alive = built(1)[1].masks
     for density in densities:
         chosen = pruned(name, density, scope=scope, alive=alive)
         masks.check_nested(jax.device_get(chosen), jax.device_get(alive))
         expected = counts(chosen, density, scope, 1)
         if own := METHODS[name].counts:
-            expected = own(chosen, density, 1, built(1)[1].layers)
+            expected = own(chosen, density, 1, built(1)[0].steps.layers)
         for layer, wanted in expected.items():
             found = alive_in(chosen)
             assert (sum(found.values()) if scope == "global" else found[layer]) == wanted
@@ -97,9 +97,10 @@ def test_another_key_is_another_random_choice():
 
 def eager(over, statistic, given=None, params=None):
     """The mean of a statistic by its definition: no jit, no devices, one micro-batch at a time."""
-    experiment, compiled, dataset, state, alive = built(1)
-    network = steps.make_scored_network(compiled.module, dataset, "pure")(state.batch_stats)
-    options = experiment.scoring
+    session, network = built(1)
+    dataset, state, alive = session.dataset, network.state, network.masks
+    scored = steps.make_scored_network(session.steps.module, dataset, "pure")(state.batch_stats)
+    options = session.experiment.scoring
     plan = batches.group_batches(dataset.train, options.fraction, 8, 3, 0, over=over)
     sums = [0.0] * (3 if over == "groups" else 1)
     counts = [0.0] * len(sums)
@@ -107,7 +108,7 @@ def eager(over, statistic, given=None, params=None):
         samples = dataset.train.take(indices)
         batch = {"images": samples.images, "labels": samples.labels, "valid": valid}
         batch["number"] = number
-        value = statistic(network, params or state.params, alive, batch, given)
+        value = statistic(scored, params or state.params, alive, batch, given)
         weight = 1 if statistic.per == "batch" else valid.sum()
         value = jax.tree.map(lambda v, w=weight: w * np.asarray(v, np.float64), value)
         sums[k] = jax.tree.map(np.add, sums[k], value) if counts[k] else value
@@ -118,8 +119,7 @@ def eager(over, statistic, given=None, params=None):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_steps_of_a_run_score_as_the_definition_does(name):
-    experiment, compiled, dataset, state, alive = built(1)
-    given = select.problem(experiment, compiled, dataset, state, alive, seed=0)
+    given = select.problem(*built(1), seed=0)
     plain = dataclasses.replace(
         given,
         importance=lambda over: eager(over, SQUARES),
@@ -132,29 +132,27 @@ def test_the_steps_of_a_run_score_as_the_definition_does(name):
 
 
 def test_minority_methods_look_at_the_groups_that_are_named():
-    experiment, compiled, dataset, state, alive = built(1)
-    assert select.minority(experiment, dataset) == tuple(
+    session, network = built(1)
+    dataset, state = session.dataset, network.state
+    assert select.minority(session.experiment, dataset) == tuple(
         k for k in range(3) if k != np.bincount(dataset.train.groups).argmax()
     )
-    scoring = dataclasses.replace(experiment.scoring, minority=(dataset.groups[1],))
-    experiment = dataclasses.replace(experiment, scoring=scoring)
-    given = select.problem(experiment, compiled, dataset, state, alive, seed=0)
+    session = with_scoring(session, minority=(dataset.groups[1],))
+    given = select.problem(session, network, seed=0)
     found = METHODS["snip-minority"].score(given)
     gradient = eager((1,), GRADIENT)
     own = np.abs(np.asarray(state.params["conv"]["kernel"]) * gradient["conv"]["kernel"][0])
     np.testing.assert_allclose(found["conv"]["kernel"], own, rtol=1e-4, atol=1e-9)
     for names, said in ((("nobody",), "is no group"), (dataset.groups, "leave one out")):
-        scoring = dataclasses.replace(experiment.scoring, minority=names)
         with pytest.raises(UsageError, match=said):
-            select.minority(dataclasses.replace(experiment, scoring=scoring), dataset)
+            select.minority(with_scoring(session, minority=names).experiment, dataset)
 
 
 def test_a_layer_left_without_weights_stops_the_round_with_its_name():
-    experiment, compiled, dataset, state, alive = built(1)
-    scoring = dataclasses.replace(experiment.scoring, scope="global")
-    experiment = dataclasses.replace(experiment, scoring=scoring)
+    session, network = built(1)
+    session = with_scoring(session, scope="global")
     with pytest.raises(TrainingError, match="snip: layer dead is left without weights"):
-        select.select(experiment, compiled, dataset, "snip", state, alive, 0.3, 0)
+        select.select(session, network, "snip", density=0.3, seed=0)
 
 
 def test_scores_that_are_not_finite_are_refused():
@@ -253,11 +251,11 @@ def test_structured_keeps_whole_filters_of_largest_norm_and_all_of_the_head():
 
 
 def test_structured_has_no_count_of_the_network():
-    experiment, compiled, *_, full = built(1)
-    scoring = dataclasses.replace(experiment.scoring, scope="global")
-    experiment = dataclasses.replace(experiment, scoring=scoring, methods=("structured",))
+    session, network = built(1)
+    experiment = with_scoring(session, scope="global").experiment
+    experiment = dataclasses.replace(experiment, methods=("structured",))
     with pytest.raises(UsageError, match="structured: has counts of its own"):
-        preflight.check_layers(experiment, jax.device_get(full), compiled.layers)
+        preflight.check_layers(experiment, jax.device_get(network.masks), session.steps.layers)
 
 
 def test_importance_keeps_the_largest_importance():
@@ -280,8 +278,7 @@ def test_fairgrape_keeps_each_groups_share_in_every_layer():
 
 
 def test_official_copies_are_drawn_anew_where_alive_and_the_weights_stay():
-    experiment, compiled, dataset, state, alive = built(1)
-    given = select.problem(experiment, compiled, dataset, state, alive, seed=0)
+    given = select.problem(*built(1), seed=0)
     given = dataclasses.replace(given, masks=pruned("random", 0.3), official=True)
     for most in (4, 2):
         found = snip.xavier(given, most)

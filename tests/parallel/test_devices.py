@@ -14,10 +14,12 @@ from fairgrape_jax.data import load, source
 from fairgrape_jax.data.batches import group_batches, train_batches
 from fairgrape_jax.data.dataset import Split
 from fairgrape_jax.errors import TrainingError, UsageError
+from fairgrape_jax.rounds.predict import predict
 from fairgrape_jax.rounds.score import importance
-from fairgrape_jax.rounds.steps import build, initial_masks, initial_state, predict
+from fairgrape_jax.rounds.session import Network
 from fairgrape_jax.scoring.statistics import SQUARES
-from fairgrape_jax.training import epoch, finite
+from fairgrape_jax.training import Carry, StepReport
+from tests.helpers.experiments import opened
 from tests.helpers.networks import Normed
 
 TINY = Experiment(
@@ -45,24 +47,20 @@ def ran(devices, **changes):
     """What every lifted step of a run gives: a state, losses, predictions, importance."""
     experiment = dataclasses.replace(TINY, **changes)
     dataset = pictures()
-    compiled = build(experiment, dataset, parallel.local_devices(devices))
-    state = initial_state(experiment, compiled, dataset, seed=0)
-    alive = initial_masks(compiled, state)
-    state, loss = epoch.train_epoch(
-        compiled.train,
-        compiled.devices,
-        state,
-        alive,
+    session, network = opened(experiment, dataset, devices)
+    state, loss = training.train_epoch(
+        session.steps.train,
+        network.state,
+        network.masks,
         dataset.train,
+        devices=session.devices,
         batch=experiment.batch,
         rate=1e-2,
         seed=0,
     )
-    seen = predict(experiment, compiled, state, alive, dataset.test)
-    scores = {
-        over: importance(experiment, compiled, state, alive, dataset, over=over, seed=3)
-        for over in ("groups", "all")
-    }
+    network = Network(state, network.masks)
+    seen = predict(session, network, "test")
+    scores = {over: importance(session, network, over=over, seed=3) for over in ("groups", "all")}
     return jax.device_get(state), loss, dataclasses.astuple(seen), scores
 
 
@@ -99,9 +97,8 @@ def test_replicated_and_mapped_arguments_collectives_and_axes(how):
 def test_the_buffers_of_state_and_sums_are_taken_over(how):
     experiment = dataclasses.replace(TINY, lift=how)
     dataset = pictures()
-    compiled = build(experiment, dataset, parallel.local_devices(2))
-    state = initial_state(experiment, compiled, dataset, seed=0)
-    alive = initial_masks(compiled, state)
+    session, network = opened(experiment, dataset, 2)
+    compiled, state, alive = session.steps, network.state, network.masks
     samples = next(train_batches(dataset.train, 32, 0, 0))
     batch = parallel.split_batch(samples, compiled.devices)
     sums = scoring.empty_sums(alive, 3, compiled.devices)
@@ -111,7 +108,7 @@ def test_the_buffers_of_state_and_sums_are_taken_over(how):
     accumulate = compiled.accumulate(SQUARES, 3, 16)
     accumulate(sums, state.params, state.batch_stats, alive, None, micro)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(sums))
-    compiled.train(state, alive, batch, np.float32(0.1))
+    compiled.train(Carry(state), alive, batch, np.float32(0.1))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(alive))
 
@@ -121,8 +118,8 @@ def test_batch_statistics_of_the_whole_batch_or_of_each_device(synced):
     """One step with a momentum of 0.99: the running variance tells which one was used."""
     experiment = dataclasses.replace(TINY, sync_batch_stats=synced, augmentation="none")
     dataset = pictures()
-    compiled = build(experiment, dataset, parallel.local_devices(4))
-    state = initial_state(experiment, compiled, dataset, seed=0)
+    session, network = opened(experiment, dataset, 4)
+    compiled, state = session.steps, network.state
     samples = next(train_batches(dataset.train, 32, 0, 0))
     kernel = state.params["conv"]["kernel"]
     pixels = (samples["images"] / 255.0 - np.float32(dataset.mean)) / np.float32(dataset.std)
@@ -139,7 +136,7 @@ def test_batch_statistics_of_the_whole_batch_or_of_each_device(synced):
     parts = outputs.reshape(4, 8, *outputs.shape[1:]).var((1, 2, 3)).mean(0)
     assert np.abs(whole / parts - 1).max() > 1e-3  # else the test could not tell
     batch = parallel.split_batch(samples, compiled.devices)
-    state, _ = compiled.train(state, initial_masks(compiled, state), batch, np.float32(0.1))
+    (state, _), _ = compiled.train(Carry(state), network.masks, batch, np.float32(0.1))
     found = state.batch_stats["norm"]
     expected = 0.99 * 1 + 0.01 * (whole if synced else parts)
     np.testing.assert_allclose(found["var"], expected, rtol=1e-5)
@@ -246,15 +243,15 @@ def test_a_loss_is_read_one_step_late_and_blamed_on_its_own_step(bad):
     split = Split(np.zeros((40, 2, 2, 1), np.uint8), np.zeros((40, 1), int), np.zeros(40, int))
     begun = []
 
-    def step(state, masks, batch, rate):
+    def step(carry, masks, batch, rate):
         begun.append(len(begun))
         good = begun[-1] != bad
-        return state, finite.Seen(np.float32(1.0 if good else np.nan), np.array([good]))
+        return carry, StepReport(np.float32(1.0 if good else np.nan), np.array([good]))
 
     state = training.State({}, {}, {}, np.int32(100), np.int32(2), np.zeros(2, np.uint32))
     devices = parallel.local_devices(1)
     with pytest.raises(TrainingError, match=f"step {100 + bad}:"):
-        epoch.train_epoch(step, devices, state, {}, split, batch=4, rate=0.1, seed=0)
+        training.train_epoch(step, state, {}, split, devices=devices, batch=4, rate=0.1, seed=0)
     assert len(begun) == min(bad + 2, 10)
 
 

@@ -16,9 +16,9 @@ from fairgrape_jax.data import load
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.parallel import hosts
 from fairgrape_jax.rounds import score
-from fairgrape_jax.rounds.steps import build, initial_masks, initial_state
 from fairgrape_jax.runner import run as rounds
 from fairgrape_jax.storage import checkpoint
+from tests.helpers.experiments import opened
 from tests.helpers.processes import EXPERIMENT, MAIN, SAVING, Cluster, free_port, start
 
 STAGES = ["dense", "fairgrape/round_01", "fairgrape/round_02"]
@@ -31,7 +31,8 @@ import jax, numpy as np
 from fairgrape_jax import data, parallel
 from fairgrape_jax.cli import run as cli
 from fairgrape_jax.parallel import hosts
-from fairgrape_jax.rounds import score, steps
+from fairgrape_jax.rounds import score
+from fairgrape_jax.rounds.session import initial_network, open_session
 
 address, process, out = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 hosts.join_cluster(hosts.Cluster(address, 2, process, heartbeat=10, start=60))
@@ -41,15 +42,14 @@ found = {}
 for how, shard in [("pmap", False), ("shard_map", False), ("pmap", True)]:
     scoring = dataclasses.replace(experiment.scoring, shard_groups=shard)
     experiment = dataclasses.replace(experiment, lift=how, scoring=scoring)
-    built = steps.build(experiment, dataset, parallel.local_devices())
-    state = steps.initial_state(experiment, built, dataset, 0)
-    alive = steps.initial_masks(built, state)
+    session = open_session(experiment, dataset)
+    network = initial_network(session, 0)
     for over in ("groups", "all"):
-        tree = score.importance(experiment, built, state, alive, dataset, over=over, seed=5)
+        tree = score.importance(session, network, over=over, seed=5)
         for i, leaf in enumerate(jax.tree.leaves(tree)):
             found[f"{how}.{shard}.{over}.{i}"] = leaf
-same = parallel.processes_agree(state)
-found["agree"] = [same, parallel.processes_agree((state, process))]
+same = parallel.processes_agree(network.state)
+found["agree"] = [same, parallel.processes_agree((network.state, process))]
 rows = np.array([[2 * process], [2 * process + 1]])
 found["rows"] = parallel.all_gather_rows(rows)
 mine = {"a": np.float64(process), "b": np.arange(3) > process, "c": None}
@@ -94,10 +94,8 @@ def one(experiment, tmp_path_factory):
 
 
 def template(experiment):
-    dataset = load(experiment.data)
-    compiled = build(experiment, dataset, parallel.local_devices(1))
-    state = initial_state(experiment, compiled, dataset, 0)
-    return jax.device_get({"state": state, "masks": initial_masks(compiled, state)})
+    _, network = opened(experiment, load(experiment.data))
+    return jax.device_get({"state": network.state, "masks": network.masks})
 
 
 def stage(run, name, like):
@@ -179,12 +177,9 @@ def test_importance_of_the_same_parameters_agrees_over_processes(tmp_path, exper
     cluster = Cluster(tmp_path, commands, (2, 2))
     assert cluster.wait() == [0, 0], cluster.said()
     zero, other = (np.load(tmp_path / f"process_{i}.npz") for i in range(2))
-    dataset = load(experiment.data)
-    compiled = build(experiment, dataset, parallel.local_devices(1))
-    state = initial_state(experiment, compiled, dataset, 0)
-    alive = initial_masks(compiled, state)
+    session, network = opened(experiment, load(experiment.data))
     for over in ("groups", "all"):
-        tree = score.importance(experiment, compiled, state, alive, dataset, over=over, seed=5)
+        tree = score.importance(session, network, over=over, seed=5)
         for i, expected in enumerate(jax.tree.leaves(tree)):
             for how in ("pmap.False", "shard_map.False", "pmap.True"):  # and whether sharded
                 found = zero[f"{how}.{over}.{i}"]

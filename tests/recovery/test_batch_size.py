@@ -122,14 +122,14 @@ def test_what_is_tried_holds_what_a_run_holds():
     seen = []
     trial = batch_size.TRIALS["training"]
 
-    def looking(experiment, compiled, dataset, held):
-        seen.extend(held)
-        return trial(experiment, compiled, dataset, held)
+    def looking(session, network, dense):
+        seen.extend([network.state, dense.state])
+        return trial(session, network, dense)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(batch_size.TRIALS, "training", looking)
         assert batch_size.fits("training", SHORT, dataset, devices)
-    state, dense, _ = seen
+    state, dense = seen
     leaves = jax.tree.leaves(dense)
     assert all(len(leaf.sharding.device_set) == 2 for leaf in leaves)
     assert not any(leaf.is_deleted() for leaf in leaves)

@@ -71,8 +71,8 @@ WRITES = [
 AIDS = [
     ("seed_0/magnitude/round_01/partial/chosen.0.1.npz.*.partial", errno.ENOSPC),
     ("seed_0/magnitude/round_01/partial/chosen.0.json.*.partial", errno.EDQUOT),
-    ("seed_0/magnitude/round_01/partial/test.0.*", errno.EROFS),
-    ("seed_0/magnitude/round_01/partial/totals*.0.*", errno.EACCES),
+    ("seed_0/magnitude/round_01/partial/passes/evaluation_*.0.*", errno.EROFS),
+    ("seed_0/magnitude/round_01/partial/passes/scoring_*.0.*", errno.EACCES),
 ]
 # Before anything is computed: the probe, and what is written at once.
 FIRST = ["room.*.probe", "config.json.*.partial"]

@@ -8,17 +8,18 @@ import jax
 import numpy as np
 import pytest
 
-from fairgrape_jax import masks, metrics, parallel, storage, training
+from fairgrape_jax import masks, metrics, storage, training
 from fairgrape_jax.config import Stage
 from fairgrape_jax.data import load, source
 from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.rounds import select
-from fairgrape_jax.rounds.steps import build, initial_masks, initial_state, predict
+from fairgrape_jax.rounds.predict import predict, tally
+from fairgrape_jax.rounds.session import Network
 from fairgrape_jax.runner import finish, predictions, preflight
 from fairgrape_jax.runner.run import run
 from fairgrape_jax.selection import schedules
 from fairgrape_jax.storage import checkpoint, checksums, resumable
-from tests.helpers.experiments import TINY, assert_same, load_checkpoint, stage_files
+from tests.helpers.experiments import TINY, assert_same, load_checkpoint, opened, stage_files
 
 STAGES = ["dense", *[f"{m}/round_0{n}" for m in ("fairgrape", "magnitude") for n in (1, 2, 3)]]
 
@@ -119,7 +120,7 @@ def test_metrics_follow_from_the_predictions(finished):
         stage = directory / "seed_1" / name
         read = predictions.read_predictions(stage / "predictions.csv", dataset.groups, tasks)
         np.testing.assert_array_equal(read.labels, dataset.test.labels)
-        counts[name] = finish.tally(dataset, read)
+        counts[name] = tally(dataset, read)
         record = json.loads((stage / "metrics.json").read_text())
         assert record["test"] == metrics.evaluate_all(counts[name], counts["dense"])
     assert record["density"] == pytest.approx(0.2, abs=0.01)
@@ -258,9 +259,9 @@ def test_the_best_epoch_is_kept(tmp_path):
     losses = [epoch["validation_loss"] for epoch in record["history"]]
     assert np.argmin(losses) < 2
     dataset = load(experiment.data)
-    compiled = build(experiment, dataset, parallel.local_devices(1))
+    session, _ = opened(experiment, dataset)
     found = load_checkpoint(tmp_path / "run/seed_0/dense")
-    seen = predict(experiment, compiled, found["state"], found["masks"], dataset.validation)
+    seen = predict(session, Network(found["state"], found["masks"]), "validation")
     assert seen.losses.mean(dtype=np.float64) == pytest.approx(min(losses), rel=1e-6)
     assert found["state"].epoch == 4  # the position in the data goes on
 
@@ -286,13 +287,10 @@ def test_predictions_are_equal_on_any_number_of_devices():
     dataset = load(TINY.data)
     results = {}
     for count in (1, 2, 4, 8):
-        compiled = build(TINY, dataset, parallel.local_devices(count))
         experiment = dataclasses.replace(TINY, evaluation_batch=7)  # does not divide the split
-        state = initial_state(TINY, compiled, dataset, 0)
-        alive = initial_masks(compiled, state)
-        results[count] = predict(experiment, compiled, state, alive, dataset.test)
+        results[count] = predict(*opened(experiment, dataset, count), "test")
         assert len(results[count].losses) == len(dataset.test)
     for count in (2, 4, 8):
         np.testing.assert_array_equal(results[count].predictions, results[1].predictions)
-        one, other = (finish.tally(dataset, results[n]) for n in (1, count))
+        one, other = (tally(dataset, results[n]) for n in (1, count))
         np.testing.assert_array_equal(one, other)

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from fairgrape_jax import losses, models, parallel
+from fairgrape_jax import losses, models
 from fairgrape_jax.config import Experiment, Scoring
 from fairgrape_jax.data import batches, load, source
 from fairgrape_jax.methods import METHODS, Problem, prune
 from fairgrape_jax.models.resnet import conv_norm
 from fairgrape_jax.rounds import score, steps
+from fairgrape_jax.rounds.session import Network, Session
+from tests.helpers.experiments import opened
 
 FORMULAS = ["sum-of-squares", "square-of-mean"]
 # Partial last micro-batches of 16, a group smaller than one, and a group that nobody belongs to.
@@ -61,11 +63,9 @@ def scored(devices, model="cnn", over="groups", **options):
         model=model,
         scoring=Scoring(fraction=0.5, micro_batch=SIZE, **options),
     )
-    compiled = steps.build(experiment, dataset(), parallel.local_devices(devices))
-    state = steps.initial_state(experiment, compiled, dataset(), seed=0)
-    alive = steps.initial_masks(compiled, state)
-    tree = score.importance(experiment, compiled, state, alive, dataset(), over=over, seed=SEED)
-    return tree, compiled, state, alive
+    session, network = opened(experiment, dataset(), devices)
+    tree = score.importance(session, network, over=over, seed=SEED)
+    return tree, session.steps, network.state, network.masks
 
 
 def distances(found, expected):
@@ -222,10 +222,11 @@ def test_the_mixed_form_without_groups_is_one_gradient_of_the_whole_batch():
     one = dataclasses.replace(
         dataset(), train=dataclasses.replace(dataset().train, groups=np.zeros(190, np.int32))
     )
-    found, compiled, state, alive = scored(1, model="tiny", form="mixed", over="all")
+    found, compiled, *network = scored(1, model="tiny", form="mixed", over="all")
     experiment = Experiment(source("synthetic"), "tiny", scoring=Scoring(0.5, SIZE, form="mixed"))
+    session = Session(experiment, one, compiled)
     by = [
-        score.importance(experiment, compiled, state, alive, one, over=over, seed=SEED)
+        score.importance(session, Network(*network), over=over, seed=SEED)
         for over in ("groups", "all")
     ]
     first = jax.tree.map(lambda leaf: leaf[:1], by[0])

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from fairgrape_jax import parallel, scoring
 from fairgrape_jax.config import Experiment, Scoring
 from fairgrape_jax.data import batches, load, source
-from fairgrape_jax.rounds import steps
 from fairgrape_jax.scoring.statistics import SQUARES, ScoredNetwork
+from fairgrape_jax.training import Carry
+from tests.helpers.experiments import opened
 
 SIZE = 16
 
@@ -110,9 +111,8 @@ def test_memory_is_the_accumulators_and_no_more_than_a_training_step(model):
         load(source("synthetic", samples=70, groups=groups, size=size)), groups=tuple("abcdefg")
     )
     experiment = Experiment(source("synthetic"), model, scoring=Scoring(1.0, SIZE), batch=SIZE)
-    compiled = steps.build(experiment, data, parallel.local_devices(1))
-    state = steps.initial_state(experiment, compiled, data, seed=0)
-    alive = steps.initial_masks(compiled, state)
+    session, network = opened(experiment, data)
+    compiled, state, alive = session.steps, network.state, network.masks
     weights = sum(4 * m.size for m in jax.tree.leaves(alive))
     sums = jax.eval_shape(lambda: scoring.empty_sums(alive, groups, compiled.devices))
     plan = batches.group_batches(data.train, 1.0, SIZE, groups, 0)
@@ -122,7 +122,7 @@ def test_memory_is_the_accumulators_and_no_more_than_a_training_step(model):
     accumulate = step.lower(sums, state.params, state.batch_stats, alive, None, micro)
     samples = next(batches.train_batches(data.train, SIZE, 0, 0))
     batch = parallel.split_batch(samples, compiled.devices)
-    train = compiled.train.lower(state, alive, batch, np.float32(0))
+    train = compiled.train.lower(Carry(state), alive, batch, np.float32(0))
     scoring_memory, training_memory = (
         lowered.compile().memory_analysis() for lowered in (accumulate, train)
     )

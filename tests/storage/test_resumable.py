@@ -2,28 +2,28 @@
 
 import dataclasses
 import errno
+import functools
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fairgrape_jax import data, masks, parallel
+from fairgrape_jax import data, masks, parallel, passes
 from fairgrape_jax.config import Scoring
 from fairgrape_jax.errors import Preempted, UsageError
 from fairgrape_jax.methods import METHODS
 from fairgrape_jax.parallel import preemption
-from fairgrape_jax.rounds import cluster, steps
-from fairgrape_jax.rounds import select as pruning
+from fairgrape_jax.rounds import cluster
+from fairgrape_jax.runner import round as rounds
+from fairgrape_jax.runner.round import Round
 from fairgrape_jax.storage import resumable
-from tests.helpers.experiments import TINY
+from fairgrape_jax.storage.resumable import Passes
+from tests.helpers.experiments import TINY, opened
 
 BATCHES = 7
-
-
-@pytest.fixture
-def place(tmp_path):
-    return resumable.Place(tmp_path / "stage/partial/sum", {"step": 3}, jax.local_devices()[:2])
+KEY = {"pass": "sum", "step": 3}
 
 
 @pytest.fixture
@@ -31,107 +31,209 @@ def notices(monkeypatch):
     """After how many looks a notice comes; None for never."""
     left = {"looks": None}
 
-    def reached():
+    def requested():
         if left["looks"] is not None:
             left["looks"] -= 1
         return left["looks"] == 0
 
-    monkeypatch.setattr(preemption, "stop_requested", reached)
+    monkeypatch.setattr(preemption, "stop_requested", requested)
     return left
 
 
-def gather(place, made, begin=None):
-    """The sum of all batches' halves and thirds, from where `place` has it; made: which were."""
-    done, kept = resumable.read(place) if begin is None else (begin, [])
-    start = tuple(kept) or (np.zeros(3, np.float32), np.float32(0))
+@pytest.fixture
+def directory(tmp_path):
+    return tmp_path / "stage/partial"
+
+
+def kept_in(directory, devices=2):
+    """Passes of a process that has just begun."""
+    return Passes(directory, jax.local_devices()[:devices])
+
+
+def gather(fold, made, key=KEY, kind=np, finish=list):
+    """The sums of all batches' halves and thirds; made: which batches were gathered."""
 
     def step(sums, batch):
         made.append(batch)
         return sums[0] + np.float32(batch) / 3, sums[1] + np.float32(batch) / 2
 
-    batches = range(done, BATCHES)
-    return resumable.fold(step, start, batches, place=place, done=done, what="the sum")
+    start = kind.zeros(3, np.float32), kind.zeros((), np.float32)
+    return fold(step, start, lambda begin: range(begin, BATCHES), key=key, finish=finish)
 
 
-def stopped(place, notices, looks, made):
+def collect(fold, made, key=KEY):
+    """Each batch and its square, of which there are as many as batches."""
+
+    def step(rows, batch):
+        made.append(batch)
+        return [*rows, np.array([batch, batch**2])]
+
+    def finish(rows):
+        return [np.stack(rows)]
+
+    return fold(step, [], lambda begin: range(begin, BATCHES), key=key, finish=finish)
+
+
+GATHERED = {"host": gather, "devices": functools.partial(gather, kind=jnp), "rows": collect}
+
+
+def stopped(directory, notices, looks, made, gather=gather):
     notices["looks"] = looks
-    with pytest.raises(Preempted, match="in the sum"):
-        gather(place, made)
+    with pytest.raises(Preempted, match="in the sum, kept after batch"):
+        gather(kept_in(directory), made)
     notices["looks"] = None
 
 
-def files(place):
-    return sorted(path.name for path in place.path.parent.glob("*"))
+def files(directory):
+    return sorted(path.name for path in directory.glob("*"))
 
 
-def test_a_pass_that_is_stopped_again_and_again_is_the_same(place, notices):
-    wanted = gather(None, [])
+@pytest.mark.parametrize("kind", GATHERED)
+def test_a_pass_that_is_stopped_again_and_again_is_the_same(kind, directory, notices):
+    gather = GATHERED[kind]
+    expected = gather(passes.fold, [])
     for looks in itertools.product(range(1, 4), repeat=2):
         made = []
         for number in looks:
-            stopped(place, notices, number, made)
-            assert len(files(place)) == (2 if made else 0)  # the record and the last arrays
-        found = gather(place, made)
+            stopped(directory, notices, number, made, gather)
+            assert len(files(directory)) == (2 if made else 0)  # the record and the last arrays
+        fold = kept_in(directory)
+        found = gather(fold, made)
         assert made == list(range(BATCHES))
-        for ours, theirs in zip(found, wanted, strict=True):
-            np.testing.assert_array_equal(ours, theirs)
-        assert not files(place)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        fold.clear()
+        assert not directory.exists()
 
 
-def test_the_clock_keeps_a_pass_too(place, monkeypatch):
+def test_what_was_on_devices_goes_on_there(directory, notices):
+    """Each array where the initial one was."""
+    devices = jax.local_devices()[:2]
+    places = []
+
+    def step(sums, batch):
+        places.append(sums.sharding)
+        return sums + batch
+
+    def run():
+        start = parallel.sharded_zeros((3,), devices)
+        return kept_in(directory)(step, start, lambda begin: range(begin, 4), key=KEY)
+
+    notices["looks"] = 3
+    with pytest.raises(Preempted):
+        run()
+    run()
+    assert len(places) == 4
+    assert all(place == places[0] for place in places)
+
+
+def test_the_clock_keeps_a_pass_too(directory, monkeypatch):
     monkeypatch.setattr(resumable, "SAVE_EVERY", 0.0)
     monkeypatch.setattr(resumable, "LOOK_EVERY", 3)
-    kept, write = [], resumable.write
-    monkeypatch.setattr(resumable, "write", lambda *how: (kept.append(how[1]), write(*how)))
-    gather(place, [])
-    assert kept == [3, 6]
+    counts, write = [], resumable.write
+
+    def counted(path, key, devices, kept):
+        counts.append(kept.count)
+        write(path, key, devices, kept)
+
+    monkeypatch.setattr(resumable, "write", counted)
+    gather(kept_in(directory), [])
+    assert counts == [3, 6]
 
 
-def test_a_pass_that_is_over_is_kept_where_it_is_asked_for(place, notices):
-    made, whole = [], dataclasses.replace(place, over="keep")
-    first, again = gather(whole, made), gather(whole, made)
+def test_a_finished_pass_is_kept_when_a_later_one_is_stopped(directory, notices):
+    fold, made = kept_in(directory), []
+    first = gather(fold, made)
+    assert not files(directory)  # not before it is of use
+    notices["looks"] = 1
+    with pytest.raises(Preempted):
+        collect(fold, [], key={"pass": "rows"})
+    notices["looks"] = None
+    again = gather(kept_in(directory), made)
     assert made == list(range(BATCHES))
-    np.testing.assert_array_equal(first[0], again[0])
+    jax.tree.map(np.testing.assert_array_equal, again, first)
 
 
-@pytest.mark.parametrize("key", [{"step": 4}, {"step": 3, "seed": 0}, {}])
-def test_another_pass_is_not_read(place, notices, key):
-    stopped(place, notices, 3, [])
-    assert resumable.read(place)[0] == 2
-    assert resumable.read(dataclasses.replace(place, key=key)) == (0, [])
-    assert resumable.read(dataclasses.replace(place, devices=place.devices[:1])) == (0, [])
+def test_passes_go_by_what_they_compute_and_not_by_their_order(directory, notices):
+    """The second of two is stopped; they come in the other order then."""
+    keys = [{"pass": "sum", "over": over} for over in ("groups", (0, 2))]
+    fold, made = kept_in(directory), {0: [], 1: []}
+    gather(fold, made[0], keys[0])
+    notices["looks"] = 4
+    with pytest.raises(Preempted):
+        gather(fold, made[1], keys[1])
+    notices["looks"] = None
+    fold = kept_in(directory)
+    for number in (1, 0):
+        gather(fold, made[number], keys[number])
+    assert made == {0: list(range(BATCHES)), 1: list(range(BATCHES))}
 
 
-def test_processes_that_have_not_kept_as_much_begin_anew(place, notices, monkeypatch):
-    stopped(place, notices, 3, [])
-    monkeypatch.setattr(parallel, "all_gather_rows", lambda rows: np.array([[2], [2], [1]]))
-    assert resumable.read(place) == (0, [])
+def test_a_pass_whose_result_is_refused_begins_anew(directory, notices):
+    stopped(directory, notices, 3, [])
+
+    def refuse(sums):
+        raise ValueError("not finite")
+
+    with pytest.raises(ValueError, match="not finite"):
+        gather(kept_in(directory), [], finish=refuse)
+    made = []
+    gather(kept_in(directory), made)
+    assert made == list(range(BATCHES))
+
+
+OTHERS = {
+    "step": ({"pass": "sum", "step": 4}, 2),
+    "more": ({"pass": "sum", "step": 3, "seed": 0}, 2),
+    "less": ({"pass": "sum"}, 2),
+    "devices": (KEY, 1),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_another_pass_is_not_read(directory, notices, other):
+    stopped(directory, notices, 3, [])
+    key, devices = OTHERS[other]
+    made = []
+    gather(kept_in(directory, devices), made, key)
+    assert made == list(range(BATCHES))
+
+
+def test_processes_that_have_not_kept_as_much_begin_anew(directory, notices, monkeypatch):
+    for others in ([[2, 0], [2, 0], [1, 0]], [[2, 0], [2, 1]]):
+        stopped(directory, notices, 3, [])
+        with monkeypatch.context() as patch:
+            patch.setattr(parallel, "all_gather_rows", lambda rows, o=others: np.array(o))
+            made = []
+            gather(kept_in(directory), made)
+        assert made == list(range(BATCHES))
 
 
 DAMAGES = {
-    "cut": lambda held: held[: len(held) // 2],
-    "emptied": lambda held: b"",
-    "altered": lambda held: held[:-9] + bytes([held[-9] ^ 1]) + held[-8:],
+    "cut": lambda content: content[: len(content) // 2],
+    "emptied": lambda content: b"",
+    "altered": lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
     "gone": None,
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("suffix", ["json", "npz"])
-def test_what_is_damaged_is_not_read(place, notices, damage, suffix, capsys):
-    stopped(place, notices, 3, [])
-    (path,) = place.path.parent.glob(f"*.{suffix}")
+def test_what_is_damaged_is_not_read(directory, notices, damage, suffix, capsys):
+    stopped(directory, notices, 3, [])
+    (path,) = directory.glob(f"*.{suffix}")
     if alter := DAMAGES[damage]:
         path.write_bytes(alter(path.read_bytes()))
     else:
         path.unlink()
-    assert resumable.read(place) == (0, [])
-    said = capsys.readouterr().out
+    made = []
+    gather(kept_in(directory), made)
+    assert made == list(range(BATCHES))
     if suffix == "npz":
-        assert f"{path}: damaged or gone; this pass begins anew" in said
+        line = f"{path}: damaged or gone; this pass begins anew"
+        assert line in capsys.readouterr().out
 
 
-def test_a_full_disk_is_said_and_the_pass_goes_on(place, monkeypatch, capsys):
+def test_a_full_disk_is_reported_and_the_pass_goes_on(directory, monkeypatch, capsys):
     def full(*args, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -139,10 +241,10 @@ def test_a_full_disk_is_said_and_the_pass_goes_on(place, monkeypatch, capsys):
     monkeypatch.setattr(resumable, "LOOK_EVERY", 3)
     monkeypatch.setattr(np, "savez", full)
     made = []
-    gather(place, made)
+    gather(kept_in(directory), made)
     assert made == list(range(BATCHES))
     assert "what this pass has gathered is not kept" in capsys.readouterr().out
-    assert not files(place)
+    assert not files(directory)
 
 
 SMALL = dataclasses.replace(
@@ -155,10 +257,7 @@ SMALL = dataclasses.replace(
 
 @pytest.fixture(scope="module")
 def network():
-    dataset = data.load(SMALL.data)
-    compiled = steps.build(SMALL, dataset, jax.local_devices()[:2])
-    state = steps.initial_state(SMALL, compiled, dataset, 0)
-    return dataset, compiled, state, steps.initial_masks(compiled, state)
+    return opened(SMALL, data.load(SMALL.data), 2)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -166,11 +265,11 @@ def test_every_method_that_is_stopped_scores_each_micro_batch_once(
     name, network, notices, tmp_path
 ):
     """And chooses the same weights; a choice that was made is read, whatever comes later."""
-    dataset, compiled, state, alive = network
+    session, before = network
     counts = {"calls": 0}
 
-    def accumulate(*how):
-        step = compiled.accumulate(*how)
+    def accumulate(*options):
+        step = session.steps.accumulate(*options)
 
         def counted(*args):
             counts["calls"] += 1
@@ -178,59 +277,67 @@ def test_every_method_that_is_stopped_scores_each_micro_batch_once(
 
         return counted
 
-    watched = dataclasses.replace(compiled, accumulate=accumulate)
+    watched = dataclasses.replace(
+        session, steps=dataclasses.replace(session.steps, accumulate=accumulate)
+    )
 
-    def select(keep):
-        given = SMALL, watched, dataset, name, state, alive, 0.5, 7
-        return pruning.select(*given, keep=keep)
+    def choose(run):
+        this = Round(watched, run, seed=0, method=name, number=1, count=3)
+        return this, *rounds.choose(this, before, session=watched, density=0.5, dense=before)
 
-    wanted, details = select(None)
+    _, expected, details = choose(tmp_path / "whole")
     calls, counts["calls"], stops = counts["calls"], 0, 0
     while True:
         notices["looks"] = 4
         try:
-            found = select(tmp_path)
+            this, *found = choose(tmp_path / "run")
             break
         except Preempted:
             stops += 1
     assert stops == calls // 3 - (calls % 3 == 0) if calls else stops == 0
     assert counts["calls"] == calls
-    assert {path.name.split(".")[0] for path in tmp_path.iterdir()} == {"chosen"}
-    again = select(tmp_path)
+    kept = this.directory / "partial"
+    assert {path.name.split(".")[0] for path in kept.iterdir()} == {"chosen"}
+    _, *again = choose(tmp_path / "run")
     assert counts["calls"] == calls
     for chosen, how in (found, again):
         assert how == details
-        jax.tree.map(np.testing.assert_array_equal, chosen, wanted)
-    assert masks.density(jax.device_get(wanted)) == pytest.approx(0.5, abs=0.01)
+        jax.tree.map(np.testing.assert_array_equal, chosen, expected)
+    assert masks.density(jax.device_get(expected)) == pytest.approx(0.5, abs=0.01)
+
+
+def clustered(session, **changes):
+    """The session with groups by clusters."""
+    scoring = dataclasses.replace(session.experiment.scoring, groups="kmeans:2")
+    experiment = dataclasses.replace(session.experiment, scoring=scoring, **changes)
+    return dataclasses.replace(session, experiment=experiment)
+
+
+def groups_of(session, network, path):
+    found = cluster.scored_session(session, network, path, seed=0)
+    return found.dataset.train.groups
 
 
 def test_an_embedding_that_is_stopped_goes_on(network, notices, tmp_path):
-    dataset, compiled, state, _ = network
-    experiment = dataclasses.replace(
-        SMALL, evaluation_batch=16, scoring=dataclasses.replace(SMALL.scoring, groups="kmeans:2")
-    )
-    given = experiment, compiled, dataset, state
-    wanted = cluster.scored_by(*given, tmp_path / "whole/clusters.npz", 0)
+    session, dense = clustered(network[0], evaluation_batch=16), network[1]
+    expected = groups_of(session, dense, tmp_path / "whole/clusters.npz")
     notices["looks"] = 3
     with pytest.raises(Preempted, match="in the clustering, kept after batch 2"):
-        cluster.scored_by(*given, tmp_path / "run/clusters.npz", 0)
-    found = cluster.scored_by(*given, tmp_path / "run/clusters.npz", 0)
-    np.testing.assert_array_equal(found.train.groups, wanted.train.groups)
+        groups_of(session, dense, tmp_path / "run/clusters.npz")
+    found = groups_of(session, dense, tmp_path / "run/clusters.npz")
+    np.testing.assert_array_equal(found, expected)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["clusters.npz"]
 
 
 def test_clusters_that_are_damaged_are_made_anew(network, tmp_path, capsys):
-    dataset, compiled, state, _ = network
-    experiment = dataclasses.replace(
-        SMALL, scoring=dataclasses.replace(SMALL.scoring, groups="kmeans:2")
-    )
-    given = experiment, compiled, dataset, state, tmp_path / "clusters.npz", 0
-    wanted = cluster.scored_by(*given).train.groups
-    whole = given[4].read_bytes()
-    for held in (whole[:-30], b"", whole[:80] + bytes([whole[80] ^ 1]) + whole[81:]):
-        given[4].write_bytes(held)
+    session, dense = clustered(network[0]), network[1]
+    path = tmp_path / "clusters.npz"
+    expected = groups_of(session, dense, path)
+    whole = path.read_bytes()
+    for content in (whole[:-30], b"", whole[:80] + bytes([whole[80] ^ 1]) + whole[81:]):
+        path.write_bytes(content)
         with pytest.raises(UsageError, match="damaged or gone"):
-            cluster.read(given[4], len(dataset.train))
-        np.testing.assert_array_equal(cluster.scored_by(*given).train.groups, wanted)
+            cluster.read(path, len(session.dataset.train))
+        np.testing.assert_array_equal(groups_of(session, dense, path), expected)
         assert "clusters.npz: damaged; made anew" in capsys.readouterr().out
-        assert given[4].read_bytes() == whole
+        assert path.read_bytes() == whole

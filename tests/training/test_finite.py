@@ -19,13 +19,14 @@ from fairgrape_jax.losses import classification
 from fairgrape_jax.recovery import rollback
 from fairgrape_jax.reports import results, run_report
 from fairgrape_jax.rounds import score
-from fairgrape_jax.rounds.steps import build, initial_masks, initial_state, predict
+from fairgrape_jax.rounds.predict import predict
+from fairgrape_jax.rounds.session import Network, copy_on_devices, place
 from fairgrape_jax.runner.run import run
 from fairgrape_jax.scoring.statistics import GRADIENT, SQUARES
 from fairgrape_jax.storage import resumable
-from fairgrape_jax.training import evaluate, finite
+from fairgrape_jax.training import Carry, evaluate, finite
 from fairgrape_jax.training.finite import NotFiniteError
-from tests.helpers.experiments import TINY, assert_same, stage_files
+from tests.helpers.experiments import TINY, assert_same, opened, stage_files
 from tests.helpers.files import flip
 from tests.helpers.networks import Normed
 from tests.helpers.processes import start
@@ -45,14 +46,12 @@ def pictures():
 
 
 def built(**changes):
-    """A compiled run, its first state and its first batch; steps are not shared between tests."""
+    """A session, its first network and its first batch; steps are not shared between tests."""
     experiment = dataclasses.replace(TINY, **{"model": "normed", "batch": 32} | changes)
     dataset = pictures()
-    compiled = build(experiment, dataset, parallel.local_devices(experiment.devices))
-    state = initial_state(experiment, compiled, dataset, seed=0)
+    session, network = opened(experiment, dataset, experiment.devices)
     samples = next(batches.train_batches(dataset.train, 32, 0, 0))
-    batch = parallel.split_batch(samples, compiled.devices)
-    return experiment, compiled, dataset, state, initial_masks(compiled, state), batch
+    return session, network, parallel.split_batch(samples, session.devices)
 
 
 def with_kernel(state, layer, scale):
@@ -93,33 +92,38 @@ EVERYWHERE = [(kind, *how) for kind in SOURCES for how in (("pmap", 4), ("shard_
 def test_each_source_is_named_and_the_step_is_not_made(kind, how, devices, monkeypatch):
     (loss, scale, rate, fields), expected = SOURCES[kind]
     monkeypatch.setattr(losses, "cross_entropy", loss or plain)
-    _, compiled, _, state, alive, batch = built(lift=how, devices=devices, **fields)
-    state = with_kernel(state, "conv", np.float32(scale))
+    session, network, batch = built(lift=how, devices=devices, **fields)
+    state = with_kernel(network.state, "conv", np.float32(scale))
     if kind == "loss":
         state = with_kernel(state, "head", np.float32(np.inf))
-    state = parallel.replicate(state, compiled.devices)
-    before = jax.device_get(state)
-    state, seen = compiled.train(state, alive, batch, np.float32(rate))
-    assert np.isnan(seen.loss)
+    state = parallel.replicate(state, session.devices)
+    before, step = finite.to_host(state), session.steps.train
+    carry, report = step(Carry(state), network.masks, batch, np.float32(rate))
+    assert np.isnan(report.loss)
     for _ in range(2):  # the steps that were begun before anybody looked
-        found = finite.unmarked(state)
-        for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(found), strict=True):
+        assert not carry.finite
+        for a, b in zip(*map(jax.tree.leaves, (before, carry.state)), strict=True):
             np.testing.assert_array_equal(a, b)
-        state, later = compiled.train(state, alive, batch, np.float32(0.0))
+        carry, later = step(carry, network.masks, batch, np.float32(0.0))
         assert np.isnan(later.loss)
-    what = finite.bad_parts(before, np.asarray(seen.finite), compiled.parameters)
-    assert what[0].startswith(expected), what
+    bad = finite.bad_parts(before, np.asarray(report.finite), session.steps.parameters)
+    assert bad[0].startswith(expected), bad
 
 
 def test_a_finite_step_is_what_it_was_without_looking(monkeypatch):
     """Up to the rounding of another order of operations in the compiled program."""
     found = []
-    for look in (finite.made, lambda old, new, loss, _: (new, finite.Seen(loss, loss[None]))):
-        monkeypatch.setattr(finite, "made", look)
-        _, compiled, _, state, alive, batch = built()
+
+    def blind(carry, new, loss, gradients):
+        return Carry(new, carry.finite), finite.StepReport(loss, loss[None])
+
+    for accept in (finite.accept, blind):
+        monkeypatch.setattr(finite, "accept", accept)
+        session, network, batch = built()
+        carry = Carry(network.state)
         for _ in range(3):
-            state, seen = compiled.train(state, alive, batch, np.float32(1e-2))
-        found.append(jax.device_get((state, seen.loss)))
+            carry, report = session.steps.train(carry, network.masks, batch, np.float32(1e-2))
+        found.append(jax.device_get((carry.state, report.loss)))
     assert found[0][0].step == 3
     for a, b in zip(*map(jax.tree.leaves, found), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
@@ -128,32 +132,40 @@ def test_a_finite_step_is_what_it_was_without_looking(monkeypatch):
 @pytest.mark.parametrize("bad", [0, pytest.param(4, marks=pytest.mark.slow), 9])
 def test_the_error_of_an_epoch_holds_the_state_before_and_the_samples(bad):
     """One step is given a rate of NaN; the state is that of an epoch stopped just before it."""
-    experiment, compiled, dataset, state, alive, _ = built()
-    begun = []
+    session, network, _ = built()
+    dataset, begun = session.dataset, []
 
-    def step(state, masks, batch, rate):
+    def step(carry, masks, batch, rate):
         begun.append(batch["ids"].ravel().tolist())
-        return compiled.train(state, masks, batch, np.float32(np.nan) if failing() else rate)
+        rate = np.float32(np.nan) if failing() else rate
+        return session.steps.train(carry, masks, batch, rate)
 
     def failing():
         return len(begun) - 1 == bad
 
     def epoch(state, step):
         return training.train_epoch(
-            *(step, compiled.devices, state, alive, dataset.train),
-            **{"batch": experiment.batch, "rate": 1e-2, "seed": 0},
+            step,
+            state,
+            network.masks,
+            dataset.train,
+            devices=session.devices,
+            batch=session.experiment.batch,
+            rate=1e-2,
+            seed=0,
         )
 
-    expected = jax.tree.map(lambda x: x.copy(), state)
+    expected = Carry(copy_on_devices(network).state)
     for samples in list(batches.train_batches(dataset.train, 32, 0, 0))[:bad]:
-        batch = parallel.split_batch(samples, compiled.devices)
-        expected, _ = compiled.train(expected, alive, batch, np.float32(1e-2))
+        batch = parallel.split_batch(samples, session.devices)
+        expected, _ = session.steps.train(expected, network.masks, batch, np.float32(1e-2))
     with pytest.raises(NotFiniteError, match=f"^parameters of .* not finite at step {bad}:") as e:
-        epoch(state, step)
-    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(e.value.state), strict=True):
+        epoch(network.state, step)
+    record = e.value.record
+    for a, b in zip(*map(jax.tree.leaves, (expected.state, record.state)), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert e.value.place["ids"] == begun[bad]
-    assert e.value.place["step_in_epoch"] == bad
+    assert record.details["ids"] == begun[bad]
+    assert record.details["step_in_epoch"] == bad
     assert len(begun) == min(bad + 2, 10)
 
 
@@ -186,7 +198,7 @@ def test_a_run_leaves_a_repro_file_that_says_what_and_replays(stopped, capsys):
     capsys.readouterr()
     assert main(["replay", str(place)]) == 0
     told = capsys.readouterr().out
-    line = f"{finite.said(known['not_finite'])} not finite at step {known['step']}"
+    line = f"{finite.summary(known['not_finite'])} not finite at step {known['step']}"
     assert f"recorded: {line}" in told
     assert f"again:    {line}" in told
     assert "forward:  first in the output of conv" in told
@@ -334,20 +346,22 @@ def poisoned(logits, labels, classes):
 def test_a_micro_batch_whose_score_is_not_finite_is_found(devices, scoring, statistic, monkeypatch):
     monkeypatch.setattr(losses, "cross_entropy", poisoned)
     options = dataclasses.replace(TINY.scoring, fraction=1.0, **scoring)
-    experiment, compiled, dataset, state, alive, _ = built(devices=devices, scoring=options)
-    lone = 77
+    session, network, _ = built(devices=devices, scoring=options)
+    lone, dataset = 77, session.dataset
     labels = marked(dataset.train.labels, lone)
-    dataset = dataclasses.replace(dataset, train=dataclasses.replace(dataset.train, labels=labels))
-    given = experiment, compiled, state, alive, dataset, statistic
+
+    def average(labels):
+        train = dataclasses.replace(dataset.train, labels=labels)
+        changed = dataclasses.replace(session, dataset=dataclasses.replace(dataset, train=train))
+        return score.average(changed, network, statistic, over="groups", seed=3)
+
     with pytest.raises(NotFiniteError, match="statistic of conv") as error:
-        score.average(*given, over="groups", seed=3)
-    place = error.value.place
-    assert lone in place["ids"]
-    assert len(place["ids"]) <= 16
-    assert place["micro_batch"] >= 0
-    whole = marked(labels, np.zeros(0, int))
-    sound = dataclasses.replace(dataset, train=dataclasses.replace(dataset.train, labels=whole))
-    found = score.average(*given[:4], sound, statistic, over="groups", seed=3)
+        average(labels)
+    details = error.value.record.details
+    assert lone in details["ids"]
+    assert len(details["ids"]) <= 16
+    assert details["micro_batch"] >= 0
+    found = average(marked(labels, np.zeros(0, int)))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
@@ -372,19 +386,20 @@ def test_scores_that_are_not_finite_leave_a_repro_file(groups, tmp_path, monkeyp
 
 def test_an_evaluation_that_is_not_finite_is_none():
     """The class with the largest of scores that are all NaN would be the first one."""
-    experiment, compiled, dataset, state, alive, _ = built()
-    state = parallel.replicate(with_kernel(state, "head", np.float32(np.inf)), compiled.devices)
+    session, network, _ = built()
+    state = with_kernel(network.state, "head", np.float32(np.inf))
+    network = place(session, Network(state, network.masks))
     with pytest.raises(NotFiniteError, match="loss not finite in the evaluation of 40 samples"):
-        predict(experiment, compiled, state, alive, dataset.test)
+        predict(session, network, "test")
 
 
 def test_an_evaluation_in_training_is_gone_back_from(tmp_path, monkeypatch):
     """The validation loss of the second epoch is NaN once."""
     said, calls = evaluate.predict, []
 
-    def failing(*args):
+    def failing(*args, **options):
         calls.append(1)
-        found = said(*args)
+        found = said(*args, **options)
         if len(calls) == 2:
             found.losses[3] = np.nan
         return found

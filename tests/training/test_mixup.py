@@ -16,9 +16,12 @@ from fairgrape_jax.data import augment, load, source
 from fairgrape_jax.data.batches import train_batches
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.losses.distillation import REMEDIES, Outputs, Performance, Remedy
-from fairgrape_jax.rounds import score, steps
+from fairgrape_jax.rounds import score
+from fairgrape_jax.rounds.predict import predict
 from fairgrape_jax.runner import preflight
 from fairgrape_jax.runner.run import run
+from fairgrape_jax.training import Carry
+from tests.helpers.experiments import opened
 
 KEY = jax.random.key(5)
 DATA = source("synthetic", samples=240, groups=2, classes=3, size=8, noise=0.5, seed=1)
@@ -40,8 +43,7 @@ EXPERIMENT = Experiment(
 
 def built(devices: int, experiment: Experiment = EXPERIMENT):
     dataset = load(experiment.data)
-    compiled = steps.build(experiment, dataset, parallel.local_devices(devices))
-    return dataset, compiled, steps.initial_state(experiment, compiled, dataset, 0)
+    return dataset, *opened(experiment, dataset, devices)
 
 
 def mixed(alpha, ids, images, labels, epoch=0, key=KEY):
@@ -79,10 +81,10 @@ def test_pairs_belong_to_run_epoch_and_sample_and_not_to_a_batch():
 
 
 def test_the_loss_of_a_step_is_the_closed_form():
-    dataset, compiled, state = built(1)
+    dataset, session, network = built(1)
+    compiled, state, alive = session.steps, network.state, network.masks
     batch = next(train_batches(dataset.train, 32, 0, 0))
-    alive = steps.initial_masks(compiled, state)
-    variables = jax.device_get(steps.variables(state))
+    variables = jax.device_get(network.variables)
     run_key = jax.random.wrap_key_data(np.array(state.key))
     images = augment.augmented(augment.flip, run_key, 0, batch["ids"], batch["images"])
     keys = augment._keys(run_key, augment.MIXUP_STREAM, 0, batch["ids"])
@@ -90,7 +92,8 @@ def test_the_loss_of_a_step_is_the_closed_form():
     other = np.arange(32) ^ 1
     part = share[:, None, None, None]
     pictures = part * np.asarray(images, np.float64) + (1 - part) * np.asarray(images)[other]
-    _, seen = compiled.train(state, alive, parallel.split_batch(batch, compiled.devices), 1e-2)
+    cut = parallel.split_batch(batch, compiled.devices)
+    _, seen = compiled.train(Carry(state), alive, cut, 1e-2)
 
     inputs = augment.normalise(jnp.asarray(pictures, jnp.float32), dataset.mean, dataset.std)
     module = compiled.module.clone(axis_name=None)
@@ -133,15 +136,14 @@ def test_remedies_take_the_mixed_cross_entropy_and_are_else_the_same(name):
 
 def trained(devices: int, start=None, done: int = 0):
     """An epoch of steps; from step `done` on, with the state of then. Losses and states."""
-    dataset, compiled, state = built(devices)
-    alive = steps.initial_masks(compiled, state)
-    state, seen = (state if start is None else parallel.replicate(start, compiled.devices)), []
+    dataset, session, network = built(devices)
+    state = network.state if start is None else parallel.replicate(start, session.devices)
+    carry, seen = Carry(state), []
     batches = train_batches(dataset.train, 32, 0, 0, done)
     for batch in batches:
-        state, said = compiled.train(
-            state, alive, parallel.split_batch(batch, compiled.devices), np.float32(1e-2)
-        )
-        seen.append((float(said.loss), jax.device_get(state)))
+        cut = parallel.split_batch(batch, session.devices)
+        carry, report = session.steps.train(carry, network.masks, cut, np.float32(1e-2))
+        seen.append((float(report.loss), jax.device_get(carry.state)))
     return seen
 
 
@@ -167,14 +169,14 @@ def test_it_is_off_by_default_and_changes_training_alone():
     off = dataclasses.replace(EXPERIMENT, mixup=0.0)
     found = []
     for experiment in (EXPERIMENT, off):
-        dataset, compiled, state = built(2, experiment)
-        alive = steps.initial_masks(compiled, state)
-        scores = score.importance(experiment, compiled, state, alive, dataset, seed=0)
-        seen = steps.predict(experiment, compiled, state, alive, dataset.validation)
+        dataset, session, network = built(2, experiment)
+        scores = score.importance(session, network, seed=0)
+        seen = predict(session, network, "validation")
         batch = next(train_batches(dataset.train, 32, 0, 0))
         assert batch.keys() == {"images", "labels", "ids"}  # no row of a batch is padding
-        given = parallel.split_batch(batch, compiled.devices)
-        loss = float(compiled.train(state, alive, given, np.float32(0))[1].loss)
+        cut = parallel.split_batch(batch, session.devices)
+        step = session.steps.train
+        loss = float(step(Carry(network.state), network.masks, cut, np.float32(0))[1].loss)
         found.append((jax.tree.leaves(scores), dataclasses.astuple(seen), loss))
     (scores, seen, loss), (plain_scores, plain, without) = found
     assert loss != without

@@ -1,0 +1,94 @@
+"""What every part of a run takes: an experiment with its data and compiled steps, and a network."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from fairgrape_jax import models, parallel
+from fairgrape_jax.config import Experiment
+from fairgrape_jax.data.dataset import Dataset
+from fairgrape_jax.masks import Tree, full_masks
+from fairgrape_jax.rounds import steps
+from fairgrape_jax.rounds.steps import Steps
+from fairgrape_jax.training.state import State, init_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """What stays the same from the first step of a run to the last.
+
+    Attributes:
+        experiment: what is done.
+        dataset: with which data.
+        steps: by which compiled steps, and on which devices.
+    """
+
+    experiment: Experiment
+    dataset: Dataset
+    steps: Steps
+
+    @property
+    def devices(self) -> list[jax.Device]:
+        """The devices of this process."""
+        return self.steps.devices
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network at some point of a run, on the devices.
+
+    Attributes:
+        state: its parameters and the rest of what training changes.
+        masks: which weights are alive: bool arrays, None where a parameter is not prunable.
+    """
+
+    state: State
+    masks: Tree
+
+    @property
+    def variables(self) -> Tree:
+        """The parameters and running statistics, as a module takes them."""
+        return steps.variables(self.state)
+
+
+def open_session(
+    experiment: Experiment, dataset: Dataset, devices: list[jax.Device] | None = None
+) -> Session:
+    """A session on the devices of this process; as many as the experiment names if None."""
+    devices = parallel.local_devices(experiment.devices) if devices is None else devices
+    return Session(experiment, dataset, steps.build(experiment, dataset, devices))
+
+
+def initial_network(session: Session, seed: int) -> Network:
+    """The network before training, everything alive: fresh from the seed, or with pretrained
+    weights but for the last layer."""
+    state = init_state(session.steps.module, session.dataset, session.steps.optimizer, seed)
+    experiment = session.experiment
+    if experiment.pretrained:
+        fresh = {"params": state.params, "batch_stats": state.batch_stats}
+        loaded = models.load_pretrained(experiment.model, experiment.pretrained, fresh)
+        state = state._replace(params=loaded["params"], batch_stats=loaded.get("batch_stats", {}))
+    return place(session, Network(state, full_masks(state.params)))
+
+
+def place(session: Session, network: Network) -> Network:
+    """The network on every device; its arrays may be NumPy's, or on fewer devices."""
+    return Network(*parallel.replicate((network.state, network.masks), session.devices))
+
+
+def fingerprint(network: Network) -> int:
+    """A checksum of what a network computes: parameters, running statistics and masks."""
+    return parallel.checksum((network.state.params, network.state.batch_stats, network.masks))
+
+
+def copy_to_host(network: Network) -> Network:
+    """A copy in NumPy arrays: a step takes over the buffers of the state it is given."""
+    return Network(*jax.tree.map(np.array, jax.device_get((network.state, network.masks))))
+
+
+def copy_on_devices(network: Network) -> Network:
+    """A copy that shares no buffer of the state."""
+    return Network(jax.tree.map(lambda x: x.copy(), network.state), network.masks)

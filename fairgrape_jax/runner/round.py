@@ -1,0 +1,199 @@
+"""One stage of a run, the dense training or a round of a method, and the steps that it is made of.
+
+Each step returns at once if it is complete: the choice of weights is kept until the stage is over,
+training goes on from its last save, a pass over data where it was stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from fairgrape_jax import masks, parallel
+from fairgrape_jax.config import Stage
+from fairgrape_jax.masks import Tree
+from fairgrape_jax.progress import say
+from fairgrape_jax.recovery import replay, rollback
+from fairgrape_jax.rounds import select, steps
+from fairgrape_jax.rounds.select import Details
+from fairgrape_jax.rounds.session import Network, Session, place
+from fairgrape_jax.rounds.train import Place, Training
+from fairgrape_jax.runner import layout
+from fairgrape_jax.storage import checkpoint, resumable
+from fairgrape_jax.storage.resumable import Passes
+from fairgrape_jax.storage.slots import Slots
+from fairgrape_jax.training.state import State
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """One stage of a run.
+
+    Attributes:
+        session: the run; the experiment is that of the method.
+        run: the directory of the run.
+        seed: of the run.
+        method: a row of `METHODS`, or "dense" for the dense training.
+        number: of the round, from 1; 0 for the dense training.
+        count: how many rounds the method has; 0 for the dense training.
+    """
+
+    session: Session
+    run: Path
+    seed: int
+    method: str = "dense"
+    number: int = 0
+    count: int = 0
+
+    @property
+    def directory(self) -> Path:
+        """Where the stage is kept."""
+        return layout.stage_directory(self.run, self.seed, self.method, self.number)
+
+    @property
+    def title(self) -> str:
+        """The stage in words."""
+        end = f" round {self.number}/{self.count}" if self.number else ""
+        return f"seed {self.seed} {self.method}{end}"
+
+    @property
+    def draw(self) -> int:
+        """The seed of the scoring sample; every round draws anew."""
+        return int(np.random.SeedSequence([self.seed, self.number]).generate_state(1)[0])
+
+    @functools.cached_property
+    def slots(self) -> Slots:
+        """Where training saves its place."""
+        return Slots(self.directory / "partial")
+
+    @functools.cached_property
+    def passes(self) -> Passes:
+        """Where passes over data that are stopped are kept."""
+        return Passes(self.directory / "partial/passes", self.session.devices)
+
+    def noting_not_finite(self, network: Network) -> contextlib.AbstractContextManager[None]:
+        """Write down a number of the body that is not finite."""
+        return replay.written(
+            self.directory, masks=network.masks, seed=self.seed, dataset=self.session.dataset
+        )
+
+
+@contextlib.contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Write down how long the body takes."""
+    started = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - started
+
+
+def choose(
+    this: Round, network: Network, *, session: Session, density: float, dense: Network
+) -> tuple[Tree, Details]:
+    """The masks of a round, on the devices, and how they were chosen; those that are kept, if any.
+
+    Args:
+        this: the round.
+        network: at its start.
+        session: with the groups that scores look at.
+        density: of the masks.
+        dense: the network before pruning.
+    """
+    path, key = this.directory / "partial/chosen", {"method": this.method, "seed": this.draw}
+    key |= {"density": density}
+    kept = resumable.read(path, key, this.session.devices)
+    if kept:
+        details, *bits = kept.arrays
+        chosen = unpacked(bits, network.masks)
+        return parallel.replicate(chosen, this.session.devices), json.loads(details.tobytes())
+    with this.noting_not_finite(network):
+        chosen, how = select.select(
+            session,
+            network,
+            this.method,
+            density=density,
+            seed=this.draw,
+            dense=dense,
+            fold=this.passes,
+        )
+    arrays = [np.frombuffer(json.dumps(how).encode(), np.uint8)]
+    arrays += [masks.pack(mask) for mask in jax.tree.leaves(chosen)]
+    resumable.write(path, key, this.session.devices, resumable.Kept(1, arrays, finished=True))
+    this.passes.clear()
+    for line in select.unsolved(how):
+        say(f"{this.title}: {line}")
+    return parallel.replicate(chosen, this.session.devices), how
+
+
+def unpacked(bits: Sequence[np.ndarray], like: Tree) -> Tree:
+    """Masks of the structure of `like`, from the packed bits of each layer."""
+    leaves, structure = jax.tree.flatten(like)
+    pairs = zip(bits, leaves, strict=True)
+    return jax.tree.unflatten(structure, [masks.unpack(b, leaf.shape) for b, leaf in pairs])
+
+
+def prune(this: Round, network: Network, chosen: Tree, origin: State | None = None) -> Network:
+    """The network with pruned weights at zero and, if so configured, a fresh optimizer.
+
+    Args:
+        this: the round.
+        network: at its start.
+        chosen: its masks.
+        origin: the point to return to, with its parameters and batch statistics; the counters go
+            on.
+    """
+    state = network.state
+    if origin is not None:
+        state = state._replace(params=origin.params, batch_stats=origin.batch_stats)
+    state = state._replace(params=masks.apply_masks(chosen, state.params))
+    if this.session.experiment.reset_optimizer or origin is not None:
+        state = state._replace(opt_state=this.session.steps.optimizer.init(state.params))
+    return place(this.session, Network(state, chosen))
+
+
+def train(
+    this: Round,
+    network: Network,
+    stages: Sequence[Stage],
+    *,
+    dense: Network | None = None,
+    after: Callable[[int, State], None] = lambda epochs, state: None,
+) -> Place:
+    """The place at the end of the stages; a save is gone on from.
+
+    Args:
+        this: the stage of the run.
+        network: where training begins; the devices take over the buffers of its state.
+        stages: what to go through.
+        dense: the network before pruning, for a loss that looks at it; None before there is one.
+        after: as for `rounds.train.run_stages`.
+    """
+    step, experiment = this.session.steps.train, this.session.experiment
+    if dense is not None:
+        step = steps.retraining_step(this.session.steps, experiment.remedy, dense.state)
+    training = Training(
+        session=this.session,
+        masks=network.masks,
+        step=step,
+        seed=this.seed,
+        title=this.title,
+        slots=this.slots,
+        passes=this.passes,
+    )
+    return rollback.run_stages(
+        training, network.state, stages, directory=this.directory, after=after
+    )
+
+
+def restore(session: Session, directory: Path, like: Network) -> Network:
+    """The network of a stage that is complete, on every device."""
+    tree = {"state": like.state, "masks": like.masks}
+    found = checkpoint.restore(directory / "checkpoint", tree)
+    return place(session, Network(found["state"], found["masks"]))
