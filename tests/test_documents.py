@@ -25,7 +25,7 @@ def blocks(language, text=README):
 def test_the_first_example_runs():
     names = {}
     exec(blocks("python")[0], names)
-    assert names["mask"].sum() == len(names["layer"]) // 10
+    assert names["mask"].sum() == names["layer"].shape[1] // 10
 
 
 @pytest.mark.parametrize("code", blocks("python", EXTENDING), ids=["groups", "statistic"])
