@@ -29,9 +29,9 @@ from fairgrape_jax.data.sources.writers import Writers
 from fairgrape_jax.losses.distillation import REMEDIES
 from fairgrape_jax.models import activations
 from fairgrape_jax.progress import say
-from fairgrape_jax.reports import comparison
+from fairgrape_jax.reports import comparison, differences
 from fairgrape_jax.reports.document import markdown_table
-from fairgrape_jax.reports.results import Model, cell, read
+from fairgrape_jax.reports.results import Cell, Model, cell, read
 from fairgrape_jax.rounds.session import initial_network, open_session
 from fairgrape_jax.runner import layout
 from fairgrape_jax.runner import run as rounds
@@ -76,7 +76,7 @@ def study(
             pruned = [model for model in last if model.record["method"] != "dense"]
             cells.append((sparsity, name, cell(tuple(pruned), 1000), of_classes(pruned)))
             rows += [(sparsity, *found) for found in similarities(each, directory, pruned)]
-    return "\n\n".join([results(cells), *correlations(rows)]) + "\n"
+    return "\n\n".join([results(cells), *against_none(cells), *correlations(rows)]) + "\n"
 
 
 def share_dense(first: Path, experiment: Experiment, directory: Path) -> None:
@@ -119,6 +119,41 @@ def results(
         ]
         rows.append([f"{100 * sparsity:.0f}", name, *values])
     return markdown_table(header, rows)
+
+
+def against_none(
+    cells: Sequence[tuple[float, str, Cell, comparison.Comparison]],
+) -> list[str]:
+    """Each remedy minus none at the same sparsity, by the paired bootstrap; nothing without it."""
+    header = ["filters pruned %", "remedy minus none", "accuracy"]
+    header += ["rho(D) populations", "rho(D) digits"]
+    rows = []
+    for level in dict.fromkeys(sparsity for sparsity, *_ in cells):
+        at_level = {name: groups for sparsity, name, groups, _ in cells if sparsity == level}
+        if "none" not in at_level or len(at_level) == 1:
+            continue
+        base = list(at_level).index("none")
+        models = [one.models for one in at_level.values()]
+        labels, populations = models[0][0].predicted.labels, models[0][0].predicted.groups
+        correct = np.stack([[m.predicted.predictions == labels for m in each] for each in models])
+        dense = np.stack([m.dense.predictions == labels for m in models[0]])
+        spans = []
+        for groups, columns in ((populations, (0, 2)), (labels[:, 0], (2,))):
+            found = differences.between_models(correct, dense, groups, int(groups.max()) + 1)
+            for k in columns:
+                low, high = differences.pairs(found.values[:, k], found.draws[:, :, k])
+                spans.append(
+                    (found.values[:, k] - found.values[base, k], low[:, base], high[:, base])
+                )
+        for row, name in enumerate(at_level):
+            if row != base:
+                shown = [f"{v[row]:+.2f} [{a[row]:+.2f}, {b[row]:+.2f}]" for v, a, b in spans]
+                rows.append([f"{100 * level:.0f}", name, *shown])
+    note = (
+        "Differences on the same test samples and seeds, with 95 % bootstrap intervals that hold "
+        "for all pairs of remedies of a sparsity together."
+    )
+    return [note, markdown_table(header, rows)] if rows else []
 
 
 def similarities(

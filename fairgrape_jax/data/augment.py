@@ -14,6 +14,7 @@ from typing import NamedTuple
 import dm_pix as pix
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # (key, picture (H, W, C), uint8 or float32 from 0 to 255) -> picture of the same shape
 Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
@@ -24,7 +25,9 @@ STREAM, MIXUP_STREAM = 2**32 - 1, 2**32 - 2  # folded into a run's key first: no
 def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
     """(B, H, W, C), 0 to 255 -> float32, scaled to [0, 1], minus mean, over std, per channel."""
     scaled = images.astype(jnp.float32) / 255.0
-    return (scaled - jnp.asarray(mean)) / jnp.asarray(std)
+    per_channel = (1,) * (images.ndim - 1) + (-1,)
+    shift, scale = (np.asarray(x, np.float32).reshape(per_channel) for x in (mean, std))
+    return (scaled - shift) / scale
 
 
 def augmented(

@@ -61,4 +61,4 @@ def predictions(logits: jax.Array, classes: Sequence[int]) -> jax.Array:
 
 def masked_mean(values: jax.Array, valid: jax.Array) -> jax.Array:
     """Mean of the values where `valid`; 0 where nothing is."""
-    return jnp.where(valid, values, 0).sum() / jnp.maximum(valid.sum(), 1)
+    return jnp.where(valid, values, 0).sum() / jnp.maximum(valid.sum(), 1).astype(values.dtype)

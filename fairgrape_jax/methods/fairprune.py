@@ -11,6 +11,7 @@ from fairgrape_jax import losses
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree, map_masked, select_prunable
 from fairgrape_jax.methods.base import Problem
+from fairgrape_jax.scoring.importance import at_least_float32
 from fairgrape_jax.scoring.statistics import ScoredNetwork, Statistic
 
 BETA = 0.33  # how much the privileged group counts, between 0 and 1
@@ -41,8 +42,15 @@ def score(problem: Problem) -> Tree:
         raise UsageError("fairprune: name some of the groups as scoring.minority, not all or none")
     given = jax.random.key_data(problem.key)
     h0, h1 = (problem.average(FISHER, over=k, given=given) for k in (unprivileged, privileged))
+
+    def saliency(mask: Any, weights: Any, *rows: Any) -> Any:
+        if mask is None:
+            return None
+        unprivileged, privileged = (row[0] for row in rows)
+        return at_least_float32(weights) ** 2 / 2 * (unprivileged - BETA * privileged)
+
     return map_masked(
-        lambda m, w, a, b: None if m is None else w**2 / 2 * (a[0] - BETA * b[0]),
+        saliency,
         problem.masks,
         problem.params,
         h0,
@@ -67,7 +75,12 @@ def _fisher(
     gradient = jax.grad(network.loss)(params, batch["images"], labels, batch["valid"])
     # The loss is a mean over tasks, and so is the second derivative, but not the square.
     count = batch["valid"].sum() * len(heads)
-    return jax.tree.map(lambda g: count * g**2, select_prunable(masks, gradient))
+
+    def square(g: jax.Array) -> Any:
+        wide = at_least_float32(g)
+        return count.astype(wide.dtype) * wide**2
+
+    return jax.tree.map(square, select_prunable(masks, gradient))
 
 
 FISHER = Statistic("sample", of_network=_fisher)

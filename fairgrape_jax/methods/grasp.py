@@ -10,6 +10,7 @@ from fairgrape_jax import losses
 from fairgrape_jax.masks import Tree, map_masked, select_prunable
 from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.methods.snip import xavier
+from fairgrape_jax.scoring.importance import at_least_float32
 from fairgrape_jax.scoring.statistics import ScoredNetwork, Statistic
 
 TEMPERATURE = 200.0  # logits are divided by it (the official code's T)
@@ -35,7 +36,10 @@ def score(problem: Problem) -> Tree:
     first = jax.tree.map(lambda g: g[0], problem.average(TEMPERED, **how))
     product = problem.average(HESSIAN, given=first, **how)
     return map_masked(
-        lambda m, w, h: None if m is None else w * h[0], problem.masks, params, product
+        lambda m, w, h: None if m is None else at_least_float32(w) * h[0],
+        problem.masks,
+        params,
+        product,
     )
 
 
@@ -48,7 +52,7 @@ def tempered(network: ScoredNetwork, params: Tree, batch: Any) -> jax.Array:
 
 def _gradient(network: ScoredNetwork, params: Tree, masks: Tree, batch: Any, given: Any) -> Tree:
     gradient = jax.grad(lambda p: tempered(network, p, batch))(params)
-    return map_masked(lambda m, g: None if m is None else m * g, masks, gradient)
+    return map_masked(lambda m, g: None if m is None else m.astype(g.dtype) * g, masks, gradient)
 
 
 def _hessian(network: ScoredNetwork, params: Tree, masks: Tree, batch: Any, given: Tree) -> Tree:

@@ -8,6 +8,9 @@ import numpy as np
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.selection.counts import members
+from fairgrape_jax.selection.inputs import as_float, rankable
+
+TINY = 1e-36  # down to it, and up to its inverse, 1 / total is a normal float32
 
 
 def score(problem: Problem) -> Tree:
@@ -26,14 +29,18 @@ def score(problem: Problem) -> Tree:
 
 
 def parts(problem: Problem) -> Tree:
-    """I[k, w] / T_k, (G, *w.shape): the part of a group's importance that a weight holds."""
+    """I[k, w] / T_k: the part of a group's importance that a weight holds; (G, *w.shape)."""
     leaves, structure = jax.tree.flatten(problem.importance("groups"))
-    # In float64 on the host: a float32 total of a million weights is off by more than a weight.
-    each = [np.asarray(x).reshape(len(x), -1).sum(axis=1, dtype=np.float64) for x in leaves]
-    found = list(leaves)
-    for own in members(problem.masks, problem.scope).values():
-        totals = np.sum([each[i] for i in own], axis=0)
-        weight = np.where(totals > 0, 1 / np.where(totals > 0, totals, 1), 0).astype(np.float32)
-        for i in own:
-            found[i] = np.asarray(leaves[i] * weight.reshape(-1, *[1] * (leaves[i].ndim - 1)))
-    return jax.tree.unflatten(structure, [x.astype(np.float32) for x in found])
+    rows = [as_float(rankable(leaf, "importance")) for leaf in leaves]
+    # In float64: a float32 total of a million weights is off by more than a weight.
+    sums = [x.reshape(len(x), -1).sum(axis=1, dtype=np.float64) for x in rows]
+    held = list(rows)
+    for numbers in members(problem.masks, problem.scope).values():
+        totals = np.sum([sums[i] for i in numbers], axis=0)
+        some = totals[totals > 0]
+        weight = np.where(totals > 0, 1 / np.where(totals > 0, totals, 1), 0)
+        if ((some > TINY) & (some < 1 / TINY)).all():
+            weight = weight.astype(np.float32)
+        for i in numbers:
+            held[i] = rows[i] * weight.reshape(-1, *[1] * (rows[i].ndim - 1))
+    return jax.tree.unflatten(structure, [x.astype(np.float32) for x in held])

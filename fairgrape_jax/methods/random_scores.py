@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
+import jax.numpy as jnp
 
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.methods.base import Problem
@@ -21,7 +24,10 @@ def score(problem: Problem) -> Tree:
     """
     leaves, structure = jax.tree.flatten(problem.masks)
     keys = jax.random.split(problem.key, len(leaves))
-    return jax.tree.unflatten(
-        structure,
-        [jax.random.uniform(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)],
-    )
+    scores = [_uniform(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, scores)
+
+
+@functools.partial(jax.jit, static_argnames="shape")
+def _uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return jax.random.uniform(key, shape, jnp.float32)

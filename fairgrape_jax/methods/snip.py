@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from fairgrape_jax.masks import Tree, map_masked
 from fairgrape_jax.methods.base import Problem
+from fairgrape_jax.scoring.importance import at_least_float32
 from fairgrape_jax.scoring.statistics import GRADIENT
 
 
@@ -29,19 +30,27 @@ def score(problem: Problem) -> Tree:
     params = xavier(problem) if problem.official else problem.params
     gradient = problem.average(GRADIENT, params=params)
     return map_masked(
-        lambda m, w, g: None if m is None else abs(w * g[0]), problem.masks, params, gradient
+        lambda m, w, g: None if m is None else abs(at_least_float32(w) * g[0]),
+        problem.masks,
+        params,
+        gradient,
     )
 
 
 def xavier(problem: Problem, most: int = 4) -> Tree:
     """The parameters with kernels of at most `most` dimensions drawn anew, Xavier-normal."""
-    draw = jax.nn.initializers.xavier_normal()
     leaves, structure = jax.tree.flatten(problem.params)
     keys = jax.tree.unflatten(structure, list(jax.random.split(problem.key, len(leaves))))
 
     def drawn(mask: Any, weights: Any, key: Any) -> Any:
         if mask is None or weights.ndim > most:
             return weights
-        return draw(key, weights.shape, jnp.float32) * mask
+        return jax.device_get(_xavier(key, jax.device_put(mask)))
 
     return map_masked(drawn, problem.masks, problem.params, keys)
+
+
+@jax.jit
+def _xavier(key: jax.Array, mask: jax.Array) -> jax.Array:
+    draw = jax.nn.initializers.xavier_normal()
+    return draw(key, mask.shape, jnp.float32) * mask.astype(jnp.float32)

@@ -41,7 +41,7 @@ def score(problem: Problem) -> Tree:
     trees = jax.device_get((problem.params, problem.batch_stats, problem.masks))
     with jax.enable_x64(True), jax.default_device(host):
         module = problem.module.clone(dtype=jnp.float64)
-        return jax.device_get(_flow(module, problem.shape, *trees))
+        return jax.device_get(_flow(module, problem.shape, *jax.device_put(trees, host)))
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -1,7 +1,8 @@
-"""The table of networks, and the ways to make one and to give it torchvision's weights."""
+"""The table of networks: make one, and give it torchvision's weights."""
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import jax.numpy as jnp
@@ -42,23 +43,41 @@ FEATURES: dict[str, tuple[str, ...]] = {
 def create(
     name: str, num_classes: int, *, axis_name: str | None = None, dtype: Any = jnp.float32
 ) -> nn.Module:
-    """The network `name` of `MODELS`, called as `module.apply(variables, images, train=False)`.
+    """A network of the table.
 
-    Shapes: images (B, H, W, C), float32 and normalised, to float32 logits (B, num_classes).
-    `axis_name` is the mapped axis over which batch norm averages in train mode; `dtype` is that
-    of the computation, parameters stay float32. Train mode wants `mutable=["batch_stats"]` and
-    `rngs={"dropout": key}` for every network, whether it uses them or not.
+    Args:
+        name: A row of `MODELS`.
+        num_classes: How many logits it gives.
+        axis_name: The mapped axis over which batch norm averages in train mode.
+        dtype: Type of the computation; parameters stay float32.
 
-    Raises `UsageError` for an unknown name and for fewer than one class.
+    Returns:
+        A module, called as `module.apply(variables, images, train=False)`: images (B, H, W, C),
+        float32 and normalised, to float32 logits (B, num_classes). Train mode wants
+        `mutable=["batch_stats"]` and `rngs={"dropout": key}` for every network, whether it uses
+        them or not.
 
-    >>> import jax
-    >>> module = create("mlp", 10)
-    >>> variables = module.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
-    >>> module.apply(variables, jnp.zeros((4, 28, 28, 1))).shape
-    (4, 10)
+    Raises:
+        UsageError: There is no such row, the number of classes is no whole number of 1 or more, or
+            the type is none of floating point.
+
+    Example:
+        >>> import jax
+        >>> module = create("mlp", 10)
+        >>> variables = module.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+        >>> module.apply(variables, jnp.zeros((4, 28, 28, 1))).shape
+        (4, 10)
     """
     if name not in MODELS:
         raise UsageError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
+    if isinstance(num_classes, bool) or not hasattr(num_classes, "__index__"):
+        raise UsageError(f"model {name!r} wants a whole number of classes, not {num_classes!r}")
     if num_classes < 1:
         raise UsageError(f"model {name!r} wants at least 1 class, not {num_classes}")
-    return MODELS[name](num_classes=num_classes, axis_name=axis_name, dtype=dtype)
+    try:
+        is_float = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        is_float = False
+    if not is_float:
+        raise UsageError(f"model {name!r} computes in floating point, not in {dtype!r}")
+    return MODELS[name](num_classes=operator.index(num_classes), axis_name=axis_name, dtype=dtype)

@@ -1,8 +1,8 @@
-"""Weights under torchvision's names, to and from flax variables."""
+"""Convert weights under torchvision's names to flax variables, and back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.models.mobilenet import MobileNetV2
 from fairgrape_jax.models.resnet import resnet18, resnet34, resnet50
+from fairgrape_jax.models.weights import check_keys, read, unwrapped
 
 Constructor = Callable[..., nn.Module]
 Variables = dict[str, Any]
@@ -42,23 +41,33 @@ _TO_FLAX = {ndim: tuple(np.argsort(order)) for ndim, order in _TO_TORCH.items()}
 
 
 def from_torchvision(name: str, state_dict: Mapping[str, Any]) -> Variables:
-    """Flax variables, NumPy float32, of the torchvision network `name` from its state dict.
+    """Flax variables of a torchvision network from its state dict.
 
-    Shapes: torch's (convolutions (out, in, h, w), dense (out, in)) to flax's ((h, w, in, out),
-    (in, out)), for images of 3 channels. The number of classes is that of the head's weight;
-    `num_batches_tracked` is ignored.
+    Prefixes of all keys (`module.`, `_orig_mod.`, `model.`) and an entry of a checkpoint that holds
+    the weights (`state_dict`, `model`) are recognised; `num_batches_tracked` is ignored.
 
-    Raises `UsageError` for a network that is not torchvision's and for a key that is missing,
-    extra or of another shape; the message names it.
+    Args:
+        name: The network, for images of 3 channels.
+        state_dict: Weights under torchvision's keys and in torch's shapes, convolutions (out, in,
+            h, w), dense (out, in); the head's gives the number of classes.
+
+    Returns:
+        NumPy float32 arrays in flax's shapes, (h, w, in, out) and (in, out).
+
+    Raises:
+        UsageError: It is no network of torchvision's, or a key is missing, extra or of another
+            shape; it names them.
     """
-    given = {k: v for k, v in state_dict.items() if not k.endswith("num_batches_tracked")}
     narrowest = _template(name, 1)
-    _check_keys(name, map(_torch_key, narrowest), given)
-    head = given[_torch_key(_head(narrowest))]
+    keys = [_torch_key(path) for path in narrowest]
+    weights = unwrapped(state_dict, keys[0])
+    weights = {k: v for k, v in weights.items() if not k.endswith("num_batches_tracked")}
+    check_keys(name, keys, weights)
+    head = weights[_torch_key(_head(narrowest))]
     template = _template(name, max((1, *np.shape(head)[:1])))
     return unflatten_dict(
         {
-            path: _to_flax(_torch_key(path), given[_torch_key(path)], leaf.shape)
+            path: _to_flax(_torch_key(path), weights[_torch_key(path)], leaf.shape)
             for path, leaf in template.items()
         }
     )
@@ -67,11 +76,18 @@ def from_torchvision(name: str, state_dict: Mapping[str, Any]) -> Variables:
 def to_torchvision(name: str, variables: Variables) -> dict[str, np.ndarray]:
     """The inverse of `from_torchvision`: a state dict, without `num_batches_tracked`.
 
-    torch's `load_state_dict` accepts it as it is. Raises `UsageError` for a network that is not
-    torchvision's and where `variables` are not those of `name`; the message names a key.
+    Args:
+        name: The network.
+        variables: Flax variables of it.
+
+    Returns:
+        float32 arrays in torch's shapes; torch's `load_state_dict` accepts them as they are.
+
+    Raises:
+        UsageError: It is no network of torchvision's, or the variables are not those of `name`.
     """
     leaves = {_torch_key(path): leaf for path, leaf in flatten_dict(variables).items()}
-    _check_keys(name, map(_torch_key, _template(name, 1)), leaves)
+    check_keys(name, [_torch_key(path) for path in _template(name, 1)], leaves)
     return {
         key: np.ascontiguousarray(np.asarray(leaf, np.float32).transpose(_TO_TORCH[leaf.ndim]))
         for key, leaf in leaves.items()
@@ -79,18 +95,24 @@ def to_torchvision(name: str, variables: Variables) -> dict[str, np.ndarray]:
 
 
 def load_pretrained(name: str, path: str | Path, variables: Variables) -> Variables:
-    """`variables` of a fresh network `name` with the weights of the safetensors file `path`.
+    """A fresh network with the weights of a safetensors file.
 
-    The file's keys are torchvision's, and so are its shapes (see `from_torchvision`). Where its
-    head has another number of classes, that of `variables` stays. The tree has the structure and
-    the shapes of `variables`.
+    Args:
+        name: The network.
+        path: The file; its keys and shapes are torchvision's (see `from_torchvision`). Where its
+            head has another number of classes, that of `variables` stays.
+        variables: Those of the fresh network.
 
-    Raises `UsageError` for a network that is not torchvision's, a file that is missing or no
-    safetensors file, and weights that do not fit the network.
+    Returns:
+        A tree of the structure and the shapes of `variables`.
+
+    Raises:
+        UsageError: It is no network of torchvision's, the file is missing or no safetensors file,
+            or its weights do not fit the network.
     """
-    pretrained = flatten_dict(from_torchvision(name, _read(Path(path))))
+    pretrained = flatten_dict(from_torchvision(name, read(Path(path))))
     fresh = flatten_dict(variables)
-    _check_keys(name, map(_torch_key, pretrained), map(_torch_key, fresh))
+    check_keys(name, [_torch_key(key) for key in pretrained], [_torch_key(key) for key in fresh])
     head = _head(pretrained)
     if pretrained[head].shape != fresh[head].shape:
         pretrained |= {key: leaf for key, leaf in fresh.items() if key[:-1] == head[:-1]}
@@ -131,24 +153,10 @@ def _torch_key(path: _Path) -> str:
     return ".".join([*modules, _LEAVES.get(path[-1], path[-1])])
 
 
-def _check_keys(name: str, expected: Iterable[str], given: Iterable[str]) -> None:
-    expected, given = set(expected), set(given)
-    if missing := sorted(expected - given):
-        raise UsageError(
-            f"the weights for {name} lack {missing[0]!r} ({len(missing)} in all): "
-            "give a full state dict of that network"
-        )
-    if extra := sorted(given - expected):
-        raise UsageError(
-            f"{name} has no {extra[0]!r} ({len(extra)} such keys in all): "
-            "give a state dict of that network"
-        )
-
-
 def _to_flax(key: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
-    wanted = tuple(shape[axis] for axis in _TO_TORCH[len(shape)])
-    if np.shape(value) != wanted:
-        raise UsageError(f"{key!r} has the shape {np.shape(value)}: it must be {wanted}")
+    expected = tuple(shape[axis] for axis in _TO_TORCH[len(shape)])
+    if np.shape(value) != expected:
+        raise UsageError(f"{key!r} has the shape {np.shape(value)}: it must be {expected}")
     array = np.asarray(value)
     if not any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer)):
         raise UsageError(f"{key!r} is of type {array.dtype}: it must be numbers")
@@ -156,16 +164,3 @@ def _to_flax(key: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     if not np.isfinite(array).all():
         raise UsageError(f"{key!r} holds NaN or infinity: give weights that are all finite")
     return np.ascontiguousarray(array.transpose(_TO_FLAX[len(shape)]))
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        if path.exists() and not path.is_file():
-            raise OSError("is not a file")  # a pipe would never end
-        return load_file(path)
-    except (OSError, SafetensorError, TypeError) as error:
-        raise UsageError(
-            f"cannot read pretrained weights from {path} ({error}): name a .safetensors file; "
-            "pickles (.pt, .pth) are never loaded here: where you trust one, convert it by "
-            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'x.safetensors')"
-        ) from error

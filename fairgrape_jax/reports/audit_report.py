@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fairgrape_jax import escape, metrics, storage
-from fairgrape_jax.reports import cautions, document, sections
+from fairgrape_jax.reports import cautions, differences, document, sections
 from fairgrape_jax.reports.audit import Audit
 from fairgrape_jax.reports.comparison import STATISTICS, Comparison, pooled
 from fairgrape_jax.reports.differences import extremes
@@ -163,25 +163,47 @@ def report(audit: Audit) -> Document:
     if not request.alone:
         rates += sections.class_figures(audit.comparisons, groups, audit.classes)
     notes = [*audit.notes, *warnings(audit)]
-    found = findings(audit)
     parts: list[tuple[str, list[Block]]] = [
         ("", [Text(intro)]),
         ("What was compared" if request.dense else "What was looked at", [Bullets(files)]),
         ("Before reading on", [Bullets(notes) if notes else Text("Nothing of note.")]),
         ("Metrics", [Table(*statistics(audit))]),
-        (
-            "Groups",
-            [
-                *([Bullets(found)] if found else []),
-                *sections.group_figures(audit.comparisons, groups, alone=request.alone),
-            ],
-        ),
+        ("Which differences the samples tell", told_apart(audit)),
+        ("Groups", sections.group_figures(audit.comparisons, groups, alone=request.alone)),
         ("Error rates of classes", rates),
     ]
     if not request.alone:
         parts.append(("Samples that compression changed", exemplars(audit)))
     kind = "Bias audit" if request.dense else "Bias audit of models alone"
     return Document(f"{kind}: {', '.join(request.compressed)}", parts)
+
+
+def told_apart(audit: Audit) -> list[Block]:
+    """Which group fares best and worst in each set, and which sets differ."""
+    lines = findings(audit)
+    what = "accuracy is lowest" if audit.request.alone else "the loss is largest"
+    nothing = f"Of no set do these samples tell for which group {what}."
+    return [Bullets(lines) if lines else Text(nothing), *between_sets(audit)]
+
+
+def between_sets(audit: Audit) -> list[Block]:
+    """Each set minus the one with the smallest spread over groups, on the same samples."""
+    models = list(audit.models.values())
+    if len(models) < 2:
+        return []
+    if len({len(each) for each in models}) > 1:
+        return [Text("The sets have different numbers of models: they are not compared.")]
+    labels = audit.labels[:, None]
+    compared = differences.between_models(
+        np.stack([each[..., None] == labels for each in models]),
+        None
+        if audit.request.alone
+        else np.broadcast_to(audit.dense, models[0].shape)[..., None] == labels,
+        audit.groups.codes,
+        len(audit.groups.values),
+        replicates=audit.request.replicates,
+    )
+    return sections.difference_table(list(audit.models), compared)
 
 
 def exemplars(audit: Audit) -> list[Block]:

@@ -17,8 +17,6 @@ STATISTICS = (
     *("cev_classes", "sde_classes", "cev_groups", "sde_groups"),
     *("demographic_parity_difference", "equalized_odds_difference"),
 )
-# Those over all samples, of a group or of none.
-OF_ALL_SAMPLES = ("accuracy", "fpr", "fnr", "cev_classes", "sde_classes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +41,12 @@ class Samples:
         ungrouped = self.groups < 0
         groups = np.where(ungrouped, self.num_groups, self.groups)
         return groups, self.num_groups + int(ungrouped.any())
+
+    def tally(self, predictions: np.ndarray) -> list[np.ndarray]:
+        """The counts of each task, (S, G, C, 3), from (S, N, T) predictions of S models."""
+        groups, strata = self.strata
+        tables = [metrics.tally(self.labels, m, groups, strata, self.classes) for m in predictions]
+        return [np.stack(task) for task in zip(*tables, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Comparison:
     def statistic(self, name: str, *, dense: bool = False) -> np.ndarray:
         """A row of `metrics.METRICS` for this set, or for its dense models beside themselves."""
         counts = self.dense if dense else self.counts
-        return _statistic(name, counts, self.dense, self.num_groups)
+        return statistic_of(name, counts, self.dense, self.num_groups)
 
 
 def grouped(counts: metrics.Counts, num_groups: int) -> list[np.ndarray]:
@@ -95,18 +99,17 @@ def grouped(counts: metrics.Counts, num_groups: int) -> list[np.ndarray]:
     return [table[..., :num_groups, :, :] for table in counts]
 
 
-def _statistic(
+def statistic_of(
     name: str,
     counts: metrics.Counts,
     dense: metrics.Counts,
     num_groups: int,
     convention: metrics.Convention = "simon-says",
 ) -> np.ndarray:
-    of_all = name in OF_ALL_SAMPLES or name == "classes_excluded"
-    tables = (
-        (counts, dense) if of_all else (grouped(counts, num_groups), grouped(dense, num_groups))
-    )
-    return metrics.of_set(name, convention)(*tables)
+    """A row of `metrics.METRICS` of a set: over all samples, or over groups without the others."""
+    if name not in metrics.OF_ALL_SAMPLES:
+        counts, dense = grouped(counts, num_groups), grouped(dense, num_groups)
+    return metrics.of_set(name, convention)(counts, dense)
 
 
 def compare(
@@ -133,17 +136,13 @@ def compare(
     groups, strata = samples.strata
     num_groups = samples.num_groups
 
-    def tally(models: np.ndarray) -> list[np.ndarray]:
-        tables = [metrics.tally(samples.labels, m, groups, strata, samples.classes) for m in models]
-        return [np.stack(task) for task in zip(*tables, strict=True)]
-
-    counts, dense_counts = tally(predictions), tally(dense)
+    counts, dense_counts = samples.tally(predictions), samples.tally(dense)
     frequent = [_most_frequent(table[0], num_groups) for table in counts]
 
     def statistic(counts: metrics.Counts, dense: metrics.Counts) -> np.ndarray:
         columns = []
         for row in STATISTICS:
-            value = _statistic(row, counts, dense, num_groups, convention)
+            value = statistic_of(row, counts, dense, num_groups, convention)
             columns.append(value if row.startswith("group_") else value[..., None])
         return np.concatenate(
             [*columns, *(_margin(x, frequent, num_groups) for x in (counts, dense))], axis=-1

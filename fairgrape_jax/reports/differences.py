@@ -13,6 +13,7 @@ import dataclasses
 import numpy as np
 
 from fairgrape_jax import metrics
+from fairgrape_jax.reports.comparison import Samples, statistic_of
 
 LEVEL = 0.95
 MANY = 200  # numbers above which pairs are not gone through one by one
@@ -41,13 +42,13 @@ class Difference:
         low, high = self.interval
         return low < high and (low > 0 or high < 0)
 
-    def text(self, decimals: int = 1) -> str:
+    def text(self, decimals: int = 2) -> str:
         """The difference and its interval.
 
-        >>> Difference(0, 1, 27.04, (6.0, 47.4), 2).text()
-        '27.0 [6.0, 47.4]'
-        >>> Difference(0, 1, 2.0, (-1, 5.0), 7).text()
-        '2.0 [-1.0, 5.0], corrected for picking two of 7'
+        >>> Difference(0, 1, 27.0, (6.0, 47.4), 2).text()
+        '27.00 [6.00, 47.40]'
+        >>> Difference(0, 1, 2.0, (-1, 5.0), 7).text(decimals=0)
+        '2 [-1, 5], corrected for picking two of 7'
         """
         low, high = self.interval
         text = f"{self.value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
@@ -123,72 +124,68 @@ def _factor(draws: np.ndarray, error: np.ndarray) -> float:
     return float(np.quantile(_deviation(draws, error), LEVEL))
 
 
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """Measures of several sets of models on the same samples.
+
+    Attributes:
+        measures: what they are called, K of them; the last is a spread.
+        values: (M, K).
+        draws: (R, M, K), bootstrap replicates.
+    """
+
+    measures: tuple[str, ...]
+    values: np.ndarray
+    draws: np.ndarray
+
+    @property
+    def smallest(self) -> int:
+        """The set with the smallest spread."""
+        spread = self.values[:, -1]
+        return int(np.where(np.isnan(spread), np.inf, spread).argmin())
+
+
 def between_models(
     correct: np.ndarray,
-    dense: np.ndarray,
+    dense: np.ndarray | None,
     groups: np.ndarray,
     num_groups: int,
     *,
     replicates: int | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy, worst group and rho(Delta) of several sets of models on the same samples.
+) -> Models:
+    """Accuracy, worst group and rho(Delta) of sets of models, resampled together.
 
     Args:
         correct: (M, S, N, T) bool, who of M sets of S models is right about which sample.
-        dense: (S, N, T) bool, of their dense models.
+        dense: (S, N, T) bool, of their dense models; without them the spread is rho(A).
         groups: (N,) int, -1 for a sample of no group.
         num_groups: how many groups there are.
         replicates: of the bootstrap; as for `metrics.replicate`.
-
-    Returns:
-        The values (M, 3), and bootstrap replicates of them (R, M, 3).
     """
     sets, seeds, samples, tasks = correct.shape
-    ungrouped = bool((groups < 0).any())
-    strata = np.where(groups < 0, num_groups, groups)
+    spread = "rho_accuracy" if dense is None else "rho_change"
+    base = np.tile((correct[0] if dense is None else dense).astype(np.int64), (1, 1, sets))
     models = np.moveaxis(correct, 0, 2).reshape(seeds, samples, sets * tasks).astype(np.int64)
-    columns = sets * tasks
+    right = np.ones((samples, sets * tasks), np.int64)
+    each = Samples(right, groups, [2] * (sets * tasks), num_groups)
 
-    def statistic(counts: metrics.Counts, base: metrics.Counts) -> np.ndarray:
-        rows = []
-        unpruned = base[:tasks]
-        for first in range(0, columns, tasks):
-            own = counts[first : first + tasks]
-            grouped = [table[..., :num_groups, :, :] for table in own]
-            dense_grouped = [table[..., :num_groups, :, :] for table in unpruned]
-            rows.append(
-                np.stack(
-                    [
-                        metrics.of_set("accuracy")(own, unpruned),
-                        metrics.of_set("worst_group")(grouped, dense_grouped),
-                        metrics.of_set("rho_change")(grouped, dense_grouped),
-                    ],
-                    axis=-1,
-                )
+    def statistic(counts: metrics.Counts, unpruned: metrics.Counts) -> np.ndarray:
+        rows = [
+            np.stack(
+                [
+                    statistic_of(name, counts[first : first + tasks], unpruned[:tasks], num_groups)
+                    for name in ("accuracy", "worst_group", spread)
+                ],
+                axis=-1,
             )
+            for first in range(0, sets * tasks, tasks)
+        ]
         return np.stack(rows, axis=-2)
 
-    right = np.ones((samples, columns), np.int64)
-    base = np.tile(dense.astype(np.int64), (1, 1, sets))
-    strata_count = num_groups + ungrouped
-    counts, dense_counts = (
-        [
-            np.stack(task)
-            for task in zip(
-                *(metrics.tally(right, m, strata, strata_count, [2] * columns) for m in each),
-                strict=True,
-            )
-        ]
-        for each in (models, base)
-    )
+    values = statistic(each.tally(models), each.tally(base))
+    strata, count = each.strata
     draws = metrics.replicate(
-        statistic,
-        right,
-        strata,
-        models,
-        base,
-        [2] * columns,
-        strata_count,
-        replicates=replicates,
+        statistic, right, strata, models, base, each.classes, count, replicates=replicates
     )
-    return statistic(counts, dense_counts), draws
+    titles = ("accuracy", "worst group", "rho(A)" if dense is None else "rho(Delta)")
+    return Models(titles, values, draws)

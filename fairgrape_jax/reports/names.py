@@ -1,10 +1,7 @@
-"""Cells of a table as names: which numbers are one, in which order names stand, crossed groups.
+"""Columns of names as codes, spelt alike in all files, and groups crossed from several columns.
 
-Everything is read as text. A decision is made for all columns of one kind together (the ids of all
-files; labels and predictions of all files; a group column of all files), never cell by cell. Where
-EVERY cell is a number as computers write it, equal numbers are one name (`3`, `3.0` and `3e0`;
-`-0.0` and `0`). Where one is not (`007`, `1.0.2`, a word), all are text as they stand. In the same
-way `true`, `True` and `TRUE` are one where every cell is a truth value.
+`spelling` says which words are one name. It is asked once for all columns of one kind: the ids of
+all files, labels and predictions of all files, a group column of all files.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ from fairgrape_jax.reports.results import Cell, Model
 # What the main table gives an interval for, in order; group metrics take a place per group.
 STATISTICS = ("accuracy", "group_accuracy", "group_change", "rho_accuracy", "rho_change")
 MOST_TASKS = 4  # of many tasks, those whose classes are drawn
-COMPARED = ("accuracy", "worst group", "rho(Delta)")  # of `differences.between_models`
 
 
 def report(runs: Sequence[Path], models: Sequence[Model], cells: Sequence[Cell]) -> Document:
@@ -132,7 +131,7 @@ def between_methods(cells: Sequence[Cell]) -> list[Block]:
     chosen = [[m for m in cell.models if m.seed in seeds] for cell in cells]
     for each in chosen:
         each.sort(key=lambda model: model.seed)
-    values, draws = differences.between_models(
+    compared = differences.between_models(
         np.stack(
             [[m.predicted.predictions == m.predicted.labels for m in each] for each in chosen]
         ),
@@ -140,36 +139,7 @@ def between_methods(cells: Sequence[Cell]) -> list[Block]:
         first.groups,
         cells[0].num_groups,
     )
-    return [*difference_table([cell.name for cell in cells], values, draws)]
-
-
-def difference_table(names: Sequence[str], values: np.ndarray, draws: np.ndarray) -> list[Block]:
-    """Each set of models minus the one with the smallest rho(Delta).
-
-    Args:
-        names: of the M sets.
-        values, draws: from `differences.between_models`, (M, 3) and (R, M, 3).
-    """
-    base = int(np.nanargmin(np.where(np.isnan(values[:, 2]), np.inf, values[:, 2])))
-    reach = [differences.pairs(values[:, k], draws[:, :, k]) for k in range(len(COMPARED))]
-    rows = []
-    for row, name in enumerate(names):
-        if row == base:
-            continue
-        cells = []
-        for k in range(len(COMPARED)):
-            low, high = reach[k][:, row, base]
-            clear = " *" if low < high and (low > 0 or high < 0) else ""
-            value = values[row, k] - values[base, k]
-            cells.append(f"{value:+.2f} [{low:+.2f}, {high:+.2f}]{clear}")
-        rows.append([name, *cells])
-    together = " that hold for all pairs together" if len(names) > 2 else ""
-    note = (
-        f"Each minus {names[base]}, which has the smallest rho(Delta), on the same samples and "
-        f"seeds, with 95 % intervals of the difference{together} (paired bootstrap). * where they "
-        "leave out zero: elsewhere these samples do not tell the two apart."
-    )
-    return [Text(note), Table([f"minus {names[base]}", *COMPARED], rows)]
+    return sections.difference_table([cell.name for cell in cells], compared)
 
 
 def every_seed(cells: Sequence[Cell], groups: Sequence[str]) -> Table:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fairgrape_jax import metrics
-from fairgrape_jax.reports import charts
+from fairgrape_jax.reports import charts, differences
 from fairgrape_jax.reports.charts import Interval
-from fairgrape_jax.reports.comparison import OF_ALL_SAMPLES, Comparison, grouped, pooled
+from fairgrape_jax.reports.comparison import Comparison, grouped, pooled
 from fairgrape_jax.reports.document import Block, Figure, Table, Text
 from fairgrape_jax.reports.drawing import GREY
 
@@ -112,7 +112,7 @@ def _labels(one: Comparison, row: str, title: str, groups: Sequence[str]) -> lis
     """The rows of a statistic: how each is called, and of how many samples it is."""
     if row.startswith("group_"):
         return [(title.format(name), f"{n:,}") for name, n in zip(groups, one.sizes, strict=True)]
-    return [(title, f"{one.total if row in OF_ALL_SAMPLES else one.sizes.sum():,}")]
+    return [(title, f"{one.total if row in metrics.OF_ALL_SAMPLES else one.sizes.sum():,}")]
 
 
 def intervals(one: Comparison, row: str) -> list[Interval]:
@@ -207,6 +207,33 @@ def class_table(
     if len(order) > len(shown):
         note += f" ({len(shown)} of {len(order)})"
     return [Text(note + "."), Table(header, rows)]
+
+
+def difference_table(names: Sequence[str], compared: differences.Models) -> list[Block]:
+    """Each set of models minus the one with the smallest spread over groups."""
+    base = compared.smallest
+    reach = [
+        differences.pairs(compared.values[:, k], compared.draws[:, :, k])
+        for k in range(len(compared.measures))
+    ]
+    rows = []
+    for row, name in enumerate(names):
+        if row == base:
+            continue
+        cells = []
+        for k in range(len(reach)):
+            low, high = reach[k][:, row, base]
+            clear = " *" if low < high and (low > 0 or high < 0) else ""
+            difference = compared.values[row, k] - compared.values[base, k]
+            cells.append(f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]{clear}")
+        rows.append([name, *cells])
+    together = " that hold for all pairs together" if len(names) > 2 else ""
+    note = (
+        f"Each minus {names[base]}, which has the smallest {compared.measures[-1]}, on the same "
+        f"samples and models, with 95 % intervals of the difference{together} (paired bootstrap). "
+        "* where they leave out zero: elsewhere these samples do not tell the two apart."
+    )
+    return [Text(note), Table([f"minus {names[base]}", *compared.measures], rows)]
 
 
 def exemplars(

@@ -97,7 +97,9 @@ def make_accumulate(
 
         def add(sums: Sums, micro: Any) -> Sums:
             new = micro["value"] if "value" in micro else value(micro)
-            block = jax.tree.map(lambda b, t: jnp.where(micro["start"], 0, b) + t, sums.block, new)
+            block = jax.tree.map(
+                lambda b, t: jnp.where(micro["start"], 0, b) + t.astype(b.dtype), sums.block, new
+            )
             rows = jax.tree.map(
                 lambda r, b: r.at[micro["row"]].add(jnp.where(micro["end"], b, 0)),
                 sums.rows,
@@ -140,7 +142,8 @@ def make_accumulate_mixed(
         loss = make_network(batch_stats).loss
 
         def add(rows: Tree, micro: Any) -> Tree:
-            members = micro["valid"] & (micro["group"] == jnp.arange(groups)[:, None])
+            numbers = np.arange(groups, dtype=np.int32)[:, None]
+            members = micro["valid"][None] & (micro["group"].astype(jnp.int32)[None] == numbers)
             data = micro["images"], micro["labels"], members
             gradient = mixed_gradients(loss, params, *data)[1]
 
@@ -150,12 +153,13 @@ def make_accumulate_mixed(
                 )
 
             def add_group(rows: Tree, k: Any) -> Tree:
-                return jax.tree.map(lambda r, t: r.at[k].add(t), rows, of_group(k))
+                return jax.tree.map(lambda r, t: r.at[k].add(t.astype(r.dtype)), rows, of_group(k))
 
             if execution == "vmap":
-                return jax.tree.map(jnp.add, rows, jax.vmap(of_group)(jnp.arange(groups)))
+                new = jax.vmap(of_group)(jnp.arange(groups, dtype=jnp.int32))
+                return jax.tree.map(lambda r, t: r + t.astype(r.dtype), rows, new)
             if execution == "scan":
-                each = jnp.arange(groups)
+                each = jnp.arange(groups, dtype=jnp.int32)
                 return jax.lax.scan(lambda r, k: (add_group(r, k), None), rows, each)[0]
             for k in range(groups):
                 rows = add_group(rows, k)
@@ -179,7 +183,7 @@ def weighted(statistic: Statistic, value: Tree, count: jax.Array) -> Tree:
     if statistic.per == "batch":
         return value
     # The mean over samples, not over micro-batches: the last one may be partial.
-    return jax.tree.map(lambda v: v * count, value)
+    return jax.tree.map(lambda v: v * count.astype(v.dtype), value)
 
 
 def reduce(rows: Tree, counts: jax.Array) -> Tree:

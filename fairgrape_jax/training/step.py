@@ -101,7 +101,8 @@ def make_train_step(
 
         (loss, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         loss, batch_stats, gradients = jax.lax.pmean((loss, batch_stats, gradients), parallel.AXIS)
-        directions, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        with jax.numpy_dtype_promotion("standard"):  # optax knows no strict one
+            directions, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = jax.tree.map(lambda p, d: p - rate * d, state.params, directions)
         new = state._replace(
             params=apply_masks(masks, params),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache, partial
 
 import jax
@@ -235,6 +236,12 @@ def test_a_misshapen_head_is_named(shape):
     [
         (lambda: models.create("vgg", 2), "'vgg'.*resnet18.*mlp"),
         (lambda: models.create("mlp", 0), "at least 1 class, not 0"),
+        (lambda: models.create("cnn", 3.0), r"'cnn' wants a whole number of classes, not 3\.0"),
+        (lambda: models.create("cnn", "3"), r"a whole number of classes, not '3'"),
+        (lambda: models.create("cnn", True), r"a whole number of classes, not True"),
+        (lambda: models.create("cnn", None), r"a whole number of classes, not None"),
+        (lambda: models.create("cnn", 3, dtype="float31"), r"in floating point, not in 'float31'"),
+        (lambda: models.create("cnn", 3, dtype=int), r"in floating point, not in <class 'int'>"),
         (lambda: models.from_torchvision("mlp", {}), "'mlp' is not .*mobilenet_v2"),
         (lambda: models.to_torchvision("cnn", {}), "'cnn' is not .*mobilenet_v2"),
         (lambda: models.to_torchvision("resnet34", zeros_of("resnet18")), r"lack 'layer1\.2\."),
@@ -276,9 +283,99 @@ def test_pretrained_weights_that_do_not_fit(checkpoint, tmp_path):
         models.load_pretrained("resnet34", checkpoint, zeros_of("resnet34"))
     with pytest.raises(UsageError, match=r"no 'layer1\.2\."):
         models.load_pretrained("resnet18", checkpoint, zeros_of("resnet34"))
-    with pytest.raises(UsageError, match=r"missing\.safetensors .*save_file"):
+    with pytest.raises(UsageError, match=r"missing\.safetensors .*no such file.*save_file"):
         models.load_pretrained("resnet18", tmp_path / "missing.safetensors", {})
     pickle = tmp_path / "weights.pth"
     pickle.write_bytes(b"PK\3\4" + bytes(100))
     with pytest.raises(UsageError, match=r"weights\.pth .*save_file"):
         models.load_pretrained("resnet18", pickle, {})
+
+
+def test_a_numpy_number_of_classes_is_one():
+    assert models.create("mlp", np.int32(3)).num_classes == 3
+
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "module._orig_mod.", "model.module.", "state_dict.")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_prefixes_of_every_key_are_recognised(name, prefix):
+    state = golden_state(name)
+    expected = models.from_torchvision(name, state)
+    prefixed = {prefix + key: leaf for key, leaf in state.items()}
+    prefixed[f"{prefix}bn1.num_batches_tracked"] = np.array(0)
+    jax.tree.map(assert_array_equal, models.from_torchvision(name, prefixed), expected)
+    for entry in ("state_dict", "model"):
+        for held in (state, prefixed):
+            wrapped = {"epoch": 3, entry: held, "optimizer": {"state": {}}}
+            jax.tree.map(assert_array_equal, models.from_torchvision(name, wrapped), expected)
+    jax.tree.map(
+        assert_array_equal,
+        models.from_torchvision(name, {"model": {"state_dict": state}}),
+        expected,
+    )
+
+
+def test_prefixes_in_a_file_are_recognised(tmp_path):
+    state = {f"module.{key}": leaf for key, leaf in golden_state("resnet18").items()}
+    save_file(state, tmp_path / "x.safetensors")
+    loaded = models.load_pretrained("resnet18", tmp_path / "x.safetensors", zeros_of("resnet18"))
+    expected = models.from_torchvision("resnet18", golden_state("resnet18"))
+    jax.tree.map(assert_array_equal, loaded, expected)
+
+
+def test_an_error_shows_the_keys_that_are_there():
+    state = golden_state("resnet18")
+    other = {f"encoder.{key}": leaf for key, leaf in state.items()}
+    with pytest.raises(UsageError, match=r"lack 'bn1.bias', .*are 'encoder.bn1.bias', .*in a"):
+        models.from_torchvision("resnet18", other)
+    few = {key: leaf for key, leaf in state.items() if not key.startswith("fc.")}
+    with pytest.raises(UsageError, match=r"lack 'fc\.bias', 'fc\.weight'; there are 'bn1"):
+        models.from_torchvision("resnet18", few)
+    with pytest.raises(UsageError, match="there is no key"):
+        models.from_torchvision("resnet18", {})
+    with pytest.raises(UsageError, match=r"resnet18 has no 'loss\.weight': give a state dict"):
+        models.from_torchvision("resnet18", state | {"loss.weight": np.ones(2)})
+
+
+def write_safetensors(path, dtype, arrays):
+    """A file of arrays under a type that safetensors' NumPy half may not know."""
+    entries, at = {}, 0
+    for key, array in arrays.items():
+        entries[key] = {
+            "dtype": dtype,
+            "shape": array.shape,
+            "data_offsets": [at, at + array.nbytes],
+        }
+        at += array.nbytes
+    head = json.dumps(entries).encode()
+    content = b"".join(array.tobytes() for array in arrays.values())
+    path.write_bytes(len(head).to_bytes(8, "little") + head + content)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [
+        ("F64", np.float64),
+        ("F16", np.float16),
+        ("BF16", jnp.bfloat16),
+        ("F8_E4M3", jnp.float8_e4m3fn),
+        ("F8_E5M2", jnp.float8_e5m2),
+    ],
+)
+def test_weights_of_every_type_are_read(dtype, kind, tmp_path):
+    state = {key: leaf.astype(kind) for key, leaf in golden_state("resnet18").items()}
+    write_safetensors(tmp_path / "x.safetensors", dtype, state)
+    loaded = models.load_pretrained("resnet18", tmp_path / "x.safetensors", zeros_of("resnet18"))
+    back = models.to_torchvision("resnet18", loaded)
+    for key, leaf in state.items():
+        assert_array_equal(back[key], leaf.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["F8_E8M0", "BOOL", "F4"])
+def test_a_type_that_is_no_number_is_named(dtype, tmp_path):
+    state = {key: np.ones(leaf.shape, np.int8) for key, leaf in golden_state("resnet18").items()}
+    write_safetensors(tmp_path / "x.safetensors", dtype, state)
+    with pytest.raises(UsageError, match=r"of type F8_E8M0|of type bool|cannot read pretrained"):
+        models.load_pretrained("resnet18", tmp_path / "x.safetensors", zeros_of("resnet18"))

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -194,6 +195,27 @@ def test_one_table_with_several_columns_of_predictions(by, capsys):
     assert (numbers()["sets"]["both"]["models"], accuracy("both")) == (2, [50.0])
     assert run(*where, "--dense-column", "base", "--compressed-column", "smal", *columns) == 2
     assert "t.csv: no column 'smal' (its columns: name, truth" in capsys.readouterr().err
+
+
+def test_sets_are_compared_by_their_difference(place):
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 600)
+    model = {
+        name: np.where(rng.random(600) < rate, label, 1 - label)
+        for name, rate in (("dense", 0.99), ("good", 0.95), ("poor", 0.6), ("other", 0.95))
+    }
+    parquet("t.parquet", label=label, group=np.arange(600) % 2, **model)
+    columns = ["--dense-column", "dense", "--compressed-column", "good", "poor"]
+    assert run("t.parquet", *columns) == 0
+    report = (place / "audit" / "report.md").read_text(encoding="utf-8")
+    (row,) = [line for line in report.splitlines() if re.match(r"\| (good|poor) \| [-+]", line)]
+    assert row.split(" | ")[1].endswith(" *")  # accuracy
+    assert run("t.parquet", *columns, "other") == 0
+    report = (place / "audit" / "report.md").read_text(encoding="utf-8")
+    assert "that hold for all pairs together" in report
+    assert run("t.parquet", *columns, "x=good", "x=other") == 0
+    report = (place / "audit" / "report.md").read_text(encoding="utf-8")
+    assert "different numbers of models" in report
 
 
 def test_columns_of_two_files():

@@ -32,9 +32,8 @@ def golden_importance(name, dtype="float32"):
             return losses.masked_mean(losses.cross_entropy(logits, labels, [CLASSES]), valid)
 
         params = variables["params"]
-        return importance.group_importance(
-            loss, params, alive, images, labels, valid[None], execution="unroll"
-        )
+        batch = {"images": images, "labels": labels, "members": valid[None], "form": "mixed"}
+        return importance.group_importance(loss, params, alive, **batch, execution="unroll")
 
     found = {}
     for group in range(3):
@@ -116,9 +115,8 @@ def test_closed_form_of_a_linear_classifier(execution):
     loss, params, images, labels, valid = linear()
     alive = masks.full_masks(params)
     alive["kernel"][2, 1] = False
-    found = importance.group_importance(
-        loss, params, alive, images, labels, valid, execution=execution
-    )
+    batch = {"images": images, "labels": labels, "members": valid, "form": "pure"}
+    found = importance.group_importance(loss, params, alive, **batch, execution=execution)
     assert found["bias"] is None
     for k in range(3):
         x, y = images[k][valid[k]], labels[k][valid[k], 0]
@@ -133,18 +131,15 @@ def test_closed_form_of_a_linear_classifier(execution):
 def test_a_mixed_batch_through_masks_equals_group_pure_batches(execution):
     loss, params, images, labels, valid = linear(size=4)
     alive = masks.full_masks(params)
-    pure = importance.group_importance(loss, params, alive, images, labels, valid)
-    group = np.repeat(np.arange(3), 4)
-    mixed = importance.group_importance(
-        loss,
-        params,
-        alive,
-        images.reshape(12, 6),
-        labels.reshape(12, 1),
-        (group == np.arange(3)[:, None]) & valid.reshape(-1),
-        execution=execution,
-    )
-    np.testing.assert_allclose(mixed["kernel"], pure["kernel"], rtol=1e-5)
+    batch = {"images": images, "labels": labels, "members": valid}
+    pure = importance.group_importance(loss, params, alive, **batch, form="pure")
+    group = np.where(valid, np.arange(3)[:, None], -1).reshape(-1)
+    batch = {"images": images.reshape(12, 6), "labels": labels.reshape(12, 1), "form": "mixed"}
+    for members, count in ((group == np.arange(3)[:, None], None), (group, 3)):
+        mixed = importance.group_importance(
+            loss, params, alive, **batch, members=members, num_groups=count, execution=execution
+        )
+        np.testing.assert_allclose(mixed["kernel"], pure["kernel"], rtol=1e-5)
 
 
 def test_one_forward_pass_and_a_way_back_for_each_group():
@@ -158,7 +153,8 @@ def test_one_forward_pass_and_a_way_back_for_each_group():
         return jax.vmap(loss, (None, None, None, 0))(params, images, labels, members)
 
     means, gradient = importance.mixed_gradients(losses_of_groups, params, *batch)
-    expected = importance.group_gradients(loss, params, *batch)
+    named = dict(zip(("images", "labels", "members"), batch, strict=True))
+    expected = importance.group_gradients(loss, params, **named, form="mixed")
     for k in range(3):
         np.testing.assert_allclose(means[k], loss(params, *batch[:2], members[k]), rtol=1e-6)
         np.testing.assert_allclose(gradient(k)["kernel"], expected["kernel"][k], atol=1e-6)
@@ -169,6 +165,88 @@ def test_a_group_without_samples_gets_zeros():
     loss, params, images, labels, valid = linear()
     valid[2] = False
     alive = masks.full_masks(params)
-    found = importance.group_importance(loss, params, alive, images, labels, valid)
+    batch = {"images": images, "labels": labels, "members": valid, "form": "pure"}
+    found = importance.group_importance(loss, params, alive, **batch)
     assert np.all(np.asarray(found["kernel"][2]) == 0)
     assert np.all(np.isfinite(found["kernel"]))
+
+
+BOTH = np.random.default_rng(1).random((4, 6)).astype(np.float32)
+IDS, LABELS = np.array([0, 1, 1, 0]), np.zeros((4, 1), int)
+MEMBERS = np.arange(2)[:, None] == IDS
+# What was guessed from shapes before: (arrays, form, groups, message).
+UNCLEAR = {
+    "ids of form pure": ((BOTH, LABELS, IDS), "pure", 2, r"members: int.. of shape \(4,\)"),
+    "ids without their number": ((BOTH, LABELS, IDS), "mixed", None, "num_groups: how many"),
+    "float ids": ((BOTH, LABELS, IDS * 1.0), "mixed", 2, "members: float"),
+    "ids of each group": ((BOTH, LABELS, MEMBERS * 1), "mixed", 2, r"of shape \(2, 4\)"),
+    "bool of one axis": ((BOTH, LABELS, IDS > 0), "mixed", 2, "who belongs to each group"),
+    "ids too high": ((BOTH, LABELS, IDS + 1), "mixed", 2, "groups 1 to 2; 0 to 1 are expected"),
+    "ids too low": ((BOTH, LABELS, IDS - 2), "mixed", 2, "groups -2 to -1"),
+    "another number": ((BOTH, LABELS, MEMBERS), "mixed", 3, "2 groups, but num_groups is 3"),
+    "a mixed batch of form pure": ((BOTH, LABELS, MEMBERS), "pure", None, "images .* form 'pure'"),
+    "sub-batches of form mixed": (
+        (np.stack([BOTH] * 2), np.stack([LABELS] * 2), MEMBERS), "mixed", None, "images .* 'mixed'"
+    ),
+    "labels of another batch": ((BOTH, LABELS[:3], MEMBERS), "mixed", None, "labels .* 'mixed'"),
+    "no form": ((BOTH, LABELS, MEMBERS), "guess", None, "'guess' is neither"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNCLEAR)
+def test_shapes_decide_nothing_silently(name):
+    arrays, form, groups, message = UNCLEAR[name]
+    loss, params, *_ = linear()
+    batch = dict(zip(("images", "labels", "members"), arrays, strict=True))
+    with pytest.raises(ValueError, match=message):
+        importance.group_importance(
+            loss, params, masks.full_masks(params), **batch, form=form, num_groups=groups
+        )
+
+
+def test_labels_of_two_axes_are_of_the_form_that_is_named():
+    """(G, b) labels with (G, b) members, of as many groups as samples: every shape fits both."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((4, 4, 6)).astype(np.float32), rng.integers(0, 4, (4, 4))
+    members = rng.random((4, 4)) < 0.7
+    members[:, 0] = True
+    kernel = {"kernel": rng.normal(size=(6, 4)).astype(np.float32)}
+
+    def loss(params, images, labels, valid):
+        each = -jnp.take_along_axis(
+            jax.nn.log_softmax(images @ params["kernel"]), labels[:, None], axis=1
+        )
+        return losses.masked_mean(each[:, 0], valid)
+
+    batch = {"images": images, "labels": labels, "members": members}
+    gradients = importance.group_gradients(loss, kernel, **batch, form="pure")["kernel"]
+    for k in range(4):
+        alone = jax.grad(loss)(kernel, images[k], labels[k], members[k])["kernel"]
+        np.testing.assert_allclose(gradients[k], alone, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_importance_of_half_floats_is_that_of_their_values(dtype):
+    """In half floats (w g)^2 of every weight here would be 0."""
+    loss, params, images, labels, valid = linear()
+    narrow = jax.tree.map(lambda leaf: jnp.asarray(leaf * 1e-3, dtype), params)
+    wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), narrow)
+    batch = {"images": images * 1e-2, "labels": labels, "members": valid, "form": "pure"}
+    found, expected = (
+        importance.group_importance(loss, each, masks.full_masks(params), **batch)["kernel"]
+        for each in (narrow, wide)
+    )
+    assert found.dtype == jnp.float32
+    assert np.all(found > 0)
+    assert np.max(expected) < 6e-8  # the least float16
+    np.testing.assert_allclose(found, expected, rtol=0.1, atol=1e-3 * np.max(expected))
+
+
+def test_no_groups_have_importance_of_no_rows():
+    loss, params, images, labels, _ = linear()
+    batch = {"images": images[0], "labels": labels[0], "members": np.zeros((0, 5), bool)}
+    for execution in ("vmap", "unroll", "scan"):
+        found = importance.group_importance(
+            loss, params, masks.full_masks(params), **batch, form="mixed", execution=execution
+        )
+        assert found["kernel"].shape == (0, 6, 4)
