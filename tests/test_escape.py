@@ -162,7 +162,7 @@ def test_files_are_read_and_written_as_utf8_whatever_the_locale():
                 case ast.Call(func=ast.Attribute(attr="open" | "fdopen")):
                     modes = [ast.unparse(argument) for argument in node.args]
                     opened = ast.unparse(node.func).split(".")[0]
-                    binary = opened in ("tarfile", "gzip", "Image") or (
+                    binary = opened in ("tarfile", "gzip", "Image", "archive") or (
                         opened == "os" and not modes
                     )
                     text = not binary and not any("b" in m for m in modes if m[0] in "'")

@@ -71,6 +71,10 @@ class Audit(Command):
         arg(metavar="N", help_behavior_hint="(default: 1000, or 200 for very many classes)"),
     ] = None
     """Samples of the bootstrap."""
+    thumbnails: Annotated[
+        DisallowNone[Path | None], arg(metavar="PLACE", help_behavior_hint="(default: none)")
+    ] = None
+    """Folder or archive of the pictures, called as the ids, to show those that changed."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("audit")
     """Folder of the report."""
 
@@ -111,6 +115,6 @@ class Audit(Command):
                 replicates=self.replicates,
             )
         )
-        audit_report.write(finished, self.out)
+        audit_report.write(finished, self.out, self.thumbnails)
         say(audit_report.terminal(finished))
         say(f"report: {self.out / 'report.html'}")

@@ -64,6 +64,7 @@ class Audit:
         classes: every class that is a label or a prediction, the positive one of two last.
         comparisons: of each set.
         notes: what was left out, and what looks wrong.
+        ids_are_rows: whether the ids are the numbers of rows, as no file has others.
     """
 
     request: Request
@@ -75,6 +76,7 @@ class Audit:
     classes: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
+    ids_are_rows: bool
 
     @property
     def tasks(self) -> list[tuple[str, tuple[str, ...]]]:
@@ -91,6 +93,7 @@ def audit(request: Request) -> Audit:
     check(request)
     sources = [*request.dense, *[one for each in request.compressed.values() for one in each]]
     tables, notes = _tables(request, sources)
+    first = next(iter(tables.values()))
     label, labelled_by = matching.agreed(list(tables.values()), request.columns.label, "label")
     if (unlabelled := int((label.codes < 0).sum())) > 0:
         raise UsageError(f"{labelled_by.path}: {unlabelled:,} samples have no label")
@@ -140,7 +143,7 @@ def audit(request: Request) -> Audit:
     )
     return Audit(
         request=request,
-        ids=next(iter(tables.values())).take(rows).ids,
+        ids=first.take(rows).ids,
         labels=samples.labels[:, 0],
         groups=groups,
         dense=dense,
@@ -148,6 +151,7 @@ def audit(request: Request) -> Audit:
         classes=tuple(classes[c] for c in order),
         comparisons=comparisons,
         notes=tuple(dict.fromkeys(notes)),
+        ids_are_rows=first.ids_are_rows,
     )
 
 
@@ -169,8 +173,8 @@ def _tables(request: Request, sources: Sequence[Source]) -> tuple[dict[Path, Tab
     for source in sources:
         columns.setdefault(source.path, []).append(source.column)
     read = {
-        path: prediction_tables.read(path, request.columns, list(dict.fromkeys(wanted)))
-        for path, wanted in columns.items()
+        path: prediction_tables.read(path, request.columns, list(dict.fromkeys(names_of_models)))
+        for path, names_of_models in columns.items()
     }
     notes = []
     if all(table.ids is None for table in read.values()):
@@ -221,19 +225,19 @@ def _check_classes(source: Source, label: Categorical, predictions: Categorical)
     strange = [code for code in predicted if code not in labels]
     if not strange:
         return []
-    shown = (
+    both = (
         f"labels: {examples([all_names[c] for c in sorted(labels)])}; "
         f"predictions: {examples([all_names[c] for c in predicted])}"
     )
     whole = all(re.fullmatch("-?[0-9]+", all_names[c]) for c in labels)
     if whole and any(re.fullmatch(r"-?[0-9]+\.[0-9]+", all_names[c]) for c in strange):
         raise UsageError(
-            f"{source}: the predictions look like scores, not classes ({shown}); give the class, "
+            f"{source}: the predictions look like scores, not classes ({both}); give the class, "
             "or a column of scores for each class (--score-prefix)"
         )
     if len(strange) == len(predicted):
         raise UsageError(
-            f"{source}: no prediction is ever a label ({shown}); name the classes alike"
+            f"{source}: no prediction is ever a label ({both}); name the classes alike"
         )
     share = 100 * counts[strange].sum() / counts.sum()
     return [
@@ -248,12 +252,12 @@ def _order(classes: Sequence[str], positive: str) -> list[int]:
     if not positive:
         return order
     known = {name: code for code, name in enumerate(classes)}
-    chosen = known.get(positive, known.get(spelling.renaming([*classes, positive])(positive)))
-    if len(classes) != 2 or chosen is None:
+    code = known.get(positive, known.get(spelling.renaming([*classes, positive])(positive)))
+    if len(classes) != 2 or code is None:
         raise UsageError(
             f"--positive: {positive!r} is not one of two classes ({examples(classes)})"
         )
-    return [1 - chosen, chosen]
+    return [1 - code, code]
 
 
 def _same(request: Request, dense: np.ndarray, models: Mapping[str, np.ndarray]) -> list[str]:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from fairgrape_jax import escape, metrics, storage
-from fairgrape_jax.reports import cautions, differences, document, sections
+from fairgrape_jax.errors import UsageError
+from fairgrape_jax.reports import cautions, differences, document, sections, thumbnails
 from fairgrape_jax.reports.audit import Audit
 from fairgrape_jax.reports.comparison import STATISTICS, Comparison, pooled
 from fairgrape_jax.reports.differences import extremes
@@ -56,10 +57,18 @@ def warnings(audit: Audit) -> list[str]:
     return cautions.cautions(audit.comparisons, groups, tasks)
 
 
-def write(audit: Audit, out: Path) -> None:
-    """report.html, report.md, metrics.json and pies.csv, in `out`."""
+def write(audit: Audit, out: Path, pictures: Path | None = None) -> None:
+    """report.html, report.md, metrics.json and pies.csv, in `out`.
+
+    Args:
+        audit: what to report.
+        out: a folder; made where it is not there.
+        pictures: a folder or archive of pictures that are called as the samples' ids, for
+            thumbnails of those that compression changed.
+    """
+    text = report(audit, pictures)
     out.mkdir(parents=True, exist_ok=True)
-    document.write(report(audit), out)
+    document.write(text, out)
     storage.write_json(out / "metrics.json", numbers(audit))
     if not audit.request.alone:
         storage.write_text(out / "pies.csv", pies(audit))
@@ -146,8 +155,8 @@ def numbers(audit: Audit) -> dict[str, Any]:
     }
 
 
-def report(audit: Audit) -> Document:
-    """The report of an audit."""
+def report(audit: Audit, pictures: Path | None = None) -> Document:
+    """The report of an audit, with thumbnails from `pictures`."""
     request, groups = audit.request, audit.groups.names
     files = [f"dense: {', '.join(one.title for one in request.dense)}"] if request.dense else []
     files += [f"{n}: {', '.join(s.title for s in f)}" for n, f in request.compressed.items()]
@@ -173,7 +182,7 @@ def report(audit: Audit) -> Document:
         ("Error rates of classes", rates),
     ]
     if not request.alone:
-        parts.append(("Samples that compression changed", exemplars(audit)))
+        parts.append(("Samples that compression changed", exemplars(audit, pictures)))
     kind = "Bias audit" if request.dense else "Bias audit of models alone"
     return Document(f"{kind}: {', '.join(request.compressed)}", parts)
 
@@ -206,16 +215,35 @@ def between_sets(audit: Audit) -> list[Block]:
     return sections.difference_table(list(audit.models), compared)
 
 
-def exemplars(audit: Audit) -> list[Block]:
-    """The samples that every model of a set changed."""
+def exemplars(audit: Audit, pictures: Path | None) -> list[Block]:
+    """The samples that every model of a set changed, with their pictures where there are some."""
     blocks: list[Block] = [Text(f"{sections.EXEMPLARS} All are in pies.csv.")]
-    for name, models in audit.models.items():
-        hit = metrics.pies(models, audit.dense)
+    changes = {name: metrics.pies(models, audit.dense) for name, models in audit.models.items()}
+    addresses_by_place: dict[int, str] = {}
+    if pictures is not None:
+        if audit.ids_are_rows:
+            raise UsageError("--thumbnails: no file has ids, by which to know a sample's picture")
+        first_places = [
+            np.flatnonzero(changed)[: thumbnails.MOST].tolist() for changed in changes.values()
+        ]
+        ids = {place: audit.ids[place].as_py() for places in first_places for place in places}
+        addresses = thumbnails.by_name(pictures, ids.values())
+        addresses_by_place = {
+            place: addresses[name] for place, name in ids.items() if name in addresses
+        }
+        blocks.append(
+            Text(
+                f"Pictures: of the first {thumbnails.MOST} of each set, where {pictures.name} has "
+                f"one ({len(addresses_by_place):,} of {len(ids):,})."
+            )
+        )
+    for name, changed in changes.items():
         blocks += sections.exemplars(
             name,
-            hit,
+            changed,
             audit.groups.codes,
             audit.groups.names,
             lambda place: audit.ids[place].as_py(),
+            addresses_by_place,
         )
     return blocks

@@ -204,25 +204,25 @@ def plane(label: str, names: Sequence[str], points: np.ndarray) -> Chart:
     """Changes of FPR and FNR, the line where both are alike (SDE), the ellipse of spread (CEV).
 
     Args:
-        label: what is shown.
+        label: what is points_known.
         names: of the points.
         points: (n, 2) percent, FPR and FNR; rows of NaN are left out. The ellipse has its half axes
             at one standard deviation along the principal axes: the sum of their squares is twice
             the CEV.
     """
     known = ~np.isnan(points).any(axis=1)
-    shown, words = points[known], [name for name, k in zip(names, known, strict=True) if k]
-    if not len(shown):
+    points_known, labels = points[known], [name for name, k in zip(names, known, strict=True) if k]
+    if not len(points_known):
         return Chart(label, 0.6, _nothing)
-    centre = shown.mean(axis=0)
-    ring = _ellipse(shown)
-    everything = np.concatenate([shown, ring, [[0.0, 0.0]]])
+    centre = points_known.mean(axis=0)
+    ring = _ellipse(points_known)
+    everything = np.concatenate([points_known, ring, [[0.0, 0.0]]])
     low, high = everything.min(), everything.max()
     room = 0.05 * (high - low) or 1.0
     titles = {
         f"point{i}": f"{word}: FPR {a:+.1f} %, FNR {b:+.1f} %"
-        for i, (word, (a, b)) in enumerate(zip(words, shown, strict=True))
-        if len(words) <= TITLED
+        for i, (word, (a, b)) in enumerate(zip(labels, points_known, strict=True))
+        if len(labels) <= TITLED
     }
 
     def draw(axes: Any) -> None:
@@ -231,19 +231,21 @@ def plane(label: str, names: Sequence[str], points: np.ndarray) -> Chart:
         axes.axhline(0, color=SOFT, linewidth=0.8)
         axes.axvline(0, color=SOFT, linewidth=0.8)
         if titles:
-            for i, (a, b) in enumerate(shown):
+            for i, (a, b) in enumerate(points_known):
                 axes.plot(a, b, "o", color=color(0), markersize=5, gid=f"point{i}")
         else:
-            axes.plot(*shown.T, "o", color=color(0), markersize=4)
+            axes.plot(*points_known.T, "o", color=color(0), markersize=4)
         named: list[np.ndarray] = []
         near = np.array([0.11, 0.045]) * (high - low + 2 * room)
-        for i in np.argsort(-np.linalg.norm(shown - centre, axis=1)):  # the farthest first
-            if len(named) < NAMED and all((np.abs(shown[i] - p) > near).any() for p in named):
-                named.append(shown[i])
-                left = shown[i, 0] > low + 0.7 * (high - low)
+        for i in np.argsort(-np.linalg.norm(points_known - centre, axis=1)):  # the farthest first
+            if len(named) < NAMED and all(
+                (np.abs(points_known[i] - p) > near).any() for p in named
+            ):
+                named.append(points_known[i])
+                left = points_known[i, 0] > low + 0.7 * (high - low)
                 axes.annotate(
-                    _short(words[i], 16),
-                    shown[i],
+                    _short(labels[i], 16),
+                    points_known[i],
                     xytext=(-5 if left else 5, 4),
                     textcoords="offset points",
                     ha="right" if left else "left",
@@ -291,7 +293,7 @@ def shares(label: str, rows: Sequence[str], parts: Sequence[str], values: np.nda
     def draw(axes: Any) -> None:
         start = np.zeros(len(rows))
         for p, name in enumerate(parts):
-            drawn = axes.barh(
+            patches = axes.barh(
                 np.arange(len(rows)),
                 100 * values[:, p],
                 0.8,
@@ -301,7 +303,7 @@ def shares(label: str, rows: Sequence[str], parts: Sequence[str], values: np.nda
                 linewidth=0.8,
                 label=_legend(name + (" (in this order from the left)" if p == 0 else "")),
             )
-            for r, patch in enumerate(drawn):
+            for r, patch in enumerate(patches):
                 patch.set_gid(f"part{r}_{p}")
             start += values[:, p]
         axes.set_yticks(np.arange(len(rows)), [_short(name, 24) for name in rows], fontsize=8.5)

@@ -139,14 +139,14 @@ def _inline(text: str, chart: Chart) -> str:
         element.tail = None
         if tag != "text":
             element.text = None
-        kept = {name.replace(XLINK, "xlink:"): value for name, value in element.items()}
-        key = kept.pop("id", "") if tag == "g" else ""
-        kept.pop("clip-path", None)
-        if "style" in kept:
-            style = re.sub("#[0-9a-f]{6}", lambda m: VARIABLES.get(m[0], m[0]), kept["style"])
-            kept["style"] = re.sub("font-family: [^;]*; ", "", style)
+        attributes = {name.replace(XLINK, "xlink:"): value for name, value in element.items()}
+        key = attributes.pop("id", "") if tag == "g" else ""
+        attributes.pop("clip-path", None)
+        if "style" in attributes:
+            style = re.sub("#[0-9a-f]{6}", lambda m: VARIABLES.get(m[0], m[0]), attributes["style"])
+            attributes["style"] = re.sub("font-family: [^;]*; ", "", style)
         element.attrib.clear()
-        element.attrib.update(kept)
+        element.attrib.update(attributes)
         if key in chart.titles:
             title = ElementTree.Element("title")
             title.text = visible(chart.titles[key])

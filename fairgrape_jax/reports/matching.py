@@ -65,9 +65,9 @@ def align(tables: Sequence[Table], *, drop: bool = False) -> tuple[list[Table], 
     rows = np.flatnonzero(keep)
     matched = [first if keep.all() else first.take(rows)]
     for table, place in zip(tables[1:], places, strict=True):
-        chosen = place[rows]
-        same = np.array_equal(chosen, np.arange(table.rows))
-        matched.append(table if same else table.take(chosen))
+        place_of_row = place[rows]
+        same = np.array_equal(place_of_row, np.arange(table.rows))
+        matched.append(table if same else table.take(place_of_row))
     return matched, int((~keep).sum()) + len(elsewhere)
 
 
@@ -80,7 +80,7 @@ def _in_order_of_rows(tables: Sequence[Table]) -> list[Table]:
                 f"a column {ID!r} rows are matched by their order; name an id with --id-column"
             )
     ids = pa.array(map(str, range(1, first.rows + 1)))
-    return [dataclasses.replace(table, ids=ids) for table in tables]
+    return [dataclasses.replace(table, ids=ids, ids_are_rows=True) for table in tables]
 
 
 def _with_one_form_of_ids(tables: Sequence[Table]) -> list[Table]:

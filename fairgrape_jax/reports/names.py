@@ -70,15 +70,15 @@ class Groups:
 
     def used(self) -> Groups:
         """The same with only the groups that have a sample."""
-        kept = np.unique(self.codes[self.codes >= 0])
-        codes = _renumber(kept, len(self.values))[self.codes]
-        return Groups(codes, tuple(self.values[place] for place in kept), self.columns)
+        occurring = np.unique(self.codes[self.codes >= 0])
+        codes = _renumber(occurring, len(self.values))[self.codes]
+        return Groups(codes, tuple(self.values[place] for place in occurring), self.columns)
 
 
-def _renumber(kept: np.ndarray, size: int) -> np.ndarray:
-    """A table from old codes to new ones, -1 (its last place too) for what is not kept."""
+def _renumber(occurring: np.ndarray, size: int) -> np.ndarray:
+    """A table from old codes to new ones, -1 (its last place too) for what is not occurring."""
     table = np.full(size + 1, -1, np.int32)
-    table[kept] = np.arange(len(kept))
+    table[occurring] = np.arange(len(occurring))
     return table
 
 
@@ -149,5 +149,5 @@ def examples(values: Sequence[Any], most: int = 3) -> str:
     >>> examples(["a", "b", "c", "d"])
     'a, b, c, ...'
     """
-    shown = ", ".join(str(value) for value in values[:most])
-    return shown + (", ..." if len(values) > most else "")
+    first = ", ".join(str(value) for value in values[:most])
+    return first + (", ..." if len(values) > most else "")

@@ -63,6 +63,7 @@ class Table:
         ids: a pyarrow array of strings without nulls; None where there is no such column.
         cells: the label and group columns that the file has, by name.
         predictions: by column; "" where the source named none.
+        ids_are_rows: whether the ids are the numbers of rows, from 1.
         ties: samples whose highest score two classes share: the first in order counts.
     """
 
@@ -71,6 +72,7 @@ class Table:
     ids: Any
     cells: dict[str, Categorical]
     predictions: dict[str, Categorical]
+    ids_are_rows: bool = False
     ties: int = 0
 
     def take(self, rows: np.ndarray) -> Table:

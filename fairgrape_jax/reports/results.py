@@ -53,18 +53,18 @@ def read(run: Path, label: bool = False) -> list[Model]:
     if not (run / "config.json").exists():
         raise UsageError(f"{run}: not a run (no config.json)")
     order = config.load(run / "config.json").methods
-    found = [(record, directory) for directory, record in layout.records(run)]
-    if not found:
+    stages = [(record, directory) for directory, record in layout.records(run)]
+    if not stages:
         raise UsageError(f"{run}: no stage is complete yet")
-    for record, directory in found:
+    for record, directory in stages:
         check(run, directory, record)
         if record["method"] not in ("dense", *order):
             raise UsageError(f"{directory}: of a method that is not in the run's config.json")
     rank = {"dense": -1} | {name: place for place, name in enumerate(order)}
-    found.sort(key=lambda x: (rank[x[0]["method"]], x[0]["seed"], x[0]["round"]))
+    stages.sort(key=lambda x: (rank[x[0]["method"]], x[0]["seed"], x[0]["round"]))
     dense: dict[int, evaluate.Predictions] = {}
     models = []
-    for record, directory in found:
+    for record, directory in stages:
         predicted = predictions(directory, record)
         if record["method"] == "dense":
             dense[record["seed"]] = predicted
@@ -83,10 +83,10 @@ def compared(models: Sequence[Model], replicates: int = 1000) -> list[Cell]:
     """A cell per method and compared density; the dense networks are the first ones."""
     cells = []
     for name in dict.fromkeys(model.name for model in models):
-        own = [model for model in models if model.name == name]
-        for number in compared_rounds(own):
-            chosen = tuple(model for model in own if model.record["round"] == number)
-            cells.append(cell(chosen, replicates))
+        of_method = [model for model in models if model.name == name]
+        for number in compared_rounds(of_method):
+            networks = tuple(model for model in of_method if model.record["round"] == number)
+            cells.append(cell(networks, replicates))
     return cells
 
 
@@ -108,7 +108,7 @@ def compared_rounds(models: Sequence[Model]) -> list[int]:
 def cell(models: tuple[Model, ...], replicates: int) -> Cell:
     """Mean over seeds and 95 % bootstrap interval of every statistic, for one method and round."""
     record, first = models[0].record, models[0].predicted
-    found = compare(
+    comparison = compare(
         models[0].name,
         Samples(
             first.labels,
@@ -121,5 +121,7 @@ def cell(models: tuple[Model, ...], replicates: int) -> Cell:
         density=models[0].density,
         replicates=replicates,
     )
-    fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+    fields = {
+        field.name: getattr(comparison, field.name) for field in dataclasses.fields(comparison)
+    }
     return Cell(**fields, models=models)

@@ -70,15 +70,15 @@ def against_sparsity(cells: Sequence[Cell]) -> list[Block]:
     for row, (unit, zero) in CURVES.items():
         curves = []
         for name in dict.fromkeys(cell.name for cell in pruned):
-            own = [cell for cell in pruned if cell.name == name]
-            shown = [sections.intervals(cell, row)[0] for cell in own]
+            of_one = [cell for cell in pruned if cell.name == name]
+            places = [sections.intervals(cell, row)[0] for cell in of_one]
             curves.append(
                 Curve(
                     name,
-                    [100 * cell.density for cell in own],
-                    [one.value for one in shown],
-                    [one.low for one in shown],
-                    [one.high for one in shown],
+                    [100 * cell.density for cell in of_one],
+                    [one.value for one in places],
+                    [one.low for one in places],
+                    [one.high for one in places],
                 )
             )
         panels.append(charts.lines(unit, curves, "weights left (%)", unit, zero=zero))

@@ -128,14 +128,14 @@ def between_methods(cells: Sequence[Cell]) -> list[Block]:
     )
     if not seeds or not same:
         return [Text("The methods share no seed, or not their samples: they are not compared.")]
-    chosen = [[m for m in cell.models if m.seed in seeds] for cell in cells]
-    for each in chosen:
+    networks = [[m for m in cell.models if m.seed in seeds] for cell in cells]
+    for each in networks:
         each.sort(key=lambda model: model.seed)
     compared = differences.between_models(
         np.stack(
-            [[m.predicted.predictions == m.predicted.labels for m in each] for each in chosen]
+            [[m.predicted.predictions == m.predicted.labels for m in each] for each in networks]
         ),
-        np.stack([m.dense.predictions == m.dense.labels for m in chosen[0]]),
+        np.stack([m.dense.predictions == m.dense.labels for m in networks[0]]),
         first.groups,
         cells[0].num_groups,
     )
@@ -204,9 +204,9 @@ def exemplars(cells: Sequence[Cell], groups: Sequence[str]) -> list[Block]:
     for cell in cells:
         predictions = np.stack([model.predicted.predictions for model in cell.models])
         dense = np.stack([model.dense.predictions for model in cell.models])
-        hit = (predictions != dense).any(axis=-1).all(axis=0)  # in any task, by every model
+        changed = (predictions != dense).any(axis=-1).all(axis=0)  # in any task, by every model
         members = cell.models[0].predicted.groups
-        blocks += sections.exemplars(cell.name, hit, members, groups, str)
+        blocks += sections.exemplars(cell.name, changed, members, groups, str)
     return blocks
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from fairgrape_jax import metrics
 from fairgrape_jax.reports import charts, differences
 from fairgrape_jax.reports.charts import Interval
 from fairgrape_jax.reports.comparison import Comparison, grouped, pooled
-from fairgrape_jax.reports.document import Block, Figure, Table, Text
+from fairgrape_jax.reports.document import Block, Figure, Pictures, Table, Text
 from fairgrape_jax.reports.drawing import GREY
 
 # The rows of the main table: the statistic, how it is called, whether the dense models have it.
@@ -129,10 +129,10 @@ def group_figures(
     accuracy = [intervals(one, "group_accuracy") for one in comparisons]
     range_note = "The range of the axis is that of the values."
     if alone:
-        drawn = charts.bars(
+        chart = charts.bars(
             "Accuracy by group", groups, names, accuracy, "accuracy (%)", zero=False
         )
-        return [Figure("Accuracy by group", [drawn], range_note)]
+        return [Figure("Accuracy by group", [chart], range_note)]
     dense = comparisons[0].statistic("group_accuracy", dense=True)
     before = [Interval(float(x)) for x in dense]
     change = [intervals(one, "group_change") for one in comparisons]
@@ -192,7 +192,7 @@ def class_table(
     samples = one.counts[task][0, ..., 1].sum(axis=0)
     rank = after["recall"] if alone else after["recall"] - before["recall"]
     order = np.argsort(np.nan_to_num(rank), kind="stable")
-    shown = order[:CLASSES_SHOWN]
+    places = order[:CLASSES_SHOWN]
     parts = (after,) if alone else (before, after)
     rates = {"recall": "recall", "fpr": "FPR", "f1": "F1"}
     header = ["class", "samples"]
@@ -200,12 +200,12 @@ def class_table(
         header += [title] if alone else [f"{title} dense", "after"]
     rows = [
         [classes[c], f"{samples[c]:,}", *[value(part[rate][c]) for rate in rates for part in parts]]
-        for c in shown
+        for c in places
     ]
     first = "with the lowest recall" if alone else "that lose most recall"
     note = f"{one.name}: the classes {first} first"
-    if len(order) > len(shown):
-        note += f" ({len(shown)} of {len(order)})"
+    if len(order) > len(places):
+        note += f" ({len(places)} of {len(order)})"
     return [Text(note + "."), Table(header, rows)]
 
 
@@ -238,32 +238,37 @@ def difference_table(names: Sequence[str], compared: differences.Models) -> list
 
 def exemplars(
     name: str,
-    hit: np.ndarray,
+    changed: np.ndarray,
     members: np.ndarray,
     groups: Sequence[str],
     id_of: Callable[[int], str],
+    thumbnails: Mapping[int, str] | None = None,
 ) -> list[Block]:
     """The samples that compression changed: how many of each group, and the first of them.
 
     Args:
         name: of the set of models.
-        hit: (N,) bool, the samples.
+        changed: (N,) bool, the samples.
         members: (N,) the group of each, -1 for none.
         groups: names of the groups.
         id_of: the id of a sample from its place.
+        thumbnails: pictures of some of them by place, as data: addresses.
     """
     in_group = members >= 0
     sizes = np.bincount(members[in_group], minlength=len(groups))
-    changed = np.bincount(members[in_group & hit], minlength=len(groups))
-    lines = [*zip(groups, sizes, changed, strict=True), ("all", len(hit), hit.sum())]
+    count = np.bincount(members[in_group & changed], minlength=len(groups))
+    lines = [*zip(groups, sizes, count, strict=True), ("all", len(changed), changed.sum())]
     rows = [
         [group, f"{n:,}", f"{k:,}", value(100 * k / n if n else np.nan)] for group, n, k in lines
     ]
     blocks: list[Block] = [Text(f"{name}:"), Table(["group", "samples", "PIEs", "%"], rows)]
-    if hit.any():
-        first = f"Ids (the first {IDS_SHOWN})" if hit.sum() > IDS_SHOWN else "Ids"
-        ids = ", ".join(id_of(int(place)) for place in np.flatnonzero(hit)[:IDS_SHOWN])
+    if changed.any():
+        first = f"Ids (the first {IDS_SHOWN})" if changed.sum() > IDS_SHOWN else "Ids"
+        ids = ", ".join(id_of(int(place)) for place in np.flatnonzero(changed)[:IDS_SHOWN])
         blocks.append(Text(f"{first}: {ids}"))
+    places = [int(place) for place in np.flatnonzero(changed) if thumbnails and place in thumbnails]
+    if thumbnails and places:
+        blocks.append(Pictures([(id_of(place), thumbnails[place]) for place in places]))
     return blocks
 
 

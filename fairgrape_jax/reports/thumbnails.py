@@ -1,0 +1,79 @@
+"""Small pictures of samples as data: addresses, so that a report stays one file."""
+
+from __future__ import annotations
+
+import base64
+import io
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from fairgrape_jax.data.images import decode, files
+from fairgrape_jax.errors import UsageError
+from fairgrape_jax.reports.names import examples
+
+SIDE = 96  # pixels of the longer side
+EXACT = 32  # a picture up to this side is kept to the bit, as PNG
+MOST = 60  # pictures of one set of models
+
+
+def data_address(pixels: np.ndarray) -> str:
+    """A picture as the address of an <img>.
+
+    Args:
+        pixels: (H, W, 1 or 3) uint8; shrunk to SIDE pixels where it is larger.
+
+    >>> data_address(np.zeros((8, 8, 1), np.uint8))[:22]
+    'data:image/png;base64,'
+    """
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    form = "png" if max(picture.size) <= EXACT else "jpeg"
+    picture.thumbnail((SIDE, SIDE))
+    content = io.BytesIO()
+    picture.save(content, form, **({"quality": 80} if form == "jpeg" else {}))
+    return f"data:image/{form};base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
+
+
+def by_name(place: Path, names: Iterable[str]) -> dict[str, str]:
+    """The pictures of a folder or archive that `names` name, as data: addresses.
+
+    Args:
+        place: a folder with all folders below it, or an archive.
+        names: paths in it, file names, or file names without their ending.
+
+    Returns:
+        An address for each name that one readable picture has.
+
+    Raises:
+        UsageError: if no name has a picture.
+    """
+    names = list(dict.fromkeys(names))
+    with tempfile.TemporaryDirectory(prefix="fairgrape-thumbnails-") as scratch:
+        entries = files.find(place, Path(scratch), "a folder of the samples' pictures").entries
+        known = _unique(entry.name for entry in entries)
+        entry_of = {name: entries[known[name]] for name in names if known.get(name, -1) >= 0}
+        if names and not entry_of:
+            raise UsageError(
+                f"{place}: no picture is called as a sample is ({examples(names)}; pictures: "
+                f"{examples([entry.name for entry in entries])})"
+            )
+        addresses = {}
+        for name, entry in entry_of.items():
+            try:
+                addresses[name] = data_address(decode.decode(files.read(entry)))
+            except (decode.BrokenPictureError, OSError):
+                continue  # it is listed without its picture
+    return addresses
+
+
+def _unique(paths: Iterable[str]) -> Mapping[str, int]:
+    """The place of each path, file name and stem; -1 where two paths have it."""
+    places: dict[str, int] = {}
+    for place, path in enumerate(paths):
+        parts = PurePosixPath(path)
+        for key in {path, parts.name, parts.stem, str(parts.with_suffix(""))}:
+            places[key] = -1 if key in places else place
+    return places
