@@ -1,8 +1,8 @@
-"""Normalisation and random augmentation of pictures, on the device, inside the step.
+"""Normalise and randomly alter pictures, on the device, inside the step.
 
-An augmentation is a function of a key and one picture; `augmented` gives every sample of a batch
-the key of (run, epoch, sample). So a sample is altered in the same way in the same epoch on any
-number of devices, in any batch, and after a resume. `mixup`, of two samples, promises the same.
+An augmentation is a function of a key and one picture; `augment_batch` gives every sample of a
+batch the key of (run, epoch, sample). So a sample is altered in the same way in the same epoch on
+any number of devices, in any batch, and after a resume. `mixup`, of two samples, promises the same.
 """
 
 from __future__ import annotations
@@ -23,24 +23,44 @@ STREAM, MIXUP_STREAM = 2**32 - 1, 2**32 - 2  # folded into a run's key first: no
 
 
 def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """(B, H, W, C), 0 to 255 -> float32, scaled to [0, 1], minus mean, over std, per channel."""
+    """Scale pictures to [0, 1] and normalise their channels.
+
+    Args:
+        images: (B, H, W, C), 0 to 255.
+        mean: Of each channel, of pictures in [0, 1].
+        std: Their standard deviation.
+
+    Returns:
+        (B, H, W, C) float32.
+    """
     scaled = images.astype(jnp.float32) / 255.0
     per_channel = (1,) * (images.ndim - 1) + (-1,)
     shift, scale = (np.asarray(x, np.float32).reshape(per_channel) for x in (mean, std))
     return (scaled - shift) / scale
 
 
-def augmented(
+def augment_batch(
     alter: Augmentation, run_key: jax.Array, epoch: jax.Array, ids: jax.Array, images: jax.Array
 ) -> jax.Array:
-    """`alter` on each of (B, H, W, C) pictures, with the key of (run, epoch, sample).
+    """Alter each picture with the key of (run, epoch, sample).
 
-    >>> images = jnp.arange(16, dtype=jnp.uint8).reshape(2, 2, 4, 1)
-    >>> ids = jnp.array([7, 3])
-    >>> both = augmented(flip, jax.random.key(0), jnp.int32(1), ids, images)
-    >>> alone = augmented(flip, jax.random.key(0), jnp.int32(1), ids[1:], images[1:])
-    >>> bool((both[1:] == alone).all())
-    True
+    Args:
+        alter: The augmentation.
+        run_key: The key of the run.
+        epoch: The epoch's number, a scalar.
+        ids: (B,) int32, which samples they are.
+        images: (B, H, W, C), 0 to 255.
+
+    Returns:
+        Pictures of the same shape, 0 to 255.
+
+    Example:
+        >>> images = jnp.arange(16, dtype=jnp.uint8).reshape(2, 2, 4, 1)
+        >>> ids = jnp.array([7, 3])
+        >>> both = augment_batch(flip, jax.random.key(0), jnp.int32(1), ids, images)
+        >>> alone = augment_batch(flip, jax.random.key(0), jnp.int32(1), ids[1:], images[1:])
+        >>> bool((both[1:] == alone).all())
+        True
     """
     return jax.vmap(alter)(_keys(run_key, STREAM, epoch, ids), images)
 
@@ -52,8 +72,13 @@ def _keys(run_key: jax.Array, stream: int, epoch: jax.Array, ids: jax.Array) -> 
 
 
 class Mixed(NamedTuple):
-    """Pictures of two samples each. images: (B, H, W, C) float32, 0 to 255; labels: (B, T), those
-    of the second samples; share: (B,) float32, the part of a picture that is the first one's."""
+    """Pictures of two samples each.
+
+    Attributes:
+        images: (B, H, W, C) float32, 0 to 255.
+        labels: (B, T), those of the second samples.
+        share: (B,) float32, the part of a picture that is the first one's.
+    """
 
     images: jax.Array
     labels: jax.Array
@@ -66,47 +91,85 @@ def mixup(
     epoch: jax.Array,
     ids: jax.Array,
     images: jax.Array,
+    *,
     labels: jax.Array,
 ) -> Mixed:
-    """Each of (B, H, W, C) pictures mixed with its neighbour's in the batch: 0 with 1, 2 with 3.
+    """Mix each picture with its neighbour in the batch: 0 with 1, 2 with 3.
 
     The share of the first is drawn from Beta(alpha, alpha) by (run, epoch, sample). An epoch's
     order is a random one, so neighbours in it are random pairs, and they are the same for any even
     batch, and on any devices that hold an even number of rows each.
-    Source: Zhang et al., "mixup" (2018). Its code draws one share for a batch, and pairs that are
-    not mutual.
 
-    >>> images, labels = jnp.zeros((2, 1, 1, 1)).at[1].set(100.0), jnp.array([[0], [1]])
-    >>> ids = jnp.array([7, 3])
-    >>> mixed = mixup(1.0, jax.random.key(0), jnp.int32(0), ids, images, labels)
-    >>> mixed.labels.tolist()
-    [[1], [0]]
-    >>> bool(jnp.isclose(mixed.images[0, 0, 0, 0], 100 * (1 - mixed.share[0])))
-    True
+    Args:
+        alpha: Of the distribution of shares.
+        run_key: The key of the run.
+        epoch: The epoch's number, a scalar.
+        ids: (B,) int32, which samples they are; B is even.
+        images: (B, H, W, C), 0 to 255.
+        labels: (B, T).
+
+    Returns:
+        The mixed pictures, with what the loss needs.
+
+    Source:
+        Zhang et al., "mixup" (2018). Its code draws one share for a batch, and pairs that are not
+        mutual.
+
+    Example:
+        >>> images, labels = jnp.zeros((2, 1, 1, 1)).at[1].set(100.0), jnp.array([[0], [1]])
+        >>> ids = jnp.array([7, 3])
+        >>> mixed = mixup(1.0, jax.random.key(0), jnp.int32(0), ids, images, labels=labels)
+        >>> mixed.labels.tolist()
+        [[1], [0]]
+        >>> bool(jnp.isclose(mixed.images[0, 0, 0, 0], 100 * (1 - mixed.share[0])))
+        True
     """
     keys = _keys(run_key, MIXUP_STREAM, epoch, ids)
     share = jax.vmap(lambda key: jax.random.beta(key, alpha, alpha))(keys)
-    own = images.astype(jnp.float32)
+    pixels = images.astype(jnp.float32)
     part = share.reshape(-1, *[1] * (images.ndim - 1))
-    return Mixed(part * own + (1 - part) * neighbours(own), neighbours(labels), share)
+    return Mixed(part * pixels + (1 - part) * neighbours(pixels), neighbours(labels), share)
 
 
 def neighbours(rows: jax.Array) -> jax.Array:
-    """Rows (B, ...) in the order 1, 0, 3, 2, ...; B is even.
+    """Each row's neighbour.
 
-    >>> neighbours(jnp.arange(6)).tolist()
-    [1, 0, 3, 2, 5, 4]
+    Args:
+        rows: (B, ...); B is even.
+
+    Returns:
+        The rows in the order 1, 0, 3, 2, ...
+
+    Example:
+        >>> neighbours(jnp.arange(6)).tolist()
+        [1, 0, 3, 2, 5, 4]
     """
     return rows.reshape(-1, 2, *rows.shape[1:])[:, ::-1].reshape(rows.shape)
 
 
 def flip(key: jax.Array, image: jax.Array) -> jax.Array:
-    """Mirrored left to right with probability one half."""
+    """Mirror a picture left to right with probability one half.
+
+    Args:
+        key: What is drawn from.
+        image: (H, W, C), 0 to 255.
+
+    Returns:
+        A picture of the same shape, 0 to 255.
+    """
     return pix.random_flip_left_right(key, image)
 
 
 def shift(key: jax.Array, image: jax.Array) -> jax.Array:
-    """Moved by up to an eighth of its side, edges repeated."""
+    """Move a picture by up to an eighth of its side, edges repeated.
+
+    Args:
+        key: What is drawn from.
+        image: (H, W, C), 0 to 255.
+
+    Returns:
+        A picture of the same shape, 0 to 255.
+    """
     height, width = image.shape[:2]
     reach = max(1, height // 8)
     down, right = jax.random.randint(key, (2,), -reach, reach + 1)
@@ -116,7 +179,15 @@ def shift(key: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def flip_shift(key: jax.Array, image: jax.Array) -> jax.Array:
-    """Mirrored with probability one half, then moved."""
+    """Mirror a picture with probability one half, then move it.
+
+    Args:
+        key: What is drawn from.
+        image: (H, W, C), 0 to 255.
+
+    Returns:
+        A picture of the same shape, 0 to 255.
+    """
     flip_key, shift_key = jax.random.split(key)
     return shift(shift_key, flip(flip_key, image))
 
@@ -127,9 +198,18 @@ def random_resized_crop(
     area: tuple[float, float] = (0.08, 1.0),
     aspect: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> jax.Array:
-    """A rectangle of a random share of the area, scaled to the picture's size, bilinear.
+    """Scale a rectangle of a random share of the area to the picture's size, bilinear.
 
     One draw, cut to the picture, where torchvision's RandomResizedCrop draws up to ten times.
+
+    Args:
+        key: What is drawn from.
+        image: (H, W, C), 0 to 255.
+        area: Least and largest share of the area.
+        aspect: Least and largest width over height.
+
+    Returns:
+        (H, W, C) float32, 0 to 255.
     """
     keys = jax.random.split(key, 4)
     share = jax.random.uniform(keys[0], minval=area[0], maxval=area[1])
@@ -160,9 +240,19 @@ def affine(
     shear: float = 0.0,
     zoom: jax.Array | float = 1.0,
 ) -> jax.Array:
-    """Scaled per axis, sheared, rotated (degrees, either way) and moved (share of the side).
+    """Scale a picture per axis, shear, rotate and move it; bilinear, edges repeated.
 
-    zoom: a further scale of both axes. Bilinear; edges repeated.
+    Args:
+        key: What is drawn from.
+        image: (H, W, C), 0 to 255.
+        scale: Least and largest scale of an axis.
+        translate: Largest move, as a share of the side.
+        rotate: Largest rotation, degrees, either way.
+        shear: Largest shear, degrees, either way.
+        zoom: A further scale of both axes.
+
+    Returns:
+        (H, W, C) float32, 0 to 255.
     """
     keys = jax.random.split(key, 4)
     turn = jnp.deg2rad(jax.random.uniform(keys[0], minval=-rotate, maxval=rotate))
@@ -180,9 +270,16 @@ def affine(
 
 
 def bilinear(image: jax.Array, places: jax.Array) -> jax.Array:
-    """The picture (H, W, C) at places (..., 2) between its pixels, edges repeated.
+    """Interpolate a picture between its pixels, edges repeated.
 
     dm_pix's interpolates between channels too, and took 14 times as long on a CPU.
+
+    Args:
+        image: (H, W, C) float32.
+        places: (..., 2), row and column.
+
+    Returns:
+        (..., C) float32.
     """
     last = jnp.array(image.shape[:2]) - 1
     inside = jnp.clip(places, 0, last)
@@ -196,17 +293,33 @@ def bilinear(image: jax.Array, places: jax.Array) -> jax.Array:
 
 
 def grey(image: jax.Array, alpha: jax.Array) -> jax.Array:
-    """The picture mixed with its grey form: alpha 0 is the picture, 1 is grey."""
+    """Mix a picture with its grey form.
+
+    Args:
+        image: (H, W, C); other than of 3 channels it stays as it is.
+        alpha: 0 is the picture, 1 is grey.
+
+    Returns:
+        A picture of the same shape.
+    """
     if image.shape[-1] != 3:
         return image
     return image + alpha * (pix.rgb_to_grayscale(image, keep_dims=True) - image)
 
 
-def blurred(image: jax.Array, sigma: jax.Array, reach: int = 6) -> jax.Array:
-    """Blurred by a Gaussian of `sigma` pixels, 2 reach + 1 wide, edges repeated; 0 is no blur.
+def blur(image: jax.Array, sigma: jax.Array, reach: int = 6) -> jax.Array:
+    """Blur a picture by a Gaussian, edges repeated.
 
     A sum of moved pictures: with a strength per picture dm_pix's convolution becomes one of B
     groups, which took 9 times as long on a CPU.
+
+    Args:
+        image: (H, W, C) float32.
+        sigma: Of the Gaussian, pixels; 0 is no blur.
+        reach: Pixels that it reaches to either side.
+
+    Returns:
+        A picture of the same shape.
     """
     offsets = jnp.arange(-reach, reach + 1)
     weights = jnp.exp(-jnp.square(offsets / jnp.maximum(sigma, 1e-3)) / 2)
@@ -221,8 +334,16 @@ def blurred(image: jax.Array, sigma: jax.Array, reach: int = 6) -> jax.Array:
     return image
 
 
-def filtered(image: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Each channel convolved with a (3, 3) kernel, edges repeated."""
+def convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolve each channel with a kernel, edges repeated.
+
+    Args:
+        image: (H, W, C) float32.
+        kernel: (3, 3).
+
+    Returns:
+        A picture of the same shape.
+    """
     height, width = image.shape[:2]
     wide = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
     taps = [(i, j) for i in range(3) for j in range(3)]
@@ -232,7 +353,7 @@ def filtered(image: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def paper(key: jax.Array, image: jax.Array) -> jax.Array:
-    """The closest to the official code's imgaug list.
+    """Alter a picture as the official code's imgaug list does, as closely as can be.
 
     Mirrored (1/2), cropped by up to 5 % (1/2), affine (scale 1 to 1.1 per axis, 10 % translation,
     15 degrees of rotation, 8 of shear, edges repeated); then none to five of twelve: blur, sharpen,
@@ -240,6 +361,13 @@ def paper(key: jax.Array, image: jax.Array) -> jax.Array:
     Differences: in this order instead of a random one; crop and affine are one bilinear warp; blur
     is Gaussian alone, and edges are not directed; superpixels and piecewise affine, two of the
     twelve, do nothing; contrast is about the mean of a channel instead of 128.
+
+    Args:
+        key: What is drawn from.
+        image: (H, W, C), 0 to 255.
+
+    Returns:
+        (H, W, C) float32, 0 to 255.
     """
     keys = iter(jax.random.split(key, 32))
 
@@ -264,7 +392,7 @@ def paper(key: jax.Array, image: jax.Array) -> jax.Array:
         shear=8.0,
         zoom=1 / (1 - 2 * crop),
     )
-    x = blurred(x, jnp.where(chosen[0], uniform(0, 3.0), 0))
+    x = blur(x, jnp.where(chosen[0], uniform(0, 3.0), 0))
     lightness, strength = uniform(0.75, 1.5), uniform(0, 2)
     edges = chosen[3] & jax.random.bernoulli(next(keys))
     for used, kernel in (
@@ -277,7 +405,7 @@ def paper(key: jax.Array, image: jax.Array) -> jax.Array:
     ):
         alpha = jnp.where(used, uniform(0, 0.3), 0)
         same = jnp.zeros((3, 3)).at[1, 1].set(1)
-        x = filtered(x, (1 - alpha) * same + alpha * jnp.array(kernel))
+        x = convolve(x, (1 - alpha) * same + alpha * jnp.array(kernel))
     noise = jax.random.normal(next(keys), image.shape) * uniform(0, 0.05 * 255)
     x = jnp.where(chosen[4], x + noise, x)
     kept = jax.random.uniform(next(keys), (*image.shape[:2], 1)) >= uniform(0.01, 0.02)
@@ -291,7 +419,15 @@ def paper(key: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def imagenet(key: jax.Array, image: jax.Array) -> jax.Array:
-    """Random resized crop (8 to 100 % of the area) and mirroring, as ImageNet is trained on."""
+    """Crop a random 8 to 100 % of the area and mirror, as ImageNet is trained on.
+
+    Args:
+        key: What is drawn from.
+        image: (H, W, C), 0 to 255.
+
+    Returns:
+        A picture of the same shape, 0 to 255.
+    """
     crop_key, flip_key = jax.random.split(key)
     return flip(flip_key, random_resized_crop(crop_key, image))
 

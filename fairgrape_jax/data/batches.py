@@ -1,4 +1,4 @@
-"""The order in which samples are met, a pure function of seed, epoch and step, and their reading.
+"""Make batches: the order of samples is a pure function of seed, epoch and step.
 
 Every batch is made by a pure function of its number: pictures in memory are indexed, pictures on
 disk are read and decoded by that same call. Grain makes the batches of the latter ahead of their
@@ -26,7 +26,10 @@ from fairgrape_jax.parallel import preemption
 class GroupBatches(NamedTuple):
     """Micro-batches of one group each, by index into the split.
 
-    indices: (M, size) int32; valid: (M, size) bool, False on padding; group: (M,) int32.
+    Attributes:
+        indices: (M, size) int32, places of samples in the split.
+        valid: (M, size) bool, False on padding.
+        group: (M,) int32, the group of each micro-batch.
     """
 
     indices: np.ndarray
@@ -35,19 +38,36 @@ class GroupBatches(NamedTuple):
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
-    """(n,) permutation of the samples in which `epoch` meets them.
+    """The order in which an epoch meets the samples.
 
-    >>> sorted(epoch_order(4, seed=0, epoch=1).tolist())
-    [0, 1, 2, 3]
+    Args:
+        n: The number of samples.
+        seed: Seed of the run.
+        epoch: The epoch's number, from 0.
+
+    Returns:
+        (n,) places of samples, each once.
+
+    Example:
+        >>> sorted(epoch_order(4, seed=0, epoch=1).tolist())
+        [0, 1, 2, 3]
     """
     return np.random.default_rng([seed, epoch]).permutation(n)
 
 
 def steps_per_epoch(n: int, batch: int) -> int:
-    """Whole batches in n samples; 1 where n is smaller than a batch.
+    """Whole batches in an epoch.
 
-    >>> steps_per_epoch(10, 4), steps_per_epoch(3, 4)
-    (2, 1)
+    Args:
+        n: The number of samples.
+        batch: Samples of a batch.
+
+    Returns:
+        Their number; 1 where there are fewer samples than a batch has.
+
+    Example:
+        >>> steps_per_epoch(10, 4), steps_per_epoch(3, 4)
+        (2, 1)
     """
     return max(n // batch, 1)
 
@@ -57,28 +77,47 @@ def train_batches(
     batch: int,
     seed: int,
     epoch: int,
+    *,
     start: int = 0,
     part: tuple[int, int] = (0, 1),
     epochs: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of exactly `batch` samples: images (uint8), labels, ids; the remainder is dropped.
+    """Batches of exactly `batch` samples, in the order of the epoch; the remainder is dropped.
 
-    ids: (batch,) int32, the places of the samples in the split. start: first step to give, so that
-    a run resumes in the middle of an epoch. A split smaller than a batch is repeated, in the
-    epoch's order, until it fills the one batch. A picture that is lost is replaced by the next of
-    its batch that is not.
-    part: of each batch give the rows of one process alone, (which, of how many).
-    epochs: go on through so many, with the same worker processes where there are some.
+    A split smaller than a batch is repeated, in the epoch's order, until it fills the one batch. A
+    picture that is lost is replaced by the next of its batch that is not.
+
+    Args:
+        split: What is trained on.
+        batch: Samples of a batch, over all processes.
+        seed: Seed of the run.
+        epoch: The first epoch's number.
+        start: The first step to give, so that a run resumes in the middle of an epoch.
+        part: Which process's rows of each batch to give, (which, of how many).
+        epochs: How many to go through, with the same worker processes where there are some.
+
+    Yields:
+        images (batch, H, W, C) uint8; labels (batch, T) int32; ids (batch,) int32, the places of
+        the samples in the split.
     """
     make = functools.partial(_train_batch, split, batch, seed, epoch, part)
     numbers = range(start, epochs * steps_per_epoch(len(split), batch))
-    return made(make, numbers, split, getattr(split.images, "workers", 0))
+    return make_batches(make, numbers, split, getattr(split.images, "workers", 0))
 
 
-def ids(split: Split, batch: int, seed: int, epoch: int, step: int) -> np.ndarray:
-    """(batch,) places in the split of the samples of a batch of `train_batches`, of all processes.
+def batch_ids(split: Split, batch: int, seed: int, epoch: int, step: int) -> np.ndarray:
+    """The samples of a batch of `train_batches`, of all processes.
 
-    A picture that is lost is named itself, not what stands in for it.
+    Args:
+        split: What is trained on.
+        batch: Samples of a batch.
+        seed: Seed of the run.
+        epoch: The epoch's number.
+        step: The batch's number in it.
+
+    Returns:
+        (batch,) places in the split. A picture that is lost is named itself, not what stands in for
+        it.
     """
     return _filled_order(len(split), batch, seed, epoch)[step * batch : (step + 1) * batch]
 
@@ -89,8 +128,8 @@ def _train_batch(
     """Batch `number`, counted from the beginning of epoch `first`."""
     epoch, step = divmod(number, steps_per_epoch(len(split), batch))
     order = _filled_order(len(split), batch, seed, first + epoch)
-    chosen = rows_of(order[step * batch : (step + 1) * batch], part)
-    images, good = read(split, chosen)
+    chosen = rows_of_process(order[step * batch : (step + 1) * batch], part)
+    images, good = read_images(split, chosen)
     if not good.all():
         stand_in = replacements(good)
         images, chosen = images[stand_in], chosen[stand_in]
@@ -103,12 +142,20 @@ def _filled_order(n: int, batch: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def replacements(good: np.ndarray) -> np.ndarray:
-    """For each place the next one that is good, around the end; itself where it is good.
+    """What stands in for the samples of a batch that are lost.
 
-    TrainingError if none is.
+    Args:
+        good: (B,) bool, False for those that are lost.
 
-    >>> replacements(np.array([False, True, False])).tolist()
-    [1, 1, 1]
+    Returns:
+        (B,) for each place the next one that is good, around the end; itself where it is good.
+
+    Raises:
+        TrainingError: None is good.
+
+    Example:
+        >>> replacements(np.array([False, True, False])).tolist()
+        [1, 1, 1]
     """
     if not good.any():
         raise TrainingError("no picture of a whole batch can be decoded; prepare the data again")
@@ -116,30 +163,53 @@ def replacements(good: np.ndarray) -> np.ndarray:
     return places[np.searchsorted(places, np.arange(len(good))) % len(places)]
 
 
-def read(split: Split, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The pictures at `indices`, of any shape, and which of them could be read."""
+def read_images(split: Split, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Read pictures, wherever they are.
+
+    Args:
+        split: What holds them.
+        indices: Places in it, of any shape.
+
+    Returns:
+        Pixels (*indices.shape, H, W, C) uint8, and which of them could be read.
+    """
     if isinstance(split.images, np.ndarray):
         return split.images[indices], np.ones(indices.shape, bool)
     return split.images.read(indices)
 
 
-def made(
+def make_batches(
     make: Callable[[int], Any], numbers: range, split: Split, workers: int = 0
 ) -> Iterator[Any]:
-    """make(number) for each, in order; ahead of their use where the pictures are on disk.
+    """Make batches in order, ahead of their use where the pictures are on disk.
 
-    workers: processes that make them, which take seconds to start; 0 for threads.
+    Args:
+        make: Makes the batch of a number.
+        numbers: Of the batches.
+        split: What they are made of.
+        workers: Processes that make them, which take seconds to start; 0 for threads.
+
+    Yields:
+        make(number) for each.
     """
     if isinstance(split.images, np.ndarray) or not numbers:
         return map(make, numbers)
-    return ahead_of_use(make, numbers, workers)
+    return prefetch(make, numbers, workers)
 
 
-def ahead_of_use(make: Callable[[int], Any], numbers: range, workers: int = 0) -> Iterator[Any]:
-    """make(number) for each, in order, by Grain: in two threads per core, or `workers` processes.
+def prefetch(make: Callable[[int], Any], numbers: range, workers: int = 0) -> Iterator[Any]:
+    """Make batches ahead of their use, by Grain.
 
     A thread decodes, or waits for a disk. At most one batch per thread, or two per process, wait
     for their use.
+
+    Args:
+        make: Makes the batch of a number.
+        numbers: Of the batches.
+        workers: Processes that make them; 0 for two threads per core.
+
+    Yields:
+        make(number) for each, in order.
     """
     import grain
 
@@ -166,18 +236,30 @@ def _started(iterator: Iterator[Any]) -> Iterator[Any]:
 
 
 class Clock:
-    """How long a loop waited for its input: `seconds` over `count` batches.
+    """How long a loop waited for its input.
 
-    >>> clock = Clock()
-    >>> list(clock.timed([1, 2])), clock.count
-    ([1, 2], 2)
+    Attributes:
+        seconds: All waits together.
+        count: How many batches were waited for.
+
+    Example:
+        >>> clock = Clock()
+        >>> list(clock.timed([1, 2])), clock.count
+        ([1, 2], 2)
     """
 
     def __init__(self) -> None:
         self.seconds, self.count = 0.0, 0
 
     def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """The batches; the time until each is there is added up."""
+        """Add up the time until each batch is there.
+
+        Args:
+            batches: What is waited for.
+
+        Yields:
+            The batches.
+        """
         iterator = iter(batches)
         while True:
             started = time.perf_counter()
@@ -195,11 +277,19 @@ class Clock:
         return 1e3 * self.seconds / max(self.count, 1)
 
 
-def rows_of(rows: np.ndarray, part: tuple[int, int]) -> np.ndarray:
-    """The part of `rows` that one process reads: (which, of how many equal parts).
+def rows_of_process(rows: np.ndarray, part: tuple[int, int]) -> np.ndarray:
+    """The rows that one process reads.
 
-    >>> rows_of(np.arange(6), (1, 3))
-    array([2, 3])
+    Args:
+        rows: (B, ...), of all processes.
+        part: (which, of how many equal parts).
+
+    Returns:
+        (B / parts, ...).
+
+    Example:
+        >>> rows_of_process(np.arange(6), (1, 3))
+        array([2, 3])
     """
     which, parts = part
     return rows.reshape(parts, -1, *rows.shape[1:])[which]
@@ -208,28 +298,42 @@ def rows_of(rows: np.ndarray, part: tuple[int, int]) -> np.ndarray:
 def padded_batches(
     split: Split, batch: int, part: tuple[int, int] = (0, 1), begin: int = 0
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Every sample once, in order: images, labels, groups, valid (batch,) bool.
+    """Every sample once, in order.
 
-    The last batch is filled up with sample 0, marked valid=False, so that all have one shape; so
-    is a picture that is lost.
-    part: as for `train_batches`. begin: the number of the first batch to give.
+    Args:
+        split: The samples.
+        batch: Samples of a batch, over all processes.
+        part: As for `train_batches`.
+        begin: The number of the first batch to give.
+
+    Yields:
+        images, labels, groups, and valid (batch,) bool. The last batch is filled up with sample 0,
+        which is not valid there, so that all have one shape; nor is a picture that is lost.
     """
     make = functools.partial(_padded_batch, split, batch, part)
-    return made(make, steps(split, batch)[begin:], split)
+    return make_batches(make, batch_numbers(split, batch)[begin:], split)
 
 
-def steps(split: Split, batch: int) -> range:
-    """The numbers of the batches that hold every sample."""
+def batch_numbers(split: Split, batch: int) -> range:
+    """The numbers of the batches that hold every sample.
+
+    Args:
+        split: The samples.
+        batch: Samples of a batch.
+
+    Returns:
+        From 0 on.
+    """
     return range(-(-len(split) // batch))
 
 
 def _padded_batch(
     split: Split, batch: int, part: tuple[int, int], step: int
 ) -> dict[str, np.ndarray]:
-    numbers = rows_of(np.arange(step * batch, (step + 1) * batch), part)
+    numbers = rows_of_process(np.arange(step * batch, (step + 1) * batch), part)
     inside = numbers < len(split)
     chosen = np.where(inside, numbers, 0)
-    images, good = read(split, chosen)
+    images, good = read_images(split, chosen)
     labels, groups = split.labels[chosen], split.groups[chosen]
     return {"images": images, "labels": labels, "groups": groups, "valid": inside & good}
 
@@ -244,19 +348,33 @@ def group_batches(
     over: str | tuple[int, ...] = "groups",
     samples: int = 0,
 ) -> GroupBatches:
-    """Micro-batches that importance is scored on: `fraction` of each group, cut into `size`.
+    """Micro-batches that importance is scored on.
 
     The micro-batch is part of the definition of importance (a square per micro-batch is summed),
-    so it is given by the user and does not depend on the number of devices.
-    Of each group ceil(fraction * samples) are drawn, by seed, whatever the other groups are. The
-    groups' micro-batches are interleaved as evenly as their numbers allow, so that any stretch of
-    them has nearly the mix of the whole. Padding repeats the first sample of its micro-batch.
-    over="all": the same samples, shuffled, all as group 0; a tuple of groups: those of their
-    samples; "classes": as many in all, equally many of every class of the first task. samples: so
-    many of all together, of every class with "classes", in place of the fraction; not of groups.
-    A group without samples has no micro-batch; samples in no group are in none, with "classes" they
-    are drawn like others. UsageError if fraction is not in (0, 1] or size
-    below 1.
+    so it is given by the user and does not depend on the number of devices. The groups'
+    micro-batches are interleaved as evenly as their numbers allow, so that any stretch of them has
+    nearly the mix of the whole. Padding repeats the first sample of its micro-batch. A group
+    without samples has no micro-batch; samples in no group are in none, with "classes" they are
+    drawn like others.
+
+    Args:
+        split: What is drawn from.
+        fraction: The part of each group that is drawn, ceil(fraction * samples), whatever the other
+            groups are.
+        size: Samples of a micro-batch.
+        num_groups: How many groups there are.
+        seed: Seed of the draw.
+        over: "groups"; "all": the same samples, shuffled, all as group 0; a tuple of groups: those
+            of their samples; "classes": as many in all, equally many of every class of the first
+            task.
+        samples: So many of all together, of every class with "classes", in place of the fraction;
+            not of groups. 0 for the fraction.
+
+    Returns:
+        The micro-batches.
+
+    Raises:
+        UsageError: `fraction` is not in (0, 1], or `size` below 1.
     """
     if not 0 < fraction <= 1:
         raise UsageError(f"fraction={fraction}: must be above 0 and at most 1")
@@ -291,12 +409,12 @@ def _drawn(groups: np.ndarray, group: int, fraction: float, seed: int) -> np.nda
 def _balanced(labels: np.ndarray, fraction: float, seed: int, samples: int) -> list[np.ndarray]:
     """Of each class that occurs equally many samples, and at most as many as the rarest has."""
     classes, sizes = np.unique(labels, return_counts=True)
-    wanted = samples or math.ceil(fraction * len(labels) / len(classes) - 1e-9)
-    each = min(wanted, int(sizes.min()))
+    count = samples or math.ceil(fraction * len(labels) / len(classes) - 1e-9)
+    each = min(count, int(sizes.min()))
     members = [np.flatnonzero(labels == label) for label in classes]
     return [
-        np.random.default_rng([seed, label]).permutation(own)[:each]
-        for label, own in zip(classes, members, strict=True)
+        np.random.default_rng([seed, label]).permutation(indices)[:each]
+        for label, indices in zip(classes, members, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""A contact sheet: pictures of each group beside what augmentation makes of them."""
+"""Draw a contact sheet: pictures of each group beside what augmentation makes of them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,21 @@ ROWS = 12  # groups shown at the most
 def contact_sheet(
     dataset: Dataset, augmentation: str, columns: int = 8, mixup: float = 0.0
 ) -> np.ndarray:
-    """(H, W, 3) uint8: a row per group, its first training picture and `columns - 1` epochs of it.
+    """Draw a row per group: its first training picture, and what epochs make of it.
 
     What is shown is what a training step normalises: the same functions with the same keys, seed 0.
-    mixup: its alpha; each epoch's picture then has that of its neighbour in the epoch in it.
-    UsageError for an unknown augmentation.
+
+    Args:
+        dataset: The pictures.
+        augmentation: A row of `augment.AUGMENTATIONS`.
+        columns: Pictures in a row, one of them as it is.
+        mixup: Its alpha; each epoch's picture then has that of its neighbour in the epoch in it.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        UsageError: There is no such augmentation.
     """
     import jax
     import jax.numpy as jnp
@@ -36,7 +46,7 @@ def contact_sheet(
     alter = augment.AUGMENTATIONS[augmentation]
     shown = [np.asarray(dataset.train.images[first])]
     run_key = jax.random.split(jax.random.key(0))[1]
-    augmented = jax.jit(augment.augmented, static_argnums=0)
+    augmented = jax.jit(augment.augment_batch, static_argnums=0)
     mixed = jax.jit(augment.mixup, static_argnums=0)
     for epoch in range(columns - 1):
         order = batches.epoch_order(count, 0, epoch)
@@ -47,16 +57,24 @@ def contact_sheet(
             images = augmented(alter, run_key, jnp.int32(epoch), ids, images)
         if mixup:
             labels = np.zeros((len(ids), 1), np.int32)
-            images = mixed(mixup, run_key, jnp.int32(epoch), ids, images, labels).images[::2]
+            pairs = mixed(mixup, run_key, jnp.int32(epoch), ids, images, labels=labels)
+            images = pairs.images[::2]
         shown.append(np.asarray(images).round().astype(np.uint8))
-    return tiled(np.stack(shown, 1))
+    return tile(np.stack(shown, 1))
 
 
-def tiled(images: np.ndarray) -> np.ndarray:
-    """(H, W, 3) of (rows, columns, h, w, C) pictures, with white between them.
+def tile(images: np.ndarray) -> np.ndarray:
+    """Lay pictures out in rows and columns, with white between them.
 
-    >>> tiled(np.zeros((2, 3, 5, 5, 1), np.uint8)).shape
-    (22, 31, 3)
+    Args:
+        images: (rows, columns, h, w, C) uint8.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Example:
+        >>> tile(np.zeros((2, 3, 5, 5, 1), np.uint8)).shape
+        (22, 31, 3)
     """
     rows, columns, height, width, channels = images.shape
     out = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), 255, np.uint8)
@@ -70,7 +88,14 @@ def tiled(images: np.ndarray) -> np.ndarray:
 
 
 def write(path: Path, dataset: Dataset, augmentation: str, mixup: float = 0.0) -> None:
-    """The contact sheet as a picture file."""
+    """Write the contact sheet as a picture file.
+
+    Args:
+        path: The file; its ending says of which kind.
+        dataset: As for `contact_sheet`.
+        augmentation: As for `contact_sheet`.
+        mixup: As for `contact_sheet`.
+    """
     from PIL import Image
 
     Image.fromarray(contact_sheet(dataset, augmentation, mixup=mixup)).save(path)

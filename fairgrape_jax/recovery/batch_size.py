@@ -131,7 +131,7 @@ def fits(phase: str, experiment: Experiment, dataset: Dataset, devices: list[jax
 def _train(session: Session, network: Network, dense: Network) -> Any:
     split, batch, devices = session.dataset.train, session.experiment.batch, session.devices
     ids = np.resize(np.arange(len(split)), batch)
-    images, _ = batches.read(split, ids)
+    images, _ = batches.read_images(split, ids)
     samples = {"images": images, "labels": split.labels[ids], "ids": ids.astype(np.int32)}
     cut = parallel.split_batch(samples, devices)
     step = steps.retraining_step(session.steps, session.experiment.remedy, dense.state)

@@ -179,9 +179,9 @@ def _restore(session: Session, stage: Path) -> Network:
 def _step(case: Case) -> None:
     """The one training step; NotFiniteError with what is not."""
     known, session, network = case.known, case.session, case.network
-    order = known["seed_of_run"], known["epoch"], known["step_in_epoch"]
-    batch = session.experiment.batch
-    samples = next(batches.train_batches(session.dataset.train, batch, *order))
+    seed, epoch, start = known["seed_of_run"], known["epoch"], known["step_in_epoch"]
+    split, batch = session.dataset.train, session.experiment.batch
+    samples = next(batches.train_batches(split, batch, seed, epoch, start=start))
     for line in _forward(case, samples):
         say(line)
     step = session.steps.train
@@ -222,7 +222,7 @@ def _forward(case: Case, samples: dict[str, np.ndarray]) -> list[str]:
     images: Any = samples["images"]
     if alter := augment.AUGMENTATIONS[session.experiment.augmentation]:
         key = jax.random.wrap_key_data(state.key)
-        images = augment.augmented(alter, key, state.epoch, jnp.asarray(samples["ids"]), images)
+        images = augment.augment_batch(alter, key, state.epoch, jnp.asarray(samples["ids"]), images)
     images = augment.normalise(images, dataset.mean, dataset.std)
     module = session.steps.module.clone(axis_name=None)
     network = {"params": apply_masks(alive, state.params), "batch_stats": state.batch_stats}

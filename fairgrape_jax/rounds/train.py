@@ -151,8 +151,8 @@ class Reader:
             batch,
             train.seed,
             int(place.state.epoch),
-            place.done,
-            parallel.process_index_and_count(),
+            start=place.done,
+            part=parallel.process_index_and_count(),
             epochs=left,
         )
         steps = left * batches.steps_per_epoch(len(split), batch) - place.done

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fairgrape_jax import parallel
-from fairgrape_jax.data.batches import GroupBatches, made, read, rows_of
+from fairgrape_jax.data.batches import GroupBatches, make_batches, read_images, rows_of_process
 from fairgrape_jax.data.dataset import Split
 from fairgrape_jax.masks import Tree, map_masked
 from fairgrape_jax.scoring.assignment import Schedule
@@ -46,16 +46,16 @@ def micro_batches(
     processes). begin: the number of the first call to give.
     """
     make = functools.partial(_call, split, plan, schedule, part)
-    return made(make, range(begin, len(schedule.order)), split)
+    return make_batches(make, range(begin, len(schedule.order)), split)
 
 
 def _call(
     split: Split, plan: GroupBatches, schedule: Schedule, part: tuple[int, int], call: int
 ) -> dict[str, np.ndarray]:
-    mine = rows_of(np.arange(len(schedule.groups)), part)
+    mine = rows_of_process(np.arange(len(schedule.groups)), part)
     order = schedule.order[call, mine]
     indices = plan.indices[np.maximum(order, 0)]
-    images, good = read(split, indices)
+    images, good = read_images(split, indices)
     return {
         "images": images,
         "labels": split.labels[indices],

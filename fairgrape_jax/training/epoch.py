@@ -74,7 +74,7 @@ def train_epoch(
     previous, count, rate_array = None, done, np.float32(rate)
     if samples is None:
         place = parallel.process_index_and_count()
-        samples = batches.train_batches(split, batch, seed, epoch, done, place)
+        samples = batches.train_batches(split, batch, seed, epoch, start=done, part=place)
     left = itertools.islice(samples, batches.steps_per_epoch(len(split), batch) - done)
     timed = (clock or batches.Clock()).timed(left)
 
@@ -89,7 +89,7 @@ def train_epoch(
             "epoch": epoch,
             "step_in_epoch": count - 1,
             "rate": rate,
-            "ids": batches.ids(split, batch, seed, epoch, count - 1).tolist(),
+            "ids": batches.batch_ids(split, batch, seed, epoch, count - 1).tolist(),
         }
         bad, where = finite.bad_parts(before, flags, parameters), f"at step {first + count - 1}"
         raise NotFiniteError(NotFinite("step", where, bad, before, details))

@@ -68,11 +68,11 @@ def make_train_step(
         dropout_key = jax.random.split(key)[1]
         images = batch["images"]
         if alter is not None:
-            images = augment.augmented(alter, run_key, state.epoch, batch["ids"], images)
+            images = augment.augment_batch(alter, run_key, state.epoch, batch["ids"], images)
         mixed = None
         if mixup:
             pairs = augment.mixup(
-                mixup, run_key, state.epoch, batch["ids"], images, batch["labels"]
+                mixup, run_key, state.epoch, batch["ids"], images, labels=batch["labels"]
             )
             images, mixed = pairs.images, (pairs.labels, pairs.share)
         images = augment.normalise(images, dataset.mean, dataset.std)

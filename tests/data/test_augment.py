@@ -29,7 +29,7 @@ def pictures(count: int = 6, side: int = 24) -> jax.Array:
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_sample_is_altered_alike_in_any_batch_and_otherwise_in_another_epoch(name):
     alter = augment.AUGMENTATIONS[name]
-    augmented = jax.jit(functools.partial(augment.augmented, alter))
+    augmented = jax.jit(functools.partial(augment.augment_batch, alter))
     images, ids = pictures(), jnp.array([5, 0, 17, 3, 200, 1])
     epoch = jnp.int32(2)
     whole = np.asarray(augmented(KEY, epoch, ids, images), np.float32)
@@ -52,7 +52,9 @@ def test_a_sample_is_altered_alike_in_any_batch_and_otherwise_in_another_epoch(n
 
 def test_flip_mirrors_half_of_the_samples():
     images = jnp.tile(jnp.arange(4, dtype=jnp.uint8)[None, None, :, None], (400, 2, 1, 1))
-    out = np.asarray(augment.augmented(augment.flip, KEY, jnp.int32(0), jnp.arange(400), images))
+    out = np.asarray(
+        augment.augment_batch(augment.flip, KEY, jnp.int32(0), jnp.arange(400), images)
+    )
     mirrored = out[:, 0, 0, 0] == 3
     np.testing.assert_array_equal(out[mirrored], np.asarray(images)[mirrored][:, :, ::-1])
     np.testing.assert_array_equal(out[~mirrored], np.asarray(images)[~mirrored])
@@ -87,16 +89,16 @@ def test_affine_of_nothing_is_the_picture_and_of_something_is_scipys():
 
 def test_blur_is_scipys_gaussian_and_none_of_it_the_picture():
     image = pictures(1)[0].astype(jnp.float32)
-    np.testing.assert_allclose(augment.blurred(image, jnp.float32(0)), image, atol=1e-4)
+    np.testing.assert_allclose(augment.blur(image, jnp.float32(0)), image, atol=1e-4)
     expected = ndimage.gaussian_filter(np.asarray(image), (1.5, 1.5, 0), mode="nearest", radius=6)
-    np.testing.assert_allclose(augment.blurred(image, jnp.float32(1.5)), expected, atol=1e-2)
+    np.testing.assert_allclose(augment.blur(image, jnp.float32(1.5)), expected, atol=1e-2)
 
 
 def test_a_kernel_is_scipys_correlation():
     image = pictures(1)[0].astype(jnp.float32)
     kernel = np.array([[-1, -2, 0], [-2, 1, 2], [0, 2, 3]], np.float32)
     expected = ndimage.correlate(np.asarray(image), kernel[..., None], mode="nearest")
-    np.testing.assert_allclose(augment.filtered(image, jnp.asarray(kernel)), expected, atol=1e-1)
+    np.testing.assert_allclose(augment.convolve(image, jnp.asarray(kernel)), expected, atol=1e-1)
 
 
 def test_grey_mixes_towards_luminance():
@@ -122,7 +124,7 @@ def test_random_resized_crop_of_the_whole_is_the_picture_and_of_a_part_is_inside
 
 def test_paper_takes_pictures_of_one_channel_and_an_even_one_keeps_its_edges():
     images = jnp.full((40, 8, 8, 1), 128, jnp.uint8)
-    augmented = jax.jit(functools.partial(augment.augmented, augment.paper))
+    augmented = jax.jit(functools.partial(augment.augment_batch, augment.paper))
     out = np.asarray(augmented(KEY, jnp.int32(0), jnp.arange(40), images))
     assert out.shape == images.shape
     # What only moves, blurs or leaves it alone keeps an even picture as it is.

@@ -12,7 +12,7 @@ import pytest
 
 from fairgrape_jax import config
 from fairgrape_jax.config import Scoring, Stage
-from fairgrape_jax.data.batches import ahead_of_use
+from fairgrape_jax.data.batches import prefetch
 from fairgrape_jax.errors import Preempted
 from fairgrape_jax.parallel import preemption
 from fairgrape_jax.rounds import select, steps
@@ -132,7 +132,7 @@ def test_outside_the_main_thread_nothing_is_watched():
 @pytest.mark.multiprocess
 def test_processes_that_read_are_not_ended_by_a_notice():
     """Schedulers tell the whole group of processes."""
-    batches = ahead_of_use(lambda number: number * number, range(60), workers=2)
+    batches = prefetch(lambda number: number * number, range(60), workers=2)
     found = [next(batches)]
     readers = multiprocessing.active_children()
     assert len(readers) == 2

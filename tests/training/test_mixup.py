@@ -48,7 +48,7 @@ def built(devices: int, experiment: Experiment = EXPERIMENT):
 
 def mixed(alpha, ids, images, labels, epoch=0, key=KEY):
     call = jax.jit(augment.mixup, static_argnums=0)
-    return call(alpha, key, jnp.int32(epoch), jnp.asarray(ids), images, labels)
+    return call(alpha, key, jnp.int32(epoch), jnp.asarray(ids), images, labels=labels)
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 3.0])
@@ -86,7 +86,7 @@ def test_the_loss_of_a_step_is_the_closed_form():
     batch = next(train_batches(dataset.train, 32, 0, 0))
     variables = jax.device_get(network.variables)
     run_key = jax.random.wrap_key_data(np.array(state.key))
-    images = augment.augmented(augment.flip, run_key, 0, batch["ids"], batch["images"])
+    images = augment.augment_batch(augment.flip, run_key, 0, batch["ids"], batch["images"])
     keys = augment._keys(run_key, augment.MIXUP_STREAM, 0, batch["ids"])
     share = np.asarray(jax.vmap(lambda key: jax.random.beta(key, 0.4, 0.4))(keys), np.float64)
     other = np.arange(32) ^ 1
@@ -139,7 +139,7 @@ def trained(devices: int, start=None, done: int = 0):
     dataset, session, network = built(devices)
     state = network.state if start is None else parallel.replicate(start, session.devices)
     carry, seen = Carry(state), []
-    batches = train_batches(dataset.train, 32, 0, 0, done)
+    batches = train_batches(dataset.train, 32, 0, 0, start=done)
     for batch in batches:
         cut = parallel.split_batch(batch, session.devices)
         carry, report = session.steps.train(carry, network.masks, cut, np.float32(1e-2))
