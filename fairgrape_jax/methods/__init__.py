@@ -1,8 +1,8 @@
 """Pruning methods: one small file each, and one row in METHODS.
 
 A method scores every weight, from the network, its masks, averages over the scoring sample, and a
-key; see `methods.types`. Scope, exact counts, ties, nesting, schedule and retraining are shared.
-The tests that run over this table check a new row without being told (docs/extending.md).
+key; see `methods.base`. Scope, exact counts, ties, nesting, schedule and retraining are shared.
+The tests that run over this table check a new row by themselves (docs/extending.md).
 """
 
 from fairgrape_jax.methods import (
@@ -20,7 +20,7 @@ from fairgrape_jax.methods import (
     synflow,
 )
 from fairgrape_jax.methods.base import Method, Problem
-from fairgrape_jax.methods.minority import restricted
+from fairgrape_jax.methods.minority import restrict_to_minority
 from fairgrape_jax.methods.pruning import prune
 
 FAIRGRAPE = Method("each group's share of (w*g)^2 kept", fairgrape.score, fairgrape.choose)
@@ -51,9 +51,9 @@ METHODS: dict[str, Method] = {
     "fairprune": Method(
         "least second-order saliency to the privileged, most to the others", fairprune.score
     ),
-    "fairgrape-minority": restricted(FAIRGRAPE),
-    "snip-minority": restricted(SNIP),
-    "grasp-minority": restricted(GRASP),
+    "fairgrape-minority": restrict_to_minority(FAIRGRAPE),
+    "snip-minority": restrict_to_minority(SNIP),
+    "grasp-minority": restrict_to_minority(GRASP),
 }
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What a pruning method is given, and what it gives back."""
+"""What a pruning method sees of a round, and what a row of the table of methods holds."""
 
 from __future__ import annotations
 
@@ -19,22 +19,33 @@ def _no_samples(*args: Any, **options: Any) -> Tree:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """The network at the start of a round.
+    """The network at the start of a round, and what may be asked of its samples.
 
-    params, masks: trees of NumPy arrays.
-    importance(over): (w * g)^2 on the round's scoring sample, computed when first asked for: a tree
-    of (G, *w.shape) for "groups", of (1, *w.shape) for "all" samples together, for equally many of
-    all "classes", or for the samples of a tuple of groups.
-    average(statistic, over=..., given=..., params=...): the mean of a `statistic.Statistic`
-    likewise; given: a pytree for it; params: another network's in place of this one's.
-    module, batch_stats, shape: the network itself, and (H, W, C) of a picture. key: the round's
-    own random key. layers: the prunable ones in the order of the network. groups: how many there
-    are; minority: those of the minority methods. official: do what the official code of the method
-    does where that differs.
-    select, deficit, advances: how FairGRAPE's choice is found, and which loss of share it looks at;
-    scope, minimum: whether a count is kept in every layer or in the network, and the least that a
-    layer keeps; devices: over which a choice may be spread. details: what a method has to tell of
-    its choice, by layer; it goes into the round's metrics.
+    Attributes:
+        params: a tree of NumPy arrays.
+        masks: the weights alive, bool arrays of the shapes of the parameters, None where not
+            prunable.
+        importance: (over) to (w * g)^2 on the round's scoring sample, computed when first asked
+            for: a tree of (G, *w.shape) for "groups"; of (1, *w.shape) for "all" samples together,
+            for equally many of all "classes", or for the samples of a tuple of groups.
+        average: (statistic, over="all", extra=None, params=None) to the mean of a
+            `scoring.statistics.Statistic`, rows as for `importance`; extra: a pytree for the
+            statistic; params: another network's in place of this one's.
+        module: the network itself.
+        batch_stats: its running statistics.
+        shape: (H, W, C) of a picture.
+        key: the round's own random key.
+        layers: the prunable layers in the order of the network.
+        groups: how many there are.
+        minority: the groups of the minority methods.
+        official: do what the official code of the method does where that differs.
+        select: how FairGRAPE's choice is found.
+        deficit: which loss of share it looks at.
+        advances: as for `select_greedy`.
+        scope: whether a count is kept in every layer or in the network.
+        minimum: the least number of weights that a layer keeps.
+        devices: over which a choice may be spread.
+        details: what a method reports of its choice, by layer; it goes into the round's metrics.
     """
 
     params: Tree
@@ -62,12 +73,14 @@ class Problem:
 class Method:
     """A row of the table: a line for the user, and a score for every weight.
 
-    score(problem): a tree of w.shape, larger is kept; ties go to the lower index.
-    choose(problem, density) -> masks: where the choice is not that of the highest scores; the
-    scores are then the order in which a layer gets its least number of weights.
-    counts(masks, density, minimum, layers): how many weights each layer keeps, by name, where that
-    is not `selection.scope.counts`; such a method has no scope but "layer".
-    rewinds: the weights return to a point of the dense training after each choice.
+    Attributes:
+        summary: the line.
+        score: (problem) to a tree of w.shape; larger is kept, ties go to the lower index.
+        choose: (problem, density) to masks, where the choice is not that of the highest scores; the
+            scores are then the order in which a layer gets its least number of weights.
+        counts: (masks, density, minimum, layers) to how many weights each layer keeps, by name,
+            where that is not `selection.counts.counts`; such a method has no scope but "layer".
+        rewinds: whether the weights return to a point of the dense training after each choice.
     """
 
     summary: str

@@ -8,29 +8,36 @@ import jax
 
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.methods.base import Problem
-from fairgrape_jax.methods.importance_normalised import parts
-from fairgrape_jax.methods.pruning import by_groups, prune_layers
+from fairgrape_jax.methods.importance_normalised import importance_parts
+from fairgrape_jax.methods.pruning import choose_by_groups, prune_layers
 from fairgrape_jax.selection import select_greedy, solve_tree
 
 
 def choose(problem: Problem, density: float) -> Tree:
     """One round of Algorithm 1: per-group importance, then the choice that keeps the shares.
 
-    Source: FairGRAPE (arXiv 2207.10888), Algorithm 1, Eqs. 6 to 8.
+    Source:
+        FairGRAPE (arXiv 2207.10888), Algorithm 1, Eqs. 6 to 8.
 
-    >>> import numpy as np
-    >>> mask = {"kernel": np.ones((1, 4), bool)}
-    >>> scores = {"kernel": np.array([[[4.0, 3, 0, 0]], [[0, 0, 2.0, 1]]], np.float32)}
-    >>> choose(Problem(None, mask, importance=lambda over: scores, select="greedy"), 0.5)
-    {'kernel': array([[ True, False,  True, False]])}
+    Example:
+        >>> import numpy as np
+        >>> mask = {"kernel": np.ones((1, 4), bool)}
+        >>> scores = {"kernel": np.array([[[4.0, 3, 0, 0]], [[0, 0, 2.0, 1]]], np.float32)}
+        >>> choose(Problem(None, mask, importance=lambda over: scores, select="greedy"), 0.5)
+        {'kernel': array([[ True, False,  True, False]])}
     """
     if problem.select != "greedy":
-        return by_groups(problem, density, solve_tree)
-    scores, how = problem.importance("groups"), (problem.scope, problem.minimum)
-    select = partial(select_greedy, deficit=problem.deficit, advances=problem.advances)
-    return prune_layers(problem.masks, scores, density, select, *how)
+        return choose_by_groups(problem, density, solve_tree)
+    return prune_layers(
+        problem.masks,
+        problem.importance("groups"),
+        density,
+        partial(select_greedy, deficit=problem.deficit, advances=problem.advances),
+        scope=problem.scope,
+        minimum=problem.minimum,
+    )
 
 
 def score(problem: Problem) -> Tree:
     """The largest part of a group's importance that the weight holds, max_k I[k, w] / T_k."""
-    return jax.tree.map(lambda leaf: leaf.max(axis=0), parts(problem))
+    return jax.tree.map(lambda leaf: leaf.max(axis=0), importance_parts(problem))

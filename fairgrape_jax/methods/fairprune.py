@@ -21,52 +21,59 @@ def score(problem: Problem) -> Tree:
     """w^2 / 2 * (h_0 - BETA * h_1), h_k the second derivative of the loss of the group's samples.
 
     0 is the unprivileged group (here `problem.minority`), 1 all the others; the smallest are
-    pruned. h is estimated by the Fisher information, see FISHER. UsageError without groups of
-    both kinds.
-    Source: Wu et al., "FairPrune" (MICCAI 2022, arXiv 2203.02110). Checked: the abstract, and that
-    two public reimplementations agree on this formula and its sign; they take h from the diagonal
-    of the Hessian or of the Gauss-Newton matrix, which for cross-entropy is the Fisher information.
-    Not checked: the paper's own text, and its BETA.
+    pruned. h is estimated by the Fisher information, see FISHER.
 
-    >>> import numpy as np
-    >>> kernel, mask = {"kernel": np.array([[-2.0, 1.0]])}, {"kernel": np.ones((1, 2), bool)}
-    >>> rows = {(0,): {"kernel": np.array([[[1.0, 3.0]]])}, (1,): {"kernel": np.ones((1, 1, 2))}}
-    >>> given = Problem(kernel, mask, None, lambda s, over, given: rows[over],
-    ...                 key=jax.random.key(0), minority=(0,), groups=2)
-    >>> score(given)["kernel"].round(3)
-    array([[1.34 , 1.335]])
+    Raises:
+        UsageError: without groups of both kinds.
+
+    Source:
+        Wu et al., "FairPrune" (MICCAI 2022, arXiv 2203.02110). Checked: the abstract, and that two
+        public reimplementations agree on this formula and its sign; they take h from the diagonal
+        of the Hessian or of the Gauss-Newton matrix, which for cross-entropy is the Fisher
+        information. Not checked: the paper's own text, and its BETA.
+
+    Example:
+        >>> import numpy as np
+        >>> kernel = {"kernel": np.array([[-2.0, 1.0]])}
+        >>> mask = {"kernel": np.ones((1, 2), bool)}
+        >>> rows = {(0,): np.array([[[1.0, 3.0]]]), (1,): np.ones((1, 1, 2))}
+        >>> problem = Problem(
+        ...     kernel, mask, None, lambda statistic, over, extra: {"kernel": rows[over]},
+        ...     key=jax.random.key(0), minority=(0,), groups=2
+        ... )
+        >>> score(problem)["kernel"].round(3)
+        array([[1.34 , 1.335]])
     """
     unprivileged = problem.minority
     privileged = tuple(k for k in range(problem.groups) if k not in unprivileged)
     if not unprivileged or not privileged:
         raise UsageError("fairprune: name some of the groups as scoring.minority, not all or none")
-    given = jax.random.key_data(problem.key)
-    h0, h1 = (problem.average(FISHER, over=k, given=given) for k in (unprivileged, privileged))
+    key = jax.random.key_data(problem.key)
 
     def saliency(mask: Any, weights: Any, *rows: Any) -> Any:
         if mask is None:
             return None
-        unprivileged, privileged = (row[0] for row in rows)
-        return at_least_float32(weights) ** 2 / 2 * (unprivileged - BETA * privileged)
+        h0, h1 = (row[0] for row in rows)
+        return at_least_float32(weights) ** 2 / 2 * (h0 - BETA * h1)
 
     return map_masked(
         saliency,
         problem.masks,
         problem.params,
-        h0,
-        h1,
+        problem.average(FISHER, over=unprivileged, extra=key),
+        problem.average(FISHER, over=privileged, extra=key),
     )
 
 
 def _fisher(
-    network: ScoredNetwork, params: Tree, masks: Tree, batch: Any, given: jax.Array
+    network: ScoredNetwork, params: Tree, masks: Tree, batch: Any, extra: jax.Array
 ) -> Tree:
     """n (dL/dw)^2, L the mean loss of n samples with labels drawn from the network's own output.
 
     Its mean is the diagonal of the Fisher information: the gradients of such labels have mean 0,
-    and those of different samples are independent.
+    and those of different samples are independent. extra: the data of a random key.
     """
-    key = jax.random.fold_in(jax.random.wrap_key_data(given), batch["number"])
+    key = jax.random.fold_in(jax.random.wrap_key_data(extra), batch["number"])
     logits = network.logits(params, batch["images"])
     heads = losses.split_heads(logits, network.classes)
     keys = jax.random.split(key, len(heads))

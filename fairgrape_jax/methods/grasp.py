@@ -9,7 +9,7 @@ import jax
 from fairgrape_jax import losses
 from fairgrape_jax.masks import Tree, map_masked, select_prunable
 from fairgrape_jax.methods.base import Problem
-from fairgrape_jax.methods.snip import xavier
+from fairgrape_jax.methods.snip import xavier_copy
 from fairgrape_jax.scoring.importance import at_least_float32
 from fairgrape_jax.scoring.statistics import ScoredNetwork, Statistic
 
@@ -21,20 +21,23 @@ def score(problem: Problem) -> Tree:
 
     The weights of largest -w * Hg are removed. Samples are balanced over the classes. With
     `official`, of a copy whose dense layers are Xavier-initialised, as in the official code.
-    Source: Wang, Zhang, Grosse, "Picking Winning Tickets Before Training by Preserving Gradient
-    Flow" (ICLR 2020), Eq. 8, and its code.
 
-    >>> import numpy as np
-    >>> kernel, mask = {"kernel": np.array([[-2.0, 1.0]])}, {"kernel": np.ones((1, 2), bool)}
-    >>> rows = {"kernel": np.array([[[0.5, 3.0]]])}
-    >>> given = Problem(kernel, mask, None, average=lambda statistic, **options: rows)
-    >>> score(given)
-    {'kernel': array([[-1.,  3.]])}
+    Source:
+        Wang, Zhang, Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow"
+        (ICLR 2020), Eq. 8, and its code.
+
+    Example:
+        >>> import numpy as np
+        >>> kernel = {"kernel": np.array([[-2.0, 1.0]])}
+        >>> mask = {"kernel": np.ones((1, 2), bool)}
+        >>> rows = {"kernel": np.array([[[0.5, 3.0]]])}
+        >>> score(Problem(kernel, mask, None, average=lambda statistic, **options: rows))
+        {'kernel': array([[-1.,  3.]])}
     """
-    params = xavier(problem, most=2) if problem.official else problem.params
-    how = {"over": "classes", "params": params}
-    first = jax.tree.map(lambda g: g[0], problem.average(TEMPERED, **how))
-    product = problem.average(HESSIAN, given=first, **how)
+    params = xavier_copy(problem, dimensions=2) if problem.official else problem.params
+    gradient = problem.average(TEMPERED, over="classes", params=params)
+    first = jax.tree.map(lambda g: g[0], gradient)
+    product = problem.average(HESSIAN, over="classes", params=params, extra=first)
     return map_masked(
         lambda m, w, h: None if m is None else at_least_float32(w) * h[0],
         problem.masks,
@@ -43,26 +46,26 @@ def score(problem: Problem) -> Tree:
     )
 
 
-def tempered(network: ScoredNetwork, params: Tree, batch: Any) -> jax.Array:
+def tempered_loss(network: ScoredNetwork, params: Tree, batch: Any) -> jax.Array:
     """The mean loss of the valid samples, with logits divided by TEMPERATURE."""
     logits = network.logits(params, batch["images"]) / TEMPERATURE
     each = losses.cross_entropy(logits, batch["labels"], network.classes)
     return losses.masked_mean(each, batch["valid"])
 
 
-def _gradient(network: ScoredNetwork, params: Tree, masks: Tree, batch: Any, given: Any) -> Tree:
-    gradient = jax.grad(lambda p: tempered(network, p, batch))(params)
+def _gradient(network: ScoredNetwork, params: Tree, masks: Tree, batch: Any, extra: Any) -> Tree:
+    gradient = jax.grad(lambda p: tempered_loss(network, p, batch))(params)
     return map_masked(lambda m, g: None if m is None else m.astype(g.dtype) * g, masks, gradient)
 
 
-def _hessian(network: ScoredNetwork, params: Tree, masks: Tree, batch: Any, given: Tree) -> Tree:
-    """H times `given`, which moves the weights alone: not biases, not what is pruned."""
+def _hessian(network: ScoredNetwork, params: Tree, masks: Tree, batch: Any, extra: Tree) -> Tree:
+    """H times `extra`, which moves the weights alone: not biases, not what is pruned."""
 
     def gradient(weights: Tree) -> Tree:
         whole = map_masked(lambda m, p, w: p if m is None else w, masks, params, weights)
-        return select_prunable(masks, jax.grad(lambda p: tempered(network, p, batch))(whole))
+        return select_prunable(masks, jax.grad(lambda p: tempered_loss(network, p, batch))(whole))
 
-    return jax.jvp(gradient, (select_prunable(masks, params),), (given,))[1]
+    return jax.jvp(gradient, (select_prunable(masks, params),), (extra,))[1]
 
 
 TEMPERED = Statistic("sample", of_network=_gradient)

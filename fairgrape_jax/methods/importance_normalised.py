@@ -20,16 +20,21 @@ def score(problem: Problem) -> Tree:
     `importance` and `fairgrape`. With scope "global", T_k is the group's in the network. A group
     without importance takes no part.
 
-    >>> mask = {"kernel": np.ones((1, 2), bool)}
-    >>> scores = {"kernel": np.array([[[6.0, 2.0]], [[0.0, 1.0]]])}
-    >>> score(Problem(None, mask, importance=lambda over: scores))
-    {'kernel': array([[0.375, 0.625]], dtype=float32)}
+    Example:
+        >>> mask = {"kernel": np.ones((1, 2), bool)}
+        >>> scores = {"kernel": np.array([[[6.0, 2.0]], [[0.0, 1.0]]])}
+        >>> score(Problem(None, mask, importance=lambda over: scores))
+        {'kernel': array([[0.375, 0.625]], dtype=float32)}
     """
-    return jax.tree.map(lambda leaf: leaf.mean(axis=0), parts(problem))
+    return jax.tree.map(lambda leaf: leaf.mean(axis=0), importance_parts(problem))
 
 
-def parts(problem: Problem) -> Tree:
-    """I[k, w] / T_k: the part of a group's importance that a weight holds; (G, *w.shape)."""
+def importance_parts(problem: Problem) -> Tree:
+    """I[k, w] / T_k: the part of a group's importance that a weight holds.
+
+    Returns:
+        A tree of (G, *w.shape) float32.
+    """
     leaves, structure = jax.tree.flatten(problem.importance("groups"))
     rows = [as_float(rankable(leaf, "importance")) for leaf in leaves]
     # In float64: a float32 total of a million weights is off by more than a weight.

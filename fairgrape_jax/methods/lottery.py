@@ -13,11 +13,15 @@ def score(problem: Problem) -> Tree:
     Where to is the experiment's `rewind`: the initialisation, an epoch of the dense training
     (Frankle et al., "Linear Mode Connectivity and the Lottery Ticket Hypothesis", ICML 2020), or
     its end, as the official FairGRAPE code does under this name.
-    Source: Frankle and Carbin, "The Lottery Ticket Hypothesis" (ICLR 2019), iterative pruning.
 
-    >>> import numpy as np
-    >>> kernel, mask = {"kernel": np.array([[-2.0, 1.0]])}, {"kernel": np.ones((1, 2), bool)}
-    >>> score(Problem(kernel, mask, importance=None))
-    {'kernel': array([[2., 1.]])}
+    Source:
+        Frankle and Carbin, "The Lottery Ticket Hypothesis" (ICLR 2019), iterative pruning.
+
+    Example:
+        >>> import numpy as np
+        >>> kernel = {"kernel": np.array([[-2.0, 1.0]])}
+        >>> mask = {"kernel": np.ones((1, 2), bool)}
+        >>> score(Problem(kernel, mask, importance=None))
+        {'kernel': array([[2., 1.]])}
     """
     return magnitude.score(problem)

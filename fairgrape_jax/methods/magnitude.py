@@ -12,12 +12,14 @@ from fairgrape_jax.methods.base import Problem
 def score(problem: Problem) -> Tree:
     """|w|: per layer the "WS" of the FairGRAPE paper; with scope "global" one threshold for all.
 
-    Source: Han et al., "Learning both Weights and Connections for Efficient Neural Networks"
-    (NeurIPS 2015).
+    Source:
+        Han et al., "Learning both Weights and Connections for Efficient Neural Networks"
+        (NeurIPS 2015).
 
-    >>> kernel = {"kernel": np.array([[-2.0, 1.0]])}
-    >>> mask = {"kernel": np.ones((1, 2), bool)}
-    >>> score(Problem(kernel, mask, importance=None))
-    {'kernel': array([[2., 1.]])}
+    Example:
+        >>> kernel = {"kernel": np.array([[-2.0, 1.0]])}
+        >>> mask = {"kernel": np.ones((1, 2), bool)}
+        >>> score(Problem(kernel, mask, importance=None))
+        {'kernel': array([[2., 1.]])}
     """
     return jax.tree.map(np.abs, select_prunable(problem.masks, problem.params))

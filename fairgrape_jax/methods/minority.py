@@ -13,13 +13,14 @@ from fairgrape_jax.methods.base import Method, Problem
 from fairgrape_jax.scoring.statistics import Statistic
 
 
-def of_minority(problem: Problem) -> Problem:
+def keep_minority(problem: Problem) -> Problem:
     """The problem as the minority groups see it: every sample is one of theirs.
 
-    >>> rows = {"kernel": np.array([[[1.0]], [[2.0]], [[3.0]]])}
-    >>> given = Problem(None, None, importance=lambda over: rows, minority=(0, 2))
-    >>> of_minority(given).importance("groups")["kernel"].ravel().tolist()
-    [1.0, 3.0]
+    Example:
+        >>> rows = {"kernel": np.array([[[1.0]], [[2.0]], [[3.0]]])}
+        >>> problem = Problem(None, None, importance=lambda over: rows, minority=(0, 2))
+        >>> keep_minority(problem).importance("groups")["kernel"].ravel().tolist()
+        [1.0, 3.0]
     """
     chosen = problem.minority
 
@@ -35,12 +36,12 @@ def of_minority(problem: Problem) -> Problem:
     return dataclasses.replace(problem, importance=importance, average=average)
 
 
-def restricted(method: Method) -> Method:
-    """`method`, looking at the minority groups alone."""
+def restrict_to_minority(method: Method) -> Method:
+    """A method that looks at the minority groups alone."""
     choose = method.choose
     return dataclasses.replace(
         method,
         summary=f"{method.summary}; of the minority groups alone",
-        score=lambda problem: method.score(of_minority(problem)),
-        choose=choose and (lambda problem, density: choose(of_minority(problem), density)),
+        score=lambda problem: method.score(keep_minority(problem)),
+        choose=choose and (lambda problem, density: choose(keep_minority(problem), density)),
     )

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from fairgrape_jax.errors import TrainingError
-from fairgrape_jax.masks import Tree, layer_names
+from fairgrape_jax.masks import Tree, check_density, layer_names
 from fairgrape_jax.methods.base import Method, Problem
 from fairgrape_jax.selection import descending, select_first
 from fairgrape_jax.selection.counts import (
@@ -22,30 +22,55 @@ from fairgrape_jax.selection.counts import (
     joined,
     members,
 )
-from fairgrape_jax.selection.inputs import rankable
+from fairgrape_jax.selection.inputs import on_host, rankable
 
 
 def prune(method: Method, problem: Problem, density: float) -> Tree:
-    """The masks of the next round: nested in `problem.masks`, with exact counts (see `counts`).
+    """The masks of the next round.
 
-    TrainingError if a score is NaN or infinite.
+    Args:
+        method: a row of the table.
+        problem: the network at the start of the round.
+        density: the part of ALL weights to keep, 0 to 1.
+
+    Returns:
+        A tree of NumPy masks, nested in `problem.masks`, with exact counts (see
+        `selection.counts.counts`).
+
+    Raises:
+        TrainingError: a score is NaN or infinite.
+        ValueError: a density outside 0..1, or more weights to keep than are alive.
     """
+    check_density(density)
     fill = problem.scope == "global" and problem.minimum > 0
     scores: Tree = None
     if method.choose is None or fill:
-        scores = checked(method.score(problem), problem.masks)
+        scores = check_finite(method.score(problem), problem.masks)
     if method.choose is None:
-        rows = jax.tree.map(lambda leaf: leaf[None], scores)
-        how = problem.scope, problem.minimum
-        chosen = prune_layers(problem.masks, rows, density, select_first, *how)
+        chosen = prune_layers(
+            problem.masks,
+            jax.tree.map(lambda leaf: leaf[None], scores),
+            density,
+            select_first,
+            scope=problem.scope,
+            minimum=problem.minimum,
+        )
     else:
         chosen = method.choose(problem, density)
     return with_minimum(problem.masks, chosen, scores, problem.minimum) if fill else chosen
 
 
-def by_groups(problem: Problem, density: float, solve: Callable[..., tuple[Tree, Any]]) -> Tree:
-    """The choice that `solve` makes from all groups' importance; what it tells are details."""
-    chosen, found = solve(
+def choose_by_groups(
+    problem: Problem, density: float, solve: Callable[..., tuple[Tree, Any]]
+) -> Tree:
+    """The choice that `solve` makes from all groups' importance.
+
+    Args:
+        problem: the network at the start of the round; its `details` get those of the choice.
+        density: the part of ALL weights to keep.
+        solve: as `solve_tree` or `maxmin_tree`.
+    """
+    chosen, details = solve(
         problem.importance("groups"),
         problem.masks,
         density,
@@ -53,20 +78,20 @@ def by_groups(problem: Problem, density: float, solve: Callable[..., tuple[Tree,
         minimum=problem.minimum,
         devices=problem.devices,
     )
-    problem.details.update(found)
+    problem.details.update(details)
     return chosen
 
 
-def checked(scores: Tree, masks: Tree) -> Tree:
+def check_finite(scores: Tree, masks: Tree) -> Tree:
     """The scores on the host. TrainingError names a layer whose scores are not finite."""
-    found = jax.tree.map(np.asarray, scores)
-    for name, leaf in zip(layer_names(masks), jax.tree.leaves(found), strict=True):
+    arrays = jax.tree.map(on_host, scores)
+    for name, leaf in zip(layer_names(masks), jax.tree.leaves(arrays), strict=True):
         if not np.isfinite(leaf).all():
             raise TrainingError(
                 f"scores of layer {name} are not finite: the network has diverged, or its gradients"
                 " overflow; a smaller learning rate is the usual cure"
             )
-    return found
+    return arrays
 
 
 def prune_layers(
@@ -74,6 +99,7 @@ def prune_layers(
     scores: Tree,
     density: float,
     select: Callable[[np.ndarray, np.ndarray, int], np.ndarray],
+    *,
     scope: Scope = "layer",
     minimum: int = 0,
 ) -> Tree:

@@ -14,13 +14,15 @@ from fairgrape_jax.methods.base import Problem
 def score(problem: Problem) -> Tree:
     """Uniform numbers from the round's key; each layer has a stream of its own.
 
-    Source: Gale et al., "The State of Sparsity in Deep Neural Networks" (2019).
+    Source:
+        Gale et al., "The State of Sparsity in Deep Neural Networks" (2019).
 
-    >>> import numpy as np
-    >>> mask = {"kernel": np.ones((1, 2), bool)}
-    >>> given = Problem({"kernel": np.ones((1, 2))}, mask, importance=None, key=jax.random.key(0))
-    >>> bool((score(given)["kernel"] < 1).all())
-    True
+    Example:
+        >>> import numpy as np
+        >>> weights, mask = {"kernel": np.ones((1, 2))}, {"kernel": np.ones((1, 2), bool)}
+        >>> problem = Problem(weights, mask, importance=None, key=jax.random.key(0))
+        >>> bool((score(problem)["kernel"] < 1).all())
+        True
     """
     leaves, structure = jax.tree.flatten(problem.masks)
     keys = jax.random.split(problem.key, len(leaves))

@@ -18,16 +18,20 @@ def score(problem: Problem) -> Tree:
 
     With `official`, of a copy with Xavier-initialised weights, whose masks then serve the real
     weights, as in the code of FairGRAPE.
-    Source: Lee et al., "SNIP: Single-shot Network Pruning Based on Connection Sensitivity"
-    (ICLR 2019), Eq. 5; their scale, one for all weights, changes no order.
 
-    >>> import numpy as np
-    >>> kernel, mask = {"kernel": np.array([[-2.0, 1.0]])}, {"kernel": np.ones((1, 2), bool)}
-    >>> gradient = {"kernel": np.array([[[0.5, 3.0]]])}
-    >>> score(Problem(kernel, mask, None, average=lambda statistic, params: gradient))
-    {'kernel': array([[1., 3.]])}
+    Source:
+        Lee et al., "SNIP: Single-shot Network Pruning Based on Connection Sensitivity" (ICLR 2019),
+        Eq. 5; their scale, one for all weights, changes no order.
+
+    Example:
+        >>> import numpy as np
+        >>> kernel = {"kernel": np.array([[-2.0, 1.0]])}
+        >>> mask = {"kernel": np.ones((1, 2), bool)}
+        >>> gradient = {"kernel": np.array([[[0.5, 3.0]]])}
+        >>> score(Problem(kernel, mask, None, average=lambda statistic, params: gradient))
+        {'kernel': array([[1., 3.]])}
     """
-    params = xavier(problem) if problem.official else problem.params
+    params = xavier_copy(problem) if problem.official else problem.params
     gradient = problem.average(GRADIENT, params=params)
     return map_masked(
         lambda m, w, g: None if m is None else abs(at_least_float32(w) * g[0]),
@@ -37,17 +41,21 @@ def score(problem: Problem) -> Tree:
     )
 
 
-def xavier(problem: Problem, most: int = 4) -> Tree:
-    """The parameters with kernels of at most `most` dimensions drawn anew, Xavier-normal."""
+def xavier_copy(problem: Problem, dimensions: int = 4) -> Tree:
+    """The parameters, kernels of at most so many dimensions drawn anew, Xavier-normal where alive.
+
+    Returns:
+        A tree of NumPy arrays.
+    """
     leaves, structure = jax.tree.flatten(problem.params)
     keys = jax.tree.unflatten(structure, list(jax.random.split(problem.key, len(leaves))))
 
-    def drawn(mask: Any, weights: Any, key: Any) -> Any:
-        if mask is None or weights.ndim > most:
+    def draw(mask: Any, weights: Any, key: Any) -> Any:
+        if mask is None or weights.ndim > dimensions:
             return weights
         return jax.device_get(_xavier(key, jax.device_put(mask)))
 
-    return map_masked(drawn, problem.masks, problem.params, keys)
+    return map_masked(draw, problem.masks, problem.params, keys)
 
 
 @jax.jit

@@ -12,18 +12,20 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jaxtyping import Float64, Shaped
 
-from fairgrape_jax.masks import Tree, kept, layer_names, select_prunable
+from fairgrape_jax.masks import Array, Tree, kept, layer_names, select_prunable
 from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.selection import select_top
 from fairgrape_jax.selection.counts import as_tree
 
 
-def norms(kernel: np.ndarray) -> np.ndarray:
-    """The L1 norm of each filter of a kernel (..., outputs); (outputs,) float64.
+def norms(kernel: Shaped[Array, "... F"]) -> Float64[np.ndarray, " F"]:
+    """The L1 norm of each filter of a kernel (..., outputs).
 
-    >>> norms(np.array([[1.0, -2.0], [3.0, 0.5]]))
-    array([4. , 2.5])
+    Example:
+        >>> norms(np.array([[1.0, -2.0], [3.0, 0.5]]))
+        array([4. , 2.5])
     """
     return np.abs(np.asarray(kernel, np.float64)).reshape(-1, kernel.shape[-1]).sum(axis=0)
 
@@ -39,21 +41,28 @@ def filters(
 ) -> dict[str, int]:
     """How many filters each layer keeps: floor(filters * density), all of the head.
 
-    minimum: the least number of weights of a layer, in whole filters. layers: in the order of the
-    network, the head last; that of the tree if empty.
+    Args:
+        masks: bool leaves, None where not prunable; their shapes alone matter.
+        density: the part of each layer's filters, 0 to 1.
+        minimum: the least number of weights of a layer, in whole filters.
+        layers: in the order of the network, the head last; that of the tree if empty.
 
-    >>> masks = {"a": {"kernel": np.ones((5, 8), bool)}, "head": {"kernel": np.ones((8, 3), bool)}}
-    >>> filters(masks, 0.55), filters(masks, 0.1, minimum=6)
-    ({'a': 4, 'head': 3}, {'a': 2, 'head': 3})
+    Raises:
+        ValueError: a density outside 0..1.
+
+    Example:
+        >>> kernels = {"a": np.ones((5, 8), bool), "head": np.ones((8, 3), bool)}
+        >>> filters(kernels, 0.55), filters(kernels, 0.1, minimum=6)
+        ({'a': 4, 'head': 3}, {'a': 2, 'head': 3})
     """
     names = layer_names(masks)
     head = layers[-1] if layers else names[-1]
-    found = {}
+    numbers = {}
     for name, mask in zip(names, jax.tree.leaves(masks), strict=True):
         outputs = mask.shape[-1]
         least = math.ceil(min(minimum, mask.size) / (mask.size // outputs))
-        found[name] = outputs if name == head else max(kept(outputs, density), least)
-    return found
+        numbers[name] = outputs if name == head else max(kept(outputs, density), least)
+    return numbers
 
 
 def counts(
@@ -61,8 +70,8 @@ def counts(
 ) -> dict[str, int]:
     """How many weights each layer keeps; arguments as for `filters`."""
     sizes = [mask.size // mask.shape[-1] for mask in jax.tree.leaves(masks)]
-    found = filters(masks, density, minimum, layers)
-    return {name: n * size for (name, n), size in zip(found.items(), sizes, strict=True)}
+    numbers = filters(masks, density, minimum, layers)
+    return {name: n * size for (name, n), size in zip(numbers.items(), sizes, strict=True)}
 
 
 def choose(problem: Problem, density: float) -> Tree:

@@ -23,15 +23,22 @@ def score(problem: Problem) -> Tree:
 
     Linearised: absolute weights, no biases, activations by their slope at 0+; batch norm keeps its
     scale |gamma| / sigma and loses its shift. In float64 on the host, because R multiplies the
-    gains of all layers; scores are scaled to a largest one of 1. UsageError without a host device.
-    Source: Tanaka et al., "Pruning neural networks without any data by iteratively conserving
-    synaptic flow" (NeurIPS 2020), Eqs. 1 and 3.
+    gains of all layers; scores are scaled to a largest one of 1.
 
-    >>> params = {"kernel": jnp.array([[-2.0], [1.0]]), "bias": jnp.ones(1)}
-    >>> mask = {"kernel": jnp.ones((2, 1), bool), "bias": None}
-    >>> score(Problem(params, mask, None, module=nn.Dense(1), batch_stats={}, shape=(2,)))["kernel"]
-    array([[1. ],
-           [0.5]])
+    Raises:
+        UsageError: without a host device.
+
+    Source:
+        Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic
+        flow" (NeurIPS 2020), Eqs. 1 and 3.
+
+    Example:
+        >>> params = {"kernel": jnp.array([[-2.0], [1.0]]), "bias": jnp.ones(1)}
+        >>> mask = {"kernel": jnp.ones((2, 1), bool), "bias": None}
+        >>> problem = Problem(params, mask, None, module=nn.Dense(1), batch_stats={}, shape=(2,))
+        >>> score(problem)["kernel"]
+        array([[1. ],
+               [0.5]])
     """
     try:
         host = jax.local_devices(backend="cpu")[0]

@@ -100,13 +100,13 @@ def problem(
     options: dict[str, Any] = {"seed": seed, "dense": dense, "fold": fold}
 
     def average(
-        statistic: Statistic, over: Any = "all", given: Any = None, params: Tree = None
+        statistic: Statistic, over: Any = "all", extra: Any = None, params: Tree = None
     ) -> Tree:
         scored = network
         if params is not None:
             placed = parallel.replicate(params, devices)
             scored = Network(network.state._replace(params=placed), network.masks)
-        mean = score.average(session, scored, statistic, over=over, extra=given, **options)
+        mean = score.average(session, scored, statistic, over=over, extra=extra, **options)
         return jax.device_get(mean)
 
     @functools.cache

@@ -82,17 +82,17 @@ def make_accumulate(
     """The per-device step that adds S micro-batches of one group each to the accumulators.
 
     make_network(batch_stats) gives the network. The step takes (sums, params, batch_stats, masks,
-    given, batch), batch as `micro_batches` yields it, of one device; given goes to the statistic.
+    extra, batch), batch as `micro_batches` yields it, of one device; extra goes to the statistic.
     "unroll" and "scan" hold one value of the statistic at a time, "vmap" S of them.
     """
 
     def accumulate(
-        sums: Sums, params: Tree, batch_stats: Tree, masks: Tree, given: Any, batch: Any
+        sums: Sums, params: Tree, batch_stats: Tree, masks: Tree, extra: Any, batch: Any
     ) -> Sums:
         network = make_network(batch_stats)
 
         def value(micro: Any) -> Tree:
-            found = statistic(network, params, masks, micro, given)
+            found = statistic(network, params, masks, micro, extra)
             return weighted(statistic, found, micro["valid"].sum())
 
         def add(sums: Sums, micro: Any) -> Sums:
@@ -137,7 +137,7 @@ def make_accumulate_mixed(
         )
 
     def accumulate(
-        sums: Sums, params: Tree, batch_stats: Tree, masks: Tree, given: Any, batch: Any
+        sums: Sums, params: Tree, batch_stats: Tree, masks: Tree, extra: Any, batch: Any
     ) -> Sums:
         loss = make_network(batch_stats).loss
 

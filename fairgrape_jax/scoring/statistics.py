@@ -31,8 +31,8 @@ class Statistic:
     per: "batch", every micro-batch counts alike, or "sample", every sample does.
     of_gradient(masks, params, gradient): the value, a tree of w.shape with None where not prunable,
     from the gradient of the mean loss. Where that is not enough,
-    of_network(network, params, masks, batch, given): the value from the network itself. batch:
-    images, labels, valid and the micro-batch's number, a dict; given: what the caller passes on.
+    of_network(network, params, masks, batch, extra): the value from the network itself. batch:
+    images, labels, valid and the micro-batch's number, a dict; extra: what the caller passes on.
     The functions are compiled once per run if they are those of a module, not made anew.
     """
 
@@ -41,11 +41,11 @@ class Statistic:
     of_network: Callable[[ScoredNetwork, Tree, Tree, Any, Any], Tree] | None = None
 
     def __call__(
-        self, network: ScoredNetwork, params: Tree, masks: Tree, batch: Any, given: Any
+        self, network: ScoredNetwork, params: Tree, masks: Tree, batch: Any, extra: Any
     ) -> Tree:
         """The value of one micro-batch."""
         if self.of_network is not None:
-            return self.of_network(network, params, masks, batch, given)
+            return self.of_network(network, params, masks, batch, extra)
         assert self.of_gradient is not None
         data = batch["images"], batch["labels"], batch["valid"]
         return self.of_gradient(masks, params, jax.grad(network.loss)(params, *data))

@@ -95,7 +95,7 @@ def test_another_key_is_another_random_choice():
     assert np.any(np.asarray(chosen[0]) != np.asarray(chosen[1]))
 
 
-def eager(over, statistic, given=None, params=None):
+def eager(over, statistic, extra=None, params=None):
     """The mean of a statistic by its definition: no jit, no devices, one micro-batch at a time."""
     session, network = built(1)
     dataset, state, alive = session.dataset, network.state, network.masks
@@ -108,7 +108,7 @@ def eager(over, statistic, given=None, params=None):
         samples = dataset.train.take(indices)
         batch = {"images": samples.images, "labels": samples.labels, "valid": valid}
         batch["number"] = number
-        value = statistic(scored, params or state.params, alive, batch, given)
+        value = statistic(scored, params or state.params, alive, batch, extra)
         weight = 1 if statistic.per == "batch" else valid.sum()
         value = jax.tree.map(lambda v, w=weight: w * np.asarray(v, np.float64), value)
         sums[k] = jax.tree.map(np.add, sums[k], value) if counts[k] else value
@@ -281,7 +281,7 @@ def test_official_copies_are_drawn_anew_where_alive_and_the_weights_stay():
     given = select.problem(*built(1), seed=0)
     given = dataclasses.replace(given, masks=pruned("random", 0.3), official=True)
     for most in (4, 2):
-        found = snip.xavier(given, most)
+        found = snip.xavier_copy(given, most)
         for layer in given.params:
             before = given.params[layer].get("kernel")
             if before is None:

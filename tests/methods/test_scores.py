@@ -80,9 +80,9 @@ def network(module):
 def golden_problem():
     weights, alive = params(), masks.full_masks(params())
 
-    def average(statistic, over="all", given=None, params=None):
+    def average(statistic, over="all", extra=None, params=None):
         net = network(LeNet())
-        values = [statistic(net, weights, alive, batch, given) for batch in batches()]
+        values = [statistic(net, weights, alive, batch, extra) for batch in batches()]
         return jax.tree.map(lambda *v: jnp.stack(v).mean(axis=0)[None], *values)
 
     def importance(over):
@@ -137,14 +137,14 @@ def test_grasp_is_the_hessian_of_the_weights_that_are_left():
     keep = np.random.default_rng(1).random((5, 3)) < 0.6
     alive, weights = {"fc": {"kernel": keep}}, masks.apply_masks({"fc": {"kernel": keep}}, weights)
 
-    def average(statistic, over, params, given=None):
-        found = statistic(net, weights, alive, batch, given)
+    def average(statistic, over, params, extra=None):
+        found = statistic(net, weights, alive, batch, extra)
         return jax.tree.map(lambda leaf: leaf[None], found)
 
     found = grasp.score(Problem(weights, alive, None, average))["fc"]["kernel"]
 
     def loss(flat):
-        return grasp.tempered(net, {"fc": {"kernel": flat.reshape(5, 3)}}, batch)
+        return grasp.tempered_loss(net, {"fc": {"kernel": flat.reshape(5, 3)}}, batch)
 
     flat, left = weights["fc"]["kernel"].reshape(-1), keep.reshape(-1)
     gradient, hessian = jax.grad(loss)(flat) * left, jax.hessian(loss)(flat)
