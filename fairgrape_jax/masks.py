@@ -17,36 +17,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fairgrape_jax.kernels import Tree, full_masks, is_kernel
+
 Array = jax.Array | np.ndarray
-Tree = Any  # a pytree of arrays
 
-
-def prunable(path: tuple[Any, ...], leaf: Any) -> bool:
-    """Whether a parameter takes part in pruning: a kernel of two or more dimensions.
-
-    Args:
-        path: its keys, as `jax.tree_util.tree_map_with_path` gives them.
-        leaf: the parameter, or its shape and dtype.
-    """
-    return getattr(path[-1], "key", None) == "kernel" and len(leaf.shape) >= 2
-
-
-def full_masks(params: Tree) -> Tree:
-    """Masks that keep everything.
-
-    Args:
-        params: arrays, or their shapes and dtypes.
-
-    Returns:
-        NumPy masks, True for each prunable weight; None for the other leaves.
-
-    Example:
-        >>> full_masks({"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)})
-        {'bias': None, 'kernel': array([[ True,  True]])}
-    """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: np.ones(leaf.shape, bool) if prunable(path, leaf) else None, params
-    )
+__all__ = [
+    "Array",
+    "Tree",
+    "apply_masks",
+    "check_density",
+    "check_nested",
+    "density",
+    "full_masks",
+    "is_kernel",
+    "kept",
+    "layer_names",
+    "map_masked",
+    "select_prunable",
+    "sparsity_table",
+]
 
 
 def map_masked(fn: Callable[..., Any], masks: Tree, *trees: Tree) -> Tree:

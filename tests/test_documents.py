@@ -9,7 +9,7 @@ import fairgrape_jax
 from fairgrape_jax import models
 from fairgrape_jax.cli.run import load
 from fairgrape_jax.methods import METHODS, Method
-from fairgrape_jax.selection.counts import counts
+from fairgrape_jax.selection import allocate
 from tests.helpers.odd_network import Odd, alive_in, pruned
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +37,9 @@ def test_the_methods_of_the_guide_keep_what_a_method_promises(code, scope, monke
     monkeypatch.setitem(METHODS, "new", Method("a new one", names["score"]))
     monkeypatch.setitem(models.MODELS, "odd", Odd)
     chosen = pruned("new", 0.3, scope=scope)
-    for layer, wanted in counts(chosen, 0.3, scope, 1).items():
+    for layer, wanted in allocate(
+        chosen, 0.3, {"layer": "uniform", "global": "global"}[scope], minimum=1
+    ).items():
         found = alive_in(chosen)
         assert (sum(found.values()) if scope == "global" else found[layer]) == wanted
     assert "everybody" not in METHODS  # else the guide should show another one

@@ -13,8 +13,9 @@ from fairgrape_jax.errors import UsageError
 from fairgrape_jax.losses.distillation import Remedy
 from fairgrape_jax.parallel.devices import Lift
 from fairgrape_jax.scoring.importance import Formula
-from fairgrape_jax.selection import Deficit, Scope, Select, schedules
+from fairgrape_jax.selection import Deficit, Select, schedules
 
+Scope = Literal["layer", "global"]
 Form = Literal["pure", "mixed"]
 
 

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.selection import Deficit, Scope, Select
+from fairgrape_jax.selection import Allocation, Deficit, Select
 
 
 def _no_samples(*args: Any, **options: Any) -> Tree:
@@ -42,7 +42,7 @@ class Problem:
         select: how FairGRAPE's choice is found.
         deficit: which loss of share it looks at.
         advances: as for `select_greedy`.
-        scope: whether a count is kept in every layer or in the network.
+        allocation: how many weights each layer keeps, as for `selection.allocate`.
         minimum: the least number of weights that a layer keeps.
         devices: over which a choice may be spread.
         details: what a method reports of its choice, by layer; it goes into the round's metrics.
@@ -50,7 +50,7 @@ class Problem:
 
     params: Tree
     masks: Tree
-    importance: Callable[[Any], Tree]
+    importance: Callable[[Any], Tree] = _no_samples
     average: Callable[..., Tree] = _no_samples
     module: nn.Module | None = None
     batch_stats: Tree = None
@@ -63,7 +63,7 @@ class Problem:
     select: Select = "threshold"
     deficit: Deficit = "relative"
     advances: int = 1
-    scope: Scope = "layer"
+    allocation: Allocation = "uniform"
     minimum: int = 0
     devices: Sequence[jax.Device] = ()
     details: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
@@ -78,13 +78,13 @@ class Method:
         score: (problem) to a tree of w.shape; larger is kept, ties go to the lower index.
         choose: (problem, density) to masks, where the choice is not that of the highest scores; the
             scores are then the order in which a layer gets its least number of weights.
-        counts: (masks, density, minimum, layers) to how many weights each layer keeps, by name,
-            where that is not `selection.counts.counts`; such a method has no scope but "layer".
+        counts: (problem, density) to how many weights each layer keeps, by name, where that is not
+            what `selection.allocate` gives; such a method has no allocation "global".
         rewinds: whether the weights return to a point of the dense training after each choice.
     """
 
     summary: str
     score: Callable[[Problem], Tree]
     choose: Callable[[Problem, float], Tree] | None = None
-    counts: Callable[[Tree, float, int, Sequence[str]], dict[str, int]] | None = None
+    counts: Callable[[Problem, float], dict[str, int]] | None = None
     rewinds: bool = False

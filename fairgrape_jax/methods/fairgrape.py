@@ -28,14 +28,8 @@ def choose(problem: Problem, density: float) -> Tree:
     """
     if problem.select != "greedy":
         return choose_by_groups(problem, density, solve_tree)
-    return prune_layers(
-        problem.masks,
-        problem.importance("groups"),
-        density,
-        partial(select_greedy, deficit=problem.deficit, advances=problem.advances),
-        scope=problem.scope,
-        minimum=problem.minimum,
-    )
+    select = partial(select_greedy, deficit=problem.deficit, advances=problem.advances)
+    return prune_layers(problem, problem.importance("groups"), density, select)
 
 
 def score(problem: Problem) -> Tree:

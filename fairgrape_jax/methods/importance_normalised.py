@@ -17,8 +17,8 @@ def score(problem: Problem) -> Tree:
     """The mean over groups of I[k, w] / T_k, T_k the group's importance in the layer.
 
     Every group weighs the same, as in FairGRAPE, but no share is balanced: the ablation between
-    `importance` and `fairgrape`. With scope "global", T_k is the group's in the network. A group
-    without importance takes no part.
+    `importance` and `fairgrape`. With allocation "global", T_k is the group's in the network. A
+    group without importance takes no part.
 
     Example:
         >>> mask = {"kernel": np.ones((1, 2), bool)}
@@ -40,7 +40,7 @@ def importance_parts(problem: Problem) -> Tree:
     # In float64: a float32 total of a million weights is off by more than a weight.
     sums = [x.reshape(len(x), -1).sum(axis=1, dtype=np.float64) for x in rows]
     held = list(rows)
-    for numbers in members(problem.masks, problem.scope).values():
+    for numbers in members(problem.masks, problem.allocation).values():
         totals = np.sum([sums[i] for i in numbers], axis=0)
         some = totals[totals > 0]
         weight = np.where(totals > 0, 1 / np.where(totals > 0, totals, 1), 0)

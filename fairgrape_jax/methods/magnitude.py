@@ -10,7 +10,7 @@ from fairgrape_jax.methods.base import Problem
 
 
 def score(problem: Problem) -> Tree:
-    """|w|: per layer the "WS" of the FairGRAPE paper; with scope "global" one threshold for all.
+    """|w|: per layer the "WS" of the FairGRAPE paper; one threshold for all where it is global.
 
     Source:
         Han et al., "Learning both Weights and Connections for Efficient Neural Networks"

@@ -13,15 +13,9 @@ import numpy as np
 from fairgrape_jax.errors import TrainingError
 from fairgrape_jax.masks import Tree, check_density, layer_names
 from fairgrape_jax.methods.base import Method, Problem
-from fairgrape_jax.selection import descending, select_first
-from fairgrape_jax.selection.counts import (
-    Scope,
-    as_tree,
-    check_trees,
-    counts,
-    joined,
-    members,
-)
+from fairgrape_jax.selection import allocate, descending, select_first
+from fairgrape_jax.selection.allocation import is_global
+from fairgrape_jax.selection.counts import as_tree, check_trees, joined, members
 from fairgrape_jax.selection.inputs import on_host, rankable
 
 
@@ -35,29 +29,35 @@ def prune(method: Method, problem: Problem, density: float) -> Tree:
 
     Returns:
         A tree of NumPy masks, nested in `problem.masks`, with exact counts (see
-        `selection.counts.counts`).
+        `selection.allocate`).
 
     Raises:
         TrainingError: a score is NaN or infinite.
         ValueError: a density outside 0..1, or more weights to keep than are alive.
     """
     check_density(density)
-    fill = problem.scope == "global" and problem.minimum > 0
+    fill = is_global(problem.allocation) and problem.minimum > 0
     scores: Tree = None
     if method.choose is None or fill:
         scores = check_finite(method.score(problem), problem.masks)
     if method.choose is None:
-        chosen = prune_layers(
-            problem.masks,
-            jax.tree.map(lambda leaf: leaf[None], scores),
-            density,
-            select_first,
-            scope=problem.scope,
-            minimum=problem.minimum,
-        )
+        rows = jax.tree.map(lambda leaf: leaf[None], scores)
+        chosen = prune_layers(problem, rows, density, select_first)
     else:
         chosen = method.choose(problem, density)
     return with_minimum(problem.masks, chosen, scores, problem.minimum) if fill else chosen
+
+
+def counts(problem: Problem, density: float) -> dict[str, int]:
+    """How many weights are kept, by layer or in the network; see `allocate`."""
+    return allocate(
+        problem.masks,
+        density,
+        problem.allocation,
+        minimum=problem.minimum,
+        weights=problem.params,
+        order=problem.layers,
+    )
 
 
 def choose_by_groups(
@@ -74,8 +74,10 @@ def choose_by_groups(
         problem.importance("groups"),
         problem.masks,
         density,
-        scope=problem.scope,
+        allocation=problem.allocation,
         minimum=problem.minimum,
+        weights=problem.params,
+        order=problem.layers,
         devices=problem.devices,
     )
     problem.details.update(details)
@@ -95,33 +97,30 @@ def check_finite(scores: Tree, masks: Tree) -> Tree:
 
 
 def prune_layers(
-    masks: Tree,
+    problem: Problem,
     scores: Tree,
     density: float,
     select: Callable[[np.ndarray, np.ndarray, int], np.ndarray],
-    *,
-    scope: Scope = "layer",
-    minimum: int = 0,
 ) -> Tree:
     """The masks that a selector of one layer gives for every layer.
 
     Layers are independent: they are chosen in threads, the largest first.
 
     Args:
-        masks: a tree of (*w.shape) bool, None where not prunable.
+        problem: its masks, and how many weights each layer keeps; for "global" the network is one
+            layer.
         scores: a tree of (K, *w.shape), K of every weight: groups, or one.
         density: the part of ALL weights to keep.
         select: (scores (K, n), previous (n,), keep) to a mask (n,).
-        scope: "layer", or "global": then the network is one layer.
-        minimum: as for `counts`.
 
     Raises:
         ValueError: a density outside 0..1, trees that do not fit, and what `select` refuses.
     """
-    layers = list(members(masks, scope).values())
+    masks = problem.masks
+    layers = list(members(masks, problem.allocation).values())
     check_trees(scores, masks)
     leaves, rows = jax.tree.leaves(masks), jax.tree.leaves(scores)
-    keep = list(counts(masks, density, scope, minimum).values())
+    keep = list(counts(problem, density).values())
     previous = [joined(leaves, numbers) for numbers in layers]
 
     def choose(layer: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Whole filters of least L1 norm, the same rate in every layer but the head (Li et al., ICLR 2017).
+"""Whole filters of least L1 norm go, in every layer but the head (Li et al., ICLR 2017).
 
 The setting of "Simon Says" (arXiv 2106.07849) with the cubic schedule. A filter is all weights of
 one output of a convolution or dense layer; its mask is false as a whole. The head keeps everything:
@@ -7,16 +7,18 @@ its outputs are the classes.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
 
 import jax
 import numpy as np
 from jaxtyping import Float64, Shaped
 
-from fairgrape_jax.masks import Array, Tree, kept, layer_names, select_prunable
+from fairgrape_jax.masks import Array, Tree, layer_names, select_prunable
+from fairgrape_jax.methods import pruning
 from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.selection import select_top
+from fairgrape_jax.selection.allocation import is_global
 from fairgrape_jax.selection.counts import as_tree
 
 
@@ -36,47 +38,48 @@ def score(problem: Problem) -> Tree:
     return jax.tree.map(lambda w: np.broadcast_to(norms(w), w.shape), kernels)
 
 
-def filters(
-    masks: Tree, density: float, minimum: int = 0, layers: Sequence[str] = ()
-) -> dict[str, int]:
-    """How many filters each layer keeps: floor(filters * density), all of the head.
+def filters(problem: Problem, density: float) -> dict[str, int]:
+    """How many filters each layer keeps: what fits into its allocation, all of the head.
 
-    Args:
-        masks: bool leaves, None where not prunable; their shapes alone matter.
-        density: the part of each layer's filters, 0 to 1.
-        minimum: the least number of weights of a layer, in whole filters.
-        layers: in the order of the network, the head last; that of the tree if empty.
+    The head is the last of `problem.layers`, or of the tree if these are empty. A layer keeps the
+    least number of weights in whole filters.
 
     Raises:
-        ValueError: a density outside 0..1.
+        ValueError: allocation "global", which gives no layer a number.
 
     Example:
-        >>> kernels = {"a": np.ones((5, 8), bool), "head": np.ones((8, 3), bool)}
-        >>> filters(kernels, 0.55), filters(kernels, 0.1, minimum=6)
-        ({'a': 4, 'head': 3}, {'a': 2, 'head': 3})
+        >>> masks = {"a": {"kernel": np.ones((5, 8), bool)}, "z": {"kernel": np.ones((8, 3), bool)}}
+        >>> filters(Problem(None, masks, None), 0.55)
+        {'a': 4, 'z': 3}
+        >>> filters(Problem(None, masks, None, minimum=6), 0.1)
+        {'a': 2, 'z': 3}
     """
-    names = layer_names(masks)
-    head = layers[-1] if layers else names[-1]
-    numbers = {}
-    for name, mask in zip(names, jax.tree.leaves(masks), strict=True):
+    if is_global(problem.allocation):
+        raise ValueError(
+            "structured: counts filters in every layer; 'global' is no allocation for it"
+        )
+    head = problem.layers[-1] if problem.layers else layer_names(problem.masks)[-1]
+    result = {}
+    shared = dataclasses.replace(problem, minimum=0)
+    masks = jax.tree.leaves(problem.masks)
+    for (name, count), mask in zip(pruning.counts(shared, density).items(), masks, strict=True):
         outputs = mask.shape[-1]
-        least = math.ceil(min(minimum, mask.size) / (mask.size // outputs))
-        numbers[name] = outputs if name == head else max(kept(outputs, density), least)
-    return numbers
+        size = mask.size // outputs
+        least = math.ceil(min(problem.minimum, mask.size) / size)
+        result[name] = outputs if name == head else max(count // size, least)
+    return result
 
 
-def counts(
-    masks: Tree, density: float, minimum: int = 0, layers: Sequence[str] = ()
-) -> dict[str, int]:
-    """How many weights each layer keeps; arguments as for `filters`."""
-    sizes = [mask.size // mask.shape[-1] for mask in jax.tree.leaves(masks)]
-    numbers = filters(masks, density, minimum, layers)
-    return {name: n * size for (name, n), size in zip(numbers.items(), sizes, strict=True)}
+def counts(problem: Problem, density: float) -> dict[str, int]:
+    """How many weights each layer keeps, of whole filters."""
+    sizes = [mask.size // mask.shape[-1] for mask in jax.tree.leaves(problem.masks)]
+    kept = filters(problem, density)
+    return {name: n * size for (name, n), size in zip(kept.items(), sizes, strict=True)}
 
 
 def choose(problem: Problem, density: float) -> Tree:
     """Keep in every layer the filters of largest norm among those that are whole."""
-    keep = filters(problem.masks, density, problem.minimum, problem.layers).values()
+    keep = filters(problem, density).values()
     kernels = jax.tree.leaves(select_prunable(problem.masks, problem.params))
     chosen = []
     for n, mask, kernel in zip(keep, jax.tree.leaves(problem.masks), kernels, strict=True):

@@ -13,12 +13,12 @@ from fairgrape_jax.config import Experiment
 from fairgrape_jax.data.dataset import NO_GROUP, Dataset
 from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.methods import METHODS, Problem, prune
+from fairgrape_jax.methods import METHODS, Problem, prune, pruning
 from fairgrape_jax.passes import Fold
 from fairgrape_jax.rounds import score
 from fairgrape_jax.rounds.session import Network, Session
 from fairgrape_jax.scoring.statistics import Statistic
-from fairgrape_jax.selection.counts import counts, joined, members
+from fairgrape_jax.selection.counts import joined, members
 
 # How the choice was made in each layer, or in the network, by name; it goes into the record.
 Details = dict[str, dict[str, Any]]
@@ -67,7 +67,7 @@ def check(chosen: Tree, question: Problem, method: str, density: float) -> None:
     masks.check_nested(chosen, question.masks)
     leaves = jax.tree.leaves(chosen)
     expected = expected_counts(question, method, density)
-    for layer, part in members(chosen, question.scope).items():
+    for layer, part in members(chosen, question.allocation).items():
         if (kept := int(joined(leaves, part).sum())) != expected[layer]:
             raise RuntimeError(f"{method}: {layer} keeps {kept} weights, not {expected[layer]}")
     if empty := [row["layer"] for row in masks.sparsity_table(chosen) if not row["alive"]]:
@@ -80,8 +80,8 @@ def check(chosen: Tree, question: Problem, method: str, density: float) -> None:
 def expected_counts(question: Problem, method: str, density: float) -> dict[str, int]:
     """How many weights a method is to keep, by layer or in the network."""
     if of_method := METHODS[method].counts:
-        return of_method(question.masks, density, question.minimum, question.layers)
-    return counts(question.masks, density, question.scope, question.minimum)
+        return of_method(question, density)
+    return pruning.counts(question, density)
 
 
 def problem(
@@ -130,7 +130,7 @@ def problem(
         select=scoring.select,
         deficit=scoring.deficit,
         advances=scoring.advances,
-        scope=scoring.scope,
+        allocation="global" if scoring.scope == "global" else "uniform",
         minimum=experiment.min_keep_per_layer,
         # Fake devices of one processor have nothing to gain from dividing its work.
         devices=() if devices[0].platform == "cpu" else tuple(devices),

@@ -13,9 +13,8 @@ from fairgrape_jax.config import Experiment, protocols
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.methods import METHODS
+from fairgrape_jax.methods import METHODS, Problem, pruning
 from fairgrape_jax.rounds import select
-from fairgrape_jax.selection.counts import counts
 
 
 def check_directory(experiment: Experiment, directory: Path) -> None:
@@ -101,9 +100,8 @@ def check_layers(experiment: Experiment, full: Tree, layers: Sequence[str] = ())
                 raise UsageError(f"{name}: has counts of its own; give --scoring.scope layer")
             continue
         density = config.densities(own)[-1]
-        wanted = counts(full, density, "layer", minimum)
-        if by_method:
-            wanted = by_method(full, density, minimum, layers)
+        new = Problem(None, full, layers=tuple(layers), minimum=minimum)
+        wanted = (by_method or pruning.counts)(new, density)
         for layer, kept in wanted.items():
             if not kept:
                 raise UsageError(

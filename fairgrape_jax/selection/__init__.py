@@ -4,7 +4,7 @@ greedy.py is the definition, one layer on the host; threshold.py finds the same 
 the device, and tree.py for a whole network at once.
 """
 
-from fairgrape_jax.selection.counts import Scope
+from fairgrape_jax.selection.allocation import ALLOCATIONS, Allocation, allocate
 from fairgrape_jax.selection.greedy import (
     Deficit,
     Select,
@@ -23,9 +23,11 @@ from fairgrape_jax.selection.network import (
 )
 
 __all__ = [
+    "ALLOCATIONS",
+    "Allocation",
     "Deficit",
-    "Scope",
     "Select",
+    "allocate",
     "check_layer",
     "descending",
     "select_first",

@@ -321,15 +321,17 @@ def allocate(
     high = np.array([int(np.sum(leaf)) for leaf in leaves])
     low = np.minimum(minimum, high)
     if row.floors:
-        floors = np.array([kept(leaf.size, density) for leaf in leaves])
-        total = int(np.maximum(floors, low).sum())
+        floors = np.maximum([kept(leaf.size, density) for leaf in leaves], low)
+        total = int(floors.sum())
     else:
         total = max(kept(sum(leaf.size for leaf in leaves), density), int(low.sum()))
     if total > high.sum():
-        of = f"layer {names[0]}" if len(names) == 1 else f"{len(names)} layers"
-        raise ValueError(
-            f"density: {total} weights cannot be kept of the {high.sum()} alive in {of}"
-        )
+        where, count, alive = f"network of {len(names)} layers", total, high.sum()
+        if row.floors or len(names) == 1:
+            short = int(np.argmax(floors > high)) if row.floors else 0
+            where, alive = f"layer {names[places[short]]}", high[short]
+            count = floors[short] if row.floors else total
+        raise ValueError(f"{where}: {count} weights cannot be kept of the {alive} alive")
     if row.rule is None:
         return {"network": total}
     layers = [Layer(leaf.shape, int(n)) for leaf, n in zip(leaves, high, strict=True)]

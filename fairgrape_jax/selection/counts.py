@@ -4,67 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
 
-from fairgrape_jax.masks import Tree, kept, layer_names
+from fairgrape_jax.masks import Tree, layer_names
+from fairgrape_jax.selection.allocation import Allocation, is_global
 from fairgrape_jax.selection.inputs import on_host
 
-Scope = Literal["layer", "global"]
 
-
-def members(masks: Tree, scope: Scope) -> dict[str, list[int]]:
+def members(masks: Tree, allocation: Allocation) -> dict[str, list[int]]:
     """The numbers of the leaves over which each count is kept, by name, in their order.
 
     Args:
         masks: bool leaves, None where not prunable.
-        scope: "layer", a count for every leaf, or "global", one for all of them: "network".
+        allocation: "global", one count for all of them, "network"; any other, one for every leaf.
 
     Raises:
-        ValueError: a scope that is neither, or masks without a prunable layer.
+        ValueError: an unknown allocation, or masks without a prunable layer.
 
     Example:
         >>> masks = {"a": {"kernel": np.ones((1, 2), bool)}, "b": {"kernel": np.ones(2, bool)}}
-        >>> members(masks, "layer"), members(masks, "global")
+        >>> members(masks, "uniform"), members(masks, "global")
         ({'a': [0], 'b': [1]}, {'network': [0, 1]})
     """
-    if scope not in ("layer", "global"):
-        raise ValueError(f"scope: {scope!r} is neither 'layer' nor 'global'")
+    one = is_global(allocation)
     names = layer_names(masks)
     if not names:
         raise ValueError("masks: no layer is prunable; every leaf is None")
-    if scope == "global":
+    if one:
         return {"network": list(range(len(names)))}
     return {name: [number] for number, name in enumerate(names)}
-
-
-def counts(masks: Tree, density: float, scope: Scope, minimum: int = 0) -> dict[str, int]:
-    """How many weights are kept, by name: floor(n * density), and `minimum` of a layer at least.
-
-    Args:
-        masks: bool leaves, None where not prunable; their sizes alone matter.
-        density: the part of ALL weights to keep, alive or not, 0 to 1.
-        scope: as for `members`.
-        minimum: a layer of fewer weights keeps them all; a network at least the least of all its
-            layers.
-
-    Raises:
-        ValueError: a density outside 0..1, and as `members`.
-
-    Example:
-        >>> counts({"a": {"kernel": np.ones((5, 2), bool)}}, 0.25, "layer", minimum=3)
-        {'a': 3}
-    """
-    sizes = [int(np.size(leaf)) for leaf in jax.tree.leaves(masks)]
-    return {
-        name: max(
-            kept(sum(sizes[i] for i in leaves), density),
-            sum(min(minimum, sizes[i]) for i in leaves),
-        )
-        for name, leaves in members(masks, scope).items()
-    }
 
 
 def joined(leaves: Sequence[Any], numbers: Sequence[int], lead: int = 0) -> np.ndarray:

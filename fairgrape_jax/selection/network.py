@@ -21,7 +21,8 @@ from jaxtyping import Bool
 from fairgrape_jax import parallel
 from fairgrape_jax.masks import Array, Tree
 from fairgrape_jax.selection import blocks as bl
-from fairgrape_jax.selection.counts import Scope, as_tree, check_trees, counts, joined, members
+from fairgrape_jax.selection.allocation import Allocation, allocate
+from fairgrape_jax.selection.counts import as_tree, check_trees, joined, members
 from fairgrape_jax.selection.fixed_point.threshold import Finish, Info, select_blocks
 from fairgrape_jax.selection.greedy import select_greedy, shares
 from fairgrape_jax.selection.inputs import (
@@ -142,8 +143,10 @@ def select_tree(
     masks: Tree,
     density: float,
     *,
-    scope: Scope = "layer",
+    allocation: Allocation = "uniform",
     minimum: int = 0,
+    weights: Tree = None,
+    order: Sequence[str] = (),
     finish: Finish = "greedy",
     devices: Sequence[jax.Device] = (),
 ) -> Tree:
@@ -152,11 +155,10 @@ def select_tree(
     Args:
         importance: a tree of (G, *w.shape) of any real dtype, None where masks have None.
         masks: a tree of (*w.shape) bool, None where not prunable.
-        density: the part of ALL weights to keep, floor(n * density) of each layer, or of the
-            network for scope "global", whose groups' shares are then those of the whole network.
-        scope: "layer" or "global".
-        minimum: what a layer keeps at least (of scope "global" the network, that many for each of
-            its layers).
+        density: the part of ALL weights to keep.
+        allocation, minimum, weights, order: how many each layer keeps, as for `allocate`; for
+            "global" the groups' shares are those of the whole network, which keeps `minimum` for
+            each of its layers.
         finish: as for `select_threshold`.
         devices: over which the weights are spread while choosing; none: where they are.
 
@@ -173,7 +175,15 @@ def select_tree(
         {'kernel': array([[ True, False,  True, False]])}
     """
     return solve_tree(
-        importance, masks, density, scope=scope, minimum=minimum, finish=finish, devices=devices
+        importance,
+        masks,
+        density,
+        allocation=allocation,
+        minimum=minimum,
+        weights=weights,
+        order=order,
+        finish=finish,
+        devices=devices,
     )[0]
 
 
@@ -182,20 +192,23 @@ def solve_tree(
     masks: Tree,
     density: float,
     *,
-    scope: Scope = "layer",
+    allocation: Allocation = "uniform",
     minimum: int = 0,
+    weights: Tree = None,
+    order: Sequence[str] = (),
     finish: Finish = "greedy",
     devices: Sequence[jax.Device] = (),
 ) -> tuple[Tree, dict[str, dict[str, float]]]:
     """As `select_tree`, with how each layer's choice was reached: the fields of `Info`, by name.
 
-    For scope "global" there is one entry, "network".
+    For allocation "global" there is one entry, "network".
     """
     if finish not in ("greedy", "none"):
         raise ValueError(f"finish: {finish!r} is neither 'greedy' nor 'none'")
-    layers = members(masks, scope)
-    keep = np.array(list(counts(masks, density, scope, minimum).values()), np.int32)
+    layers = members(masks, allocation)
     check_trees(importance, masks)
+    counts = allocate(masks, density, allocation, minimum=minimum, weights=weights, order=order)
+    keep = np.array(list(counts.values()), np.int32)
     names, numbers = list(layers), list(layers.values())
     rows, alive = jax.tree.leaves(importance), jax.tree.leaves(masks)
     segments = tuple(segment for segment, leaves in enumerate(numbers) for _ in leaves)

@@ -14,8 +14,9 @@ from fairgrape_jax.methods import METHODS, Problem, prune, snip
 from fairgrape_jax.rounds import select, steps
 from fairgrape_jax.runner import preflight
 from fairgrape_jax.scoring.statistics import GRADIENT, SQUARES
-from fairgrape_jax.selection import shares
-from fairgrape_jax.selection.counts import counts
+from fairgrape_jax.selection import ALLOCATIONS, shares
+from fairgrape_jax.selection.allocation import allocate
+from tests.helpers.datasets import GOLDEN_FILES
 from tests.helpers.odd_network import Odd, alive_in, built, pruned, with_scoring
 
 GROUPS = 3
@@ -51,6 +52,7 @@ PLAIN = [
 ]
 
 
+ALLOCATION = {"layer": "uniform", "global": "global"}  # of the experiment's `scoring.scope`
 # A method with counts of its own has no other scope.
 SCOPED = [
     (n, s) for n in METHODS for s in ("layer", "global") if s == "layer" or not METHODS[n].counts
@@ -70,9 +72,11 @@ def test_every_method_by_every_scope_and_schedule(name, scope, densities):
     for density in densities:
         chosen = pruned(name, density, scope=scope, alive=alive)
         masks.check_nested(jax.device_get(chosen), jax.device_get(alive))
-        expected = counts(chosen, density, scope, 1)
+        expected = allocate(chosen, density, ALLOCATION[scope], minimum=1)
         if own := METHODS[name].counts:
-            expected = own(chosen, density, 1, built(1)[0].steps.layers)
+            expected = own(
+                Problem(None, chosen, None, minimum=1, layers=built(1)[0].steps.layers), density
+            )
         for layer, wanted in expected.items():
             found = alive_in(chosen)
             assert (sum(found.values()) if scope == "global" else found[layer]) == wanted
@@ -175,8 +179,8 @@ def test_exact_count_in_every_layer_and_new_within_old(name, density):
 
 @pytest.mark.parametrize("density", [0.5, 0.05])
 @pytest.mark.parametrize("name", PLAIN)
-def test_global_scope_keeps_an_exact_count_of_the_network(name, density):
-    given = dataclasses.replace(problem(alive=0.7), scope="global")
+def test_global_allocation_keeps_an_exact_count_of_the_network(name, density):
+    given = dataclasses.replace(problem(alive=0.7), allocation="global")
     chosen = prune(METHODS[name], given, density)
     masks.check_nested(chosen, given.masks)
     table = masks.sparsity_table(chosen)
@@ -186,13 +190,50 @@ def test_global_scope_keeps_an_exact_count_of_the_network(name, density):
         assert any(row["alive"] != masks.kept(row["weights"], density) for row in table)
 
 
-@pytest.mark.parametrize("scope", ["layer", "global"])
-def test_fairgrape_by_the_fixed_point_and_by_greedy_steps_is_the_same(scope):
-    given = dataclasses.replace(problem(6), scope=scope)
+@pytest.mark.parametrize(
+    "allocation", [*sorted(set(ALLOCATIONS) - {"global"}), {"conv": 1.0}], ids=str
+)
+@pytest.mark.parametrize("name", [*PLAIN, "structured"])
+def test_every_method_keeps_the_counts_of_an_allocation(name, allocation):
+    """Both are of the table of the methods and of the table of allocations."""
+    layers = ("conv", "dense", "head")
+    new = dataclasses.replace(problem(), allocation=allocation, minimum=2, layers=layers)
+    for density in (0.6, 0.4):
+        chosen = prune(METHODS[name], new, density)
+        masks.check_nested(chosen, new.masks)
+        options = {"minimum": 2, "weights": new.params, "order": new.layers}
+        expected = allocate(new.masks, density, allocation, **options)
+        if own := METHODS[name].counts:
+            expected = own(new, density)
+        table = {row["layer"]: row["alive"] for row in masks.sparsity_table(chosen)}
+        assert table == expected
+        new = dataclasses.replace(new, masks=chosen)
+
+
+@pytest.mark.parametrize("keep", ["0.05", "0.01"])
+@pytest.mark.parametrize(("allocation", "reference"), [("lamp", "lamp"), ("global", "glob")])
+def test_magnitude_by_allocation_is_the_authors_masks(allocation, reference, keep):
+    """The public code of LAMP (MIT), run: see tests/selection/test_allocation.py."""
+    file = np.load(GOLDEN_FILES / "allocations.npz")
+    params = {name: {"kernel": file[f"w.{name}"]} for name in file["layers"].tolist()}
+    alive = masks.full_masks(params)
+    size = sum(leaf.size for leaf in jax.tree.leaves(alive))
+    density = int(file[f"{reference}.keep{keep}.counts"].sum()) / size
+    chosen = prune(
+        METHODS["magnitude"], Problem(params, alive, None, allocation=allocation), density
+    )
+    for name, mask in chosen.items():
+        bits = np.unpackbits(file[f"{reference}.keep{keep}.mask.{name}"])[: mask["kernel"].size]
+        np.testing.assert_array_equal(mask["kernel"].reshape(-1), bits)
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+def test_fairgrape_by_the_fixed_point_and_by_greedy_steps_is_the_same(allocation):
+    given = dataclasses.replace(problem(6), allocation=allocation)
     greedy = dataclasses.replace(given, select="greedy")
     chosen = prune(METHODS["fairgrape"], given, 0.3)
     chex.assert_trees_all_equal(chosen, prune(METHODS["fairgrape"], greedy, 0.3))
-    names = masks.layer_names(given.masks) if scope == "layer" else ["network"]
+    names = masks.layer_names(given.masks) if allocation == "uniform" else ["network"]
     assert list(given.details) == names
     assert all(found["converged"] for found in given.details.values())
 

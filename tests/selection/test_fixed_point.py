@@ -139,9 +139,9 @@ def test_a_tree_is_chosen_as_its_layers_are(finish):
         assert found[name]["converged"]
 
 
-def test_global_scope_is_the_choice_from_one_long_layer():
+def test_global_allocation_is_the_choice_from_one_long_layer():
     importance, mask = tree()
-    chosen, found = solve_tree(importance, mask, 0.2, scope="global")
+    chosen, found = solve_tree(importance, mask, 0.2, allocation="global")
     together = np.concatenate([rows(importance, name) for name in mask], axis=1)
     previous = np.concatenate([mask[name]["kernel"].reshape(-1) for name in mask])
     reference = select_greedy(together, previous, masks.kept(previous.size, 0.2))
@@ -159,17 +159,17 @@ def test_rounds_of_a_run_compile_once():
 
 
 @pytest.mark.parametrize(
-    ("scope", "finish", "count"),
+    ("allocation", "finish", "count"),
     [
-        pytest.param(scope, finish, count, marks=[pytest.mark.slow] * (i > 0))
-        for i, (scope, finish, count) in enumerate(
-            itertools.product(("layer", "global"), ("greedy", "none"), (8, 4, 2))
+        pytest.param(allocation, finish, count, marks=[pytest.mark.slow] * (i > 0))
+        for i, (allocation, finish, count) in enumerate(
+            itertools.product(("uniform", "global"), ("greedy", "none"), (8, 4, 2))
         )
     ],
 )
-def test_identical_on_any_number_of_devices(scope, finish, count):
+def test_identical_on_any_number_of_devices(allocation, finish, count):
     importance, mask = tree(seed=1)
-    how = {"scope": scope, "finish": finish}
+    how = {"allocation": allocation, "finish": finish}
     reference = select_tree(importance, mask, 0.3, **how)
     chosen = select_tree(importance, mask, 0.3, **how, devices=jax.local_devices()[:count])
     jax.tree.map(np.testing.assert_array_equal, chosen, reference)
@@ -287,8 +287,8 @@ def test_bad_input_is_named():
         select_threshold(np.ones((2, 3)), np.ones(3, bool), 4)
     with pytest.raises(ValueError, match="'exact' is neither"):
         select_threshold(np.ones((2, 3)), np.ones(3, bool), 1, finish="exact")
-    with pytest.raises(ValueError, match="'block' is neither"):
-        select_tree(importance, mask, 0.5, scope="block")
+    with pytest.raises(ValueError, match="'block' is none of uniform"):
+        select_tree(importance, mask, 0.5, allocation="block")
     with pytest.raises(ValueError, match=r"layer conv: .* alive"):
         select_tree(importance, mask, 0.99)
     importance["dense"]["kernel"][0, 0, 0] = np.nan

@@ -8,6 +8,7 @@ import pytest
 from fairgrape_jax import masks
 from fairgrape_jax.methods.pruning import prune_layers, with_minimum
 from fairgrape_jax.selection import (
+    allocate,
     descending,
     select_first,
     select_greedy,
@@ -18,7 +19,6 @@ from fairgrape_jax.selection import (
     solve_threshold,
     solve_tree,
 )
-from fairgrape_jax.selection.counts import counts
 from fairgrape_jax.selection.maxmin import maxmin_tree, select_maxmin
 
 
@@ -43,7 +43,7 @@ OF_GROUPS = {
     "threshold": select_threshold,
     "maxmin": select_maxmin,
     "tree": as_layer(select_tree),
-    "tree, global": as_layer(lambda *args: select_tree(*args, scope="global")),
+    "tree, global": as_layer(lambda *args: select_tree(*args, allocation="global")),
     "maxmin tree": as_layer(lambda *args: maxmin_tree(*args)[0]),
     "layers in threads": select_in_threads,
 }
@@ -263,9 +263,9 @@ def test_a_density_outside_0_to_1_is_refused_at_every_door(density):
     importance, mask = {"kernel": np.ones((1, 4))}, {"kernel": np.ones(4, bool)}
     doors = {
         "kept": lambda: masks.kept(4, density),
-        "counts": lambda: counts(mask, density, "layer"),
+        "counts": lambda: allocate(mask, density),
         "select_tree": lambda: select_tree(importance, mask, density),
-        "solve_tree": lambda: solve_tree(importance, mask, density, scope="global"),
+        "solve_tree": lambda: solve_tree(importance, mask, density, allocation="global"),
         "maxmin_tree": lambda: maxmin_tree(importance, mask, density),
         "prune_layers": lambda: prune_layers(mask, importance, density, select_first),
     }

@@ -157,7 +157,7 @@ def test_a_sample_without_a_choice_still_leads_to_a_bound(alive, sampled):
 
 def test_over_the_whole_network_it_is_one_layer(sampled):
     importance, previous = network()
-    chosen, found = maxmin_tree(importance, previous, 0.2, scope="global")
+    chosen, found = maxmin_tree(importance, previous, 0.2, allocation="global")
     (certificate,) = found.values()
     pairs = [flat(importance, previous, name) for name in importance]
     rows, alive = (np.concatenate(part, axis=-1) for part in zip(*pairs, strict=True))

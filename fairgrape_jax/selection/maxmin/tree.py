@@ -14,10 +14,10 @@ import numpy as np
 
 from fairgrape_jax import parallel
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.selection import Scope, select_greedy, solve_tree
+from fairgrape_jax.selection import Allocation, allocate, select_greedy, solve_tree
 from fairgrape_jax.selection import blocks as bl
 from fairgrape_jax.selection.blocks import CUT, HIGH, Blocks
-from fairgrape_jax.selection.counts import as_tree, counts, joined, members
+from fairgrape_jax.selection.counts import as_tree, joined, members
 from fairgrape_jax.selection.inputs import as_float, on_host, rankable
 from fairgrape_jax.selection.maxmin.layer import NEAR, Band, Layer, Survey, conclude, solve
 
@@ -27,8 +27,10 @@ def maxmin_tree(
     masks: Tree,
     density: float,
     *,
-    scope: Scope = "layer",
+    allocation: Allocation = "uniform",
     minimum: int = 0,
+    weights: Tree = None,
+    order: Sequence[str] = (),
     devices: Sequence[jax.Device] = (),
 ) -> tuple[Tree, dict[str, dict[str, float]]]:
     """The max-min choice in every layer of a network, and each choice's certificate by name.
@@ -40,10 +42,9 @@ def maxmin_tree(
     Args:
         importance: a tree of (G, *w.shape) of any real dtype, None where masks have None.
         masks: a tree of (*w.shape) bool, None where not prunable.
-        density: the part of ALL weights to keep, floor(n * density) of each layer, or of the
-            network for scope "global", which has one certificate, "network".
-        scope: "layer" or "global".
-        minimum: as for `select_tree`.
+        density: the part of ALL weights to keep.
+        allocation, minimum, weights, order: as for `select_tree`; "global" has one certificate,
+            "network".
         devices: over which the weights are spread while D is minimised; none: where JAX puts them.
 
     Returns:
@@ -59,14 +60,15 @@ def maxmin_tree(
         >>> chosen
         {'kernel': array([[False, False,  True, False]])}
     """
+    options: dict[str, Any] = {"minimum": minimum, "weights": weights, "order": order}
     greedy, _ = solve_tree(
-        importance, masks, density, scope=scope, minimum=minimum, devices=devices
+        importance, masks, density, allocation=allocation, devices=devices, **options
     )
     leaves = jax.tree.leaves(masks)
     rows = [as_float(rankable(leaf)) for leaf in jax.tree.leaves(importance)]
-    numbers = members(masks, scope)
+    numbers = members(masks, allocation)
     first = [joined(jax.tree.leaves(greedy), each) for each in numbers.values()]
-    keep = counts(masks, density, scope, minimum)
+    keep = allocate(masks, density, allocation, **options)
     layers = [
         Layer(joined(rows, each, lead=1), joined(leaves, each), keep[name])
         for name, each in numbers.items()
