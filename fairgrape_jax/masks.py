@@ -26,6 +26,7 @@ __all__ = [
     "Tree",
     "apply_masks",
     "check_density",
+    "check_masks",
     "check_nested",
     "density",
     "full_masks",
@@ -33,6 +34,8 @@ __all__ = [
     "kept",
     "layer_names",
     "map_masked",
+    "native",
+    "put_on_device",
     "select_prunable",
     "sparsity_table",
 ]
@@ -58,15 +61,41 @@ def apply_masks(masks: Tree, params: Tree) -> Tree:
         {'kernel': Array([2., 0.], dtype=float32)}
     """
     return map_masked(
-        lambda m, p: p if m is None else _zero_where_pruned(_on_device(m), _on_device(p)),
+        lambda m, p: p if m is None else _zero_where_pruned(put_on_device(m), put_on_device(p)),
         masks,
         params,
     )
 
 
-def _on_device(array: Array) -> jax.Array:
+def native(array: Any) -> np.ndarray:
+    """A NumPy array in a dtype and byte order that devices know, of the same values.
+
+    >>> native(np.array([1.0], ">f4")).dtype
+    dtype('float32')
+    """
+    array = np.asarray(array)
+    dtype = array.dtype.newbyteorder("=")
+    return array.astype(np.float64 if dtype == np.longdouble else dtype, copy=False)
+
+
+def check_masks(masks: Tree, params: Tree) -> None:
+    """ValueError, with the layer's name, unless masks are bool arrays of the prunable weights."""
+    names, leaves = layer_names(masks), jax.tree.leaves(masks)
+    if not names:
+        raise ValueError("masks: no layer is prunable; every leaf is None")
+    for name, mask, leaf in zip(
+        names, leaves, jax.tree.leaves(select_prunable(masks, params)), strict=True
+    ):
+        dtype, shape = jnp.result_type(mask), jnp.shape(mask)
+        if not jnp.issubdtype(dtype, jnp.bool_) or shape != jnp.shape(leaf):
+            raise ValueError(
+                f"masks of layer {name}: {dtype} {shape}; bool {jnp.shape(leaf)} is expected"
+            )
+
+
+def put_on_device(array: Array) -> jax.Array:
     """Moved there explicitly, as transfer guards want it; what is traced stays as it is."""
-    return array if isinstance(array, jax.Array) else jax.device_put(array)
+    return array if isinstance(array, jax.Array) else jax.device_put(native(array))
 
 
 @functools.partial(jax.jit, inline=True)  # in eager calls its constant is part of a program

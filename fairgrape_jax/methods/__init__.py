@@ -23,25 +23,34 @@ from fairgrape_jax.methods.base import Method, Problem
 from fairgrape_jax.methods.minority import restrict_to_minority
 from fairgrape_jax.methods.pruning import prune
 
-FAIRGRAPE = Method("each group's share of (w*g)^2 kept", fairgrape.score, fairgrape.choose)
-SNIP = Method("largest |w*g|", snip.score)
-GRASP = Method("least -w*Hg: the flow of gradient kept", grasp.score)
+FAIRGRAPE = Method(
+    "each group's share of (w*g)^2 kept", fairgrape.score, fairgrape.choose, needs=("scores",)
+)
+SNIP = Method("largest |w*g|", snip.score, needs=("a loss",))
+GRASP = Method("least -w*Hg: the flow of gradient kept", grasp.score, needs=("a run",))
 
 METHODS: dict[str, Method] = {
     "fairgrape": FAIRGRAPE,
     "fairgrape-maxmin": Method(
-        "most (w*g)^2 retained for the worst group", fairgrape.score, fairgrape_maxmin.choose
+        "most (w*g)^2 retained for the worst group",
+        fairgrape.score,
+        fairgrape_maxmin.choose,
+        needs=("scores",),
     ),
-    "importance": Method("largest (w*g)^2, without groups", importance.score),
+    "importance": Method("largest (w*g)^2, without groups", importance.score, needs=("scores",)),
     "importance-normalised": Method(
-        "largest mean over groups of (w*g)^2 over the group's total", importance_normalised.score
+        "largest mean over groups of (w*g)^2 over the group's total",
+        importance_normalised.score,
+        needs=("scores",),
     ),
     "magnitude": Method("largest |w|", magnitude.score),
     "lottery": Method("largest |w|, then back to an earlier point", lottery.score, rewinds=True),
-    "random": Method("weights drawn at random", random_scores.score),
+    "random": Method("weights drawn at random", random_scores.score, needs=("a key",)),
     "snip": SNIP,
     "grasp": GRASP,
-    "synflow": Method("largest |w| dR/d|w| of the linearised network", synflow.score),
+    "synflow": Method(
+        "largest |w| dR/d|w| of the linearised network", synflow.score, needs=("a module",)
+    ),
     "structured": Method(
         "filters of largest L1 norm, as wholes; every layer but the head",
         structured.score,
@@ -49,11 +58,13 @@ METHODS: dict[str, Method] = {
         structured.counts,
     ),
     "fairprune": Method(
-        "least second-order saliency to the privileged, most to the others", fairprune.score
+        "least second-order saliency to the privileged, most to the others",
+        fairprune.score,
+        needs=("a run",),
     ),
-    "fairgrape-minority": restrict_to_minority(FAIRGRAPE),
-    "snip-minority": restrict_to_minority(SNIP),
-    "grasp-minority": restrict_to_minority(GRASP),
+    "fairgrape-minority": restrict_to_minority(FAIRGRAPE, needs=("scores", "a minority")),
+    "snip-minority": restrict_to_minority(SNIP, needs=("a run",)),
+    "grasp-minority": restrict_to_minority(GRASP, needs=("a run",)),
 }
 
 __all__ = [

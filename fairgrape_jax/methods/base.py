@@ -69,6 +69,11 @@ class Problem:
     details: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
+# What a method may need: per-group importance; the gradient of a loss; a Linen module; a random
+# key; which groups are a minority; statistics of samples that only a run takes.
+NEEDS = ("scores", "a loss", "a module", "a key", "a minority", "a run")
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
     """A row of the table: a line for the user, and a score for every weight.
@@ -81,6 +86,7 @@ class Method:
         counts: (problem, density) to how many weights each layer keeps, by name, where that is not
             what `selection.allocate` gives; such a method has no allocation "global".
         rewinds: whether the weights return to a point of the dense training after each choice.
+        needs: what it looks at besides the weights, some of NEEDS.
     """
 
     summary: str
@@ -88,3 +94,4 @@ class Method:
     choose: Callable[[Problem, float], Tree] | None = None
     counts: Callable[[Problem, float], dict[str, int]] | None = None
     rewinds: bool = False
+    needs: tuple[str, ...] = ()

@@ -36,11 +36,12 @@ def keep_minority(problem: Problem) -> Problem:
     return dataclasses.replace(problem, importance=importance, average=average)
 
 
-def restrict_to_minority(method: Method) -> Method:
-    """A method that looks at the minority groups alone."""
+def restrict_to_minority(method: Method, needs: tuple[str, ...]) -> Method:
+    """A method that looks at the minority groups alone, and what it needs for that."""
     choose = method.choose
     return dataclasses.replace(
         method,
+        needs=needs,
         summary=f"{method.summary}; of the minority groups alone",
         score=lambda problem: method.score(keep_minority(problem)),
         choose=choose and (lambda problem, density: choose(keep_minority(problem), density)),

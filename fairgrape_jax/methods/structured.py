@@ -60,13 +60,16 @@ def filters(problem: Problem, density: float) -> dict[str, int]:
         )
     head = problem.layers[-1] if problem.layers else layer_names(problem.masks)[-1]
     result = {}
-    shared = dataclasses.replace(problem, minimum=0)
     masks = jax.tree.leaves(problem.masks)
+    # Shares of the whole layers: what is alive has been rounded down to filters in each round.
+    full = jax.tree.map(np.ones_like, problem.masks)
+    shared = dataclasses.replace(problem, masks=full, minimum=0)
     for (name, count), mask in zip(pruning.counts(shared, density).items(), masks, strict=True):
         outputs = mask.shape[-1]
         size = mask.size // outputs
         least = math.ceil(min(problem.minimum, mask.size) / size)
-        result[name] = outputs if name == head else max(count // size, least)
+        whole = int(np.asarray(mask).reshape(-1, outputs).all(axis=0).sum())
+        result[name] = outputs if name == head else min(max(count // size, least), whole)
     return result
 
 

@@ -100,3 +100,38 @@ def densities(
     if schedule == "geometric" and count in (0, formula):
         return [max(keep_per_round**i, target) for i in range(1, formula)] + [target]
     return [*SCHEDULES[schedule](sparsity, count or formula)[:-1], target]
+
+
+def falling_densities(
+    sparsity: float,
+    rounds: int = 0,
+    *,
+    keep_per_round: float = 0.9,
+    schedule: str = "geometric",
+) -> list[float]:
+    """The density after each round; the last one is 1 - sparsity exactly.
+
+    Args:
+        sparsity: the part of the prunable weights to remove in the end, between 0 and 1.
+        rounds: how many; 0 for as many as `keep_per_round` takes (FairGRAPE, Algorithm 1).
+        keep_per_round: the part of the weights that a round keeps, where `rounds` is 0.
+        schedule: one of SCHEDULES: "geometric", "linear", "cubic" or "one-shot".
+
+    Raises:
+        ValueError: a number out of its range, or an unknown schedule.
+
+    Example:
+        >>> falling_densities(0.75, rounds=2), falling_densities(0.8, keep_per_round=0.5)
+        ([0.5, 0.25], [0.5, 0.25, 0.2])
+    """
+    if not 0 < sparsity < 1:
+        raise ValueError(f"sparsity: {sparsity} is not between 0 and 1")
+    if rounds < 0 or rounds != int(rounds):
+        raise ValueError(f"rounds: {rounds} is not a whole number of 0 or more")
+    if not 0 < keep_per_round < 1:
+        raise ValueError(f"keep_per_round: {keep_per_round} is not between 0 and 1")
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule: {schedule!r} is none of {', '.join(SCHEDULES)}")
+    if rounds and schedule == "geometric":
+        return [*geometric(sparsity, int(rounds))[:-1], round(1 - sparsity, 12)]
+    return densities(sparsity, keep_per_round, schedule=schedule, count=int(rounds))

@@ -72,11 +72,12 @@ def test_every_method_by_every_scope_and_schedule(name, scope, densities):
     for density in densities:
         chosen = pruned(name, density, scope=scope, alive=alive)
         masks.check_nested(jax.device_get(chosen), jax.device_get(alive))
-        expected = allocate(chosen, density, ALLOCATION[scope], minimum=1)
-        if own := METHODS[name].counts:
-            expected = own(
-                Problem(None, chosen, None, minimum=1, layers=built(1)[0].steps.layers), density
-            )
+        if by_method := METHODS[name].counts:
+            session, network = built(1)
+            layers = session.steps.layers
+            expected = by_method(Problem(None, network.masks, minimum=1, layers=layers), density)
+        else:
+            expected = allocate(chosen, density, ALLOCATION[scope], minimum=1)
         for layer, wanted in expected.items():
             found = alive_in(chosen)
             assert (sum(found.values()) if scope == "global" else found[layer]) == wanted

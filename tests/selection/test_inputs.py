@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fairgrape_jax import masks
+from fairgrape_jax.methods import Problem
 from fairgrape_jax.methods.pruning import prune_layers, with_minimum
 from fairgrape_jax.selection import (
     allocate,
@@ -34,7 +35,8 @@ def as_layer(choose):
 
 def select_in_threads(importance, previous, keep):
     tree = {"kernel": importance}, {"kernel": previous}
-    return prune_layers(*tree[::-1], keep / max(previous.size, 1), select_greedy)["kernel"]
+    density = keep / max(previous.size, 1)
+    return prune_layers(Problem(None, tree[1]), tree[0], density, select_greedy)["kernel"]
 
 
 # All that look at groups.
@@ -334,7 +336,11 @@ TREES = {
 @pytest.mark.parametrize("name", TREES)
 def test_trees_that_do_not_fit_are_refused_by_layer(name):
     importance, message = TREES[name]
-    for choose in (select_tree, maxmin_tree, lambda i, m, d: prune_layers(m, i, d, select_first)):
+    for choose in (
+        select_tree,
+        maxmin_tree,
+        lambda i, m, d: prune_layers(Problem(None, m), i, d, select_first),
+    ):
         with pytest.raises(ValueError, match=message):
             choose(importance, {"kernel": np.ones(4, bool)}, 0.5)
 
