@@ -83,9 +83,11 @@ def check_masks(masks: Tree, params: Tree) -> None:
     names, leaves = layer_names(masks), jax.tree.leaves(masks)
     if not names:
         raise ValueError("masks: no layer is prunable; every leaf is None")
-    for name, mask, leaf in zip(
-        names, leaves, jax.tree.leaves(select_prunable(masks, params)), strict=True
-    ):
+    try:
+        weights = jax.tree.leaves(select_prunable(masks, params))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"masks: not of the structure of the parameters ({error})") from error
+    for name, mask, leaf in zip(names, leaves, weights, strict=True):
         dtype, shape = jnp.result_type(mask), jnp.shape(mask)
         if not jnp.issubdtype(dtype, jnp.bool_) or shape != jnp.shape(leaf):
             raise ValueError(

@@ -22,9 +22,9 @@ def blocks(language, text=README):
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def test_the_first_example_runs():
+def test_the_example_of_a_layer_runs():
     names = {}
-    exec(blocks("python")[0], names)
+    exec(blocks("python")[1], names)
     assert names["mask"].sum() == names["layer"].shape[1] // 10
 
 

@@ -22,7 +22,7 @@ from fairgrape_jax.selection.counts import check_trees
 ARGUMENTS = {
     "scores": "scores=average_importance(...)",
     "a loss": "loss_fn=, a function of the parameters",
-    "a module": "module= and shape=, a Linen module and the shape of its input",
+    "a module": "module= and shape=, a Linen module with a field dtype, and an input's shape",
     "a key": "key=jax.random.key(...)",
     "a minority": "minority=, the numbers of the groups whose scores count",
     "a run": "a run: fairgrape_jax.run(experiment, directory)",
@@ -62,8 +62,8 @@ def prune(
         minimum: the least number of weights of a layer.
         key: for methods that draw.
         minority: groups of the minority methods.
-        module, batch_stats, shape: for methods that look into a Linen module; shape is that of an
-            input, without its batch.
+        module, batch_stats, shape: for methods that look into a Linen module, which has a field
+            `dtype`; shape is that of an input, without its batch.
         order: the names of the layers in the order of the network; that of the tree if empty.
         devices: over which FairGRAPE's choice is spread.
 
@@ -87,7 +87,7 @@ def prune(
     there = {
         "scores": scores is not None,
         "a loss": loss_fn is not None,
-        "a module": module is not None and bool(shape),
+        "a module": hasattr(module, "dtype") and bool(shape),
         "a key": key is not None,
         "a minority": len(minority) > 0,
         "a run": False,

@@ -268,7 +268,9 @@ _jit_importance = jax.jit(_importance, static_argnums=(0, 5))
 
 
 def _squared(weights: jax.Array, gradient: jax.Array) -> jax.Array:
-    return jnp.square(weights.astype(gradient.dtype) * gradient)
+    """(w * g)^2, g of w's shape or with groups before it."""
+    wide = weights.astype(gradient.dtype)
+    return jnp.square((wide if wide.ndim == gradient.ndim else wide[None]) * gradient)
 
 
 def _varying(array: jax.Array, axis_name: str) -> jax.Array:

@@ -269,7 +269,9 @@ def test_a_density_outside_0_to_1_is_refused_at_every_door(density):
         "select_tree": lambda: select_tree(importance, mask, density),
         "solve_tree": lambda: solve_tree(importance, mask, density, allocation="global"),
         "maxmin_tree": lambda: maxmin_tree(importance, mask, density),
-        "prune_layers": lambda: prune_layers(mask, importance, density, select_first),
+        "prune_layers": lambda: prune_layers(
+            Problem(None, mask), importance, density, select_first
+        ),
     }
     for name, door in doors.items():
         with pytest.raises(ValueError, match=r"density: .* is not between 0 and 1"):
