@@ -260,7 +260,7 @@ def test_prune_names_what_is_wrong(problem):
         "allocation: 'even' is none of": {"allocation": "even", **offers["scores"]},
         "importance has 1 arrays": {"scores": {"first": np.ones((3, 6, 16))}},
         "masks: not of the structure": {"masks": {"first": masks["first"]}},
-        "masks of layer first: float64": {"masks": jax.tree.map(lambda m: 1.0 * m, masks)},
+        "masks of layer first: float32": {"masks": jax.tree.map(lambda m: np.float32(m), masks)},
     }.items():
         arguments = {"masks": masks, "density": 0.5, **options}
         with pytest.raises(ValueError, match=message):

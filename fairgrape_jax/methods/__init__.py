@@ -1,7 +1,7 @@
 """Pruning methods: one small file each, and one row in METHODS.
 
 A method scores every weight, from the network, its masks, averages over the scoring sample, and a
-key; see `methods.base`. Scope, exact counts, ties, nesting, schedule and retraining are shared.
+key; see `methods.base`. Allocation, counts, ties, nesting, schedule and retraining are shared.
 The tests that run over this table check a new row by themselves (docs/extending.md).
 """
 

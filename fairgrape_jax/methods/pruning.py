@@ -149,10 +149,11 @@ def with_minimum(masks: Tree, chosen: Tree, scores: Tree, minimum: int) -> Tree:
     spare = []
     added = 0
     for old, new, score in zip(jax.tree.leaves(masks), flat, order, strict=True):
-        least = min(minimum, new.size)
+        alive = np.asarray(old).reshape(-1)
+        least = min(minimum, int(alive.sum()))
         missing = least - int(new.sum())
         if missing > 0:
-            free = np.flatnonzero(np.asarray(old).reshape(-1) & ~new)
+            free = np.flatnonzero(alive & ~new)
             new[free[descending(score[free])[:missing]]] = True
             added += missing
         there = np.flatnonzero(new)
