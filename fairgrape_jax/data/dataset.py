@@ -34,11 +34,13 @@ class Split:
         images: (N, H, W, C) uint8, in memory or on disk.
         labels: (N, T) int32, one column per task.
         groups: (N,) int32; NO_GROUP for a sample in none.
+        names: (N,) UTF-8 bytes, what the pictures are called; None where they have no names.
     """
 
     images: np.ndarray | Pictures
     labels: np.ndarray
     groups: np.ndarray
+    names: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -54,7 +56,8 @@ class Split:
         """
         images: Any = self.images
         images = images[indices] if isinstance(images, np.ndarray) else images.take(indices)
-        return Split(images, self.labels[indices], self.groups[indices])
+        names = None if self.names is None else self.names[indices]
+        return Split(images, self.labels[indices], self.groups[indices], names)
 
     def evidence(self) -> tuple[np.ndarray, ...]:
         """Arrays that are equal where two splits hold the same samples; nothing is decoded.

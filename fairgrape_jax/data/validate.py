@@ -63,6 +63,8 @@ def _check_arrays(name: str, split: Split, dataset: Dataset) -> None:
             f"{name}: {len(images)} images, {len(labels)} labels and {len(groups)} groups;"
             " give as many of each"
         )
+    if split.names is not None and len(split.names) != len(labels):
+        raise UsageError(f"{name}: {len(split.names)} names for {len(labels)} samples")
     if images.shape[1:] != dataset.shape:
         raise UsageError(f"{name}: pictures are {images.shape[1:]}, in train {dataset.shape}")
     if labels.shape[1:] != (len(dataset.tasks),):

@@ -1,4 +1,4 @@
-"""How alike the inner workings of two networks are: SVCCA, PWCCA and CKA of their activations.
+"""Capture the activations of a network, and compare two networks by SVCCA, PWCCA and CKA.
 
 Activations are matrices (N, D), a row per sample; `rows` makes them from feature maps. Canonical
 correlations need only covariances, and CKA over minibatches only sums, so both look at a split
@@ -32,12 +32,18 @@ from fairgrape_jax.metrics.similarity import (
     rows,
     svcca_distance,
 )
-from fairgrape_jax.models import activations
 
 
 @dataclasses.dataclass(frozen=True)
 class Similarity:
-    """How alike a layer is in two networks: distances (0 the same), and CKA (1 the same)."""
+    """How alike a layer is in two networks.
+
+    Attributes:
+        svcca: Distance by SVCCA, 0 for the same.
+        pwcca: Distance by PWCCA, 0 for the same.
+        cka: Linear CKA, 1 for the same.
+        rbf_cka: CKA of Gaussian kernels, 1 for the same.
+    """
 
     svcca: float
     pwcca: float
@@ -51,20 +57,29 @@ def compare_layers(
     pruned: Tree,
     batches: Iterable[np.ndarray],
     names: Sequence[str],
+    *,
     size: int = 16,
 ) -> dict[str, Similarity]:
-    """Every measure between the outputs of the modules `names` of two networks, in evaluation.
+    """Every measure between the outputs of modules of two networks, in evaluation.
 
-    dense, pruned: their variables (the pruned one's parameters with zeros). batches: normalised
-    pictures (B, H, W, C). For CCA, every place of a feature map of at most `size` x `size` places
-    is a sample (larger maps are averaged down); for CKA a picture is.
+    Args:
+        module: The network.
+        dense: Its variables before pruning.
+        pruned: Its variables after it, the parameters with zeros.
+        batches: Normalised pictures, (B, H, W, C) each.
+        names: Paths of the modules.
+        size: For CCA, every place of a feature map of at most size x size places is a sample
+            (larger maps are averaged down); for CKA a picture is.
+
+    Returns:
+        The measures of each module.
     """
     sums: dict[str, Moments] = {}
     kernels = {name: np.zeros((2, 3)) for name in names}
     for images in batches:
         pair = [jax.device_get(_features(module, tuple(names), v, images)) for v in (dense, pruned)]
         for name in names:
-            x, y = (smaller(seen[name], size) for seen in pair)
+            x, y = (shrink(outputs[name], size) for outputs in pair)
             new = moments(rows(x), rows(y))
             sums[name] = sums[name] + new if name in sums else new
             x, y = rows(x, places=False), rows(y, places=False)
@@ -78,13 +93,19 @@ def compare_layers(
     }
 
 
-def smaller(maps: np.ndarray, size: int) -> np.ndarray:
-    """Feature maps (B, H, W, C) averaged over blocks until no side is longer than `size`.
+def shrink(maps: np.ndarray, size: int) -> np.ndarray:
+    """Average feature maps over blocks until no side is longer than `size`.
 
-    A side that does not divide loses its last rows; (B, C) stays as it is.
+    Args:
+        maps: (B, H, W, C); of another rank they stay as they are.
+        size: The longest side.
 
-    >>> smaller(np.ones((2, 33, 16, 3)), 16).shape
-    (2, 11, 16, 3)
+    Returns:
+        (B, h, w, C); a side that does not divide loses its last rows.
+
+    Example:
+        >>> shrink(np.ones((2, 33, 16, 3)), 16).shape
+        (2, 11, 16, 3)
     """
     if maps.ndim != 4:
         return maps
@@ -96,53 +117,70 @@ def smaller(maps: np.ndarray, size: int) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _features(module: nn.Module, names: tuple[str, ...], variables: Tree, images: Any) -> Any:
-    return activations.run(module, variables, images, names)[1]
+    return run(module, variables, images, names)[1]
 
 
 def run(
-    module: nn.Module, variables: Any, images: jax.Array, names: Sequence[str] = (), **how: Any
+    module: nn.Module, variables: Any, images: jax.Array, names: Sequence[str] = (), **options: Any
 ) -> tuple[Any, dict[str, jax.Array], Any]:
-    """Logits, the float32 outputs of the modules `names` (their paths), and changed variables.
+    """Apply a network, and capture the outputs of some of its modules.
 
-    how: further arguments of `module.apply`; `mutable` is a list of collections.
+    Args:
+        module: The network.
+        variables: Its variables.
+        images: (B, H, W, C), normalised.
+        names: Paths of the modules whose outputs are wanted.
+        options: Further arguments of `module.apply`; `mutable` is a list of collections.
 
-    >>> from fairgrape_jax import models
-    >>> module = models.create("cnn", 3)
-    >>> variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
-    >>> _, features, _ = run(module, variables, jnp.zeros((4, 8, 8, 1)), ["conv2"])
-    >>> features["conv2"].shape
-    (4, 4, 4, 32)
+    Returns:
+        The logits, the float32 outputs by name, and the changed variables.
+
+    Example:
+        >>> from fairgrape_jax import models
+        >>> module = models.create("cnn", 3)
+        >>> variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+        >>> _, features, _ = run(module, variables, jnp.zeros((4, 8, 8, 1)), ["conv2"])
+        >>> features["conv2"].shape
+        (4, 4, 4, 32)
     """
     if not names:
-        logits, found = module.apply(variables, images, **{"mutable": [], **how})
-        return logits, {}, found
-    mutable = [*how.pop("mutable", ()), "intermediates"]
+        logits, changed = module.apply(variables, images, **{"mutable": [], **options})
+        return logits, {}, changed
+    mutable = [*options.pop("mutable", ()), "intermediates"]
 
-    def wanted(inner: nn.Module, method: str) -> bool:
+    def is_named(inner: nn.Module, method: str) -> bool:
         return method == "__call__" and "/".join(inner.path) in names
 
-    logits, found = module.apply(
-        variables, images, mutable=mutable, capture_intermediates=wanted, **how
+    logits, changed = module.apply(
+        variables, images, mutable=mutable, capture_intermediates=is_named, **options
     )
     features = {}
     for name in names:
-        value: Any = found["intermediates"]
+        value: Any = changed["intermediates"]
         for part in name.split("/"):
             value = value[part]
         features[name] = value["__call__"][0].astype(jnp.float32)
-    return logits, features, found
+    return logits, features, changed
 
 
 def module_names(module: nn.Module, shape: tuple[int, ...]) -> list[str]:
-    """The paths of all modules inside a network that takes pictures of `shape`, sorted."""
-    known: set[str] = set()
+    """The paths of all modules inside a network.
 
-    def see(inner: nn.Module, method: str) -> bool:
-        known.add("/".join(inner.path))
+    Args:
+        module: The network.
+        shape: (H, W, C) of its pictures.
+
+    Returns:
+        The paths, sorted.
+    """
+    paths: set[str] = set()
+
+    def note(inner: nn.Module, method: str) -> bool:
+        paths.add("/".join(inner.path))
         return False
 
-    def look(key: jax.Array) -> Any:
-        return module.init(key, jnp.zeros((1, *shape)), capture_intermediates=see)
+    def init(key: jax.Array) -> Any:
+        return module.init(key, jnp.zeros((1, *shape)), capture_intermediates=note)
 
-    jax.eval_shape(look, jax.random.key(0))
-    return sorted(known - {""})
+    jax.eval_shape(init, jax.random.key(0))
+    return sorted(paths - {""})

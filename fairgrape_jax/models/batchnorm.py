@@ -1,4 +1,4 @@
-"""Batch norm by the statistics of the valid samples of a batch, in any network."""
+"""Compute batch norm from the valid samples of a batch alone, in any network."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from flax import linen as nn
 
 
 def of_valid_samples(valid: jax.Array) -> AbstractContextManager[Any]:
-    """Within it, `module.apply(..., train=True)` leaves samples that are not valid out of its
-    batch statistics, and drops nothing.
+    """Leave samples that are not valid out of the batch statistics, and drop nothing.
 
-    valid: (B,) bool. Where no sample is valid all are used, or there would be no statistics.
+    Args:
+        valid: (B,) bool. Where no sample is valid all are used, or there would be no statistics.
+
+    Returns:
+        A context, within which this holds of `module.apply(..., train=True)`.
     """
     counted = jnp.where(valid.any(), valid, True)
 

@@ -13,7 +13,7 @@ from jax import lax
 from fairgrape_jax.models.resnet import conv_norm
 
 # Expansion, channels, number of blocks and first stride of each stage (table 2 of the paper).
-_STAGES = (
+STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
     (6, 32, 3, 2),
@@ -27,11 +27,18 @@ _STAGES = (
 def shifted_depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """A depthwise convolution padded by half its kernel, as a sum of shifted products.
 
-    Shapes: (B, H, W, C) and (k, k, 1, C), k odd, to (B, ceil(H/stride), ceil(W/stride), C).
+    Args:
+        x: (B, H, W, C).
+        kernel: (k, k, 1, C), k odd.
+        stride: Of both axes.
 
-    >>> x = jnp.arange(9.0).reshape(1, 3, 3, 1)
-    >>> shifted_depthwise(x, jnp.ones((3, 3, 1, 1)), 2)[0, :, :, 0].tolist()
-    [[8.0, 12.0], [20.0, 24.0]]
+    Returns:
+        (B, ceil(H/stride), ceil(W/stride), C).
+
+    Example:
+        >>> x = jnp.arange(9.0).reshape(1, 3, 3, 1)
+        >>> shifted_depthwise(x, jnp.ones((3, 3, 1, 1)), 2)[0, :, :, 0].tolist()
+        [[8.0, 12.0], [20.0, 24.0]]
     """
     size = kernel.shape[0]
     high, wide = (stride * ((n - 1) // stride) + 1 for n in x.shape[1:3])
@@ -54,13 +61,29 @@ def _depthwise(
     return lax.conv_general_dilated(x, kernel, strides, *args, **kwargs)
 
 
-def _relu6(x: jax.Array) -> jax.Array:
+def relu6(x: jax.Array) -> jax.Array:
+    """The rectified input, at most 6; the gradient at 0 is 0.
+
+    Args:
+        x: Features of any shape.
+
+    Returns:
+        The same shape.
+    """
     # `nn.relu6` passes half the gradient where a pruned channel is exactly 0; torch passes none.
     return jnp.minimum(nn.relu(x), 6)
 
 
 class InvertedResidual(nn.Module):
-    """1x1 up, strided depthwise 3x3, 1x1 down: (B, H, W, C) to (B, H/stride, W/stride, width)."""
+    """1x1 up, strided depthwise 3x3, 1x1 down: (B, H, W, C) to (B, H/stride, W/stride, width).
+
+    Attributes:
+        expansion: Hidden channels for each of the input.
+        width: Channels of the output.
+        stride: Of the strided convolution.
+        axis_name: The mapped axis over which batch norm averages in train mode.
+        dtype: Type of the computation.
+    """
 
     expansion: int
     width: int
@@ -70,18 +93,26 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """The block on features (B, H, W, C)."""
+        """The block on features.
+
+        Args:
+            x: (B, H, W, C).
+            train: Whether batch norm takes the statistics of the batch, and updates its own.
+
+        Returns:
+            Features, as the class says.
+        """
         layer = partial(conv_norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
         hidden = self.expansion * x.shape[-1]
         y, index = x, 0
         if self.expansion != 1:
-            y, index = _relu6(layer(x, ("conv_0_0", "conv_0_1"), hidden)), 1
+            y, index = relu6(layer(x, ("conv_0_0", "conv_0_1"), hidden)), 1
         grouped: dict[str, Any] = {
             "feature_group_count": hidden,
             "conv_general_dilated": _depthwise,
         }
         names = f"conv_{index}_0", f"conv_{index}_1"
-        y = _relu6(layer(y, names, hidden, 3, self.stride, **grouped))
+        y = relu6(layer(y, names, hidden, 3, self.stride, **grouped))
         y = layer(y, (f"conv_{index + 1}", f"conv_{index + 2}"), self.width)
         return x + y if x.shape == y.shape else y
 
@@ -93,7 +124,13 @@ class MobileNetV2(nn.Module):
     running variance is flax's, the biased one (torch's is larger by n / (n - 1) of a batch's n
     values per channel).
 
-    Source: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (2018).
+    Attributes:
+        num_classes: How many logits it gives.
+        axis_name: The mapped axis over which batch norm averages in train mode.
+        dtype: Type of the computation.
+
+    Source:
+        Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (2018).
     """
 
     num_classes: int
@@ -102,11 +139,19 @@ class MobileNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Logits of normalised images."""
+        """Logits of normalised images.
+
+        Args:
+            x: (B, H, W, C).
+            train: Whether batch norm takes the statistics of the batch, and features are dropped.
+
+        Returns:
+            (B, num_classes) float32.
+        """
         layer = partial(conv_norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
-        x = _relu6(layer(x, ("features_0_0", "features_0_1"), 32, 3, 2))
+        x = relu6(layer(x, ("features_0_0", "features_0_1"), 32, 3, 2))
         index = 1
-        for expansion, width, blocks, first_stride in _STAGES:
+        for expansion, width, blocks, first_stride in STAGES:
             for stride in (first_stride, *[1] * (blocks - 1)):
                 name = f"features_{index}"
                 block = InvertedResidual(
@@ -114,7 +159,7 @@ class MobileNetV2(nn.Module):
                 )
                 x = block(x, train)
                 index += 1
-        x = _relu6(layer(x, (f"features_{index}_0", f"features_{index}_1"), 1280))
+        x = relu6(layer(x, (f"features_{index}_0", f"features_{index}_1"), 1280))
         x = nn.Dropout(0.2, deterministic=not train)(x.mean((1, 2)))
         kernel_init = nn.initializers.normal(0.01)
         head = nn.Dense(

@@ -24,8 +24,19 @@ def conv_norm(
 ) -> jax.Array:
     """A convolution padded by half its kernel, then batch norm, inside the calling module.
 
-    Shapes: (B, H, W, C) to (B, ceil(H/stride), ceil(W/stride), features), `size` being odd.
-    `names` are those of the two submodules; `conv` goes to `flax.linen.Conv`.
+    Args:
+        x: (B, H, W, C).
+        names: Of the two submodules.
+        features: Channels of the output.
+        size: Side of the kernel, odd.
+        stride: Of both axes.
+        train: Whether batch norm takes the statistics of the batch, and updates its own.
+        axis_name: The mapped axis over which batch norm averages in train mode.
+        dtype: Type of the computation.
+        conv: Further arguments of `flax.linen.Conv`.
+
+    Returns:
+        (B, ceil(H/stride), ceil(W/stride), features).
     """
     conv_name, norm_name = names
     x = nn.Conv(
@@ -50,7 +61,14 @@ def conv_norm(
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut: (B, H, W, C) to (B, H/stride, W/stride, width)."""
+    """Two 3x3 convolutions and a shortcut: (B, H, W, C) to (B, H/stride, W/stride, width).
+
+    Attributes:
+        width: Channels of the output.
+        stride: Of the strided convolution.
+        axis_name: The mapped axis over which batch norm averages in train mode.
+        dtype: Type of the computation.
+    """
 
     width: int
     stride: int
@@ -59,7 +77,15 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """The block on features (B, H, W, C)."""
+        """The block on features.
+
+        Args:
+            x: (B, H, W, C).
+            train: Whether batch norm takes the statistics of the batch, and updates its own.
+
+        Returns:
+            Features, as the class says.
+        """
         layer = partial(conv_norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
         y = nn.relu(layer(x, ("conv1", "bn1"), self.width, 3, self.stride))
         y = layer(y, ("conv2", "bn2"), self.width, 3)
@@ -69,7 +95,14 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, strided 3x3, 1x1 and a shortcut: (B, H, W, C) to (B, H/stride, W/stride, 4 width)."""
+    """1x1, strided 3x3, 1x1 and a shortcut: (B, H, W, C) to (B, H/stride, W/stride, 4 width).
+
+    Attributes:
+        width: A quarter of the channels of the output.
+        stride: Of the strided convolution.
+        axis_name: The mapped axis over which batch norm averages in train mode.
+        dtype: Type of the computation.
+    """
 
     width: int
     stride: int
@@ -78,7 +111,15 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """The block on features (B, H, W, C)."""
+        """The block on features.
+
+        Args:
+            x: (B, H, W, C).
+            train: Whether batch norm takes the statistics of the batch, and updates its own.
+
+        Returns:
+            Features, as the class says.
+        """
         layer = partial(conv_norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
         y = nn.relu(layer(x, ("conv1", "bn1"), self.width))
         y = nn.relu(layer(y, ("conv2", "bn2"), self.width, 3, self.stride))
@@ -94,8 +135,16 @@ class ResNet(nn.Module):
     The running variance is flax's, the biased one (torch's is larger by n / (n - 1) of a batch's
     n values per channel). The bias of the head starts at 0, where torch draws it.
 
-    Source: He et al., "Deep Residual Learning for Image Recognition" (2016), with the stride of a
-    bottleneck on its 3x3 convolution, as in torchvision.
+    Attributes:
+        block: What its stages are made of.
+        stage_sizes: Blocks of each stage.
+        num_classes: How many logits it gives.
+        axis_name: The mapped axis over which batch norm averages in train mode.
+        dtype: Type of the computation.
+
+    Source:
+        He et al., "Deep Residual Learning for Image Recognition" (2016), with the stride of a
+        bottleneck on its 3x3 convolution, as in torchvision.
     """
 
     block: type[BasicBlock] | type[Bottleneck]
@@ -106,7 +155,15 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Logits of normalised images."""
+        """Logits of normalised images.
+
+        Args:
+            x: (B, H, W, C).
+            train: Whether batch norm takes the statistics of the batch, and updates its own.
+
+        Returns:
+            (B, num_classes) float32.
+        """
         layer = partial(conv_norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
         x = nn.relu(layer(x, ("conv1", "bn1"), 64, 7, 2))
         x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))

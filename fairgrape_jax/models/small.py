@@ -10,10 +10,16 @@ from flax import linen as nn
 
 
 def halve(x: jax.Array) -> jax.Array:
-    """2x2 max pooling of (B, H, W, C), an odd last row or column dropped.
+    """2x2 max pooling, an odd last row or column dropped.
 
     A maximum over a reshaped array: the gradient of `nn.max_pool` takes four times as long as the
     rest of this network's training step on XLA:CPU.
+
+    Args:
+        x: (B, H, W, C).
+
+    Returns:
+        (B, H // 2, W // 2, C).
     """
     batch, height, width, channels = x.shape
     x = x[:, : height // 2 * 2, : width // 2 * 2]
@@ -23,8 +29,12 @@ def halve(x: jax.Array) -> jax.Array:
 class CNN(nn.Module):
     """Two 3x3 convolutions and two dense layers, about 207,000 weights on 28x28 images.
 
-    Shapes: images (B, H, W, C) to float32 logits (B, num_classes). There is no batch norm, so
-    `train` changes nothing; it is there for the call that all models share.
+    Images (B, H, W, C) to float32 logits (B, num_classes); there is no batch norm.
+
+    Attributes:
+        num_classes: How many logits it gives.
+        axis_name: Not used; it is there for the call that all models share.
+        dtype: Type of the computation.
     """
 
     num_classes: int
@@ -33,7 +43,15 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Logits of normalised images."""
+        """Logits of normalised images.
+
+        Args:
+            x: (B, H, W, C).
+            train: Changes nothing; it is there for the call that all models share.
+
+        Returns:
+            (B, num_classes) float32.
+        """
         for index, features in enumerate((16, 32), 1):
             x = nn.relu(nn.Conv(features, (3, 3), dtype=self.dtype, name=f"conv{index}")(x))
             x = halve(x)
@@ -47,10 +65,15 @@ class CNN(nn.Module):
 class MLP(nn.Module):
     """Hidden layers of 300 and 100 units on flattened images (LeNet-300-100).
 
-    Shapes: images (B, H, W, C) to float32 logits (B, num_classes). There is no batch norm, so
-    `train` changes nothing; it is there for the call that all models share.
+    Images (B, H, W, C) to float32 logits (B, num_classes); there is no batch norm.
 
-    Source: LeCun et al., "Gradient-Based Learning Applied to Document Recognition" (1998).
+    Attributes:
+        num_classes: How many logits it gives.
+        axis_name: Not used; it is there for the call that all models share.
+        dtype: Type of the computation.
+
+    Source:
+        LeCun et al., "Gradient-Based Learning Applied to Document Recognition" (1998).
     """
 
     num_classes: int
@@ -59,7 +82,15 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Logits of normalised images."""
+        """Logits of normalised images.
+
+        Args:
+            x: (B, H, W, C).
+            train: Changes nothing; it is there for the call that all models share.
+
+        Returns:
+            (B, num_classes) float32.
+        """
         x = x.reshape(x.shape[0], -1)
         for index, features in enumerate((300, 100), 1):
             x = nn.relu(nn.Dense(features, dtype=self.dtype, name=f"fc{index}")(x))

@@ -211,7 +211,7 @@ def test_a_gzipped_idx_file_is_read_no_further_than_it_should_be_long(tmp_path):
         file.write(head + bytes(1 << 26))
     tracemalloc.start()
     with pytest.raises(UsageError, match="more than 100 bytes of data, expected 100"):
-        writers._idx(tmp_path / "train-labels-idx1-ubyte.gz", 0x801, (100,))
+        writers.read_idx_file(tmp_path / "train-labels-idx1-ubyte.gz", 0x801, (100,))
     assert tracemalloc.get_traced_memory()[1] < 1 << 24
     tracemalloc.stop()
 

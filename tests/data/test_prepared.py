@@ -121,10 +121,11 @@ def test_utkface_prepared_is_the_utkface_source_bit_for_bit(faces, size, tmp_pat
         old = data.load(data.source("utkface", path=str(place), size=size, **theirs))
         new = data.load(source(tmp_path, "utk_face", size=size, **ours))
         for split in ("train", "validation", "test"):
-            for a, b in zip(
-                getattr(old, split).evidence(), getattr(new, split).evidence(), strict=True
-            ):
+            one, other = getattr(old, split), getattr(new, split)
+            for a, b in zip(one.evidence(), other.evidence(), strict=True):
                 np.testing.assert_array_equal(a, b)
+            np.testing.assert_array_equal(one.names, other.names)
+            np.testing.assert_array_equal(one.take(np.array([2, 0])).names, one.names[[2, 0]])
         assert (old.tasks, old.groups, old.mean, old.std) == (
             new.tasks,
             new.groups,

@@ -148,6 +148,7 @@ def broken(**changes) -> Dataset:
         ({"images": np.zeros((10, 4, 4, 3), np.float32)}, "float32, give uint8"),
         ({"images": np.zeros((10, 4, 4), np.uint8)}, "shape"),
         ({"images": np.zeros((10, 5, 4, 3), np.uint8)}, "in train"),
+        ({"names": np.array([b"a"] * 9)}, "9 names for 10 samples"),
     ],
 )
 def test_check_names_what_is_wrong(changes, message):

@@ -66,7 +66,7 @@ def test_shapes_and_types(name, dtype, channels):
 @pytest.fixture
 def short_mobilenet(monkeypatch):
     """The network without most of its stages, which take XLA:CPU seconds to compile."""
-    monkeypatch.setattr(mobilenet, "_STAGES", mobilenet._STAGES[:2])
+    monkeypatch.setattr(mobilenet, "STAGES", mobilenet.STAGES[:2])
 
 
 @cache
@@ -167,7 +167,7 @@ def test_the_two_depthwise_formulations_make_the_same_network(monkeypatch):
 
 
 def test_relu6_passes_gradients_strictly_above_zero():
-    gradient = jax.vmap(jax.grad(mobilenet._relu6))(jnp.array([-1.0, 0.0, 1.0, 7.0]))
+    gradient = jax.vmap(jax.grad(mobilenet.relu6))(jnp.array([-1.0, 0.0, 1.0, 7.0]))
     assert_array_equal(gradient, [0, 0, 1, 0])
 
 

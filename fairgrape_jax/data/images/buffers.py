@@ -1,4 +1,4 @@
-"""Memory of batches, used again when nothing refers to it any more.
+"""Use the memory of batches again when nothing refers to it any more.
 
 New memory costs a batch of pictures a tenth of its decoding: the system clears every page of it.
 """
@@ -15,14 +15,21 @@ _free: dict[int, list[np.ndarray]] = {}
 
 
 def empty(shape: tuple[int, ...]) -> np.ndarray:
-    """A uint8 array of this shape, of any content.
+    """An array of any content.
 
     Its memory is taken again only when it and all views of it are gone; a device that looks at it
     in place, or copies it later, holds it too.
 
-    >>> a = empty((2, 3))
-    >>> a.shape, a.dtype
-    ((2, 3), dtype('uint8'))
+    Args:
+        shape: Of the array.
+
+    Returns:
+        uint8 of that shape.
+
+    Example:
+        >>> a = empty((2, 3))
+        >>> a.shape, a.dtype
+        ((2, 3), dtype('uint8'))
     """
     size = math.prod(shape)
     if not size:

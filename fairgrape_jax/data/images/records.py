@@ -1,4 +1,4 @@
-"""Pictures in ArrayRecord files that look like an array: indexing reads and decodes."""
+"""Read pictures from ArrayRecord files as from an array: indexing reads and decodes."""
 
 from __future__ import annotations
 
@@ -24,17 +24,39 @@ CHUNK = 256  # pictures decoded between two calls of progress
 
 
 def dataset_directory(name: str, data_dir: Path) -> Path:
-    """Where a prepared dataset lies, as TFDS lays it out."""
+    """Where a prepared dataset lies, as TFDS lays it out.
+
+    Args:
+        name: What it is called.
+        data_dir: The folder of prepared datasets.
+
+    Returns:
+        Its directory, whether it is there or not.
+    """
     return data_dir / name / VERSION
 
 
 def default_data_dir() -> Path:
-    """Where TFDS keeps datasets: TFDS_DATA_DIR, or tensorflow_datasets in the home folder."""
+    """Where TFDS keeps datasets: TFDS_DATA_DIR, or tensorflow_datasets in the home folder.
+
+    Returns:
+        The folder, whether it is there or not.
+    """
     return expanded(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
 
 
 def expanded(path: str) -> Path:
-    """The path, its ~ being the home folder. UsageError if there is none."""
+    """A path, its ~ being the home folder.
+
+    Args:
+        path: The path.
+
+    Returns:
+        The path without ~.
+
+    Raises:
+        UsageError: It needs a home folder, and there is none.
+    """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -43,7 +65,11 @@ def expanded(path: str) -> Path:
 
 @functools.cache
 def example_type() -> Any:
-    """The protobuf message of a record."""
+    """The protobuf message of a record.
+
+    Returns:
+        Its class.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of packages that TFDS imports
         from tensorflow_datasets.proto import tf_example_pb2
@@ -53,10 +79,16 @@ def example_type() -> Any:
 class Records:
     """The raw files of a dataset, by number; may be sent to another process, and read by threads.
 
-    paths: its ArrayRecord files in order.
+    Attributes:
+        paths: Its ArrayRecord files in order.
     """
 
     def __init__(self, paths: Sequence[Path]):
+        """The records of these files.
+
+        Args:
+            paths: ArrayRecord files in order.
+        """
         self.paths = [str(path) for path in paths]
 
     @functools.cached_property
@@ -75,10 +107,16 @@ class Records:
         return len(self._source)
 
     def content(self, number: int | np.integer) -> bytes:
-        """The file of the picture `number`; no bytes where its record is damaged.
+        """The file of a picture.
 
-        One at a time: asked for many, the source starts threads, and the memory of many files is
-        taken and given back; that costs three times as much as their reading.
+        One at a time: for many, the source starts threads, and the memory of many files is taken
+        and given back; that costs three times as much as their reading.
+
+        Args:
+            number: The picture's place in the records.
+
+        Returns:
+            Its bytes; none where its record is damaged.
         """
         try:
             record = self._source[int(number)]
@@ -91,10 +129,17 @@ class Records:
 class Pictures:
     """Pictures on disk as an array (N, size, size, 3) of uint8: what a Split holds as `images`.
 
-    numbers: (N,) where each is in `records`; names: (N,) bytes, for messages; evidence: (N, 32)
-    uint8, the sha256 of each file. broken: "error" or "skip", what to do where a picture cannot be
-    decoded any more; `lost` counts those met and skipped here, by name (a worker process counts its
-    own, and every one is said once).
+    Attributes:
+        records: What they are read from.
+        numbers: (N,) where each is in the records.
+        names: (N,) UTF-8 bytes, for messages.
+        evidence: (N, 32) uint8, the sha256 of each file.
+        size: Side of a picture in pixels.
+        fit: How a picture is made square, as for `decode.decode`.
+        broken: "error" or "skip", what to do where a picture cannot be decoded any more.
+        workers: Processes that read ahead of training; 0 for threads.
+        lost: How often each picture was skipped, by name; a worker process counts its own, and each
+            is said once.
     """
 
     dtype = np.dtype(np.uint8)
@@ -112,6 +157,7 @@ class Pictures:
         broken: str = "error",
         workers: int = 0,
     ):
+        """Pictures of these records; see the attributes of the class."""
         self.records, self.numbers, self.names, self.evidence = records, numbers, names, evidence
         self.size, self.fit, self.broken, self.workers = size, fit, broken, workers
         self.lost: dict[str, int] = {}
@@ -129,7 +175,14 @@ class Pictures:
         return self.read(np.asarray(indices))[0]
 
     def take(self, indices: np.ndarray) -> Pictures:
-        """Those at `indices`, still on disk."""
+        """Some of the pictures, still on disk.
+
+        Args:
+            indices: (M,) places.
+
+        Returns:
+            These pictures, in that order.
+        """
         return Pictures(
             self.records,
             self.numbers[indices],
@@ -142,9 +195,17 @@ class Pictures:
         )
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels (*indices.shape, size, size, 3), and which of them could be read.
+        """Decode some of the pictures.
 
-        TrainingError that names the picture if one could not and `broken` is "error".
+        Args:
+            indices: Places, of any shape.
+
+        Returns:
+            Pixels (*indices.shape, size, size, 3) uint8, black where a picture is lost, and which
+            of them could be read.
+
+        Raises:
+            TrainingError: A picture could not, and `broken` is "error"; it is named.
         """
         flat = indices.reshape(-1)
         pixels = buffers.empty((len(flat), self.size, self.size, 3))
@@ -169,7 +230,14 @@ class Pictures:
         self.lost[name] = self.lost.get(name, 0) + 1
 
     def in_memory(self, progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """All of them decoded, by threads, and which of them could be read."""
+        """Decode all of them, by threads.
+
+        Args:
+            progress: Called with (pictures decoded, pictures in all).
+
+        Returns:
+            As `read`, for all.
+        """
         pixels, good = np.empty(self.shape, np.uint8), np.empty(len(self), bool)
 
         def fill(first: int) -> int:

@@ -1,4 +1,4 @@
-"""Pillow's bilinear resize, bit for bit, from a decoder's pixels straight into a row of a batch.
+"""Resize pictures as Pillow's bilinear filter does, bit for bit, straight into a row of a batch.
 
 Along rows first, then down, as Pillow up to 12 always does; from 13 on it does not for some tall
 pictures, and a quarter of their values differ by 1. So ours do not depend on its version. It takes
@@ -31,7 +31,9 @@ intrinsic: Any = extending.intrinsic  # untyped: what it makes is called with on
 class Taps(NamedTuple):
     """The weights of one axis: out[i] = sum over k of weight[k, i] in[start[i] + k].
 
-    start: (size,) int32; weight: (K, size) int32, in units of 2^-BITS.
+    Attributes:
+        start: (size,) int32.
+        weight: (K, size) int32, in units of 2^-BITS.
     """
 
     start: np.ndarray
@@ -40,13 +42,26 @@ class Taps(NamedTuple):
 
 @functools.lru_cache(maxsize=1024)
 def taps(length: int, first: float, last: float, size: int) -> Taps:
-    """The bilinear filter that makes `size` pixels of those from `first` to `last` of `length`.
+    """The bilinear filter that makes new pixels of some of the old ones.
 
     A triangle as wide as a new pixel where it is larger than an old one, as Pillow has it, and
-    torchvision for a picture of Pillow. Source: `precompute_coeffs` in Pillow's Resample.c.
+    torchvision for a picture of Pillow.
 
-    >>> (taps(4, 0.0, 4.0, 2).weight.T / 2**BITS).round(4).tolist()
-    [[0.4286, 0.4286, 0.1429], [0.1429, 0.4286, 0.4286]]
+    Args:
+        length: Old pixels.
+        first: Where the new ones begin, in old ones.
+        last: Where they end.
+        size: How many new ones there are.
+
+    Returns:
+        The weights.
+
+    Source:
+        `precompute_coeffs` in Pillow's Resample.c.
+
+    Example:
+        >>> (taps(4, 0.0, 4.0, 2).weight.T / 2**BITS).round(4).tolist()
+        [[0.4286, 0.4286, 0.1429], [0.1429, 0.4286, 0.4286]]
     """
     scale = (last - first) / size
     reach = max(scale, 1.0)
@@ -65,14 +80,21 @@ def taps(length: int, first: float, last: float, size: int) -> Taps:
 
 
 def resize(pixels: np.ndarray, box: tuple[float, float, float, float], out: np.ndarray) -> None:
-    """Fill `out` (H, W, 3) from the `box` (left, top, right, bottom) of (h, w, 3) uint8 pixels.
+    """Fill an array with a part of a picture, resized. Runs outside Python's lock.
 
-    Runs outside Python's lock. ValueError if `out` is not contiguous, as a row of a batch is.
+    Args:
+        pixels: (h, w, 3) uint8.
+        box: What of it is taken: left, top, right, bottom, in pixels.
+        out: (H, W, 3) uint8, filled.
 
-    >>> out = np.empty((1, 2, 3), np.uint8)
-    >>> resize(np.full((5, 5, 3), 7, np.uint8), (0, 0, 5, 5), out)
-    >>> out.tolist()
-    [[[7, 7, 7], [7, 7, 7]]]
+    Raises:
+        ValueError: `out` is not contiguous, as a row of a batch is.
+
+    Example:
+        >>> out = np.empty((1, 2, 3), np.uint8)
+        >>> resize(np.full((5, 5, 3), 7, np.uint8), (0, 0, 5, 5), out)
+        >>> out.tolist()
+        [[[7, 7, 7], [7, 7, 7]]]
     """
     (height, width), (left, top, right, bottom) = pixels.shape[:2], box
     across, down = taps(width, left, right, out.shape[1]), taps(height, top, bottom, out.shape[0])
@@ -93,8 +115,8 @@ def _turn(_: Any, rows: Any, top: Any, x: Any, out: Any) -> Any:
     beyond the last one are the last one.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        rows, top, x, out = _arrays(context, builder, signature, given)
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        rows, top, x, out = _arrays(context, builder, signature, values)
         height, width = cgutils.unpack_tuple(builder, rows.shape)
         number = top.type
         last = builder.sub(height, number(1))
@@ -137,8 +159,8 @@ def _turn(_: Any, rows: Any, top: Any, x: Any, out: Any) -> Any:
 def _weigh(_: Any, column: Any, at: Any, weight: Any, i: Any, out: Any, to: Any) -> Any:
     """out[to : to + LANES] = sum over k of weight[k, i] column[at + k LANES : ... + LANES]."""
 
-    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        column, at, weight, i, out, to = _arrays(context, builder, signature, given)
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        column, at, weight, i, out, to = _arrays(context, builder, signature, values)
         count, size = cgutils.unpack_tuple(builder, weight.shape)
         ints = ir.VectorType(ir.IntType(32), LANES)
         total = cgutils.alloca_once_value(builder, ir.Constant(ints, [int(HALF)] * LANES))
@@ -157,11 +179,11 @@ def _weigh(_: Any, column: Any, at: Any, weight: Any, i: Any, out: Any, to: Any)
     return types.void(column, types.intp, weight, types.intp, out, types.intp), generate
 
 
-def _arrays(context: Any, builder: Any, signature: Any, given: Any) -> list[Any]:
+def _arrays(context: Any, builder: Any, signature: Any, values: Any) -> list[Any]:
     """Of the arguments, arrays as numba's structs of them."""
     return [
         make_array(kind)(context, builder, value) if isinstance(kind, types.Array) else value
-        for kind, value in zip(signature.args, given, strict=True)
+        for kind, value in zip(signature.args, values, strict=True)
     ]
 
 
@@ -202,12 +224,12 @@ def _narrowed(pixels, start, weight, out):
         for x in range(size):
             _weigh(turned, start[x] * LANES, weight, x, narrow_bytes, x * LANES)
         for y in range(count):
-            made = out[top + y]
+            row = out[top + y]
             for x in range(size):
                 pixel = narrow[x * SIDE + y]
-                made[3 * x] = pixel & BYTE
-                made[3 * x + 1] = (pixel >> np.uint32(8)) & BYTE
-                made[3 * x + 2] = (pixel >> np.uint32(16)) & BYTE
+                row[3 * x] = pixel & BYTE
+                row[3 * x + 1] = (pixel >> np.uint32(8)) & BYTE
+                row[3 * x + 2] = (pixel >> np.uint32(16)) & BYTE
 
 
 @njit

@@ -23,10 +23,21 @@ SOURCES: dict[str, tuple[type[Source], Callable[..., Dataset]]] = {
 
 
 def source(name: str, **options: Any) -> Source:
-    """The options of the dataset `name`. UsageError for an unknown dataset or option.
+    """The options of a dataset.
 
-    >>> source("synthetic", samples=500).seed
-    42
+    Args:
+        name: A row of `SOURCES`.
+        options: Those that are not as by default.
+
+    Returns:
+        All options.
+
+    Raises:
+        UsageError: There is no such dataset, or no such option.
+
+    Example:
+        >>> source("synthetic", samples=500).seed
+        42
     """
     kind, _ = _row(name)
     known = [field.name for field in dataclasses.fields(kind)]

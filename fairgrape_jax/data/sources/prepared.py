@@ -112,7 +112,7 @@ def load(source: Prepared, progress: Progress | None = None) -> Dataset:
             part, images = part[good], images if good.all() else images[good]
             notes += _lost(pictures)
         done += len(part)
-        splits.append(Split(images, labels[part], groups[part]))
+        splits.append(Split(images, labels[part], groups[part], stored.columns["name"][part]))
     train, validation, test = splits
     notes += _without_group(splits)
     return Dataset(

@@ -1,4 +1,4 @@
-"""Drawn pictures of any size and number, with groups of which some are harder than others."""
+"""Draw pictures of any size and number, with groups of which some are harder than others."""
 
 from __future__ import annotations
 
@@ -64,7 +64,18 @@ class _World:
 
 
 def load(source: Synthetic, progress: Progress | None = None) -> Dataset:
-    """Draw the dataset; equal options give equal bits. UsageError for an impossible option."""
+    """Draw the dataset; equal options give equal bits.
+
+    Args:
+        source: Its options.
+        progress: Called with (samples drawn, samples in all).
+
+    Returns:
+        The dataset.
+
+    Raises:
+        UsageError: An option is impossible.
+    """
     names = tuple(f"group {i}" for i in range(source.groups))
     _check(source, names)
     world = _world(source)
@@ -73,7 +84,7 @@ def load(source: Synthetic, progress: Progress | None = None) -> Dataset:
     done, parts = 0, []
     for number, n in enumerate(sizes):
         rng = np.random.default_rng([source.seed, PICTURE_STREAM, number])
-        labels, groups = _answers(source, n, rng)
+        labels, groups = _labels_and_groups(source, n, rng)
         kept = kept_indices(source, groups, names, training=number == 0)
         images = _pictures(source, world, labels[kept], groups[kept], rng)
         parts.append(Split(images, labels[kept], groups[kept]))
@@ -122,18 +133,20 @@ def _world(source: Synthetic) -> _World:
     rng = stream(source.seed, PICTURE_STREAM)
     shape = (source.tasks, source.classes, CELLS, CELLS, source.channels)
     common = rng.standard_normal(shape)
-    own = rng.standard_normal((source.groups, *shape))
+    individual = rng.standard_normal((source.groups, *shape))
     rank = np.linspace(0, 1, source.groups)
     angle = (rank * np.pi / 3)[:, None, None, None, None, None]
     faint = (1 - 0.5 * rank)[:, None, None, None, None, None]
     return _World(
-        patterns=(faint * (np.cos(angle) * common + np.sin(angle) * own)).astype(np.float32),
+        patterns=(faint * (np.cos(angle) * common + np.sin(angle) * individual)).astype(np.float32),
         base=rng.uniform(96, 160, (source.groups, source.channels)).astype(np.float32),
         contrast=(16 - 6 * rank).astype(np.float32),
     )
 
 
-def _answers(source: Synthetic, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _labels_and_groups(
+    source: Synthetic, n: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels (n, T), uniform, and groups (n,) in shuffled order, with exact group counts."""
     counts = apportion(source.imbalance ** np.arange(source.groups), n)
     groups = rng.permutation(np.repeat(np.arange(source.groups, dtype=np.int32), counts))

@@ -126,6 +126,7 @@ def load(source: UTKFace, progress: Progress | None = None) -> Dataset:
     digests = [hashlib.sha256(content).digest() for content in contents]
     labels = _column(kept, tasks[0].name)[:, None]
     groups = _column(kept, group_column(source))
+    called = np.array([face.name.encode() for face in kept])
     chosen = [
         members[kept_indices(source, groups[members], names, training=number == 0)]
         for number, members in enumerate(_parts(digests, source))
@@ -138,7 +139,8 @@ def load(source: UTKFace, progress: Progress | None = None) -> Dataset:
     ends = np.cumsum([len(part) for part in chosen])[:-1]
     for part, pixels, lost in zip(chosen, np.split(images, ends), np.split(bad, ends), strict=True):
         good = part[~lost]
-        splits.append(Split(pixels[~lost] if lost.any() else pixels, labels[good], groups[good]))
+        pixels = pixels[~lost] if lost.any() else pixels
+        splits.append(Split(pixels, labels[good], groups[good], called[good]))
     train, validation, test = splits
     equal = len(kept) - len(set(digests))
     return Dataset(

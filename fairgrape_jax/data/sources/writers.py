@@ -1,4 +1,4 @@
-"""MNIST by who wrote it: Census Bureau employees and high-school students."""
+"""Read MNIST with who wrote it: Census Bureau employees or high-school students."""
 
 from __future__ import annotations
 
@@ -59,10 +59,20 @@ class Writers(Source):
 
 
 def load(source: Writers, progress: Progress | None = None) -> Dataset:
-    """Training, validation (2,000) and test digits as (N, 28, 28, 1), or of the size asked for.
+    """Read the digits: the embedded sample, or all of MNIST.
 
-    The embedded sample has 12,000 training and 4,000 test digits, the full set 58,000 and 10,000.
-    UsageError if an option, the embedded sample or an IDX file cannot be used.
+    The embedded sample has 12,000 training and 4,000 test digits, the full set 58,000 and 10,000;
+    both have 2,000 for validation.
+
+    Args:
+        source: Its options.
+        progress: Called with (digits read, digits in all).
+
+    Returns:
+        The dataset; pictures are (N, 28, 28, 1), or of the size asked for.
+
+    Raises:
+        UsageError: An option, the embedded sample or an IDX file cannot be used.
     """
     label_column(source)
     group_column(source)
@@ -74,7 +84,7 @@ def load(source: Writers, progress: Progress | None = None) -> Dataset:
     ]
     total, done, splits = sum(map(len, keep)), 0, []
     for (images, labels, groups), kept in zip(parts, keep, strict=True):
-        pictures = resized(images[kept], source.size or SIZE)[..., None]
+        pictures = resize(images[kept], source.size or SIZE)[..., None]
         splits.append(Split(pictures, labels[kept, None].astype(np.int32), groups[kept]))
         done += len(kept)
         if progress:
@@ -93,14 +103,22 @@ def load(source: Writers, progress: Progress | None = None) -> Dataset:
 
 
 def population(index: np.ndarray, *, test: bool) -> np.ndarray:
-    """(N,) int32 group of the digits at `index` in MNIST's training or test file.
+    """The group of digits of MNIST.
 
     The rule agrees with the writers that QMNIST traced, without exception.
 
-    >>> population(np.array([0, 1, 58_100]), test=False).tolist()
-    [1, 0, 0]
-    >>> population(np.array([5_000, 5_001]), test=True).tolist()
-    [1, 0]
+    Args:
+        index: (N,) places in MNIST's training or test file.
+        test: Whether it is the test file.
+
+    Returns:
+        (N,) int32: 0 for employees, 1 for students.
+
+    Example:
+        >>> population(np.array([0, 1, 58_100]), test=False).tolist()
+        [1, 0, 0]
+        >>> population(np.array([5_000, 5_001]), test=True).tolist()
+        [1, 0]
     """
     if test:
         return (index <= STUDENTS_LAST_TEST).astype(np.int32)
@@ -108,7 +126,14 @@ def population(index: np.ndarray, *, test: bool) -> np.ndarray:
 
 
 def read_sample() -> list[Arrays]:
-    """Images, labels and groups of the embedded training, validation and test splits."""
+    """Read the embedded sample.
+
+    Returns:
+        Images (N, 28, 28), labels (N,) and groups (N,) of training, validation and test.
+
+    Raises:
+        UsageError: It is not as it was shipped.
+    """
     try:
         content = SAMPLE.read_bytes()
         if hashlib.sha256(content).hexdigest() != SAMPLE_SHA256:
@@ -129,7 +154,17 @@ def read_sample() -> list[Arrays]:
 
 
 def read_folder(folder: Path) -> list[Arrays]:
-    """Images, labels and groups of the full training, validation and test splits."""
+    """Read all of MNIST.
+
+    Args:
+        folder: With its four IDX files, plain or gzipped.
+
+    Returns:
+        Images (N, 28, 28), labels (N,) and groups (N,) of training, validation and test.
+
+    Raises:
+        UsageError: It names the file that is missing or not as expected.
+    """
     images, labels = read_idx(folder, "train", 60_000)
     inside = np.isin(np.arange(len(labels)), VALIDATION)
     held_out = read_idx(folder, "t10k", 10_000)
@@ -142,17 +177,34 @@ def read_folder(folder: Path) -> list[Arrays]:
 
 
 def read_idx(folder: Path, part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images (count, 28, 28) and labels (count,), uint8, of the IDX files of one part of MNIST.
+    """Read the IDX files of one part of MNIST.
 
-    part: "train" or "t10k". UsageError names the file that is missing or not as expected.
+    Args:
+        folder: That of the files.
+        part: "train" or "t10k".
+        count: How many digits it has.
+
+    Returns:
+        Images (count, 28, 28) and labels (count,), uint8.
+
+    Raises:
+        UsageError: It names the file that is missing or not as expected.
     """
-    images = _idx(_find(folder, f"{part}-images", 3), 0x803, (count, SIZE, SIZE))
-    labels = _idx(_find(folder, f"{part}-labels", 1), 0x801, (count,))
+    images = read_idx_file(_find(folder, f"{part}-images", 3), 0x803, (count, SIZE, SIZE))
+    labels = read_idx_file(_find(folder, f"{part}-labels", 1), 0x801, (count,))
     return images, labels
 
 
-def resized(images: np.ndarray, size: int) -> np.ndarray:
-    """(N, size, size) of (N, H, W) uint8 pictures, Pillow's bilinear filter."""
+def resize(images: np.ndarray, size: int) -> np.ndarray:
+    """Resize grey pictures by Pillow's bilinear filter.
+
+    Args:
+        images: (N, H, W) uint8.
+        size: Side of the new ones.
+
+    Returns:
+        (N, size, size) uint8.
+    """
     if images.shape[1:] == (size, size):
         return images
     from PIL import Image
@@ -174,7 +226,20 @@ def _find(folder: Path, stem: str, rank: int) -> Path:
     )
 
 
-def _idx(path: Path, magic: int, shape: tuple[int, ...]) -> np.ndarray:
+def read_idx_file(path: Path, magic: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Read one IDX file, and no more of it than it should hold.
+
+    Args:
+        path: The file, plain or gzipped.
+        magic: The number that it must begin with.
+        shape: That of its array.
+
+    Returns:
+        The array, uint8.
+
+    Raises:
+        UsageError: It cannot be read, or is not as expected.
+    """
     most = 4 * (1 + len(shape)) + math.prod(shape) + 1  # more is too much, however much it is
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -184,12 +249,12 @@ def _idx(path: Path, magic: int, shape: tuple[int, ...]) -> np.ndarray:
     head, body = content[: 4 * (1 + len(shape))], content[4 * (1 + len(shape)) :]
     expected = [magic, *shape]
     if head != np.array(expected, ">u4").tobytes():
-        found = np.frombuffer(head[: len(head) // 4 * 4], ">u4").tolist()
+        actual = np.frombuffer(head[: len(head) // 4 * 4], ">u4").tolist()
         raise UsageError(
-            f"{path}: starts with {found}, expected magic number and counts {expected};"
+            f"{path}: starts with {actual}, expected magic number and counts {expected};"
             " give MNIST's own file"
         )
     if len(body) != math.prod(shape):
-        found = f"more than {math.prod(shape)}" if len(content) == most else f"{len(body)}"
-        raise UsageError(f"{path}: {found} bytes of data, expected {math.prod(shape)}")
+        actual = f"more than {math.prod(shape)}" if len(content) == most else f"{len(body)}"
+        raise UsageError(f"{path}: {actual} bytes of data, expected {math.prod(shape)}")
     return np.frombuffer(body, np.uint8).reshape(shape)
