@@ -10,8 +10,8 @@ each, and every sample is passed once.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,9 @@ from fairgrape_jax.masks import (
     native,
 )
 from fairgrape_jax.scoring.importance import Formula
+from fairgrape_jax.scoring.parts import Form, Part, checked_batches, membership, parts, sample_count
 
 SampleLoss = Callable[[Tree, Any], jax.Array]  # (params, batch of B samples) -> (B,)
-Form = Literal["pure", "vmap"]
 
 
 def group_importance(
@@ -74,7 +74,7 @@ def group_importance(
         >>> scores["w"].ravel().tolist()
         [9.0, 81.0]
     """
-    members = membership(groups, num_groups, _samples(batch))
+    members = membership(groups, num_groups, sample_count(batch))
     arrays, network = _split(loss_fn, params, masks)
     if _traced((params, masks, batch, groups)):
         rows = _importance(network, *arrays, batch, members, axis_name)
@@ -143,7 +143,7 @@ def average_importance(
     squares = formula == "sum-of-squares"
     adders = [_Adder(network, arrays, num_groups, squares, d) for d in devices or [None]]
     terms = np.zeros(num_groups, np.int64)
-    for part in _parts(_checked(batches, num_groups), micro_batch, form, squares):
+    for part in parts(checked_batches(batches, num_groups), micro_batch, form, squares):
         terms += part.counts
         if part.start:  # a micro-batch stays on its device
             adder = min(adders, key=lambda adder: adder.load)
@@ -157,44 +157,6 @@ def average_importance(
                 f"importance of layer {name}: is not finite; the loss or its gradient overflows"
             )
     return jax.tree.unflatten(jax.tree.structure(masks), rows)
-
-
-def membership(groups: Any, num_groups: int, samples: int) -> Any:
-    """The members of every group, (G, B) bool, from ids (B,) or as they are.
-
-    Args:
-        groups: (B,) int, negative for no group; or (G, B) bool.
-        num_groups: G.
-        samples: B.
-
-    Raises:
-        ValueError: other shapes or dtypes, or a group that is not below G.
-
-    Example:
-        >>> membership(np.array([1, -1, 0]), 2, 3)
-        array([[False, False,  True],
-               [ True, False, False]])
-    """
-    if num_groups < 1:
-        raise ValueError(f"num_groups: {num_groups} is not at least 1")
-    array = groups if isinstance(groups, jax.Array) else np.asarray(groups)
-    if array.dtype == bool:
-        if array.shape != (num_groups, samples):
-            raise ValueError(
-                f"groups {array.shape} bool: ({num_groups}, {samples}) is expected, groups first"
-            )
-        return array
-    if not jnp.issubdtype(array.dtype, jnp.integer) or array.shape != (samples,):
-        raise ValueError(
-            f"groups {array.shape} {array.dtype}: a whole number for each of the {samples} samples "
-            f"is expected, or their membership ({num_groups}, {samples}) bool"
-        )
-    if isinstance(array, jax.core.Tracer):
-        return array == jnp.arange(num_groups, dtype=array.dtype)[:, None]
-    ids = np.asarray(jax.device_get(array))
-    if ids.size and ids.max() >= num_groups:
-        raise ValueError(f"groups: {ids.max()} is not below num_groups, {num_groups}")
-    return ids == np.arange(num_groups)[:, None]
 
 
 class _Network(NamedTuple):
@@ -213,7 +175,7 @@ class _Network(NamedTuple):
             for i, prunable in enumerate(self.prunable)
         ]
         losses = self.loss_fn(jax.tree.unflatten(self.structure, leaves), batch)
-        shape, samples = jnp.shape(losses), _samples(batch)
+        shape, samples = jnp.shape(losses), sample_count(batch)
         if shape != (samples,) or not jnp.issubdtype(losses.dtype, jnp.floating):
             raise ValueError(
                 f"loss_fn: gives {losses.dtype} {shape}; one loss for each of the {samples} "
@@ -280,17 +242,6 @@ def _varying(array: jax.Array, axis_name: str) -> jax.Array:
     return jax.lax.pcast(array, axis_name, to="varying")
 
 
-class _Part(NamedTuple):
-    """What one call adds: samples of one group, or, in the form "vmap", a batch of all groups."""
-
-    batch: Any
-    scale: np.ndarray  # (b,) float32, or (G, b)
-    counts: np.ndarray  # (G,) int, the micro-batches, or samples, that it ends
-    group: int  # -1 for all
-    start: bool  # of a micro-batch
-    end: bool
-
-
 class _Sums(NamedTuple):
     """Sums of each weight: rows (G, *w.shape), what rounding lost of them, a micro-batch's part."""
 
@@ -310,7 +261,7 @@ class _Adder:
         self.arrays = arrays if device is None else jax.device_put(arrays, device)
         self.sums = _zeros(self.arrays[0], groups)
 
-    def add(self, part: _Part) -> None:
+    def add(self, part: Part) -> None:
         self.load += part.scale.shape[-1]
         given = part.batch, part.scale, *np.array([part.group, part.start, part.end], np.int32)
         add = _add_all if part.group < 0 else _add_group
@@ -407,105 +358,6 @@ def _mean(pairs: Any, terms: jax.Array, weights: Any, squares: bool) -> list[jax
     return means
 
 
-def _checked(batches: Iterable[Any], num_groups: int) -> Iterator[tuple[Any, np.ndarray]]:
-    """Each batch with its membership, (G, B) on the host."""
-    for number, item in enumerate(batches):
-        if not isinstance(item, list | tuple) or len(item) != 2:
-            raise ValueError(f"batches: number {number} is no pair of a batch and its groups")
-        batch, groups = item
-        members = membership(groups, num_groups, _samples(batch))
-        yield batch, np.asarray(jax.device_get(members))
-
-
-def _parts(
-    batches: Iterable[tuple[Any, np.ndarray]], micro_batch: int | None, form: Form, squares: bool
-) -> Iterator[_Part]:
-    """What is added, one after the other; a group's micro-batches in the order of its samples."""
-    unit = 0
-    for batch, members in batches if micro_batch is None else _regroup(batches, micro_batch):
-        counts = members.sum(axis=1)
-        scale = members.astype(np.float32)
-        if squares:
-            scale /= np.maximum(counts, 1).astype(np.float32)[:, None]
-        ended = np.minimum(counts, 1) if squares else counts
-        if form == "vmap":
-            yield _Part(batch, scale, ended, -1, True, True)
-            continue
-        host = jax.device_get(batch)
-        unit = micro_batch or unit or max(1, members.shape[1] // (8 * len(members)))
-        for k in np.flatnonzero(counts):
-            places = np.flatnonzero(members[k])
-            sizes = [micro_batch] if micro_batch else pieces(len(places), unit)
-            first = 0
-            for size in sizes:
-                rows = places[first : first + size]
-                first += size
-                # A sample that is there twice weighs nothing the second time.
-                rows = np.concatenate([rows, np.repeat(rows[:1], size - len(rows))])
-                weight = scale[k, rows] * (np.arange(size) < len(places) - first + size)
-                last = first >= len(places)
-                counted = np.where(np.arange(len(counts)) == k, ended, 0) * last
-                yield _Part(
-                    jax.tree.map(lambda x, rows=rows: np.asarray(x)[rows], host),
-                    weight.astype(np.float32),
-                    counted,
-                    int(k),
-                    first == size or not squares,
-                    last or not squares,
-                )
-
-
-def pieces(samples: int, unit: int = 1) -> list[int]:
-    """Sizes that hold some samples, one or two of few sizes, so that few programs are compiled.
-
-    The sizes are `unit` times 1, 2, 3, 4, 6, 8, 12, 16 and so on; no more than a fifth is empty,
-    but for less than a unit.
-
-    Example:
-        >>> pieces(9), pieces(16), pieces(13), pieces(9, unit=4)
-        ([6, 3], [16], [12, 1], [12])
-    """
-    sizes = [unit]
-    while sizes[-1] < samples:
-        half, odd = divmod(len(sizes), 2)
-        sizes.append(unit * (2 ** (half + 1) if odd else 3 * 2 ** (half - 1)))
-    plans = [[size] for size in sizes if size >= samples]
-    plans += [[a, b] for a in sizes for b in sizes if b <= a and a + b >= samples > a]
-    # A call costs about what a sample costs.
-    return min(plans, key=lambda plan: (sum(plan) + unit * len(plan), len(plan)))
-
-
-def _regroup(
-    batches: Iterable[tuple[Any, np.ndarray]], size: int
-) -> Iterator[tuple[Any, np.ndarray]]:
-    """Micro-batches of `size` samples of one group, across batches; a group's last is short."""
-    waiting: dict[int, list[Any]] = {}
-    groups = 0
-
-    def micro_batch(k: int, batch: Any) -> tuple[Any, np.ndarray]:
-        return batch, np.repeat(np.arange(groups)[:, None] == k, _samples(batch), axis=1)
-
-    for batch, members in batches:
-        groups, host = len(members), jax.device_get(batch)
-        for k in np.flatnonzero(members.any(axis=1)).tolist():
-            places = np.flatnonzero(members[k])
-            part = jax.tree.map(lambda x, places=places: np.asarray(x)[places], host)
-            queue = waiting.setdefault(k, [])
-            queue.append(part)
-            if sum(map(_samples, queue)) < size:
-                continue
-            joined = jax.tree.map(lambda *x: np.concatenate(x), *queue)
-            for first in range(0, _samples(joined), size):
-                part = jax.tree.map(lambda x, first=first: x[first : first + size], joined)
-                full = _samples(part) == size
-                waiting[k] = [] if full else [part]
-                if full:
-                    yield micro_batch(k, part)
-    for k, queue in sorted(waiting.items()):
-        if queue:
-            yield micro_batch(k, jax.tree.map(lambda *x: np.concatenate(x), *queue))
-
-
 def _traced_average(
     network: _Network, arrays: Any, batches: Sequence[Any], num_groups: int, formula: Formula
 ) -> list[jax.Array]:
@@ -514,7 +366,7 @@ def _traced_average(
     if not batches:
         raise ValueError("batches: are empty")
     for batch, groups in batches:
-        members = jnp.asarray(membership(groups, num_groups, _samples(batch)))
+        members = jnp.asarray(membership(groups, num_groups, sample_count(batch)))
         counts = members.sum(axis=1, dtype=jnp.float32)
         scale = members.astype(jnp.float32)
         if squares:
@@ -537,17 +389,6 @@ def _check_options(formula: str, form: str, micro_batch: int | None) -> None:
 @jax.jit
 def _finite(rows: list[jax.Array]) -> list[jax.Array]:
     return [jnp.isfinite(row).all() for row in rows]
-
-
-def _samples(batch: Any) -> int:
-    """B, of a pytree of arrays with B samples along their first axis."""
-    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
-    lengths = {shape[:1] for shape in shapes}
-    if len(lengths) != 1 or () in lengths:
-        raise ValueError(
-            f"batch: arrays {shapes}; all must have the same number of samples along the first axis"
-        )
-    return int(shapes[0][0])
 
 
 def _is_array(leaf: Any) -> bool:

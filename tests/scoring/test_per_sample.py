@@ -13,7 +13,8 @@ from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 from fairgrape_jax.masks import full_masks
-from fairgrape_jax.scoring.per_sample import average_importance, group_importance, pieces
+from fairgrape_jax.scoring.parts import pieces
+from fairgrape_jax.scoring.per_sample import average_importance, group_importance
 
 GROUPS = 3
 CLOSE = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-9)

@@ -1,0 +1,171 @@
+"""Cut batches on the host into micro-batches of one group each, of few shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Form = Literal["pure", "vmap"]
+
+
+class Part(NamedTuple):
+    """What one call adds: samples of one group, or, in the form "vmap", a batch of all groups."""
+
+    batch: Any
+    scale: np.ndarray  # (b,) float32, or (G, b)
+    counts: np.ndarray  # (G,) int, the micro-batches, or samples, that it ends
+    group: int  # -1 for all
+    start: bool  # of a micro-batch
+    end: bool
+
+
+def membership(groups: Any, num_groups: int, samples: int) -> Any:
+    """The members of every group, (G, B) bool, from ids (B,) or as they are.
+
+    Args:
+        groups: (B,) int, negative for no group; or (G, B) bool.
+        num_groups: G.
+        samples: B.
+
+    Raises:
+        ValueError: other shapes or dtypes, or a group that is not below G.
+
+    Example:
+        >>> membership(np.array([1, -1, 0]), 2, 3)
+        array([[False, False,  True],
+               [ True, False, False]])
+    """
+    if num_groups < 1:
+        raise ValueError(f"num_groups: {num_groups} is not at least 1")
+    array = groups if isinstance(groups, jax.Array) else np.asarray(groups)
+    if array.dtype == bool:
+        if array.shape != (num_groups, samples):
+            raise ValueError(
+                f"groups {array.shape} bool: ({num_groups}, {samples}) is expected, groups first"
+            )
+        return array
+    if not jnp.issubdtype(array.dtype, jnp.integer) or array.shape != (samples,):
+        raise ValueError(
+            f"groups {array.shape} {array.dtype}: a whole number for each of the {samples} samples "
+            f"is expected, or their membership ({num_groups}, {samples}) bool"
+        )
+    if isinstance(array, jax.core.Tracer):
+        return array == jnp.arange(num_groups, dtype=array.dtype)[:, None]
+    ids = np.asarray(jax.device_get(array))
+    if ids.size and ids.max() >= num_groups:
+        raise ValueError(f"groups: {ids.max()} is not below num_groups, {num_groups}")
+    return ids == np.arange(num_groups)[:, None]
+
+
+def checked_batches(batches: Iterable[Any], num_groups: int) -> Iterator[tuple[Any, np.ndarray]]:
+    """Each batch with its membership, (G, B) on the host."""
+    for number, item in enumerate(batches):
+        if not isinstance(item, list | tuple) or len(item) != 2:
+            raise ValueError(f"batches: number {number} is no pair of a batch and its groups")
+        batch, groups = item
+        members = membership(groups, num_groups, sample_count(batch))
+        yield batch, np.asarray(jax.device_get(members))
+
+
+def parts(
+    batches: Iterable[tuple[Any, np.ndarray]], micro_batch: int | None, form: Form, squares: bool
+) -> Iterator[Part]:
+    """What is added, one after the other; a group's micro-batches in the order of its samples."""
+    unit = 0
+    for batch, members in batches if micro_batch is None else _regroup(batches, micro_batch):
+        counts = members.sum(axis=1)
+        scale = members.astype(np.float32)
+        if squares:
+            scale /= np.maximum(counts, 1).astype(np.float32)[:, None]
+        ended = np.minimum(counts, 1) if squares else counts
+        if form == "vmap":
+            yield Part(batch, scale, ended, -1, True, True)
+            continue
+        host = jax.device_get(batch)
+        unit = micro_batch or unit or max(1, members.shape[1] // (8 * len(members)))
+        for k in np.flatnonzero(counts):
+            places = np.flatnonzero(members[k])
+            sizes = [micro_batch] if micro_batch else pieces(len(places), unit)
+            first = 0
+            for size in sizes:
+                rows = places[first : first + size]
+                first += size
+                # A sample that is there twice weighs nothing the second time.
+                rows = np.concatenate([rows, np.repeat(rows[:1], size - len(rows))])
+                weight = scale[k, rows] * (np.arange(size) < len(places) - first + size)
+                last = first >= len(places)
+                counted = np.where(np.arange(len(counts)) == k, ended, 0) * last
+                yield Part(
+                    jax.tree.map(lambda x, rows=rows: np.asarray(x)[rows], host),
+                    weight.astype(np.float32),
+                    counted,
+                    int(k),
+                    first == size or not squares,
+                    last or not squares,
+                )
+
+
+def pieces(samples: int, unit: int = 1) -> list[int]:
+    """Sizes that hold some samples, one or two of few sizes, so that few programs are compiled.
+
+    The sizes are `unit` times 1, 2, 3, 4, 6, 8, 12, 16 and so on; no more than a fifth is empty,
+    but for less than a unit.
+
+    Example:
+        >>> pieces(9), pieces(16), pieces(13), pieces(9, unit=4)
+        ([6, 3], [16], [12, 1], [12])
+    """
+    sizes = [unit]
+    while sizes[-1] < samples:
+        half, odd = divmod(len(sizes), 2)
+        sizes.append(unit * (2 ** (half + 1) if odd else 3 * 2 ** (half - 1)))
+    plans = [[size] for size in sizes if size >= samples]
+    plans += [[a, b] for a in sizes for b in sizes if b <= a and a + b >= samples > a]
+    # A call costs about what a sample costs.
+    return min(plans, key=lambda plan: (sum(plan) + unit * len(plan), len(plan)))
+
+
+def _regroup(
+    batches: Iterable[tuple[Any, np.ndarray]], size: int
+) -> Iterator[tuple[Any, np.ndarray]]:
+    """Micro-batches of `size` samples of one group, across batches; a group's last is short."""
+    waiting: dict[int, list[Any]] = {}
+    groups = 0
+
+    def micro_batch(k: int, batch: Any) -> tuple[Any, np.ndarray]:
+        return batch, np.repeat(np.arange(groups)[:, None] == k, sample_count(batch), axis=1)
+
+    for batch, members in batches:
+        groups, host = len(members), jax.device_get(batch)
+        for k in np.flatnonzero(members.any(axis=1)).tolist():
+            places = np.flatnonzero(members[k])
+            part = jax.tree.map(lambda x, places=places: np.asarray(x)[places], host)
+            queue = waiting.setdefault(k, [])
+            queue.append(part)
+            if sum(map(sample_count, queue)) < size:
+                continue
+            joined = jax.tree.map(lambda *x: np.concatenate(x), *queue)
+            for first in range(0, sample_count(joined), size):
+                part = jax.tree.map(lambda x, first=first: x[first : first + size], joined)
+                full = sample_count(part) == size
+                waiting[k] = [] if full else [part]
+                if full:
+                    yield micro_batch(k, part)
+    for k, queue in sorted(waiting.items()):
+        if queue:
+            yield micro_batch(k, jax.tree.map(lambda *x: np.concatenate(x), *queue))
+
+
+def sample_count(batch: Any) -> int:
+    """B, of a pytree of arrays with B samples along their first axis."""
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
+    lengths = {shape[:1] for shape in shapes}
+    if len(lengths) != 1 or () in lengths:
+        raise ValueError(
+            f"batch: arrays {shapes}; all must have the same number of samples along the first axis"
+        )
+    return int(shapes[0][0])
