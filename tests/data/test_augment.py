@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from fairgrape_jax import data
 from fairgrape_jax.cli.main import main
-from fairgrape_jax.data import augment, contact_sheet
+from fairgrape_jax.data import augment, contact_sheet, transforms
 
 PRESETS = [name for name, alter in augment.AUGMENTATIONS.items() if alter is not None]
 KEY = jax.random.key(3)
@@ -63,8 +63,8 @@ def test_flip_mirrors_half_of_the_samples():
 
 def test_affine_of_nothing_is_the_picture_and_of_something_is_scipys():
     image = pictures(1)[0]
-    np.testing.assert_allclose(augment.affine(KEY, image), image, atol=1e-3)
-    moved = np.asarray(augment.affine(KEY, image, rotate=15.0, shear=8.0, scale=(1.0, 1.1)))
+    np.testing.assert_allclose(transforms.affine(KEY, image), image, atol=1e-3)
+    moved = np.asarray(transforms.affine(KEY, image, rotate=15.0, shear=8.0, scale=(1.0, 1.1)))
     keys = jax.random.split(KEY, 4)
     turn = np.deg2rad(float(jax.random.uniform(keys[0], minval=-15.0, maxval=15.0)))
     lean = np.tan(np.deg2rad(float(jax.random.uniform(keys[1], minval=-8.0, maxval=8.0))))
@@ -89,32 +89,32 @@ def test_affine_of_nothing_is_the_picture_and_of_something_is_scipys():
 
 def test_blur_is_scipys_gaussian_and_none_of_it_the_picture():
     image = pictures(1)[0].astype(jnp.float32)
-    np.testing.assert_allclose(augment.blur(image, jnp.float32(0)), image, atol=1e-4)
+    np.testing.assert_allclose(transforms.blur(image, jnp.float32(0)), image, atol=1e-4)
     expected = ndimage.gaussian_filter(np.asarray(image), (1.5, 1.5, 0), mode="nearest", radius=6)
-    np.testing.assert_allclose(augment.blur(image, jnp.float32(1.5)), expected, atol=1e-2)
+    np.testing.assert_allclose(transforms.blur(image, jnp.float32(1.5)), expected, atol=1e-2)
 
 
 def test_a_kernel_is_scipys_correlation():
     image = pictures(1)[0].astype(jnp.float32)
     kernel = np.array([[-1, -2, 0], [-2, 1, 2], [0, 2, 3]], np.float32)
     expected = ndimage.correlate(np.asarray(image), kernel[..., None], mode="nearest")
-    np.testing.assert_allclose(augment.convolve(image, jnp.asarray(kernel)), expected, atol=1e-1)
+    np.testing.assert_allclose(transforms.convolve(image, jnp.asarray(kernel)), expected, atol=1e-1)
 
 
 def test_grey_mixes_towards_luminance():
     image = jnp.zeros((2, 2, 3)).at[..., 0].set(100.0)
-    np.testing.assert_allclose(augment.grey(image, jnp.float32(0)), image)
-    np.testing.assert_allclose(augment.grey(image, jnp.float32(1)), 29.89, rtol=1e-3)
+    np.testing.assert_allclose(transforms.grey(image, jnp.float32(0)), image)
+    np.testing.assert_allclose(transforms.grey(image, jnp.float32(1)), 29.89, rtol=1e-3)
     one_channel = jnp.ones((2, 2, 1))
-    assert augment.grey(one_channel, jnp.float32(1)) is one_channel
+    assert transforms.grey(one_channel, jnp.float32(1)) is one_channel
 
 
 def test_random_resized_crop_of_the_whole_is_the_picture_and_of_a_part_is_inside():
     image = pictures(1)[0]
-    whole = augment.random_resized_crop(KEY, image, area=(1.0, 1.0), aspect=(1.0, 1.0 + 1e-6))
+    whole = transforms.random_resized_crop(KEY, image, area=(1.0, 1.0), aspect=(1.0, 1.0 + 1e-6))
     np.testing.assert_allclose(whole, image, atol=0.1)
     ramp = jnp.broadcast_to(jnp.arange(32.0)[:, None, None], (32, 32, 3))
-    crop = jax.jit(augment.random_resized_crop)
+    crop = jax.jit(transforms.random_resized_crop)
     parts = np.stack([crop(jax.random.key(seed), ramp)[:, 0, 0] for seed in range(20)])
     assert np.all(np.diff(parts, axis=1) >= -1e-4)
     heights = parts[:, -1] - parts[:, 0]

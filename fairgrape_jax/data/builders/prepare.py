@@ -28,6 +28,7 @@ from fairgrape_jax.data.builders.listing import (
     check_names,
     without_unused,
 )
+from fairgrape_jax.data.builders.shard_plan import SHARD_BYTES
 from fairgrape_jax.data.images import files
 from fairgrape_jax.data.images.records import ABOUT, VERSION, dataset_directory
 from fairgrape_jax.data.sources.stored import stored_in
@@ -57,7 +58,7 @@ def prepare(
     called: str = "",
     overwrite: bool = False,
     tfrecord: bool = False,
-    shard_bytes: int = shards.SHARD_BYTES,
+    shard_bytes: int = SHARD_BYTES,
     progress: Progress | None = None,
 ) -> Result:
     """Read `place` with the builder `name`, and write the dataset.
