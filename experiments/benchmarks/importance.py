@@ -166,7 +166,9 @@ class Builder:
         plan = batches.group_batches(
             self.dataset.train, 1.0, size, groups, 0, over="all" if mixed else "groups"
         )
-        schedule = scoring.schedule(plan.group, groups, 1, 1 if mixed else compiled.slots)
+        schedule = scoring.assign_micro_batches(
+            plan.group, groups, 1, 1 if mixed else compiled.slots
+        )
         step = compiled.accumulate_mixed if mixed else compiled.accumulate
         accumulate = step(SQUARES if formula == "sum-of-squares" else GRADIENT, groups, size)
         sums = [scoring.empty_sums(alive, groups, compiled.devices)]
@@ -187,7 +189,7 @@ class Builder:
         groups = len(self.dataset.groups)
         sums = scoring.empty_sums(alive, groups, compiled.devices)
         plan = batches.group_batches(self.dataset.train, 1.0, self.options.batch, groups, 0)
-        schedule = scoring.schedule(plan.group, groups, 1, compiled.slots)
+        schedule = scoring.assign_micro_batches(plan.group, groups, 1, compiled.slots)
         batch = next(scoring.micro_batches(self.dataset.train, plan, schedule))
         lower: Any = compiled.accumulate(SQUARES, groups, self.options.batch)
         accumulate = lower.lower(sums, state.params, state.batch_stats, alive, None, batch)

@@ -152,7 +152,7 @@ def plan_scoring(session: Session, statistic: Statistic, over: Over, seed: int) 
         over="all" if mixed else over,
         samples=0 if over == "groups" else options.samples,
     )
-    schedule = scoring.schedule(
+    schedule = scoring.assign_micro_batches(
         batches.group,
         groups,
         parallel.device_count(session.devices),
@@ -194,9 +194,11 @@ def means(
     groups, batches = len(session.dataset.groups), plan.batches
     of_samples = session.dataset.train.groups[batches.indices]
     group = of_samples if plan.mixed else batches.group[:, None]
-    counts = scoring.counts(group, batches.valid, groups, statistic)
+    counts = scoring.divisors(group, batches.valid, groups, statistic)
     if session.experiment.scoring.shard_groups:
-        tree = scoring.gathered(sums.rows, plan.schedule, network.masks, counts, session.devices)
+        tree = scoring.gather_means(
+            sums.rows, plan.schedule, network.masks, counts, session.devices
+        )
         return jax.tree.map(lambda leaf: leaf[: plan.rows], tree)
     reduced = session.steps.reduce(groups)(sums.rows, counts)
     return jax.tree.map(lambda leaf: leaf.addressable_data(0)[0, : plan.rows], reduced)

@@ -127,7 +127,7 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
     @functools.cache
     def reduce(groups: int) -> Callable[..., Any]:
         # In place of the sums, which come back as every device's copy of the means.
-        return lift(scoring.reduce, (0, None), 0, donate=(0,))
+        return lift(scoring.reduce_to_means, (0, None), 0, donate=(0,))
 
     return Steps(
         devices=devices,

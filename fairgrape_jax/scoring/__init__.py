@@ -2,32 +2,34 @@
 
 from fairgrape_jax.scoring.accumulate import (
     Sums,
-    at,
-    counts,
+    divisors,
     empty_sums,
-    gathered,
+    gather_means,
     make_accumulate,
     make_accumulate_mixed,
     micro_batches,
-    reduce,
-    weighted,
+    reduce_to_means,
 )
-from fairgrape_jax.scoring.assignment import BLOCK, Schedule, placed, schedule, starts
+from fairgrape_jax.scoring.assignment import (
+    BLOCK,
+    Schedule,
+    assign_micro_batches,
+    block_starts,
+    place_groups,
+)
 
 __all__ = [
     "BLOCK",
     "Schedule",
     "Sums",
-    "at",
-    "counts",
+    "assign_micro_batches",
+    "block_starts",
+    "divisors",
     "empty_sums",
-    "gathered",
+    "gather_means",
     "make_accumulate",
     "make_accumulate_mixed",
     "micro_batches",
-    "placed",
-    "reduce",
-    "schedule",
-    "starts",
-    "weighted",
+    "place_groups",
+    "reduce_to_means",
 ]

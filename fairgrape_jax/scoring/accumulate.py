@@ -15,18 +15,24 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
 
 from fairgrape_jax import parallel
 from fairgrape_jax.data.batches import GroupBatches, make_batches, read_images, rows_of_process
 from fairgrape_jax.data.dataset import Split
-from fairgrape_jax.masks import Tree, map_masked
+from fairgrape_jax.masks import Array, Tree, map_masked
 from fairgrape_jax.scoring.assignment import Schedule
 from fairgrape_jax.scoring.importance import Execution, mixed_gradients
 from fairgrape_jax.scoring.statistics import ScoredNetwork, Statistic
 
 
 class Sums(NamedTuple):
-    """The accumulators. rows: tree of (devices, R, *w.shape); block: (devices, *w.shape)."""
+    """The accumulators.
+
+    Attributes:
+        rows: a tree of (devices, R, *w.shape) float32.
+        block: a tree of (devices, *w.shape) float32.
+    """
 
     rows: Tree
     block: Tree
@@ -41,9 +47,16 @@ def micro_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """The pictures of each call, arrays of (devices, slots, b, ...); empty places are not valid.
 
-    group: (devices, slots, b), the group of each picture; number: (devices, slots), of the
-    micro-batch in the plan. part: give those of one process's devices alone, (which, of how many
-    processes). begin: the number of the first call to give.
+    Args:
+        split: where the pictures are.
+        plan: the micro-batches, by index into the split.
+        schedule: which device takes which of them.
+        part: (which, of how many processes): the arrays of one process's devices alone.
+        begin: the number of the first call.
+
+    Yields:
+        images, labels and valid; group: (devices, slots, b), the group of each picture; number:
+        (devices, slots), of the micro-batch in the plan; row, start and end of the schedule.
     """
     make = functools.partial(_call, split, plan, schedule, part)
     return make_batches(make, range(begin, len(schedule.order)), split)
@@ -52,8 +65,8 @@ def micro_batches(
 def _call(
     split: Split, plan: GroupBatches, schedule: Schedule, part: tuple[int, int], call: int
 ) -> dict[str, np.ndarray]:
-    mine = rows_of_process(np.arange(len(schedule.groups)), part)
-    order = schedule.order[call, mine]
+    devices = rows_of_process(np.arange(len(schedule.groups)), part)
+    order = schedule.order[call, devices]
     indices = plan.indices[np.maximum(order, 0)]
     images, good = read_images(split, indices)
     return {
@@ -62,9 +75,9 @@ def _call(
         "group": split.groups[indices],
         "valid": plan.valid[np.maximum(order, 0)] & (order >= 0)[..., None] & good,
         "number": order,
-        "row": schedule.row[call, mine],
-        "start": schedule.start[call, mine],
-        "end": schedule.end[call, mine],
+        "row": schedule.row[call, devices],
+        "start": schedule.start[call, devices],
+        "end": schedule.end[call, devices],
     }
 
 
@@ -81,9 +94,14 @@ def make_accumulate(
 ) -> Callable[..., Sums]:
     """The per-device step that adds S micro-batches of one group each to the accumulators.
 
-    make_network(batch_stats) gives the network. The step takes (sums, params, batch_stats, masks,
-    extra, batch), batch as `micro_batches` yields it, of one device; extra goes to the statistic.
-    "unroll" and "scan" hold one value of the statistic at a time, "vmap" S of them.
+    Args:
+        make_network: (batch_stats) to the network.
+        statistic: what is averaged.
+        execution: "unroll" and "scan" hold one value of the statistic at a time, "vmap" S of them.
+
+    Returns:
+        (sums, params, batch_stats, masks, extra, batch) to the sums; batch as `micro_batches`
+        yields it, of one device; extra goes to the statistic.
     """
 
     def accumulate(
@@ -92,8 +110,8 @@ def make_accumulate(
         network = make_network(batch_stats)
 
         def value(micro: Any) -> Tree:
-            found = statistic(network, params, masks, micro, extra)
-            return weighted(statistic, found, micro["valid"].sum())
+            one = statistic(network, params, masks, micro, extra)
+            return _weigh_by_samples(statistic, one, micro["valid"].sum())
 
         def add(sums: Sums, micro: Any) -> Sums:
             new = micro["value"] if "value" in micro else value(micro)
@@ -112,7 +130,7 @@ def make_accumulate(
         if execution == "vmap":
             batch = batch | {"value": jax.vmap(value)(batch)}
         for slot in range(len(batch["row"])):
-            sums = add(sums, at(batch, slot))
+            sums = add(sums, _slot(batch, slot))
         return sums
 
     return accumulate
@@ -126,9 +144,19 @@ def make_accumulate_mixed(
 ) -> Callable[..., Sums]:
     """The per-device step that adds S mixed micro-batches: one forward, G backward passes each.
 
-    make_network(batch_stats) gives a network whose loss is (G,), valid being (G, b); the statistic
-    is one of the gradient. Every micro-batch has a term for every group, so there is no block: the
-    sums are plain float32. The step takes what that of `make_accumulate` takes.
+    Every micro-batch has a term for every group, so there is no block: the sums are plain float32.
+
+    Args:
+        make_network: (batch_stats) to a network whose loss is (G,), valid being (G, b).
+        groups: G.
+        statistic: one of the gradient.
+        execution: as for `make_accumulate`, over the groups.
+
+    Returns:
+        A step that takes what that of `make_accumulate` takes.
+
+    Raises:
+        ValueError: a statistic that needs more than the gradient.
     """
     of_gradient = statistic.of_gradient
     if of_gradient is None:
@@ -148,9 +176,8 @@ def make_accumulate_mixed(
             gradient = mixed_gradients(loss, params, *data)[1]
 
             def of_group(k: Any) -> Tree:
-                return weighted(
-                    statistic, of_gradient(masks, params, gradient(k)), members[k].sum()
-                )
+                one = of_gradient(masks, params, gradient(k))
+                return _weigh_by_samples(statistic, one, members[k].sum())
 
             def add_group(rows: Tree, k: Any) -> Tree:
                 return jax.tree.map(lambda r, t: r.at[k].add(t.astype(r.dtype)), rows, of_group(k))
@@ -167,18 +194,18 @@ def make_accumulate_mixed(
 
         rows = sums.rows
         for slot in range(len(batch["row"])):
-            rows = add(rows, at(batch, slot))
+            rows = add(rows, _slot(batch, slot))
         return Sums(rows, sums.block)
 
     return accumulate
 
 
-def at(batch: Any, slot: int) -> Any:
+def _slot(batch: Any, slot: int) -> Any:
     """Micro-batch `slot` of a call."""
     return jax.tree.map(lambda x: x[slot], batch)
 
 
-def weighted(statistic: Statistic, value: Tree, count: jax.Array) -> Tree:
+def _weigh_by_samples(statistic: Statistic, value: Tree, count: jax.Array) -> Tree:
     """What one micro-batch of `count` valid samples adds to its group's sum."""
     if statistic.per == "batch":
         return value
@@ -186,8 +213,13 @@ def weighted(statistic: Statistic, value: Tree, count: jax.Array) -> Tree:
     return jax.tree.map(lambda v: v * count.astype(v.dtype), value)
 
 
-def reduce(rows: Tree, counts: jax.Array) -> Tree:
-    """The per-device step that turns sums into means, with one all-reduce; counts (R,) float32."""
+def reduce_to_means(rows: Tree, counts: Float[Array, " R"]) -> Tree:
+    """The per-device step that turns sums into means, with one all-reduce.
+
+    Args:
+        rows: a tree of (R, *w.shape), one device's.
+        counts: as `divisors` gives them.
+    """
     return jax.tree.map(
         lambda s: (
             jax.lax.psum(s, parallel.AXIS) / jnp.maximum(counts, 1).reshape(-1, *[1] * (s.ndim - 1))
@@ -196,13 +228,27 @@ def reduce(rows: Tree, counts: jax.Array) -> Tree:
     )
 
 
-def gathered(
-    rows: Tree, schedule: Schedule, masks: Tree, counts: np.ndarray, devices: list[jax.Device]
+def gather_means(
+    rows: Tree,
+    schedule: Schedule,
+    masks: Tree,
+    counts: Float[np.ndarray, " G"],
+    devices: list[jax.Device],
 ) -> Tree:
-    """Means from accumulators that are sharded over groups: a NumPy tree of (G, *w.shape).
+    """Means from accumulators that are sharded over groups.
 
     A layer at a time on the host, where the choice is made: a device holds all groups of a layer
     only while several processes exchange it.
+
+    Args:
+        rows: a tree of (devices, R, *w.shape).
+        schedule: which accumulators are whose.
+        masks: of the shapes of the weights, None where not prunable.
+        counts: as `divisors` gives them.
+        devices: those of this process.
+
+    Returns:
+        A tree of (G, *w.shape) NumPy arrays, None where not prunable.
     """
 
     def layer(mask: Any, sums: Any) -> np.ndarray | None:
@@ -218,10 +264,19 @@ def gathered(
     return map_masked(layer, masks, rows)
 
 
-def counts(group: np.ndarray, valid: np.ndarray, groups: int, statistic: Statistic) -> np.ndarray:
-    """What each group's sum is divided by, (G,) float32: its micro-batches, or its samples.
+def divisors(
+    group: Int[np.ndarray, "M _b"],
+    valid: Bool[np.ndarray, "M b"],
+    groups: int,
+    statistic: Statistic,
+) -> Float32[np.ndarray, " G"]:
+    """What each group's sum is divided by: its micro-batches, or its samples.
 
-    group, valid: (M, b), the group of each sample of each micro-batch, and whether it counts.
+    Args:
+        group: the group of each sample of each micro-batch; (M, 1) where a micro-batch has one.
+        valid: which samples count.
+        groups: G.
+        statistic: whether micro-batches or samples count.
     """
     members = np.stack([(valid & (group == k)).sum(axis=1) for k in range(groups)])
     each = members > 0 if statistic.per == "batch" else members

@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Int
 
 BLOCK = 64  # the drift of n terms is that of about BLOCK + n / BLOCK; n is some thousands at most
 
@@ -13,28 +14,38 @@ BLOCK = 64  # the drift of n terms is that of about BLOCK + n / BLOCK; n is some
 class Schedule(NamedTuple):
     """Which micro-batches of a plan each device adds to which of its accumulators, call by call.
 
-    order, row, start, end: (calls, devices, slots); the number of the micro-batch or -1 for none,
-    its accumulator, whether it is the first and whether it is the last of a block.
-    groups: (devices, R), the group of each accumulator, -1 for none.
+    Attributes:
+        order: the number of the micro-batch, -1 for none.
+        row: its accumulator.
+        start: whether it is the first of a block.
+        end: whether it is the last of a block.
+        groups: the group of each of the R accumulators of a device, -1 for none.
     """
 
-    order: np.ndarray
-    row: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-    groups: np.ndarray
+    order: Int[np.ndarray, "calls devices slots"]
+    row: Int[np.ndarray, "calls devices slots"]
+    start: Bool[np.ndarray, "calls devices slots"]
+    end: Bool[np.ndarray, "calls devices slots"]
+    groups: Int[np.ndarray, "devices R"]
 
 
-def schedule(
-    group: np.ndarray, groups: int, devices: int, slots: int, *, shard: bool = False
+def assign_micro_batches(
+    group: Int[np.ndarray, " M"], groups: int, devices: int, slots: int, *, shard: bool = False
 ) -> Schedule:
     """Micro-batches in the order of their groups, cut evenly over the devices.
 
-    group: (M,), the group of each micro-batch. shard=False: every device has an accumulator for
-    each of the `groups`. shard=True: ceil(groups / devices) of them, see `placed`.
+    Args:
+        group: the group of each micro-batch.
+        groups: how many there are.
+        devices: how many there are.
+        slots: micro-batches that a device takes in a call.
+        shard: False for an accumulator of each group on every device, True for ceil(groups /
+            devices) of them, see `place_groups`.
 
-    >>> schedule(np.array([0, 1, 0, 1, 1]), groups=2, devices=2, slots=1).order[:, :, 0].T.tolist()
-    [[0, 2, 1], [3, 4, -1]]
+    Example:
+        >>> schedule = assign_micro_batches(np.array([0, 1, 0, 1, 1]), 2, devices=2, slots=1)
+        >>> schedule.order[:, :, 0].T.tolist()
+        [[0, 2, 1], [3, 4, -1]]
     """
     queues, rows, held = (_sharded if shard else _even)(group, groups, devices)
     calls = math.ceil(max(len(queue) for queue in queues) / slots)
@@ -43,7 +54,7 @@ def schedule(
     start, end = (np.zeros(order.shape, bool) for _ in range(2))
     for device, queue in enumerate(queues):
         count = len(queue)
-        first = starts(rows[device])
+        first = block_starts(rows[device])
         order[device, :count], row[device, :count] = queue, rows[device]
         start[device, :count], end[device, :count] = first, np.append(first[1:], True)[:count]
 
@@ -65,31 +76,43 @@ def _even(group: np.ndarray, groups: int, devices: int) -> _Queues:
 def _sharded(group: np.ndarray, groups: int, devices: int) -> _Queues:
     held = np.full((devices, math.ceil(groups / devices)), -1)
     queues, rows = [], []
-    for device, pieces in enumerate(placed(np.bincount(group, minlength=groups), devices)):
-        mine = [np.array_split(np.flatnonzero(group == k), n)[part] for k, part, n in pieces]
+    for device, pieces in enumerate(place_groups(np.bincount(group, minlength=groups), devices)):
+        numbers = [np.array_split(np.flatnonzero(group == k), n)[part] for k, part, n in pieces]
         held[device, : len(pieces)] = [k for k, _, _ in pieces]
-        queues.append(np.concatenate([*mine, np.zeros(0, int)]))
-        rows.append(np.repeat(np.arange(len(mine)), [len(piece) for piece in mine]))
+        queues.append(np.concatenate([*numbers, np.zeros(0, int)]))
+        rows.append(np.repeat(np.arange(len(numbers)), [len(piece) for piece in numbers]))
     return queues, rows, held
 
 
-def starts(row: np.ndarray) -> np.ndarray:
-    """Where a block begins in a device's queue: at another accumulator, and after BLOCK terms."""
+def block_starts(row: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Where a block begins in a device's queue: at another accumulator, and after BLOCK terms.
+
+    Example:
+        >>> block_starts(np.array([0, 0, 1])).tolist()
+        [True, False, True]
+    """
     place = np.arange(len(row))
     changed = np.append(True, row[1:] != row[:-1])[: len(row)]
     run = np.maximum.accumulate(np.where(changed, place, 0)) if len(row) else place
     return (place - run) % BLOCK == 0
 
 
-def placed(counts: np.ndarray, devices: int) -> list[list[tuple[int, int, int]]]:
-    """Groups over devices, ceil(G / devices) accumulators on each; (group, part, parts) of each.
+def place_groups(counts: Int[np.ndarray, " G"], devices: int) -> list[list[tuple[int, int, int]]]:
+    """Groups over devices, ceil(G / devices) accumulators on each.
 
-    counts: (G,) micro-batches of each group. Accumulators left over split the largest groups, and
-    the largest part goes to the least busy device that has room: the work is as even as the
-    memory allows.
+    Accumulators left over split the largest groups, and the largest part goes to the least busy
+    device that has room: the work is as even as the memory allows.
 
-    >>> placed(np.array([6, 2]), 4)
-    [[(0, 0, 3)], [(0, 1, 3)], [(0, 2, 3)], [(1, 0, 1)]]
+    Args:
+        counts: micro-batches of each group.
+        devices: how many there are.
+
+    Returns:
+        For each device the (group, part, parts) of each of its accumulators.
+
+    Example:
+        >>> place_groups(np.array([6, 2]), 4)
+        [[(0, 0, 3)], [(0, 1, 3)], [(0, 2, 3)], [(1, 0, 1)]]
     """
     room = -(-len(counts) // devices)
     parts = np.minimum(counts, 1)

@@ -15,8 +15,10 @@ from fairgrape_jax.scoring.importance import Loss, weigh
 class ScoredNetwork(NamedTuple):
     """The network that is scored, in evaluation.
 
-    logits(params, images (b, H, W, C)) gives (b, sum of classes); loss(params, images, labels
-    (b, T), valid (b,)) the mean cross-entropy of the valid samples; classes: of each task.
+    Attributes:
+        logits: (params, images (b, H, W, C)) to (b, sum of classes).
+        loss: (params, images, labels (b, T), valid (b,)) to the mean cross-entropy of the valid.
+        classes: of each task.
     """
 
     logits: Callable[[Tree, jax.Array], jax.Array]
@@ -28,12 +30,15 @@ class ScoredNetwork(NamedTuple):
 class Statistic:
     """A value per weight and micro-batch, and the weight of a micro-batch in the mean.
 
-    per: "batch", every micro-batch counts alike, or "sample", every sample does.
-    of_gradient(masks, params, gradient): the value, a tree of w.shape with None where not prunable,
-    from the gradient of the mean loss. Where that is not enough,
-    of_network(network, params, masks, batch, extra): the value from the network itself. batch:
-    images, labels, valid and the micro-batch's number, a dict; extra: what the caller passes on.
     The functions are compiled once per run if they are those of a module, not made anew.
+
+    Attributes:
+        per: "batch", every micro-batch counts alike, or "sample", every sample does.
+        of_gradient: (masks, params, gradient of the mean loss) to the value, a tree of w.shape with
+            None where not prunable.
+        of_network: where that is not enough, (network, params, masks, batch, extra) to the value;
+            batch: images, labels, valid and the micro-batch's number, a dict; extra: what the
+            caller passes on.
     """
 
     per: Literal["batch", "sample"]

@@ -81,7 +81,7 @@ def test_batches_from_disk_are_those_from_memory(faces, workers):
         alive.append({process.pid for process in multiprocessing.active_children()})
     assert not workers or len(alive[0] & alive[1]) == workers  # the same ones in both epochs
     plan = group_batches(disk.train, 0.5, 8, 2, seed=0)
-    schedule = scoring.schedule(plan.group, 2, 4, 1)
+    schedule = scoring.assign_micro_batches(plan.group, 2, 4, 1)
     for part in ((0, 1), (1, 2)):
         same(
             scoring.micro_batches(disk.train, plan, schedule, part),

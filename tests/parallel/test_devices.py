@@ -103,7 +103,7 @@ def test_the_buffers_of_state_and_sums_are_taken_over(how):
     batch = parallel.split_batch(samples, compiled.devices)
     sums = scoring.empty_sums(alive, 3, compiled.devices)
     plan = group_batches(dataset.train, 0.5, 16, 3, 0)
-    shared = scoring.schedule(plan.group, 3, 2, compiled.slots)
+    shared = scoring.assign_micro_batches(plan.group, 3, 2, compiled.slots)
     micro = next(scoring.micro_batches(dataset.train, plan, shared))
     accumulate = compiled.accumulate(SQUARES, 3, 16)
     accumulate(sums, state.params, state.batch_stats, alive, None, micro)

@@ -29,7 +29,7 @@ SIZE = 16
 def test_every_micro_batch_goes_once_to_a_row_of_its_group(counts, devices, slots, shard):
     groups = len(counts)
     group = np.random.default_rng(0).permutation(np.repeat(np.arange(groups), counts))
-    found = scoring.schedule(group, groups, devices, slots, shard=shard)
+    found = scoring.assign_micro_batches(group, groups, devices, slots, shard=shard)
     assert found.groups.shape == (devices, math.ceil(groups / devices) if shard else groups)
     real = found.order >= 0
     np.testing.assert_array_equal(np.sort(found.order[real]), np.arange(len(group)))
@@ -55,7 +55,7 @@ def test_sharded_work_is_as_even_as_the_memory_allows():
     """14 groups like UTKFace's races by gender, the largest five times the smallest."""
     counts = np.array([50, 48, 30, 28, 25, 24, 22, 20, 18, 16, 14, 12, 10, 10])
     for devices in (2, 4, 8):
-        held = scoring.placed(counts, devices)
+        held = scoring.place_groups(counts, devices)
         loads = [sum(counts[k] / parts for k, _, parts in pieces) for pieces in held]
         assert max(loads) < 1.15 * counts.sum() / devices
 
@@ -71,7 +71,7 @@ def accumulated(images, plain):
         )
 
     step = jax.jit(scoring.make_accumulate(make_network, SQUARES, "scan"))
-    plan = scoring.schedule(np.zeros(len(images), int), 1, 1, 1024)
+    plan = scoring.assign_micro_batches(np.zeros(len(images), int), 1, 1, 1024)
     sums = jax.tree.map(lambda x: x[0], scoring.empty_sums(alive, 1, jax.local_devices()[:1]))
     for order, row, start, end in zip(*(x[:, 0] for x in plan[:4]), strict=True):
         batch = {
@@ -116,7 +116,7 @@ def test_memory_is_the_accumulators_and_no_more_than_a_training_step(model):
     weights = sum(4 * m.size for m in jax.tree.leaves(alive))
     sums = jax.eval_shape(lambda: scoring.empty_sums(alive, groups, compiled.devices))
     plan = batches.group_batches(data.train, 1.0, SIZE, groups, 0)
-    shared = scoring.schedule(plan.group, groups, 1, 1)
+    shared = scoring.assign_micro_batches(plan.group, groups, 1, 1)
     micro = next(scoring.micro_batches(data.train, plan, shared))
     step = compiled.accumulate(SQUARES, groups, SIZE)
     accumulate = step.lower(sums, state.params, state.batch_stats, alive, None, micro)
