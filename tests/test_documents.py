@@ -19,7 +19,8 @@ EXTENDING = (ROOT / "docs" / "extending.md").read_text()
 
 
 def blocks(language, text=README):
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [code for name, code in fenced if name == language]
 
 
 def test_the_example_of_a_layer_runs():
