@@ -16,6 +16,7 @@ from fairgrape_jax.data.batches import epoch_order, group_batches, train_batches
 from fairgrape_jax.data.dataset import NO_GROUP, Dataset
 from fairgrape_jax.data.sources.base import limited
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.reports import run as report
 from fairgrape_jax.runner import run
 from tests.helpers import layouts
 from tests.helpers.datasets import made, source, split_of
@@ -152,3 +153,8 @@ def test_a_run_trains_on_them_and_scores_them_for_no_group(prepared, tmp_path, c
         assert record["accuracy"] == pytest.approx(100 * right.mean())
         for g, accuracy in enumerate(record["group_accuracy"]):
             assert accuracy == pytest.approx(100 * right[test.groups == g].mean())
+    report.write([tmp_path / "run"], tmp_path / "run")
+    text = (tmp_path / "run" / "report.md").read_text()
+    sizes = np.bincount(test.groups + 1)
+    members = ", ".join(f"g{g} {size}" for g, size in enumerate(sizes[1:]))
+    assert f"{len(test)} test samples ({members}, in no group {sizes[0]})" in text
