@@ -30,19 +30,17 @@ def test_the_example_of_a_layer_runs():
 
 
 @pytest.mark.parametrize("code", blocks("python", EXTENDING), ids=["groups", "statistic"])
-@pytest.mark.parametrize("scope", ["layer", "global"])
-def test_the_methods_of_the_guide_keep_what_a_method_promises(code, scope, monkeypatch):
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+def test_the_methods_of_the_guide_keep_what_a_method_promises(code, allocation, monkeypatch):
     assert len(code.splitlines()) <= 20
     names = {}
     exec(code, names)
     monkeypatch.setitem(METHODS, "new", Method("a new one", names["score"]))
     monkeypatch.setitem(models.MODELS, "odd", Odd)
-    chosen = pruned("new", 0.3, scope=scope)
-    for layer, wanted in allocate(
-        chosen, 0.3, {"layer": "uniform", "global": "global"}[scope], minimum=1
-    ).items():
+    chosen = pruned("new", 0.3, allocation=allocation)
+    for layer, wanted in allocate(chosen, 0.3, allocation, minimum=1).items():
         found = alive_in(chosen)
-        assert (sum(found.values()) if scope == "global" else found[layer]) == wanted
+        assert (sum(found.values()) if allocation == "global" else found[layer]) == wanted
     assert "everybody" not in METHODS  # else the guide should show another one
 
 

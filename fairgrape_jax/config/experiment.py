@@ -13,9 +13,8 @@ from fairgrape_jax.errors import UsageError
 from fairgrape_jax.losses.distillation import Remedy
 from fairgrape_jax.parallel.devices import Lift
 from fairgrape_jax.scoring.importance import Formula
-from fairgrape_jax.selection import Deficit, Select, schedules
+from fairgrape_jax.selection import AllocationName, Deficit, Select, schedules
 
-Scope = Literal["layer", "global"]
 Form = Literal["pure", "mixed"]
 
 
@@ -45,8 +44,9 @@ class Scoring:
     """FairGRAPE's loss of share: (P-P*)/P* (paper, Eq. 8), or P-P* (official code)."""
     select: Select = "threshold"
     """FairGRAPE's choice as a fixed point on the device, or by greedy steps on the host."""
-    scope: Scope = "layer"
-    """Keep a count in every layer (paper), or in the whole network; for every method."""
+    allocation: AllocationName = "uniform"
+    """How many weights each layer keeps, for every method: one rate (paper), one with the first
+    layer dense, by the sums of dimensions, by magnitudes, or one count for the network."""
     advances: int = 1
     """Weights that greedy steps advance before they look at the shares again (official code: 2)."""
     samples: int = 0

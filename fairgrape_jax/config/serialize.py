@@ -97,7 +97,17 @@ def read(path: Path) -> Stored:
 
 def load(path: Path) -> Experiment:
     """The experiment of a run directory's config.json. UsageError as of `read` and `from_dict`."""
-    return from_dict(read(path)["experiment"])
+    return from_dict(_with_allocation(read(path)["experiment"]))
+
+
+def _with_allocation(values: dict[str, Any]) -> dict[str, Any]:
+    """Before there were allocations a field `scoring.scope` was "layer" or "global"."""
+    scoring = values.get("scoring")
+    if not isinstance(scoring, dict) or "scope" not in scoring:
+        return values
+    rest = {name: value for name, value in scoring.items() if name != "scope"}
+    scope = scoring["scope"]
+    return values | {"scoring": rest | {"allocation": "uniform" if scope == "layer" else scope}}
 
 
 def identity(experiment: Experiment) -> dict[str, Any]:

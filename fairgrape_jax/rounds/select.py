@@ -130,7 +130,7 @@ def problem(
         select=scoring.select,
         deficit=scoring.deficit,
         advances=scoring.advances,
-        allocation="global" if scoring.scope == "global" else "uniform",
+        allocation=scoring.allocation,
         minimum=experiment.min_keep_per_layer,
         # Fake devices of one processor have nothing to gain from dividing its work.
         devices=() if devices[0].platform == "cpu" else tuple(devices),

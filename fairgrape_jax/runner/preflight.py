@@ -15,6 +15,7 @@ from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.methods import METHODS, Problem, pruning
 from fairgrape_jax.rounds import select
+from fairgrape_jax.selection.allocation import ALLOCATIONS, is_global
 
 
 def check_directory(experiment: Experiment, directory: Path) -> None:
@@ -89,19 +90,26 @@ def notes(experiment: Experiment, platform: str) -> list[str]:
 def check_layers(experiment: Experiment, full: Tree, layers: Sequence[str] = ()) -> None:
     """UsageError if a method's last density leaves a layer without a weight, and it is known now.
 
-    With scope "global" nobody can tell before the choice is made. layers: in the order of the
+    What ranks weights tells nothing before the choice is made. layers: in the order of the
     network.
     """
     for name in experiment.methods:
         own = protocols.of_method(experiment, name)
         by_method, minimum = METHODS[name].counts, own.min_keep_per_layer
-        if own.scoring.scope == "global":
-            if by_method:
-                raise UsageError(f"{name}: has counts of its own; give --scoring.scope layer")
+        allocation = own.scoring.allocation
+        if is_global(allocation) and by_method:
+            raise UsageError(
+                f"{name}: has a count for every layer; give another --scoring.allocation than "
+                f"{allocation}"
+            )
+        if is_global(allocation) or ALLOCATIONS[allocation].ranks:
             continue
         density = config.densities(own)[-1]
-        new = Problem(None, full, layers=tuple(layers), minimum=minimum)
-        wanted = (by_method or pruning.counts)(new, density)
+        new = Problem(None, full, layers=tuple(layers), minimum=minimum, allocation=allocation)
+        try:
+            wanted = (by_method or pruning.counts)(new, density)
+        except ValueError as error:  # the first layer alone is more than is to be kept
+            raise UsageError(f"{name}: scoring.{error}") from error
         for layer, kept in wanted.items():
             if not kept:
                 raise UsageError(

@@ -4,7 +4,7 @@ greedy.py is the definition, one layer on the host; threshold.py finds the same 
 the device, and tree.py for a whole network at once.
 """
 
-from fairgrape_jax.selection.allocation import ALLOCATIONS, Allocation, allocate
+from fairgrape_jax.selection.allocation import ALLOCATIONS, Allocation, AllocationName, allocate
 from fairgrape_jax.selection.greedy import (
     Deficit,
     Select,
@@ -25,6 +25,7 @@ from fairgrape_jax.selection.network import (
 __all__ = [
     "ALLOCATIONS",
     "Allocation",
+    "AllocationName",
     "Deficit",
     "Select",
     "allocate",

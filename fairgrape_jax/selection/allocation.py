@@ -18,9 +18,9 @@ import numpy as np
 from fairgrape_jax.masks import Tree, kept, layer_names, map_masked
 
 LAST_LAYER = 0.2  # "uniform+": the part of the last layer that is kept at least
-Name = Literal["uniform", "uniform+", "erk", "lamp", "global"]
+AllocationName = Literal["uniform", "uniform+", "erk", "lamp", "global"]
 # A name, or a table: the density of each layer.
-Allocation = Name | Mapping[str, float]
+Allocation = AllocationName | Mapping[str, float]
 
 
 class Layer(NamedTuple):

@@ -236,7 +236,7 @@ def test_a_layer_that_would_be_emptied_is_refused_before_the_training(tmp_path):
 
 
 def test_a_layer_that_one_threshold_empties_stops_the_run_and_keeps_its_rounds(tmp_path):
-    scoring = dataclasses.replace(TINY.scoring, scope="global")
+    scoring = dataclasses.replace(TINY.scoring, allocation="global")
     experiment = dataclasses.replace(SHORT, densities=(0.5, 0.0005), scoring=scoring)
     with pytest.raises(TrainingError, match=r"magnitude: layer \w+ is left without weights"):
         runner.run(experiment, tmp_path)

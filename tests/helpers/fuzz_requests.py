@@ -149,7 +149,7 @@ POSSIBLE = {  # values that somebody may well ask for, alone or together
     "scoring.fraction": st.floats(1e-6, 1.0),
     "scoring.micro_batch": st.sampled_from([1, 3, 500]),
     "scoring.select": st.sampled_from(["threshold", "greedy"]),
-    "scoring.scope": st.sampled_from(["layer", "global"]),
+    "scoring.allocation": st.sampled_from(["uniform", "uniform+", "erk", "lamp", "global"]),
     "scoring.groups": st.sampled_from(["", "kmeans:2", "kmeans:30"]),
     "scoring.minority": st.lists(st.sampled_from(["group 0", "group 1", "nobody"]), max_size=2),
     "scoring.samples": st.integers(0, 300),

@@ -51,10 +51,10 @@ def with_scoring(session, **changes):
     return dataclasses.replace(session, experiment=experiment)
 
 
-def pruned(name, density, devices=1, scope="layer", alive=None, seed=0):
+def pruned(name, density, devices=1, allocation="uniform", alive=None, seed=0):
     """The masks of a round, as a run makes them."""
     session, network = built(devices)
-    session = with_scoring(session, scope=scope)
+    session = with_scoring(session, allocation=allocation)
     experiment = dataclasses.replace(session.experiment, min_keep_per_layer=1)
     session = dataclasses.replace(session, experiment=experiment)
     network = network if alive is None else Network(network.state, alive)

@@ -52,11 +52,14 @@ PLAIN = [
 ]
 
 
-ALLOCATION = {"layer": "uniform", "global": "global"}  # of the experiment's `scoring.scope`
-# A method with counts of its own has no other scope.
-SCOPED = [
-    (n, s) for n in METHODS for s in ("layer", "global") if s == "layer" or not METHODS[n].counts
+# A method with counts of its own has one for every layer.
+ALLOCATED = [
+    (name, allocation)
+    for name, method in METHODS.items()
+    for allocation in ("uniform", "global")
+    if allocation == "uniform" or not method.counts
 ]
+ALLOCATED += [("magnitude", "lamp"), ("fairgrape", "erk")]
 
 
 @pytest.fixture(autouse=True)
@@ -65,31 +68,31 @@ def _odd(monkeypatch):
 
 
 @pytest.mark.parametrize("densities", [(0.3,), (0.7, 0.5, 0.4, 0.3, 0.2, 0.1)])
-@pytest.mark.parametrize(("name", "scope"), SCOPED)
-def test_every_method_by_every_scope_and_schedule(name, scope, densities):
+@pytest.mark.parametrize(("name", "allocation"), ALLOCATED)
+def test_every_method_by_allocation_and_schedule(name, allocation, densities):
     """Exact counts, nesting, layers that go wrong; more rounds than a layer has weights."""
     alive = built(1)[1].masks
     for density in densities:
-        chosen = pruned(name, density, scope=scope, alive=alive)
+        chosen = pruned(name, density, allocation=allocation, alive=alive)
         masks.check_nested(jax.device_get(chosen), jax.device_get(alive))
         if by_method := METHODS[name].counts:
             session, network = built(1)
             layers = session.steps.layers
             expected = by_method(Problem(None, network.masks, minimum=1, layers=layers), density)
         else:
-            expected = allocate(chosen, density, ALLOCATION[scope], minimum=1)
+            expected = allocate(chosen, density, allocation, minimum=1)
         for layer, wanted in expected.items():
             found = alive_in(chosen)
-            assert (sum(found.values()) if scope == "global" else found[layer]) == wanted
+            assert (sum(found.values()) if allocation == "global" else found[layer]) == wanted
         assert min(alive_in(chosen).values()) >= 1
         alive = chosen
 
 
-@pytest.mark.parametrize(("name", "scope"), SCOPED)
-def test_same_key_same_masks_on_one_device_and_on_eight(name, scope):
-    one = pruned(name, 0.3, scope=scope)
-    chex.assert_trees_all_equal(one, pruned(name, 0.3, scope=scope))
-    eight = pruned(name, 0.3, devices=8, scope=scope)
+@pytest.mark.parametrize(("name", "allocation"), ALLOCATED)
+def test_same_key_same_masks_on_one_device_and_on_eight(name, allocation):
+    one = pruned(name, 0.3, allocation=allocation)
+    chex.assert_trees_all_equal(one, pruned(name, 0.3, allocation=allocation))
+    eight = pruned(name, 0.3, devices=8, allocation=allocation)
     leaves = [jax.tree.leaves(jax.device_get(tree)) for tree in (one, eight)]
     differ = sum(int((a & ~b).sum()) for a, b in zip(*leaves, strict=True))
     assert differ <= max(2, 1e-5 * sum(leaf.size for leaf in leaves[0]))
@@ -155,7 +158,7 @@ def test_minority_methods_look_at_the_groups_that_are_named():
 
 def test_a_layer_left_without_weights_stops_the_round_with_its_name():
     session, network = built(1)
-    session = with_scoring(session, scope="global")
+    session = with_scoring(session, allocation="global")
     with pytest.raises(TrainingError, match="snip: layer dead is left without weights"):
         select.select(session, network, "snip", density=0.3, seed=0)
 
@@ -294,9 +297,9 @@ def test_structured_keeps_whole_filters_of_largest_norm_and_all_of_the_head():
 
 def test_structured_has_no_count_of_the_network():
     session, network = built(1)
-    experiment = with_scoring(session, scope="global").experiment
+    experiment = with_scoring(session, allocation="global").experiment
     experiment = dataclasses.replace(experiment, methods=("structured",))
-    with pytest.raises(UsageError, match="structured: has counts of its own"):
+    with pytest.raises(UsageError, match="structured: has a count for every layer"):
         preflight.check_layers(experiment, jax.device_get(network.masks), session.steps.layers)
 
 

@@ -133,7 +133,7 @@ def test_metrics_follow_from_the_predictions(finished):
 
 
 def test_a_count_for_the_whole_network(tmp_path):
-    scoring = dataclasses.replace(TINY.scoring, scope="global")
+    scoring = dataclasses.replace(TINY.scoring, allocation="global")
     experiment = dataclasses.replace(TINY, scoring=scoring, seeds=(0,), sparsity=0.5)
     run(experiment, tmp_path / "run")
     for method, names in (("fairgrape", ["network"]), ("magnitude", [])):
