@@ -80,7 +80,8 @@ def test_every_method_by_allocation_and_schedule(name, allocation, densities):
             layers = session.steps.layers
             expected = by_method(Problem(None, network.masks, minimum=1, layers=layers), density)
         else:
-            expected = allocate(chosen, density, allocation, minimum=1)
+            weights = built(1)[1].state.params
+            expected = allocate(chosen, density, allocation, minimum=1, weights=weights)
         for layer, wanted in expected.items():
             found = alive_in(chosen)
             assert (sum(found.values()) if allocation == "global" else found[layer]) == wanted
