@@ -20,7 +20,7 @@ HEADER = ["round", "weights %", "weights only in the first", "layers", "accuracy
 
 def rows(run: Path, other: Path) -> Iterator[list[str]]:
     """The table's rows, for each round that both have finished."""
-    here, there = ({p.relative_to(d): r for p, r in layout.records(d)} for d in (run, other))
+    here, there = ({p.relative_to(d): r for p, r in layout.read_records(d)} for d in (run, other))
     for place in sorted(here.keys() & there.keys()):
         ours, theirs = (checkpoint.load_masks(d / place / "masks.npz") for d in (run, other))
         alone = {name: int((mask & ~theirs[name]).sum()) for name, mask in ours.items()}

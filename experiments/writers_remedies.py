@@ -84,7 +84,7 @@ def share_dense(first: Path, experiment: Experiment, directory: Path) -> None:
     rounds.write_config(experiment, directory, parallel.local_devices(experiment.devices))
     for path in first.glob("seed_*/dense"):
         target = directory / path.relative_to(first)
-        if not layout.complete(target):
+        if not layout.is_complete(target):
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(path, target)
 

@@ -31,7 +31,9 @@ from fairgrape_jax.training.state import Carry
 
 
 @contextlib.contextmanager
-def advice(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -> Iterator[None]:
+def advise_on_error(
+    experiment: Experiment, dataset: Dataset, devices: list[jax.Device]
+) -> Iterator[None]:
     """Where a device has no memory left within the body, TrainingError names a batch that fits.
 
     It is one that was tried: with the network, its dense form and the optimizer in place, and the
@@ -42,10 +44,10 @@ def advice(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) 
     except OutOfMemoryError as error:
         # The failed calls hold arrays; what they held must be free for the trials.
         traceback.clear_frames(error.__traceback__)
-        raise TrainingError(advised(experiment, dataset, devices, error)) from None
+        raise TrainingError(advise(experiment, dataset, devices, error)) from None
 
 
-def advised(
+def advise(
     experiment: Experiment, dataset: Dataset, devices: list[jax.Device], error: OutOfMemoryError
 ) -> str:
     """One line: what did not fit, by its size, and what does."""

@@ -27,7 +27,13 @@ from fairgrape_jax.parallel import hosts
 from fairgrape_jax.progress import say
 from fairgrape_jax.rounds import cluster, score, steps
 from fairgrape_jax.rounds.predict import predict
-from fairgrape_jax.rounds.session import Network, Session, initial_network, open_session, place
+from fairgrape_jax.rounds.session import (
+    Network,
+    Session,
+    initial_network,
+    open_session,
+    place_on_devices,
+)
 from fairgrape_jax.scoring import statistics
 from fairgrape_jax.storage import checkpoint
 from fairgrape_jax.storage.checksums import read_checksummed, write_checksummed
@@ -72,20 +78,20 @@ def write(
     return directory
 
 
-def with_file(error: NotFiniteError, file: Path | None) -> NotFiniteError:
+def name_file(error: NotFiniteError, file: Path | None) -> NotFiniteError:
     """The error, with the command that looks at what was written."""
     hint = f"; to look at it: fairgrape replay {file}" if file else ""
     return NotFiniteError(error.record, hint)
 
 
 @contextlib.contextmanager
-def written(stage: Path, *, masks: Tree, seed: int, dataset: Dataset) -> Iterator[None]:
+def write_on_error(stage: Path, *, masks: Tree, seed: int, dataset: Dataset) -> Iterator[None]:
     """Write down a number of the body that is not finite, and name the file in the error."""
     try:
         yield
     except NotFiniteError as error:
         file = write(stage, error.record, masks=masks, seed=seed, dataset=dataset)
-        raise with_file(error, file) from error
+        raise name_file(error, file) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +123,7 @@ def replay(directory: Path) -> bool:
     Raises:
         UsageError: if the directory is none, or was changed.
     """
-    case = read(directory)
+    case = read_case(directory)
     known = case.known
     where = f"{known['where']}, {known['kind']} of {known['stage']}"
     say(f"recorded: {finite.summary(known['not_finite'])} not finite {where}")
@@ -133,7 +139,7 @@ def replay(directory: Path) -> bool:
     return False
 
 
-def read(directory: Path) -> Case:
+def read_case(directory: Path) -> Case:
     """The case of a STAGE/not_finite. UsageError if it is none, or was changed."""
     known = read_checksummed(directory / "repro.json")
     if known is None:
@@ -155,8 +161,8 @@ def read(directory: Path) -> Case:
         method = protocols.of_method(experiment, known["method"])
         session = dataclasses.replace(session, experiment=method)
         if known["kind"] == "scoring" and (count := config.clusters(method.scoring)):
-            clusters = cluster.read(seeds / "clusters.npz", len(session.dataset.train))
-            dataset = cluster.regrouped(session.dataset, clusters, count)
+            clusters = cluster.read_clusters(seeds / "clusters.npz", len(session.dataset.train))
+            dataset = cluster.replace_groups(session.dataset, clusters, count)
             session = dataclasses.replace(session, dataset=dataset)
     return Case(session, network, dense, known)
 
@@ -173,7 +179,7 @@ def _restore(session: Session, stage: Path) -> Network:
     like = initial_network(session, session.experiment.seeds[0])
     tree = {"state": like.state, "masks": like.masks}
     found = checkpoint.restore(stage / "checkpoint", tree)
-    return place(session, Network(found["state"], found["masks"]))
+    return place_on_devices(session, Network(found["state"], found["masks"]))
 
 
 def _step(case: Case) -> None:

@@ -50,13 +50,13 @@ def run_stages(
     retries = training.session.experiment.rollback.retries
     start = finite.to_host(state) if retries else None
     while True:
-        past = recorded(directory)
+        past = read_rollbacks(directory)
         scale, times = parallel.broadcast_from_process_0(
             (math.prod(one["factor"] for one in past), float(len(past)))
         )
         try:
             with out_of_memory.name_phase("training"):
-                return train.run_stages(training, state, lowered(stages, float(scale)), after)
+                return train.run_stages(training, state, scale_rates(stages, float(scale)), after)
         except NotFiniteError as error:
             file = replay.write(
                 directory,
@@ -66,19 +66,19 @@ def run_stages(
                 dataset=training.session.dataset,
             )
             if start is None or times >= retries:
-                raise replay.with_file(error, file) from error
+                raise replay.name_file(error, file) from error
             go_back(training, directory, error.record, file)
             state = parallel.replicate(start, training.session.devices)
 
 
-def lowered(stages: Sequence[Stage], scale: float) -> list[Stage]:
+def scale_rates(stages: Sequence[Stage], scale: float) -> list[Stage]:
     """The stages with every rate multiplied."""
     return [dataclasses.replace(s, rates=tuple(scale * rate for rate in s.rates)) for s in stages]
 
 
 def go_back(training: Training, directory: Path, record: NotFinite, file: Path | None) -> None:
     """Remove what the training has saved, and record that it begins anew at lower rates."""
-    options, past = training.session.experiment.rollback, recorded(directory)
+    options, past = training.session.experiment.rollback, read_rollbacks(directory)
     # The saves go first: they must never be gone on from at other rates than their own.
     training.slots.remove()
     training.passes.clear()
@@ -94,6 +94,6 @@ def go_back(training: Training, directory: Path, record: NotFinite, file: Path |
     )
 
 
-def recorded(directory: Path) -> list[dict[str, Any]]:
+def read_rollbacks(directory: Path) -> list[dict[str, Any]]:
     """How often a stage went back, and why: what, where and the factor of each time."""
     return (storage.read_checksummed(directory / FILE) or {}).get("rollbacks", [])

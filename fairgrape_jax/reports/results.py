@@ -13,7 +13,7 @@ from fairgrape_jax import config
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.reports.comparison import Comparison, Samples, compare
 from fairgrape_jax.runner import layout
-from fairgrape_jax.runner.record import check, predictions
+from fairgrape_jax.runner.record import check_record, read_checked_predictions
 from fairgrape_jax.training import evaluate
 
 # The parts of weights at which methods are compared: of the rounds of a run, the nearest ones.
@@ -53,11 +53,11 @@ def read(run: Path, label: bool = False) -> list[Model]:
     if not (run / "config.json").exists():
         raise UsageError(f"{run}: not a run (no config.json)")
     order = config.load(run / "config.json").methods
-    stages = [(record, directory) for directory, record in layout.records(run)]
+    stages = [(record, directory) for directory, record in layout.read_records(run)]
     if not stages:
         raise UsageError(f"{run}: no stage is complete yet")
     for record, directory in stages:
-        check(run, directory, record)
+        check_record(run, directory, record)
         if record["method"] not in ("dense", *order):
             raise UsageError(f"{directory}: of a method that is not in the run's config.json")
     rank = {"dense": -1} | {name: place for place, name in enumerate(order)}
@@ -65,7 +65,7 @@ def read(run: Path, label: bool = False) -> list[Model]:
     dense: dict[int, evaluate.Predictions] = {}
     models = []
     for record, directory in stages:
-        predicted = predictions(directory, record)
+        predicted = read_checked_predictions(directory, record)
         if record["method"] == "dense":
             dense[record["seed"]] = predicted
         if record["seed"] not in dense:

@@ -31,21 +31,21 @@ from fairgrape_jax.storage import resumable
 RESTARTS = 10  # k-means is run so often, from other seeds, and the tightest clusters are taken
 
 
-def scored_session(session: Session, dense: Network, path: Path, *, seed: int) -> Session:
+def session_for_scoring(session: Session, dense: Network, path: Path, *, seed: int) -> Session:
     """The session with the groups that scores look at: its own, or clusters of training images.
 
     Args:
         session: the run.
         dense: the dense network of the seed, whose last features are clustered unless the
             experiment names another network.
-        path: where the assignment is kept, made on the first call; see `read`.
+        path: where the assignment is kept, made on the first call; see `read_clusters`.
         seed: of k-means.
     """
     count = config.clusters(session.experiment.scoring)
     if not count:
         return session
     groups = parallel.broadcast_from_process_0(_kept_or_made(session, dense, path, count, seed))
-    return dataclasses.replace(session, dataset=regrouped(session.dataset, groups, count))
+    return dataclasses.replace(session, dataset=replace_groups(session.dataset, groups, count))
 
 
 def _kept_or_made(
@@ -54,7 +54,7 @@ def _kept_or_made(
     """The assignment that is kept; else a new one, which process 0 keeps."""
     sound = "clusters" in storage.read_arrays(path)
     if parallel.broadcast_from_process_0(sound):
-        return read(path, len(session.dataset.train))
+        return read_clusters(path, len(session.dataset.train))
     if path.exists():
         say(f"{path}: damaged; made anew")
     kept = resumable.Passes(path.with_name("embedding"), session.devices)
@@ -67,14 +67,14 @@ def _kept_or_made(
     return groups
 
 
-def regrouped(dataset: Dataset, clusters: np.ndarray, count: int) -> Dataset:
+def replace_groups(dataset: Dataset, clusters: np.ndarray, count: int) -> Dataset:
     """The dataset with `count` clusters of training images, (N,) int32, in place of its groups."""
     names = tuple(f"cluster {k}" for k in range(count))
     train = dataclasses.replace(dataset.train, groups=clusters)
     return dataclasses.replace(dataset, train=train, groups=names)
 
 
-def read(path: Path, samples: int) -> np.ndarray:
+def read_clusters(path: Path, samples: int) -> np.ndarray:
     """The cluster of each training image, (N,) int32. UsageError if there are not `samples`."""
     clusters = storage.read_arrays(path).get("clusters")
     if clusters is None:

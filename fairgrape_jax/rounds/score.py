@@ -101,7 +101,7 @@ def average(
     """
     options, devices = session.experiment.scoring, session.devices
     plan = plan_scoring(session, statistic, over, seed)
-    add = adder(session, network, statistic, plan=plan, extra=extra, dense=dense)
+    add = make_adder(session, network, statistic, plan=plan, extra=extra, dense=dense)
     rows = len(plan.schedule.groups[0])  # one shape for all kinds: without groups, row 0 alone
 
     def batches(begin: int = 0) -> Iterator[Any]:
@@ -114,7 +114,7 @@ def average(
         return scoring.empty_sums(network.masks, rows, devices)
 
     def finish(sums: scoring.Sums) -> list[Any]:
-        mean = means(session, network, statistic, plan, sums)
+        mean = mean_of_sums(session, network, statistic, plan, sums)
         if not (good := np.asarray(_flags(mean))).all():
             alone = (add(empty(), batch) for batch in batches())
             record = blame(session, network, plan, good, alone)
@@ -162,7 +162,7 @@ def plan_scoring(session: Session, statistic: Statistic, over: Over, seed: int) 
     return ScoringPlan(batches, schedule, mixed, groups if over == "groups" else 1)
 
 
-def adder(
+def make_adder(
     session: Session,
     network: Network,
     statistic: Statistic,
@@ -187,7 +187,7 @@ def adder(
     return add
 
 
-def means(
+def mean_of_sums(
     session: Session, network: Network, statistic: Statistic, plan: ScoringPlan, sums: scoring.Sums
 ) -> Tree:
     """The sums over all devices, divided by how many micro-batches or samples are in them."""
@@ -265,13 +265,13 @@ def importance(
         return average(session, network, SQUARES, **options, summary=summary)
 
     def of(gradient: Tree) -> Any:
-        return summary.of(weighed(network, gradient, on_host=scoring_options.shard_groups))
+        return summary.of(weigh_gradient(network, gradient, on_host=scoring_options.shard_groups))
 
     squared = Summary(f"squared {summary.name}", of)
     return average(session, network, GRADIENT, **options, summary=squared)
 
 
-def weighed(network: Network, gradient: Tree, *, on_host: bool) -> Tree:
+def weigh_gradient(network: Network, gradient: Tree, *, on_host: bool) -> Tree:
     """(w * g)^2 for each row of a gradient, where it is: on the first device, or on the host."""
     if on_host:
         return map_masked(

@@ -55,13 +55,13 @@ def select(
     Raises:
         TrainingError: if a layer is left without weights.
     """
-    question = problem(session, network, seed=seed, dense=dense, fold=fold)
+    question = make_problem(session, network, seed=seed, dense=dense, fold=fold)
     chosen = parallel.broadcast_from_process_0(prune(METHODS[method], question, density))
-    check(chosen, question, method, density)
+    check_masks(chosen, question, method, density)
     return chosen, question.details
 
 
-def check(chosen: Tree, question: Problem, method: str, density: float) -> None:
+def check_masks(chosen: Tree, question: Problem, method: str, density: float) -> None:
     """RuntimeError or ValueError for masks that are not what was asked for, TrainingError for a
     layer without weights."""
     masks.check_nested(chosen, question.masks)
@@ -84,7 +84,7 @@ def expected_counts(question: Problem, method: str, density: float) -> dict[str,
     return pruning.counts(question, density)
 
 
-def problem(
+def make_problem(
     session: Session,
     network: Network,
     *,
@@ -125,7 +125,7 @@ def problem(
         key=jax.random.key(seed),
         layers=session.steps.layers,
         groups=len(session.dataset.groups),
-        minority=minority(experiment, session.dataset),
+        minority=minority_groups(experiment, session.dataset),
         official=experiment.protocol == "official",
         select=scoring.select,
         deficit=scoring.deficit,
@@ -137,7 +137,7 @@ def problem(
     )
 
 
-def minority(experiment: Experiment, dataset: Dataset) -> tuple[int, ...]:
+def minority_groups(experiment: Experiment, dataset: Dataset) -> tuple[int, ...]:
     """The groups that `scoring.minority` names, or all but the largest of the training split.
 
     Raises:
@@ -157,7 +157,7 @@ def minority(experiment: Experiment, dataset: Dataset) -> tuple[int, ...]:
     return tuple(sorted(chosen or set(range(len(sizes))) - {int(sizes.argmax())}))
 
 
-def unsolved(details: Details) -> list[str]:
+def describe_unsolved(details: Details) -> list[str]:
     """A line for each layer whose fixed point was not found."""
     return [
         f"layer {layer}: fixed point not found in {found['passes']} passes, chosen by greedy steps"

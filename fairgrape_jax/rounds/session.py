@@ -71,10 +71,10 @@ def initial_network(session: Session, seed: int) -> Network:
         fresh = {"params": state.params, "batch_stats": state.batch_stats}
         loaded = models.load_pretrained(experiment.model, experiment.pretrained, fresh)
         state = state._replace(params=loaded["params"], batch_stats=loaded.get("batch_stats", {}))
-    return place(session, Network(state, full_masks(state.params)))
+    return place_on_devices(session, Network(state, full_masks(state.params)))
 
 
-def place(session: Session, network: Network) -> Network:
+def place_on_devices(session: Session, network: Network) -> Network:
     """The network on every device; its arrays may be NumPy's, or on fewer devices."""
     return Network(*parallel.replicate((network.state, network.masks), session.devices))
 

@@ -114,15 +114,15 @@ def run_stages(
         Preempted: after a notice, when the step is done and the place is saved.
         NotFiniteError: for a step or an evaluation that is not finite.
     """
-    place, plan = restored(train, state), epochs(stages)
+    place, plan = restore_place(train, state), plan_epochs(stages)
     reader = Reader.at(train, place, len(plan))
     spoken = time.perf_counter()
     with train.slots, bar(train.title, reader.steps_left) as advance:
         for epoch in plan[len(place.history) :]:
-            place = trained(train, place, epoch, reader, advance)
-            place = evaluated(train, place, epoch)
+            place = train_one_epoch(train, place, epoch, reader, advance)
+            place = evaluate_epoch(train, place, epoch)
             after(len(place.history), place.state)
-            place = best_restored(train, place, epoch)
+            place = restore_best(train, place, epoch)
             line = epoch_line(place.history, len(plan))
             advance(note=line)
             if time.perf_counter() - spoken > SILENCE:
@@ -159,7 +159,7 @@ class Reader:
         return cls(samples, batches.Clock(), steps)
 
 
-def trained(
+def train_one_epoch(
     train: Training, place: Place, epoch: Epoch, reader: Reader, advance: Callable[..., None]
 ) -> Place:
     """The place when an epoch is trained; as it is if it was."""
@@ -210,11 +210,11 @@ def pause(
     return keep
 
 
-def evaluated(train: Training, place: Place, epoch: Epoch) -> Place:
+def evaluate_epoch(train: Training, place: Place, epoch: Epoch) -> Place:
     """The place when a trained epoch is evaluated, if the best one is sought, and recorded."""
     record, best, best_loss = dict(place.trained or {}), place.best, place.best_loss
     if epoch.seeks_best:
-        with saved_on_stop(train.slots, place):
+        with save_on_stop(train.slots, place):
             network = Network(place.state, train.masks)
             predictions = predict(train.session, network, "validation", train.passes)
         record["validation_loss"] = float(predictions.losses.mean(dtype=np.float64))
@@ -227,7 +227,7 @@ def evaluated(train: Training, place: Place, epoch: Epoch) -> Place:
     return Place(place.state, history, best, best_loss)
 
 
-def best_restored(train: Training, place: Place, epoch: Epoch) -> Place:
+def restore_best(train: Training, place: Place, epoch: Epoch) -> Place:
     """At the end of a stage the place with the state of its best epoch, if one was sought.
 
     The counters go on: no epoch's order and no step's key is used twice.
@@ -248,7 +248,7 @@ def epoch_line(history: Sequence[EpochRecord], count: int) -> str:
 
 
 @contextlib.contextmanager
-def saved_on_stop(slots: Slots, place: Place) -> Iterator[None]:
+def save_on_stop(slots: Slots, place: Place) -> Iterator[None]:
     """Save a place if a notice comes while the body looks at what was trained."""
     try:
         yield
@@ -267,7 +267,7 @@ def save(slots: Slots, place: Place) -> None:
     slots.save({"state": place.state, "best": place.best if known else place.state}, metadata)
 
 
-def restored(train: Training, state: State) -> Place:
+def restore_place(train: Training, state: State) -> Place:
     """The place to go on from; a new one at `state` if none is saved."""
     saved = train.slots.restore({"state": state, "best": state})
     if saved is None:
@@ -288,10 +288,11 @@ def restored(train: Training, state: State) -> Place:
     return place
 
 
-def epochs(stages: Sequence[Stage]) -> list[Epoch]:
+def plan_epochs(stages: Sequence[Stage]) -> list[Epoch]:
     """The epochs of stages, one after another.
 
-    >>> [tuple(epoch) for epoch in epochs([Stage((2,), (0.1,)), Stage((1,), (0.01,), best=True)])]
+    >>> stages = [Stage((2,), (0.1,)), Stage((1,), (0.01,), best=True)]
+    >>> [tuple(epoch) for epoch in plan_epochs(stages)]
     [(0.1, False, False), (0.1, False, True), (0.01, True, True)]
     """
     plan = []

@@ -18,7 +18,7 @@ from fairgrape_jax.recovery import rollback
 from fairgrape_jax.rounds import score
 from fairgrape_jax.rounds.predict import predict, tally
 from fairgrape_jax.rounds.session import Network
-from fairgrape_jax.rounds.train import Place, saved_on_stop
+from fairgrape_jax.rounds.train import Place, save_on_stop
 from fairgrape_jax.runner import layout, predictions
 from fairgrape_jax.runner.round import Round
 from fairgrape_jax.scoring import importance
@@ -48,7 +48,7 @@ def finish(
     Returns:
         The predictions on the test split.
     """
-    with saved_on_stop(this.slots, place), this.noting_not_finite(network):
+    with save_on_stop(this.slots, place), this.noting_not_finite(network):
         tested = predict(this.session, network, "test", this.passes)
         record = {
             "seed": this.seed,
@@ -121,10 +121,10 @@ def write(
             key=lambda row: session.steps.layers.index(row["layer"]),
         ),
     }
-    if past := rollback.recorded(directory):
+    if past := rollback.read_rollbacks(directory):
         record["rollbacks"] = past
-    layout.seal(directory, record)
-    layout.forget_partial(directory)
+    layout.write_record(directory, record)
+    layout.remove_partial(directory)
     layout.write_log(this.run)
     say(summary(record))
 

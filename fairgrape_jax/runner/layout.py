@@ -35,45 +35,45 @@ def epoch_directory(dense: Path, epoch: int) -> Path:
     return dense / f"epoch_{epoch:02d}"
 
 
-def seal(directory: Path, record: dict[str, Any]) -> None:
+def write_record(directory: Path, record: dict[str, Any]) -> None:
     """Write a stage's metrics.json, which makes it complete and vouches for its FILES."""
     known = {name: storage.sha256_or_empty(directory / name) for name in FILES}
     storage.write_checksummed(directory / "metrics.json", record | {"files": known})
 
 
-def record(directory: Path) -> dict[str, Any] | None:
+def read_record(directory: Path) -> dict[str, Any] | None:
     """A stage's record; None if it is not complete, or its metrics.json was altered."""
     found = storage.read_checksummed(directory / "metrics.json")
     return found if found and isinstance(found.get("files"), dict) else None
 
 
-def complete(directory: Path) -> bool:
+def is_complete(directory: Path) -> bool:
     """Whether a stage was finished."""
-    return record(directory) is not None
+    return read_record(directory) is not None
 
 
-def altered(directory: Path, *names: str) -> list[str]:
+def changed_files(directory: Path, *names: str) -> list[str]:
     """Of these files of a complete stage, those that are gone or not as they were written."""
-    known = (record(directory) or {}).get("files", {})
+    known = (read_record(directory) or {}).get("files", {})
     return storage.changed_files(directory, {name: known.get(name, "?") for name in names})
 
 
-def records(directory: Path) -> list[tuple[Path, dict[str, Any]]]:
+def read_records(directory: Path) -> list[tuple[Path, dict[str, Any]]]:
     """The directory and record of every complete stage of a run, in order of their names."""
     stages = sorted(path.parent for path in directory.glob("seed_*/**/metrics.json"))
-    found = ((stage, record(stage)) for stage in stages)
+    found = ((stage, read_record(stage)) for stage in stages)
     return [(stage, known) for stage, known in found if known is not None]
 
 
 def complete_rounds(root: Path, count: int) -> int:
     """The last round of the unbroken sequence of complete ones; 0 for none."""
     done = 0
-    while done < count and complete(round_directory(root, done + 1)):
+    while done < count and is_complete(round_directory(root, done + 1)):
         done += 1
     return done
 
 
-def forget_partial(directory: Path) -> None:
+def remove_partial(directory: Path) -> None:
     """Remove what a stage that is complete has kept in between."""
     shutil.rmtree(directory / "partial", ignore_errors=True)
 
@@ -81,7 +81,7 @@ def forget_partial(directory: Path) -> None:
 def write_log(directory: Path) -> None:
     """RUN/metrics.jsonl: a line per complete stage, rebuilt from them; left alone if it is so."""
     lines = []
-    for _, found in records(directory):
+    for _, found in read_records(directory):
         for key in ("layers", "importance", "selection", "files"):
             found.pop(key, None)
         lines.append(json.dumps(found))

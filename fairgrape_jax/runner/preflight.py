@@ -66,7 +66,7 @@ def check_fit(experiment: Experiment, dataset: Dataset, devices: int) -> None:
         )
     if len(dataset.groups) < 2:
         raise UsageError(f"groups: {dataset.groups} is one group; fairness needs two or more")
-    select.minority(experiment, dataset)
+    select.minority_groups(experiment, dataset)
 
 
 def notes(experiment: Experiment, platform: str) -> list[str]:

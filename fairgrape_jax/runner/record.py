@@ -43,7 +43,7 @@ DEFINED = ("accuracy", "rho_accuracy", "rho_change", "worst_group", "gap")
 DEFINED_OF_GROUPS = ("group_accuracy", "group_change")
 
 
-def misfit(record: Mapping[str, Any]) -> str:
+def describe_misfit(record: Mapping[str, Any]) -> str:
     """What is wrong with a record, "" for nothing: its types, and that its parts fit each other."""
     if wrong := schema.misfit(record, Record):
         return wrong
@@ -69,10 +69,10 @@ def misfit(record: Mapping[str, Any]) -> str:
     return ""
 
 
-def check(run: Path, directory: Path, record: Mapping[str, Any]) -> None:
+def check_record(run: Path, directory: Path, record: Mapping[str, Any]) -> None:
     """UsageError unless the record is whole and that of the stage in whose directory it lies."""
     where, cure = directory / "metrics.json", f"delete {directory} and run again to make it anew"
-    if wrong := misfit(record):
+    if wrong := describe_misfit(record):
         raise UsageError(f"{where}: not the record of a stage ({wrong}); {cure}")
     root = run / f"seed_{record['seed']}"
     stage = layout.round_directory(root / record["method"], record["round"])
@@ -80,11 +80,11 @@ def check(run: Path, directory: Path, record: Mapping[str, Any]) -> None:
         raise UsageError(f"{where}: is the record of another stage; {cure}")
 
 
-def predictions(directory: Path, record: Mapping[str, Any]) -> evaluate.Predictions:
+def read_checked_predictions(directory: Path, record: Mapping[str, Any]) -> evaluate.Predictions:
     """The predictions of a checked stage. UsageError if they are not as they were written."""
     path = directory / "predictions.csv"
     cure = f"delete {directory} and run again to make it anew"
-    if layout.altered(directory, path.name):
+    if layout.changed_files(directory, path.name):
         raise UsageError(f"{path}: damaged or gone; {cure}")
     tasks = [(name, tuple(classes)) for name, classes in record["tasks"]]
     try:

@@ -13,26 +13,26 @@ from fairgrape_jax.runner import layout
 from fairgrape_jax.storage import checkpoint, lock
 
 
-def last_intact(root: Path, rounds: int) -> int:
+def last_intact_round(root: Path, rounds: int) -> int:
     """The round of a method to go on from; 0 for none."""
     done = layout.complete_rounds(root, rounds)
     if done < rounds:
-        intact(layout.round_directory(root, done + 1))  # says so if it was complete once
-    while done and not intact(layout.round_directory(root, done)):
+        is_intact(layout.round_directory(root, done + 1))  # says so if it was complete once
+    while done and not is_intact(layout.round_directory(root, done)):
         done -= 1
     return done
 
 
-def intact(directory: Path) -> bool:
+def is_intact(directory: Path) -> bool:
     """Whether a stage can be gone on from: it is complete, and all its files as they were written.
 
     Damage is said by name; what comes after the last intact stage is done again, to the same bits.
     """
-    if not layout.complete(directory):
+    if not layout.is_complete(directory):
         if (directory / "metrics.json").exists():
             say(f"{directory / 'metrics.json'}: damaged; this stage is done again")
         return False
-    bad = layout.altered(directory, *layout.FILES)
+    bad = layout.changed_files(directory, *layout.FILES)
     bad = bad or [
         f"checkpoint/{name}" for name in checkpoint.damaged_files(directory / "checkpoint")
     ]
@@ -41,7 +41,7 @@ def intact(directory: Path) -> bool:
     return not bad
 
 
-def writing(path: Path) -> contextlib.AbstractContextManager[None]:
+def hold_lock(path: Path) -> contextlib.AbstractContextManager[None]:
     """The lock on a part of the run, for the one process that writes; UsageError if it is held."""
     return lock.hold(path) if hosts.is_process_0() else contextlib.nullcontext()
 

@@ -1,4 +1,4 @@
-"""Which rounds keep their checkpoints. What is removed is never the only good one."""
+"""Which rounds keep their checkpoints: one that is removed is never the only good one."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ from fairgrape_jax.progress import say
 from fairgrape_jax.runner import layout, resume
 
 
-def wanted(accuracy: Mapping[int, float], checkpoints: str) -> set[int]:
+def rounds_to_keep(accuracy: Mapping[int, float], checkpoints: str) -> set[int]:
     """Of the complete rounds of a method those whose checkpoints are to be kept.
 
-    accuracy: each round's accuracy on the validation split; of equal ones the later is the better,
-    since it has fewer weights. The last round is always kept, for the run goes on from it.
+    The last round is always kept, for the run goes on from it.
 
-    >>> accuracy = {1: 91.0, 2: 93.5, 3: 90.0, 4: 88.0}
-    >>> sorted(wanted(accuracy, "last:2")), sorted(wanted(accuracy, "best"))
-    ([3, 4], [2, 4])
+    Args:
+        accuracy: each round's accuracy on the validation split; of equal ones the later is the
+            better, since it has fewer weights.
+        checkpoints: `Experiment.checkpoints`.
+
+    Example:
+        >>> accuracy = {1: 91.0, 2: 93.5, 3: 90.0, 4: 88.0}
+        >>> sorted(rounds_to_keep(accuracy, "last:2")), sorted(rounds_to_keep(accuracy, "best"))
+        ([3, 4], [2, 4])
     """
     count, best = config.kept(checkpoints)
     rounds = sorted(accuracy)
@@ -28,7 +33,7 @@ def wanted(accuracy: Mapping[int, float], checkpoints: str) -> set[int]:
     return found | {max(rounds, key=lambda n: (accuracy[n], n))} if best else found
 
 
-def prune(root: Path, number: int, checkpoints: str) -> None:
+def remove_checkpoints(root: Path, number: int, checkpoints: str) -> None:
     """Remove the checkpoints of a method's rounds up to `number` that need not be kept; process 0.
 
     Nothing is removed unless the last round has been read back sound, and the best is sought among
@@ -41,11 +46,11 @@ def prune(root: Path, number: int, checkpoints: str) -> None:
     if len(there) < 2:
         return
     begun = {n for n in there - {number} if not (stages[n] / "checkpoint/digests.json").exists()}
-    sound = {n for n in there - begun if resume.intact(stages[n])}
-    records = {n: layout.record(stages[n]) or {} for n in sound}
+    sound = {n for n in there - begun if resume.is_intact(stages[n])}
+    records = {n: layout.read_record(stages[n]) or {} for n in sound}
     if number not in sound:
         return
-    keep = wanted({n: r["validation_accuracy"] for n, r in records.items()}, checkpoints)
+    keep = rounds_to_keep({n: r["validation_accuracy"] for n, r in records.items()}, checkpoints)
     for n in sorted((sound | begun) - keep):
         place = stages[n] / "checkpoint"
         try:

@@ -24,7 +24,7 @@ from fairgrape_jax.progress import say
 from fairgrape_jax.recovery import replay, rollback
 from fairgrape_jax.rounds import select, steps
 from fairgrape_jax.rounds.select import Details
-from fairgrape_jax.rounds.session import Network, Session, place
+from fairgrape_jax.rounds.session import Network, Session, place_on_devices
 from fairgrape_jax.rounds.train import Place, Training
 from fairgrape_jax.runner import layout
 from fairgrape_jax.storage import checkpoint, resumable
@@ -81,13 +81,13 @@ class Round:
 
     def noting_not_finite(self, network: Network) -> contextlib.AbstractContextManager[None]:
         """Write down a number of the body that is not finite."""
-        return replay.written(
+        return replay.write_on_error(
             self.directory, masks=network.masks, seed=self.seed, dataset=self.session.dataset
         )
 
 
 @contextlib.contextmanager
-def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+def time_into(seconds: dict[str, float], name: str) -> Iterator[None]:
     """Write down how long the body takes."""
     started = time.perf_counter()
     yield
@@ -111,7 +111,7 @@ def choose(
     kept = resumable.read(path, key, this.session.devices)
     if kept:
         details, *bits = kept.arrays
-        chosen = unpacked(bits, network.masks)
+        chosen = unpack_masks(bits, network.masks)
         return parallel.replicate(chosen, this.session.devices), json.loads(details.tobytes())
     with this.noting_not_finite(network):
         chosen, how = select.select(
@@ -127,12 +127,12 @@ def choose(
     arrays += [masks.pack(mask) for mask in jax.tree.leaves(chosen)]
     resumable.write(path, key, this.session.devices, resumable.Kept(1, arrays, finished=True))
     this.passes.clear()
-    for line in select.unsolved(how):
+    for line in select.describe_unsolved(how):
         say(f"{this.title}: {line}")
     return parallel.replicate(chosen, this.session.devices), how
 
 
-def unpacked(bits: Sequence[np.ndarray], like: Tree) -> Tree:
+def unpack_masks(bits: Sequence[np.ndarray], like: Tree) -> Tree:
     """Masks of the structure of `like`, from the packed bits of each layer."""
     leaves, structure = jax.tree.flatten(like)
     pairs = zip(bits, leaves, strict=True)
@@ -155,7 +155,7 @@ def prune(this: Round, network: Network, chosen: Tree, origin: State | None = No
     state = state._replace(params=masks.apply_masks(chosen, state.params))
     if this.session.experiment.reset_optimizer or origin is not None:
         state = state._replace(opt_state=this.session.steps.optimizer.init(state.params))
-    return place(this.session, Network(state, chosen))
+    return place_on_devices(this.session, Network(state, chosen))
 
 
 def train(
@@ -196,4 +196,4 @@ def restore(session: Session, directory: Path, like: Network) -> Network:
     """The network of a stage that is complete, on every device."""
     tree = {"state": like.state, "masks": like.masks}
     found = checkpoint.restore(directory / "checkpoint", tree)
-    return place(session, Network(found["state"], found["masks"]))
+    return place_on_devices(session, Network(found["state"], found["masks"]))

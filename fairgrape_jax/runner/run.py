@@ -36,7 +36,7 @@ from fairgrape_jax.rounds.session import (
 )
 from fairgrape_jax.runner import disk_space, layout, predictions, preflight, resume, retention
 from fairgrape_jax.runner.finish import finish
-from fairgrape_jax.runner.round import Round, choose, prune, restore, timed, train
+from fairgrape_jax.runner.round import Round, choose, prune, restore, time_into, train
 from fairgrape_jax.storage import checkpoint, lock
 from fairgrape_jax.storage.files import write_json
 from fairgrape_jax.training.evaluate import Predictions
@@ -71,13 +71,13 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
         In the last three cases complete rounds stay, and the same call goes on.
     """
     session = prepare(experiment, directory)
-    with batch_size.advice(experiment, session.dataset, session.devices):
+    with batch_size.advise_on_error(experiment, session.dataset, session.devices):
         for seed in experiment.seeds:
             run_seed(session, directory, seed, shard)
     if hosts.is_process_0():
         layout.write_log(directory)  # whole again, wherever its last writer was stopped
     units = resume.shards(experiment, 1)[0]
-    complete = all(finished(session, directory, *unit) for unit in units)
+    complete = all(is_finished(session, directory, *unit) for unit in units)
     say(f"complete: {directory}" if complete else f"this shard is complete: {directory}")
     return complete
 
@@ -100,7 +100,7 @@ def prepare(experiment: Experiment, directory: Path) -> Session:
     network = initial_network(session, experiment.seeds[0])
     preflight.check_layers(experiment, network.masks, session.steps.layers)
     if hosts.is_process_0():
-        disk_space.check(experiment, directory, (network.state, network.masks), dataset)
+        disk_space.check_room(experiment, directory, (network.state, network.masks), dataset)
     notes = preflight.notes(experiment, devices[0].platform)
     for line in dict.fromkeys((*dataset.notes, *notes)):
         say(f"note: {line}")
@@ -147,17 +147,17 @@ def run_seed(session: Session, directory: Path, seed: int, shard: tuple[int, int
     if owner != shard[0]:
         wait_for_dense(directory, seed, f"shard {owner}/{shard[1]}")
     root = directory / f"seed_{seed}"
-    with resume.writing(root / "dense.lock"):
+    with resume.hold_lock(root / "dense.lock"):
         dense = dense_stage(session, directory, seed)
     for method in methods:
-        with resume.writing(root / f"{method}.lock"):
+        with resume.hold_lock(root / f"{method}.lock"):
             prune_rounds(session, directory, seed, method, dense)
 
 
 def wait_for_dense(directory: Path, seed: int, owner: str, seconds: float = 5) -> None:
     """Return when the dense network of a seed is complete, which another process trains."""
     stage, announced = layout.stage_directory(directory, seed), False
-    while not parallel.broadcast_from_process_0(layout.complete(stage)):
+    while not parallel.broadcast_from_process_0(layout.is_complete(stage)):
         if not announced:
             say(f"waiting for {stage}, which {owner} trains: start that one too")
         announced = True
@@ -165,10 +165,10 @@ def wait_for_dense(directory: Path, seed: int, owner: str, seconds: float = 5) -
         time.sleep(seconds)
 
 
-def finished(session: Session, directory: Path, seed: int, method: str) -> bool:
+def is_finished(session: Session, directory: Path, seed: int, method: str) -> bool:
     """Whether the last round of a method is complete."""
     last = rounds_of(session, directory, seed, method)[-1]
-    return bool(parallel.broadcast_from_process_0(layout.complete(last.directory)))
+    return bool(parallel.broadcast_from_process_0(layout.is_complete(last.directory)))
 
 
 def rounds_of(session: Session, directory: Path, seed: int, method: str) -> list[Round]:
@@ -185,7 +185,7 @@ def dense_stage(session: Session, directory: Path, seed: int) -> Dense:
     """The dense network of a seed: restored if it is complete, else trained."""
     this, network = Round(session, directory, seed), initial_network(session, seed)
     points = protocols.points(session.experiment)
-    if restored := restored_dense(this, network, points):
+    if restored := restore_dense(this, network, points):
         return restored
 
     def keep(epoch: int, state: State) -> None:
@@ -194,20 +194,20 @@ def dense_stage(session: Session, directory: Path, seed: int) -> Dense:
             checkpoint.save(layout.epoch_directory(this.directory, epoch) / "checkpoint", tree)
 
     seconds: dict[str, float] = {}
-    with timed(seconds, "train"):
+    with time_into(seconds, "train"):
         place = train(this, network, [session.experiment.dense], after=keep)
     network = Network(place.state, network.masks)
     return Dense(network, finish(this, network, place, details={"seconds": seconds}))
 
 
-def restored_dense(this: Round, like: Network, points: set[int]) -> Dense | None:
+def restore_dense(this: Round, like: Network, points: set[int]) -> Dense | None:
     """The dense network of a seed and its predictions if all of it is complete and sound."""
     kept = [layout.epoch_directory(this.directory, epoch) / "checkpoint" for epoch in points]
-    sound = resume.intact(this.directory) and not any(map(checkpoint.damaged_files, kept))
+    sound = resume.is_intact(this.directory) and not any(map(checkpoint.damaged_files, kept))
     if not parallel.broadcast_from_process_0(sound):
         return None
     if hosts.is_process_0():
-        layout.forget_partial(this.directory)  # a kill may have come before
+        layout.remove_partial(this.directory)  # a kill may have come before
     dataset = this.session.dataset
     tasks = [(task.name, task.classes) for task in dataset.tasks]
     tested = predictions.read_predictions(this.directory / "predictions.csv", dataset.groups, tasks)
@@ -217,30 +217,32 @@ def restored_dense(this: Round, like: Network, points: set[int]) -> Dense | None
 def prune_rounds(session: Session, directory: Path, seed: int, method: str, dense: Dense) -> None:
     """All rounds of one method, each from the one before; complete ones are passed over."""
     rounds = rounds_of(session, directory, seed, method)
-    done = last_complete(rounds)
+    done = last_complete_round(rounds)
     if done == len(rounds):
         return
     clusters = directory / f"seed_{seed}" / "clusters.npz"
-    scored = cluster.scored_session(rounds[0].session, dense.network, clusters, seed=seed)
-    origin = rewind_point(rounds[0], dense.network)
-    network = start(rounds, done, dense.network)
+    scored = cluster.session_for_scoring(rounds[0].session, dense.network, clusters, seed=seed)
+    origin = rewind_state(rounds[0], dense.network)
+    network = starting_network(rounds, done, dense.network)
     for this in rounds[done:]:
         network = one_round(this, network, scored=scored, dense=dense, origin=origin)
-        retention.prune(this.directory.parent, this.number, session.experiment.checkpoints)
+        retention.remove_checkpoints(
+            this.directory.parent, this.number, session.experiment.checkpoints
+        )
 
 
-def last_complete(rounds: list[Round]) -> int:
+def last_complete_round(rounds: list[Round]) -> int:
     """The number of the round to go on from; what a kill left half done of it is done."""
     root, experiment = rounds[0].directory.parent, rounds[0].session.experiment
-    done = int(parallel.broadcast_from_process_0(resume.last_intact(root, len(rounds))))
-    retention.prune(root, done, experiment.checkpoints)
+    done = int(parallel.broadcast_from_process_0(resume.last_intact_round(root, len(rounds))))
+    retention.remove_checkpoints(root, done, experiment.checkpoints)
     if hosts.is_process_0():
         for this in rounds[:done]:
-            layout.forget_partial(this.directory)
+            layout.remove_partial(this.directory)
     return done
 
 
-def rewind_point(this: Round, dense: Network) -> State | None:
+def rewind_state(this: Round, dense: Network) -> State | None:
     """The state that the weights return to after each choice; None for a method that goes on.
 
     On the host: a step would take over buffers that a rewound state shares with it.
@@ -251,7 +253,7 @@ def rewind_point(this: Round, dense: Network) -> State | None:
     return copy_to_host(network_at(this, epoch, dense)).state
 
 
-def start(rounds: list[Round], done: int, dense: Network) -> Network:
+def starting_network(rounds: list[Round], done: int, dense: Network) -> Network:
     """The network before the first round that is to be done."""
     this = rounds[0]
     epoch = config.point(this.session.experiment, "start")
@@ -285,13 +287,13 @@ def one_round(
     """
     experiment, seconds = this.session.experiment, dict[str, float]()
     density, last = config.densities(experiment)[this.number - 1], this.number == this.count
-    with timed(seconds, "score and select"):
+    with time_into(seconds, "score and select"):
         chosen, details = choose(
             this, network, session=scored, density=density, dense=dense.network
         )
     network = prune(this, network, chosen, origin)
     stages = [experiment.retrain, experiment.final] if last else [experiment.retrain]
-    with timed(seconds, "train"):
+    with time_into(seconds, "train"):
         place = train(this, network, stages, dense=dense.network)
     network = Network(place.state, network.masks)
     finish(

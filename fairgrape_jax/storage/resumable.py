@@ -84,7 +84,7 @@ class Passes:
         saved = time.perf_counter()
         for batch in batches(done):
             stop = preemption.stop_requested()
-            if stop or (done and done % LOOK_EVERY == 0 and due(saved)):
+            if stop or (done and done % LOOK_EVERY == 0 and save_due(saved)):
                 self._write_results()
                 if done:
                     write(path, key, self._devices, Kept(done, jax.tree.leaves(gathered)))
@@ -95,7 +95,7 @@ class Passes:
         try:
             result = finish(gathered)
         except Exception:
-            forget(path)  # never gone on from
+            remove_kept(path)  # never gone on from
             raise
         self._results.append((path, key, Kept(done, result, finished=True)))
         return result
@@ -108,7 +108,7 @@ class Passes:
     def clear(self) -> None:
         """Remove everything that is kept: what comes of it is safe."""
         self._results.clear()
-        forget(self._directory / "*")
+        remove_kept(self._directory / "*")
         with contextlib.suppress(OSError):  # other processes' files may be there still
             self._directory.rmdir()
 
@@ -180,12 +180,12 @@ def write(path: Path, key: Key, devices: Sequence[jax.Device], kept: Kept) -> No
         _remove(other for other in others if other != file)
 
 
-def forget(path: Path) -> None:
+def remove_kept(path: Path) -> None:
     """Remove what this process has kept of a pass; the name in `path` may be a pattern."""
     _remove(path.parent.glob(f"{path.name}.{parallel.process_index_and_count()[0]}.*"))
 
 
-def due(saved: float) -> bool:
+def save_due(saved: float) -> bool:
     """Whether it is time to save again; all processes ask together.
 
     Args:

@@ -53,7 +53,7 @@ class Slots:
 
     def due(self) -> bool:
         """Whether it is time to save again."""
-        return resumable.due(self._saved)
+        return resumable.save_due(self._saved)
 
     def wait(self) -> None:
         """Return when the last save is complete."""

@@ -113,12 +113,12 @@ def test_two_hundred_damages_to_the_newest_round_are_found_and_named(made, tmp_p
             for how in ("truncated", "a bit flipped", "emptied", "deleted"):
                 changed = damaged(content, how, int(rng.integers(1 << 40)))
                 path.unlink() if changed is None else path.write_bytes(changed)
-                assert resume.last_intact(newest.parent, 2) == 1, (path, how)
+                assert resume.last_intact_round(newest.parent, 2) == 1, (path, how)
                 said = capsys.readouterr().out
                 assert path.name in said or (path.name, how) == ("metrics.json", "deleted"), said
                 path.write_bytes(content)
                 tried += 1
-    assert resume.last_intact(newest.parent, 2) == 2
+    assert resume.last_intact_round(newest.parent, 2) == 2
 
 
 def test_half_a_line_of_metrics_is_made_whole_by_the_same_command(made, tmp_path):

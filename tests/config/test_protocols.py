@@ -146,7 +146,7 @@ def test_clusters_stand_for_the_groups_while_pruning_alone(tmp_path):
     )
     runner.run(experiment, tmp_path)
     dataset = runner.data.load(experiment.data)
-    found = cluster.read(tmp_path / "seed_0/clusters.npz", len(dataset.train))
+    found = cluster.read_clusters(tmp_path / "seed_0/clusters.npz", len(dataset.train))
     sizes = np.bincount(found)
     assert len(sizes) == 4
     assert list(sizes) == sorted(sizes, reverse=True)
@@ -161,7 +161,7 @@ def test_clusters_stand_for_the_groups_while_pruning_alone(tmp_path):
     assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, masks), strict=True))
     storage.write_arrays(tmp_path / "other.npz", {"clusters": np.zeros(3, np.int32)})
     with pytest.raises(UsageError, match="for 3 images"):
-        cluster.read(tmp_path / "other.npz", len(dataset.train))
+        cluster.read_clusters(tmp_path / "other.npz", len(dataset.train))
 
 
 def test_kmeans_finds_clusters_that_are_there():

@@ -128,7 +128,7 @@ def eager(over, statistic, extra=None, params=None):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_steps_of_a_run_score_as_the_definition_does(name):
-    given = select.problem(*built(1), seed=0)
+    given = select.make_problem(*built(1), seed=0)
     plain = dataclasses.replace(
         given,
         importance=lambda over: eager(over, SQUARES),
@@ -143,18 +143,18 @@ def test_the_steps_of_a_run_score_as_the_definition_does(name):
 def test_minority_methods_look_at_the_groups_that_are_named():
     session, network = built(1)
     dataset, state = session.dataset, network.state
-    assert select.minority(session.experiment, dataset) == tuple(
+    assert select.minority_groups(session.experiment, dataset) == tuple(
         k for k in range(3) if k != np.bincount(dataset.train.groups).argmax()
     )
     session = with_scoring(session, minority=(dataset.groups[1],))
-    given = select.problem(session, network, seed=0)
+    given = select.make_problem(session, network, seed=0)
     found = METHODS["snip-minority"].score(given)
     gradient = eager((1,), GRADIENT)
     own = np.abs(np.asarray(state.params["conv"]["kernel"]) * gradient["conv"]["kernel"][0])
     np.testing.assert_allclose(found["conv"]["kernel"], own, rtol=1e-4, atol=1e-9)
     for names, said in ((("nobody",), "is no group"), (dataset.groups, "leave one out")):
         with pytest.raises(UsageError, match=said):
-            select.minority(with_scoring(session, minority=names).experiment, dataset)
+            select.minority_groups(with_scoring(session, minority=names).experiment, dataset)
 
 
 def test_a_layer_left_without_weights_stops_the_round_with_its_name():
@@ -324,7 +324,7 @@ def test_fairgrape_keeps_each_groups_share_in_every_layer():
 
 
 def test_official_copies_are_drawn_anew_where_alive_and_the_weights_stay():
-    given = select.problem(*built(1), seed=0)
+    given = select.make_problem(*built(1), seed=0)
     given = dataclasses.replace(given, masks=pruned("random", 0.3), official=True)
     for most in (4, 2):
         found = snip.xavier_copy(given, most)

@@ -146,7 +146,7 @@ def test_other_errors_are_not_of_memory(error):
 def test_a_network_that_is_too_large_by_itself_is_told_so():
     dataset, devices = load(SHORT.data), parallel.local_devices(2)
     said = pytest.raises(TrainingError, match=r"^the network: .* alone is too large for cpu")
-    with said, batch_size.advice(SHORT, dataset, devices):
+    with said, batch_size.advise_on_error(SHORT, dataset, devices):
         raise OutOfMemoryError("the network", "no room")
 
 
@@ -161,5 +161,5 @@ def test_over_many_hosts_nothing_is_tried(monkeypatch):
     dataset, devices = load(SHORT.data), parallel.local_devices(2)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(batch_size, "fits", None)
-    line = batch_size.advised(SHORT, dataset, devices, OutOfMemoryError("training", "full"))
+    line = batch_size.advise(SHORT, dataset, devices, OutOfMemoryError("training", "full"))
     assert line.endswith("try --batch 16: not tried over many hosts")

@@ -53,7 +53,7 @@ def test_every_damage_to_every_file_of_the_newest_round_is_found(whole, tmp_path
     for name in names:
         for damage in DAMAGE:
             shutil.copytree(whole / "seed_0/magnitude", root, dirs_exist_ok=True)
-            assert resume.last_intact(root, 3) == 3
+            assert resume.last_intact_round(root, 3) == 3
             path = root / "round_03" / name
             if path.stat().st_size == 0 and damage in (truncate, empty):
                 continue
@@ -62,7 +62,7 @@ def test_every_damage_to_every_file_of_the_newest_round_is_found(whole, tmp_path
             else:
                 damage(path)
             capsys.readouterr()
-            assert resume.last_intact(root, 3) == 2, (name, damage)
+            assert resume.last_intact_round(root, 3) == 2, (name, damage)
             said = capsys.readouterr().out
             assert name.name in said or not path.exists(), (name, damage, said)
             shutil.rmtree(root)

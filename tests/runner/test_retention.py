@@ -37,13 +37,13 @@ ACCURACY = {1: 90.0, 2: 92.0, 3: 92.0, 4: 80.0, 5: 70.0}
     ],
 )
 def test_what_is_wanted(checkpoints, kept):
-    assert retention.wanted(ACCURACY, checkpoints) == kept
+    assert retention.rounds_to_keep(ACCURACY, checkpoints) == kept
     first = {1: ACCURACY[1]}
-    assert retention.wanted(first, checkpoints) == {1}
+    assert retention.rounds_to_keep(first, checkpoints) == {1}
 
 
 def test_the_last_one_can_be_the_best():
-    assert retention.wanted({1: 80.0, 2: 80.0}, "best") == {2}
+    assert retention.rounds_to_keep({1: 80.0, 2: 80.0}, "best") == {2}
 
 
 @pytest.mark.parametrize("wrong", ["", "some", "last:", "last:0", "last:-1", "last:x", "best:2"])
@@ -57,7 +57,7 @@ def whole(tmp_path_factory):
     """A run that keeps everything, and the validation accuracy of its rounds."""
     directory = tmp_path_factory.mktemp("retention") / "run"
     rounds.run(SHORT, directory)
-    records = [record for _, record in layout.records(directory) if record["round"]]
+    records = [record for _, record in layout.read_records(directory) if record["round"]]
     return directory, {record["round"]: record["validation_accuracy"] for record in records}
 
 
@@ -74,7 +74,7 @@ def test_a_run_keeps_them_and_goes_on_to_the_same_bits(checkpoints, whole, tmp_p
     """Stopped after the third round; what is kept is what the whole run has."""
     directory, accuracy = whole
     experiment = dataclasses.replace(SHORT, checkpoints=checkpoints)
-    prune, done = retention.prune, []
+    prune, done = retention.remove_checkpoints, []
 
     def stopping(root, number, checkpoints):
         prune(root, number, checkpoints)
@@ -83,14 +83,14 @@ def test_a_run_keeps_them_and_goes_on_to_the_same_bits(checkpoints, whole, tmp_p
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(retention, "prune", stopping)
+        patch.setattr(retention, "remove_checkpoints", stopping)
         with pytest.raises(KeyboardInterrupt):
             rounds.run(experiment, tmp_path / "run")
     three = {n: accuracy[n] for n in (1, 2, 3)}
-    assert checkpoints_of(tmp_path / "run") == retention.wanted(three, checkpoints)
+    assert checkpoints_of(tmp_path / "run") == retention.rounds_to_keep(three, checkpoints)
     rounds.run(experiment, tmp_path / "run")
     kept = checkpoints_of(tmp_path / "run")
-    assert kept == retention.wanted(accuracy, checkpoints)
+    assert kept == retention.rounds_to_keep(accuracy, checkpoints)
     mine, theirs = stage_files(tmp_path / "run"), stage_files(directory)
     for name, (_, state) in mine.items():
         if state is None:  # its checkpoint is gone, its record is not
@@ -102,7 +102,7 @@ def test_a_run_keeps_them_and_goes_on_to_the_same_bits(checkpoints, whole, tmp_p
 def test_the_best_round_is_no_accident(whole):
     """Else the test above could not tell "best" from "last"."""
     _, accuracy = whole
-    assert retention.wanted(accuracy, "best") != {5}
+    assert retention.rounds_to_keep(accuracy, "best") != {5}
 
 
 def test_the_choice_can_change_on_the_way(whole, tmp_path):
@@ -117,7 +117,7 @@ def test_nothing_is_removed_when_the_newest_is_damaged(checkpoints, whole, tmp_p
     root = tmp_path / "magnitude"
     shutil.copytree(whole[0] / "seed_0/magnitude", root)
     flip(next((root / "round_05/checkpoint/state/ocdbt.process_0/d").iterdir()))
-    retention.prune(root, 5, checkpoints)
+    retention.remove_checkpoints(root, 5, checkpoints)
     assert len(list(root.glob("round_*/checkpoint/digests.json"))) == 5
 
 
@@ -125,12 +125,12 @@ def test_the_best_is_the_best_of_the_sound_ones(whole, tmp_path):
     root = tmp_path / "magnitude"
     shutil.copytree(whole[0] / "seed_0/magnitude", root)
     accuracy = dict(whole[1])
-    best = min(retention.wanted(accuracy, "best"))
+    best = min(retention.rounds_to_keep(accuracy, "best"))
     flip(root / f"round_0{best}/checkpoint/digests.json")
     del accuracy[best]
-    retention.prune(root, 5, "best")
-    sound = {n for n in range(1, 6) if resume.intact(root / f"round_0{n}")}
-    assert sound == retention.wanted(accuracy, "best")
+    retention.remove_checkpoints(root, 5, "best")
+    sound = {n for n in range(1, 6) if resume.is_intact(root / f"round_0{n}")}
+    assert sound == retention.rounds_to_keep(accuracy, "best")
     assert (root / f"round_0{best}/checkpoint").exists()  # damaged, but not ours to remove
 
 
@@ -138,7 +138,7 @@ def test_a_removal_that_was_interrupted_is_finished(whole, tmp_path):
     root = tmp_path / "magnitude"
     shutil.copytree(whole[0] / "seed_0/magnitude", root)
     (root / "round_02/checkpoint/digests.json").unlink()
-    retention.prune(root, 5, "last:4")
+    retention.remove_checkpoints(root, 5, "last:4")
     left = {path.parent.name for path in root.glob("round_*/checkpoint")}
     assert left == {"round_01", "round_03", "round_04", "round_05"}
 
@@ -148,8 +148,8 @@ def test_a_run_with_the_last_round_alone_damaged_begins_that_method_anew(whole, 
     for checkpoints, first in (("last", 1), ("last:2", 5)):
         run = tmp_path / checkpoints.replace(":", "")
         shutil.copytree(whole[0], run)
-        retention.prune(run / "seed_0/magnitude", 5, checkpoints)
+        retention.remove_checkpoints(run / "seed_0/magnitude", 5, checkpoints)
         flip(run / "seed_0/magnitude/round_05/checkpoint/digests.json")
-        assert resume.last_intact(run / "seed_0/magnitude", 5) == first - 1
+        assert resume.last_intact_round(run / "seed_0/magnitude", 5) == first - 1
         record = json.loads((run / "seed_0/magnitude/round_05/metrics.json").read_text())
         assert record["validation_accuracy"] == whole[1][5]

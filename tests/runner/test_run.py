@@ -145,9 +145,9 @@ def test_a_count_for_the_whole_network(tmp_path):
 
 def test_a_fixed_point_that_is_not_found_is_said():
     found = {"passes": 16, "share_error": 0.1, "converged": False}
-    lines = select.unsolved({"fc": found, "conv": {**found, "converged": True}})
+    lines = select.describe_unsolved({"fc": found, "conv": {**found, "converged": True}})
     assert lines == ["layer fc: fixed point not found in 16 passes, chosen by greedy steps"]
-    assert select.unsolved({"fc": {"achieved": 0.5, "bound": 0.6}}) == []
+    assert select.describe_unsolved({"fc": {"achieved": 0.5, "bound": 0.6}}) == []
 
 
 def test_a_finished_run_run_again_changes_nothing(finished):

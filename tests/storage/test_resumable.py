@@ -314,7 +314,7 @@ def clustered(session, **changes):
 
 
 def groups_of(session, network, path):
-    found = cluster.scored_session(session, network, path, seed=0)
+    found = cluster.session_for_scoring(session, network, path, seed=0)
     return found.dataset.train.groups
 
 
@@ -337,7 +337,7 @@ def test_clusters_that_are_damaged_are_made_anew(network, tmp_path, capsys):
     for content in (whole[:-30], b"", whole[:80] + bytes([whole[80] ^ 1]) + whole[81:]):
         path.write_bytes(content)
         with pytest.raises(UsageError, match="damaged or gone"):
-            cluster.read(path, len(session.dataset.train))
+            cluster.read_clusters(path, len(session.dataset.train))
         np.testing.assert_array_equal(groups_of(session, dense, path), expected)
         assert "clusters.npz: damaged; made anew" in capsys.readouterr().out
         assert path.read_bytes() == whole

@@ -20,7 +20,7 @@ from fairgrape_jax.recovery import rollback
 from fairgrape_jax.reports import results, run_report
 from fairgrape_jax.rounds import score
 from fairgrape_jax.rounds.predict import predict
-from fairgrape_jax.rounds.session import Network, copy_on_devices, place
+from fairgrape_jax.rounds.session import Network, copy_on_devices, place_on_devices
 from fairgrape_jax.runner.run import run
 from fairgrape_jax.scoring.statistics import GRADIENT, SQUARES
 from fairgrape_jax.storage import resumable
@@ -266,7 +266,7 @@ def test_no_more_rollbacks_than_allowed(stopped, tmp_path):
     for _ in range(2):  # the second time it is not tried again
         with pytest.raises(NotFiniteError):
             run(few, tmp_path / "run")
-        past = rollback.recorded(tmp_path / "run/seed_0/magnitude/round_01")
+        past = rollback.read_rollbacks(tmp_path / "run/seed_0/magnitude/round_01")
         assert len(past) == 1
 
 
@@ -388,7 +388,7 @@ def test_an_evaluation_that_is_not_finite_is_none():
     """The class with the largest of scores that are all NaN would be the first one."""
     session, network, _ = built()
     state = with_kernel(network.state, "head", np.float32(np.inf))
-    network = place(session, Network(state, network.masks))
+    network = place_on_devices(session, Network(state, network.masks))
     with pytest.raises(NotFiniteError, match="loss not finite in the evaluation of 40 samples"):
         predict(session, network, "test")
 
