@@ -1,4 +1,4 @@
-"""Lifting a per-device function over devices. The one file that knows `pmap` and `shard_map`.
+"""Run a per-device function on many devices; the one file that knows `pmap` and `shard_map`.
 
 A step is written once for one device, against the axis name `AXIS`. State goes in and comes out
 replicated (axis None), batches and accumulators carry a leading device axis (axis 0).
@@ -31,28 +31,31 @@ Lift = Literal["pmap", "shard_map"]
 
 
 def local_devices(count: int = 0) -> list[jax.Device]:
-    """The first `count` devices of this process, all of them for 0. UsageError if there are fewer.
+    """The first `count` devices of this process, all of them for 0.
 
-    Every process must have as many: UsageError otherwise.
+    Raises:
+        UsageError: if there are fewer, or not as many in every process.
     """
     try:
-        found = jax.local_devices()
+        devices = jax.local_devices()
     except (RuntimeError, AssertionError) as error:  # the latter where no backend is left
-        asked = os.environ.get("JAX_PLATFORMS", "")
+        platforms = os.environ.get("JAX_PLATFORMS", "")
         raise UsageError(
-            f"no device of JAX_PLATFORMS={asked!r} ({escape.visible(str(error)) or 'none'}): see "
-            "that no other process holds it (nvidia-smi), that fairgrape-jax[cuda] or [tpu] is "
-            "installed, or set JAX_PLATFORMS=cpu"
+            f"no device of JAX_PLATFORMS={platforms!r} "
+            f"({escape.visible(str(error)) or 'none'}): see that no other process "
+            "holds it (nvidia-smi), that fairgrape-jax[cuda] or [tpu] is installed, or set "
+            "JAX_PLATFORMS=cpu"
         ) from error
-    if not 0 <= count <= len(found):
+    if not 0 <= count <= len(devices):
         raise UsageError(
-            f"devices: {count} asked for, this machine has {len(found)} ({found[0].device_kind}); "
+            f"devices: {count} asked for, this machine has {len(devices)} "
+            f"({devices[0].device_kind}); "
             "give a number up to that, or 0 for all"
         )
     numbers = [len(jax.local_devices(process_index=p)) for p in range(jax.process_count())]
     if len(set(numbers)) > 1:
         raise UsageError(f"devices: the processes have {numbers}; every one must have as many")
-    return found[: count or None]
+    return devices[: count or None]
 
 
 def device_count(devices: Sequence[jax.Device]) -> int:
@@ -61,7 +64,7 @@ def device_count(devices: Sequence[jax.Device]) -> int:
 
 
 def process_index_and_count() -> tuple[int, int]:
-    """Which part of every batch this process reads, and of how many."""
+    """The number of this process, and of all: which part of every batch it reads, of how many."""
     return jax.process_index(), jax.process_count()
 
 
@@ -72,23 +75,30 @@ def lift(
     in_axes: tuple[int | None, ...],
     out_axes: int | None,
     donate: tuple[int, ...] = (),
-    how: Lift = "pmap",
+    by: Lift = "pmap",
 ) -> Callable[..., Any]:
-    """`step` on `devices` and those of every other process, collectives over the axis `AXIS`.
+    """A step on the devices of every process, collectives over the axis `AXIS`.
 
-    in_axes, out_axes: None for what is replicated, 0 for what has a leading device axis.
-    donate: arguments whose buffers the results may reuse.
-    how: by `jax.pmap`, or by `jax.jit(jax.shard_map)`; the results are the same.
-    Tracing a second time raises RuntimeError: one compile per run is a promise, and a shape that
-    changes between rounds would break it silently.
+    Args:
+        step: the function of one device.
+        devices: those of this process.
+        in_axes: None for an argument that is replicated, 0 for one with a leading device axis.
+        out_axes: the same for the result.
+        donate: arguments whose buffers the results may take over.
+        by: `jax.pmap`, or `jax.jit(jax.shard_map)`; the results are the same.
 
-    >>> def step(scale, row):
-    ...     return scale * jax.lax.pmean(row, AXIS)
-    >>> lifted = lift(step, local_devices(1), in_axes=(None, 0), out_axes=None, how="shard_map")
-    >>> lifted(np.float32(2), np.ones((1, 3), np.float32)).tolist()
-    [2.0, 2.0, 2.0]
+    Returns:
+        The lifted step. It raises RuntimeError where it would be traced a second time: one compile
+        per run is a promise, and a shape that changes between rounds would break it silently.
+
+    Example:
+        >>> def step(scale, row):
+        ...     return scale * jax.lax.pmean(row, AXIS)
+        >>> lifted = lift(step, local_devices(1), in_axes=(None, 0), out_axes=None, by="shard_map")
+        >>> lifted(np.float32(2), np.ones((1, 3), np.float32)).tolist()
+        [2.0, 2.0, 2.0]
     """
-    return LIFTS[how](forbid_retracing(step), devices, in_axes, out_axes, donate)
+    return LIFTS[by](forbid_retracing(step), devices, in_axes, out_axes, donate)
 
 
 def _pmap(
@@ -142,9 +152,14 @@ def _shard_map(
 def shard_function(
     fn: Callable[..., Any], devices: Sequence[jax.Device], in_axes: Any, out_axes: Any
 ) -> Callable[..., Any]:
-    """`fn` on `devices`, each with its part of the arrays; to be used in a jitted program.
+    """A function on several devices, each with its part of the arrays, for use in a jitted program.
 
-    in_axes, out_axes: trees of 0 for what is cut along its first axis, None for what is not.
+    Args:
+        fn: what each device does.
+        devices: which ones.
+        in_axes: a tree of 0 for an array that is cut along its first axis, None for one that is
+            not.
+        out_axes: the same for the result.
     """
 
     def specs(axes: Any) -> Any:
@@ -190,7 +205,7 @@ def _devices_of_all_processes(devices: Sequence[jax.Device]) -> list[jax.Device]
 
 
 def forbid_retracing(step: Callable[..., Any]) -> Callable[..., Any]:
-    """`step`, refusing to be traced for a second set of shapes."""
+    """The step; RuntimeError where it is traced for a second set of shapes."""
     traces: list[Any] = []
 
     @functools.wraps(step)
@@ -210,9 +225,15 @@ def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
 
 
 def shard_arrays(arrays: Any, devices: Sequence[jax.Device], axes: Sequence[int | None]) -> Any:
-    """A named tuple with each array's part, or all of it, on every device.
+    """Each array's part, or all of it, on every device.
 
-    axes: as for `shard_function`.
+    Args:
+        arrays: a named tuple.
+        devices: which ones.
+        axes: of each array, as for `shard_function`.
+
+    Returns:
+        A named tuple of the same type.
     """
     places = [_sharding(devices, axis) for axis in axes]
     return type(arrays)(*map(jax.device_put, arrays, places))
@@ -238,9 +259,13 @@ def split_batch(batch: Any, devices: Sequence[jax.Device]) -> Any:
 
 
 def prefetch_to_devices(batches: Iterable[Any], devices: Sequence[jax.Device]) -> Iterator[Any]:
-    """The batches, (devices, ...) each, on their devices; the next one is sent before this is used.
+    """Batches on their devices, each sent before the one before it is used.
 
     While a device computes a step, the pictures of the next one are read and on their way.
+
+    Args:
+        batches: pytrees of arrays (devices, ...).
+        devices: those of this process.
     """
     place = _sharding(devices, 0)
     waiting: list[Any] = []

@@ -1,4 +1,4 @@
-"""The processes of a run over many hosts: how they find each other, who writes, how one leaves.
+"""The processes of a run over many hosts: how they find each other, who writes, how one ends.
 
 Every process runs the same program on its own devices. What only one may do (print, write files)
 process 0 does; what they must agree on goes through `parallel.broadcast_from_process_0`.
@@ -22,19 +22,34 @@ EXIT_WAIT = 5.0  # seconds that a failed process waits for others that failed in
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """How to join: all None where the cluster tells (Cloud TPU, SLURM, Open MPI, Kubernetes)."""
+    """How to join the other processes.
 
-    coordinator: str | None = None  # HOST:PORT, where process 0 listens
+    The first three are None where the environment has them (Cloud TPU, SLURM, Open MPI,
+    Kubernetes).
+
+    Attributes:
+        coordinator: HOST:PORT, where process 0 listens.
+        processes: how many there are.
+        process: the number of this one.
+        heartbeat: seconds of silence after which a process counts as dead.
+        start: seconds to wait for the others at the start.
+    """
+
+    coordinator: str | None = None
     processes: int | None = None
     process: int | None = None
-    heartbeat: int = 100  # seconds of silence after which a process counts as dead
-    start: int = 300  # seconds to wait for the others at the start
+    heartbeat: int = 100
+    start: int = 300
 
 
 def check_flags(cluster: Cluster) -> None:
-    """UsageError for flags that contradict each other or are out of range."""
-    given = (cluster.coordinator, cluster.processes, cluster.process)
-    if any(value is not None for value in given) and None in given:
+    """Check the flags of a cluster.
+
+    Raises:
+        UsageError: for those that contradict each other or are out of range.
+    """
+    flags = (cluster.coordinator, cluster.processes, cluster.process)
+    if any(value is not None for value in flags) and None in flags:
         raise UsageError(
             "--coordinator-address, --num-processes and --process-id go together; "
             "give all three, or none where the cluster tells them"
@@ -57,9 +72,10 @@ def check_flags(cluster: Cluster) -> None:
 
 
 def join_cluster(cluster: Cluster) -> None:
-    """Meet the other processes. UsageError if the coordinator is not there.
+    """Meet the other processes; to be called before anything asks for a device.
 
-    To be called before anything asks for a device.
+    Raises:
+        UsageError: if the flags are wrong, the coordinator is not there, or no cluster is found.
     """
     check_flags(cluster)
     if cluster.coordinator is not None:
@@ -117,16 +133,19 @@ def is_process_0() -> bool:
 
 
 def exit_failed(code: int) -> None:
-    """End this process with `code` now if it failed and there are others; else do nothing.
+    """End this process now if it failed and there are others; else do nothing.
 
     An ordinary exit would wait minutes for the others to finish, and they wait for this one in a
     collective; they notice that it is gone by the closed connection or the missing heartbeat.
     Where all fail alike (a wrong flag) all are here at once, and none is cut off.
+
+    Args:
+        code: the exit code; 0 for a process that did not fail.
     """
     if code and jax.distributed.is_initialized():
-        together = threading.Thread(target=jax.distributed.shutdown, daemon=True)
-        together.start()
-        together.join(EXIT_WAIT)
+        shutdown = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+        shutdown.start()
+        shutdown.join(EXIT_WAIT)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

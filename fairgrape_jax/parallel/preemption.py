@@ -28,12 +28,12 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 _received: list[int] = []  # the signals that came, in order; they are the whole process's
-_sync_points = itertools.count(1)  # numbers the places where all could stop, alike on every process
+_sync_points = itertools.count(1)  # numbers the places where all can stop, alike on every process
 
 
 @contextlib.contextmanager
 def catch_signals() -> Iterator[None]:
-    """Note the signals of NOTICES while the body runs, instead of ending by them.
+    """Note the signals of SIGNALS while the body runs, instead of ending by them.
 
     A second Ctrl-C ends it at once. Outside the main thread, where Python handles no signals,
     nothing is changed.
@@ -43,8 +43,9 @@ def catch_signals() -> Iterator[None]:
         yield
         return
     # jax takes SIGTERM itself where there are many hosts, from `jax.distributed.initialize` on.
-    own = [n for n in SIGNALS if n != signal.SIGTERM or not jax.distributed.is_initialized()]
-    before = {number: signal.signal(number, _receive) for number in own}
+    distributed = jax.distributed.is_initialized()
+    numbers = [n for n in SIGNALS if n != signal.SIGTERM or not distributed]
+    before = {number: signal.signal(number, _receive) for number in numbers}
     try:
         yield
     finally:
@@ -65,9 +66,10 @@ def _receive(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def block_signals() -> Iterator[None]:
-    """Processes and threads that are started in the body never get the signals of NOTICES.
+    """Keep SIGNALS from processes and threads that are started in the body, for good.
 
-    Schedulers tell the whole group of processes; those that read pictures are needed to the end.
+    Schedulers send them to the whole group of processes; those that read pictures are needed to
+    the end.
     """
     resource_tracker.ensure_running()  # its start unblocks SIGTERM
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # inherited by what is started
@@ -78,7 +80,10 @@ def block_signals() -> Iterator[None]:
 
 
 def stop_requested() -> bool:
-    """Whether to save and stop here. All processes ask at the same places, in the same order."""
+    """Whether to save and stop here.
+
+    All processes call it at the same places, in the same order.
+    """
     number = next(_sync_points)
     if jax.distributed.is_initialized():
         return bool(multihost_utils.reached_preemption_sync_point(number))
@@ -86,7 +91,7 @@ def stop_requested() -> bool:
 
 
 def stop_if_requested(where: str) -> None:
-    """Raise Preempted if all are to stop here."""
+    """Raise Preempted if all are to stop here. where: for the message."""
     if stop_requested():
         raise Preempted(f"in {where}")
 

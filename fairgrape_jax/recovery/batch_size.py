@@ -1,4 +1,4 @@
-"""Which batch fits on the devices, found by trying."""
+"""Find by trying which batch fits on devices that have run out of memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from fairgrape_jax.training.state import Carry
 def advise_on_error(
     experiment: Experiment, dataset: Dataset, devices: list[jax.Device]
 ) -> Iterator[None]:
-    """Where a device has no memory left within the body, TrainingError names a batch that fits.
+    """Turn an OutOfMemoryError of the body into a TrainingError that names a batch that fits.
 
     It is one that was tried: with the network, its dense form and the optimizer in place, and the
     next batch on its way, as in the run.

@@ -1,4 +1,4 @@
-"""A number that is not finite, written down so that it can be looked at, and made again.
+"""Write down a number that is not finite, and make it again.
 
 STAGE/not_finite: repro.json says what, where and from which samples; checkpoint/ holds the network
 before, as large as that of a round.
@@ -178,8 +178,8 @@ def _open(experiment: config.Experiment, count: int) -> Session:
 def _restore(session: Session, stage: Path) -> Network:
     like = initial_network(session, session.experiment.seeds[0])
     tree = {"state": like.state, "masks": like.masks}
-    found = checkpoint.restore(stage / "checkpoint", tree)
-    return place_on_devices(session, Network(found["state"], found["masks"]))
+    tree = checkpoint.restore(stage / "checkpoint", tree)
+    return place_on_devices(session, Network(tree["state"], tree["masks"]))
 
 
 def _step(case: Case) -> None:

@@ -1,1 +1,1 @@
-"""One round of an experiment: the compiled steps, scoring, selection, and retraining."""
+"""One round of an experiment: compiled steps, scoring, selection, retraining, prediction."""

@@ -1,4 +1,4 @@
-"""Groups without labels: clusters of what a network sees in the training images.
+"""Groups without labels: k-means clusters of a network's features of the training images.
 
 Source: FairGRAPE, Table 4, where 7 k-means clusters of a pretrained network's embeddings stand for
 the races while pruning; evaluation looks at the true groups.

@@ -110,7 +110,7 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
             in_axes=in_axes,
             out_axes=out_axes,
             donate=donate,
-            how=experiment.lift,
+            by=experiment.lift,
         )
 
     def adding(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -217,8 +217,8 @@ def make_scored_network(
                 each = losses.cross_entropy(logits, labels, dataset.classes)
             else:
                 pictures = augment.normalise(images, dataset.mean, dataset.std)
-                taught: Any = alone.apply(teacher, pictures)
-                each = losses.performance_cross_entropy(logits, taught, labels, dataset.classes, pw)
+                target: Any = alone.apply(teacher, pictures)
+                each = losses.performance_cross_entropy(logits, target, labels, dataset.classes, pw)
             mean = losses.masked_mean
             return mean(each, valid) if valid.ndim == 1 else jax.vmap(mean, (None, 0))(each, valid)
 
@@ -232,8 +232,8 @@ def batching(platform: str, groups: int, options: Scoring) -> tuple[Execution, i
 
     A mixed micro-batch is a call of its own: the execution is then that of its G backward passes.
     """
-    auto, asked = EXECUTIONS.get(platform, "single"), options.execution
-    execution = auto if asked == "auto" else asked
+    auto = EXECUTIONS.get(platform, "single")
+    execution = auto if options.execution == "auto" else options.execution
     if execution == "single":
         return "unroll", 1
     return execution, 1 if options.form == "mixed" else groups

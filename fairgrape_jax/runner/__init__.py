@@ -1,1 +1,1 @@
-"""A whole run: its stages in order, what each leaves, where that lies, and how it resumes."""
+"""A whole run: its stages, what each leaves and where, how it resumes, what can be wrong before."""

@@ -71,7 +71,7 @@ def group_totals(this: Round, network: Network, dense: Network | None) -> dict[s
         return importance.layer_totals(jax.tree.leaves(scores))
 
     first_draw = Round(this.session, this.run, this.seed).draw
-    found = score.importance(
+    by_layer = score.importance(
         this.session,
         network,
         seed=first_draw,
@@ -80,7 +80,7 @@ def group_totals(this: Round, network: Network, dense: Network | None) -> dict[s
         summary=score.Summary("totals", totals),
     )
     names = masks.layer_names(network.masks)
-    by_name = dict(zip(names, jax.tree.leaves(found), strict=True))
+    by_name = dict(zip(names, jax.tree.leaves(by_layer), strict=True))
     return {name: by_name[name].tolist() for name in this.session.steps.layers}
 
 

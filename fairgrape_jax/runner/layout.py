@@ -1,4 +1,4 @@
-"""Where things are in a run's directory, and which of them can be relied on."""
+"""Where everything is in a run's directory, and the records that vouch for it."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def write_record(directory: Path, record: dict[str, Any]) -> None:
 
 
 def read_record(directory: Path) -> dict[str, Any] | None:
-    """A stage's record; None if it is not complete, or its metrics.json was altered."""
-    found = storage.read_checksummed(directory / "metrics.json")
-    return found if found and isinstance(found.get("files"), dict) else None
+    """A stage's record; None if it is not complete, or its metrics.json was changed."""
+    content = storage.read_checksummed(directory / "metrics.json")
+    return content if content and isinstance(content.get("files"), dict) else None
 
 
 def is_complete(directory: Path) -> bool:
@@ -53,7 +53,12 @@ def is_complete(directory: Path) -> bool:
 
 
 def changed_files(directory: Path, *names: str) -> list[str]:
-    """Of these files of a complete stage, those that are gone or not as they were written."""
+    """The names of files of a complete stage that are gone or not as they were written.
+
+    Args:
+        directory: that of the stage.
+        names: of the files to look at.
+    """
     known = (read_record(directory) or {}).get("files", {})
     return storage.changed_files(directory, {name: known.get(name, "?") for name in names})
 
@@ -61,12 +66,12 @@ def changed_files(directory: Path, *names: str) -> list[str]:
 def read_records(directory: Path) -> list[tuple[Path, dict[str, Any]]]:
     """The directory and record of every complete stage of a run, in order of their names."""
     stages = sorted(path.parent for path in directory.glob("seed_*/**/metrics.json"))
-    found = ((stage, read_record(stage)) for stage in stages)
-    return [(stage, known) for stage, known in found if known is not None]
+    records = ((stage, read_record(stage)) for stage in stages)
+    return [(stage, record) for stage, record in records if record is not None]
 
 
 def complete_rounds(root: Path, count: int) -> int:
-    """The last round of the unbroken sequence of complete ones; 0 for none."""
+    """The number of the last round of the unbroken sequence of complete ones; 0 for none."""
     done = 0
     while done < count and is_complete(round_directory(root, done + 1)):
         done += 1
@@ -79,12 +84,12 @@ def remove_partial(directory: Path) -> None:
 
 
 def write_log(directory: Path) -> None:
-    """RUN/metrics.jsonl: a line per complete stage, rebuilt from them; left alone if it is so."""
+    """Write RUN/metrics.jsonl, a line per complete stage, unless it holds just that."""
     lines = []
-    for _, found in read_records(directory):
+    for _, record in read_records(directory):
         for key in ("layers", "importance", "selection", "files"):
-            found.pop(key, None)
-        lines.append(json.dumps(found))
+            record.pop(key, None)
+        lines.append(json.dumps(record))
     path, text = directory / "metrics.jsonl", "".join(line + "\n" for line in lines)
     if not path.is_file() or path.read_bytes() != text.encode():
         storage.write_text(path, text)

@@ -1,4 +1,4 @@
-"""The predictions of a stage as a CSV file, written and read."""
+"""Write and read the predictions of a stage, a CSV file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,13 @@ def write_predictions(path: Path, predicted: Predictions, dataset: Dataset) -> N
 def read_predictions(
     path: Path, groups: tuple[str, ...], tasks: list[tuple[str, tuple[str, ...]]]
 ) -> Predictions:
-    """The inverse of `write_predictions`; the losses are not kept and come back as NaN."""
+    """The inverse of `write_predictions`; the losses are not kept and come back as NaN.
+
+    Args:
+        path: of the CSV file.
+        groups: the names of the groups.
+        tasks: the name of each task, and the names of its classes.
+    """
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     group_ids = {"": NO_GROUP} | {name: i for i, name in enumerate(groups)}

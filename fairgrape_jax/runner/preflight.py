@@ -1,4 +1,4 @@
-"""What can be wrong with a request, looked at before anything is written or computed."""
+"""Checks of a request before anything is written or computed."""
 
 from __future__ import annotations
 
@@ -88,15 +88,22 @@ def notes(experiment: Experiment, platform: str) -> list[str]:
 
 
 def check_layers(experiment: Experiment, full: Tree, layers: Sequence[str] = ()) -> None:
-    """UsageError if a method's last density leaves a layer without a weight, and it is known now.
+    """Check that no method's last density leaves a layer without a weight, as far as is known.
 
-    What ranks weights tells nothing before the choice is made. layers: in the order of the
-    network.
+    An allocation that ranks weights tells nothing before the choice is made.
+
+    Args:
+        experiment: what is asked for.
+        full: masks with everything alive.
+        layers: the names of the prunable layers in the order of the network.
+
+    Raises:
+        UsageError: with the name of the layer.
     """
     for name in experiment.methods:
-        own = protocols.of_method(experiment, name)
-        by_method, minimum = METHODS[name].counts, own.min_keep_per_layer
-        allocation = own.scoring.allocation
+        of_method = protocols.of_method(experiment, name)
+        by_method, minimum = METHODS[name].counts, of_method.min_keep_per_layer
+        allocation = of_method.scoring.allocation
         if is_global(allocation) and by_method:
             raise UsageError(
                 f"{name}: has a count for every layer; give another --scoring.allocation than "
@@ -104,13 +111,13 @@ def check_layers(experiment: Experiment, full: Tree, layers: Sequence[str] = ())
             )
         if is_global(allocation) or ALLOCATIONS[allocation].ranks:
             continue
-        density = config.densities(own)[-1]
+        density = config.densities(of_method)[-1]
         new = Problem(None, full, layers=tuple(layers), minimum=minimum, allocation=allocation)
         try:
-            wanted = (by_method or pruning.counts)(new, density)
+            expected = (by_method or pruning.counts)(new, density)
         except ValueError as error:  # the first layer alone is more than is to be kept
             raise UsageError(f"{name}: scoring.{error}") from error
-        for layer, kept in wanted.items():
+        for layer, kept in expected.items():
             if not kept:
                 raise UsageError(
                     f"layer {layer} keeps none of its weights at density {density:.4g} ({name}), "

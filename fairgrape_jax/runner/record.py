@@ -1,4 +1,4 @@
-"""What the record of a stage says, looked at before a report makes anything of it."""
+"""The record of a stage as a type, and its checks before a report makes anything of it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,16 @@ def describe_misfit(record: Mapping[str, Any]) -> str:
 
 
 def check_record(run: Path, directory: Path, record: Mapping[str, Any]) -> None:
-    """UsageError unless the record is whole and that of the stage in whose directory it lies."""
+    """Check that a record is whole and that of the stage in whose directory it is.
+
+    Args:
+        run: the directory of the run.
+        directory: that of the stage.
+        record: its metrics.json.
+
+    Raises:
+        UsageError: if it is not, with what is wrong.
+    """
     where, cure = directory / "metrics.json", f"delete {directory} and run again to make it anew"
     if wrong := describe_misfit(record):
         raise UsageError(f"{where}: not the record of a stage ({wrong}); {cure}")
@@ -81,7 +90,11 @@ def check_record(run: Path, directory: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_checked_predictions(directory: Path, record: Mapping[str, Any]) -> evaluate.Predictions:
-    """The predictions of a checked stage. UsageError if they are not as they were written."""
+    """The predictions of a stage whose record is checked.
+
+    Raises:
+        UsageError: if they are not as they were written.
+    """
     path = directory / "predictions.csv"
     cure = f"delete {directory} and run again to make it anew"
     if layout.changed_files(directory, path.name):

@@ -1,4 +1,4 @@
-"""What of a run is there already and can be relied on, and which part of it is this process's."""
+"""Which stages of a run are complete and sound, and which part of a study a process does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from fairgrape_jax.storage import checkpoint, lock
 
 
 def last_intact_round(root: Path, rounds: int) -> int:
-    """The round of a method to go on from; 0 for none."""
+    """The number of the round of a method to go on from; 0 for none.
+
+    Args:
+        root: the directory of the method.
+        rounds: how many there are in the end.
+    """
     done = layout.complete_rounds(root, rounds)
     if done < rounds:
         is_intact(layout.round_directory(root, done + 1))  # says so if it was complete once
@@ -49,10 +54,11 @@ def hold_lock(path: Path) -> contextlib.AbstractContextManager[None]:
 def shards(experiment: Experiment, count: int) -> list[list[tuple[int, str]]]:
     """The study's runs, (seed, method), in `count` parts; those of a seed stay together.
 
-    >>> from fairgrape_jax.data.sources.synthetic import Synthetic
-    >>> study = Experiment(Synthetic(), "mlp", ("magnitude", "random"), seeds=(0, 1))
-    >>> shards(study, 2)
-    [[(0, 'magnitude'), (0, 'random')], [(1, 'magnitude'), (1, 'random')]]
+    Example:
+        >>> from fairgrape_jax.data.sources.synthetic import Synthetic
+        >>> study = Experiment(Synthetic(), "mlp", ("magnitude", "random"), seeds=(0, 1))
+        >>> shards(study, 2)
+        [[(0, 'magnitude'), (0, 'random')], [(1, 'magnitude'), (1, 'random')]]
     """
     units = [(seed, method) for seed in experiment.seeds for method in experiment.methods]
     cuts = [round(i * len(units) / count) for i in range(count + 1)]

@@ -29,8 +29,8 @@ def rounds_to_keep(accuracy: Mapping[int, float], checkpoints: str) -> set[int]:
     """
     count, best = config.kept(checkpoints)
     rounds = sorted(accuracy)
-    found = set(rounds if not count else rounds[-count:])
-    return found | {max(rounds, key=lambda n: (accuracy[n], n))} if best else found
+    last = set(rounds if not count else rounds[-count:])
+    return last | {max(rounds, key=lambda n: (accuracy[n], n))} if best else last
 
 
 def remove_checkpoints(root: Path, number: int, checkpoints: str) -> None:

@@ -110,11 +110,11 @@ def choose(
     key |= {"density": density}
     kept = resumable.read(path, key, this.session.devices)
     if kept:
-        details, *bits = kept.arrays
+        text, *bits = kept.arrays
         chosen = unpack_masks(bits, network.masks)
-        return parallel.replicate(chosen, this.session.devices), json.loads(details.tobytes())
+        return parallel.replicate(chosen, this.session.devices), json.loads(text.tobytes())
     with this.noting_not_finite(network):
-        chosen, how = select.select(
+        chosen, details = select.select(
             session,
             network,
             this.method,
@@ -123,13 +123,13 @@ def choose(
             dense=dense,
             fold=this.passes,
         )
-    arrays = [np.frombuffer(json.dumps(how).encode(), np.uint8)]
+    arrays = [np.frombuffer(json.dumps(details).encode(), np.uint8)]
     arrays += [masks.pack(mask) for mask in jax.tree.leaves(chosen)]
     resumable.write(path, key, this.session.devices, resumable.Kept(1, arrays, finished=True))
     this.passes.clear()
-    for line in select.describe_unsolved(how):
+    for line in select.describe_unsolved(details):
         say(f"{this.title}: {line}")
-    return parallel.replicate(chosen, this.session.devices), how
+    return parallel.replicate(chosen, this.session.devices), details
 
 
 def unpack_masks(bits: Sequence[np.ndarray], like: Tree) -> Tree:
@@ -195,5 +195,5 @@ def train(
 def restore(session: Session, directory: Path, like: Network) -> Network:
     """The network of a stage that is complete, on every device."""
     tree = {"state": like.state, "masks": like.masks}
-    found = checkpoint.restore(directory / "checkpoint", tree)
-    return place_on_devices(session, Network(found["state"], found["masks"]))
+    tree = checkpoint.restore(directory / "checkpoint", tree)
+    return place_on_devices(session, Network(tree["state"], tree["masks"]))

@@ -174,11 +174,10 @@ def is_finished(session: Session, directory: Path, seed: int, method: str) -> bo
 def rounds_of(session: Session, directory: Path, seed: int, method: str) -> list[Round]:
     """The rounds of a method, with the experiment as the method is put through it."""
     experiment = protocols.of_method(session.experiment, method)
-    own, count = (
-        dataclasses.replace(session, experiment=experiment),
-        len(config.densities(experiment)),
-    )
-    return [Round(own, directory, seed, method, number, count) for number in range(1, count + 1)]
+    of_method = dataclasses.replace(session, experiment=experiment)
+    count = len(config.densities(experiment))
+    numbers = range(1, count + 1)
+    return [Round(of_method, directory, seed, method, number, count) for number in numbers]
 
 
 def dense_stage(session: Session, directory: Path, seed: int) -> Dense:

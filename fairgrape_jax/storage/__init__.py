@@ -1,4 +1,4 @@
-"""Files of a run: written whole, known again by checksum, locked, and read as their schema says."""
+"""Files of a run: atomic writes, checksums, locks, checkpoints, passes that can be resumed."""
 
 from fairgrape_jax.storage.checksums import (
     changed_files,

@@ -27,11 +27,18 @@ from fairgrape_jax.storage.files import name_path_in_errors, write_arrays
 
 
 def save(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> None:
-    """Write a pytree of arrays (None leaves allowed) to `directory`, atomically.
+    """Write a pytree to a directory, atomically, in place of what stood there before.
 
-    metadata: plain values to keep beside it. What stood there before is overwritten. The digests of
-    all files come last, in digests.json: a checkpoint without them was never finished. OSError, of
-    `directory`, if it cannot be written.
+    The digests of all files come last, in digests.json: a checkpoint without them was never
+    finished.
+
+    Args:
+        directory: where to; every process names the same one.
+        tree: of arrays; None leaves are allowed.
+        metadata: plain values to keep with it.
+
+    Raises:
+        OSError: of the directory, if it cannot be written.
     """
     begin_save(directory, tree, metadata)()
 
@@ -41,8 +48,9 @@ def begin_save(
 ) -> Callable[[], None]:
     """As `save`, but return when the arrays have been copied; files are written in the background.
 
-    What is returned waits until they are, and seals them; every process calls it, before anything
-    else is saved to `directory`.
+    Returns:
+        A function that waits until they are, and writes their digests; every process calls it,
+        before anything else is saved to the directory.
     """
     host = jax.tree.map(_host_copy, jax.device_get(tree))
     metadata = copy.deepcopy(metadata)  # the caller's lists grow meanwhile
@@ -115,7 +123,7 @@ def _quiet() -> Iterator[None]:
 
 
 def damaged_files(directory: Path) -> list[str]:
-    """The files of a checkpoint that are gone or not as they were written; [] if it is sound."""
+    """The files of a checkpoint that are gone or not as they were written, [] if it is sound."""
     known = read_checksummed(directory / "digests.json")
     return ["digests.json"] if known is None else changed_files(directory, known["files"])
 
@@ -128,8 +136,9 @@ def read_metadata(directory: Path) -> dict[str, Any]:
 def restore(directory: Path, like: Any) -> Any:
     """Read a pytree with the structure, shapes and dtypes of `like`, as NumPy arrays.
 
-    ValueError that names the first leaf that differs: Orbax alone restores a part in silence; or
-    the first file that is not as it was written.
+    Raises:
+        ValueError: that names the first leaf that differs (Orbax alone restores a part in silence),
+            or the first file that is not as it was written.
     """
     return restore_with_metadata(directory, like)[0]
 
@@ -148,10 +157,10 @@ def _compare(directory: Path, stored: Any, expected: Any) -> None:
     """Raise ValueError unless both trees have the same leaves of the same shapes and dtypes."""
 
     def leaves(tree: Any) -> dict[tuple[str, ...], tuple[tuple[int, ...], str]]:
-        found = jax.tree_util.tree_flatten_with_path(tree)[0]
+        with_paths = jax.tree_util.tree_flatten_with_path(tree)[0]
         return {
             tuple(_key_name(key) for key in path): (tuple(leaf.shape), str(np.dtype(leaf.dtype)))
-            for path, leaf in found
+            for path, leaf in with_paths
         }
 
     have, want = leaves(stored), leaves(expected)

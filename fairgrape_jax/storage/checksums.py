@@ -1,4 +1,7 @@
-"""Checksums that detect later changes of files, and records that carry their own."""
+"""Checksums that detect later changes of files, and JSON records that carry their own.
+
+Kept here: Orbax writes none, and hashlib does all the work.
+"""
 
 from __future__ import annotations
 
@@ -31,27 +34,33 @@ def directory_digests(directory: Path) -> dict[str, str]:
 
 
 def changed_files(directory: Path, known: dict[str, str]) -> list[str]:
-    """Of the files that are known, those that are gone or not what they were."""
+    """The names of files that are gone or not what they were.
+
+    Args:
+        directory: where they are.
+        known: the digest of each file by its path there, as of `directory_digests`.
+    """
     return [name for name, want in known.items() if sha256_or_empty(directory / name) != want]
 
 
 def write_checksummed(path: Path, record: dict[str, Any]) -> None:
     """Write a record as JSON with a checksum of itself; `read_checksummed` reads it.
 
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "record.json"
-    >>> write_checksummed(path, {"round": 3})
-    >>> read_checksummed(path)
-    {'round': 3}
-    >>> _ = path.write_text(path.read_text().replace("3", "4", 1))
-    >>> read_checksummed(path) is None
-    True
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "record.json"
+        >>> write_checksummed(path, {"round": 3})
+        >>> read_checksummed(path)
+        {'round': 3}
+        >>> _ = path.write_text(path.read_text().replace("3", "4", 1))
+        >>> read_checksummed(path) is None
+        True
     """
     write_json(path, record | {"checksum": _checksum(record)})
 
 
 def read_checksummed(path: Path) -> dict[str, Any] | None:
-    """The record that `write_checksummed` wrote; None if it is not there, not whole, or altered."""
+    """The record that `write_checksummed` wrote; None if it is gone, not whole, or was changed."""
     try:
         record = json.loads(require_regular_file(path).read_text(encoding="utf-8"))
         checksum = record.pop("checksum")

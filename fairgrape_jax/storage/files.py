@@ -1,4 +1,4 @@
-"""Atomic file writes, and what to say of a file that cannot be written."""
+"""Atomic file writes, and messages for a file that cannot be written."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ CURES = {
 
 @contextlib.contextmanager
 def name_path_in_errors(path: Path) -> Iterator[None]:
-    """An OSError of the body is one of `path`, unless it names a file itself.
+    """Put the name of a file into an OSError of the body that names none.
 
     A write that fails names none; TensorStore's errors, which are ValueErrors, name the system's
     code in their text.
 
-    >>> with name_path_in_errors(Path("masks.npz")):
-    ...     raise OSError(errno.ENOSPC, "No space left on device")
-    Traceback (most recent call last):
-        ...
-    OSError: [Errno 28] No space left on device: 'masks.npz'
+    Example:
+        >>> with name_path_in_errors(Path("masks.npz")):
+        ...     raise OSError(errno.ENOSPC, "No space left on device")
+        Traceback (most recent call last):
+            ...
+        OSError: [Errno 28] No space left on device: 'masks.npz'
     """
     try:
         yield
@@ -57,7 +58,8 @@ def name_path_in_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def explain_write_errors() -> Iterator[None]:
-    """Where the body has no room or no right to write a file, TrainingError says which one."""
+    """Turn an OSError of the body for want of room or of a right into a TrainingError that names
+    the file and the cure."""
     try:
         yield
     except OSError as error:
@@ -69,16 +71,19 @@ def explain_write_errors() -> Iterator[None]:
 
 
 def describe_write_error(error: OSError) -> str:
-    """The file, what the system says of it, and what helps."""
+    """The file that cannot be written, what the system says of it, and what helps."""
     number = error.errno or 0
     cure = CURES.get(number, "see to it")
     return f"{error.filename or 'a file'}: cannot be written ({os.strerror(number)}); {cure}"
 
 
 def check_writable(directory: Path) -> None:
-    """UsageError if no file can be written to `directory`, which need not be there yet.
+    """Check that a file can be written to a directory, which need not be there yet.
 
     Nothing stays behind; what a kill leaves of it `lock.remove_leftovers` removes.
+
+    Raises:
+        UsageError: if none can.
     """
     there = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
     probe = there / f"room.{os.getpid()}@{socket.gethostname()}.probe"
@@ -96,7 +101,7 @@ def check_writable(directory: Path) -> None:
 
 
 def require_regular_file(path: Path) -> Path:
-    """The path itself. OSError if a folder, a pipe or a device is there, which may never end."""
+    """The path itself; OSError if a folder, a pipe or a device is there, which may never end."""
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "is not a file", str(path))
     return path
@@ -106,7 +111,10 @@ def require_regular_file(path: Path) -> Path:
 def atomic_write(path: Path) -> Iterator[Path]:
     """A name to write a file to, so that it is at `path` whole or not at all, whoever else writes.
 
-    Nothing is left of what the body cannot finish. OSError, of `path`, if it cannot be written.
+    Nothing is left of what the body cannot finish.
+
+    Raises:
+        OSError: of `path`, if it cannot be written.
     """
     partial = unique_sibling(path, "partial")
     with name_path_in_errors(path):

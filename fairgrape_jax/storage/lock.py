@@ -1,4 +1,8 @@
-"""One writer at a time: a lock that names who holds it, and falls with its holder."""
+"""A lock file: one writer at a time. It names its holder, and falls with it.
+
+Kept in place of a library: those at hand lock by flock, which does not hold over a network, or
+leave a lock behind when their process is killed.
+"""
 
 from __future__ import annotations
 
@@ -22,28 +26,32 @@ STALE_AFTER = 120.0  # seconds without one after which another host's lock is ta
 
 @contextlib.contextmanager
 def hold(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` while the body runs. UsageError, with the holder, if another does.
+    """Hold a lock file while the body runs.
 
     The file appears whole, by a hard link, or where there are none by O_EXCL: network file systems
     keep to both. On the same host a lock whose process is gone is taken over at once (a process
-    number that was given anew is told by its start); another host's, STALE seconds after its last
-    sign of life.
+    number that was given anew is told by its start); another host's, STALE_AFTER seconds after its
+    last sign of life.
 
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "lock"
-    >>> with hold(path):
-    ...     path.exists()
-    True
-    >>> path.exists()
-    False
+    Raises:
+        UsageError: if another process holds it, with its name.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "lock"
+        >>> with hold(path):
+        ...     path.exists()
+        True
+        >>> path.exists()
+        False
     """
-    mine = {
+    holder_record = {
         "host": socket.gethostname(),
         "process": os.getpid(),
         "started": process_start_time(os.getpid()),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    while not _create(path, json.dumps(mine)):
+    while not _create(path, json.dumps(holder_record)):
         if (holder := read_holder(path)) and is_alive(holder, path):
             raise UsageError(
                 f"{path.parent}: is being written by process {holder['process']} on "
@@ -63,7 +71,7 @@ def hold(path: Path) -> Iterator[None]:
         yield
     finally:
         done.set()
-        if read_holder(path) == mine:
+        if read_holder(path) == holder_record:
             with contextlib.suppress(OSError):  # else it falls with this process
                 path.unlink(missing_ok=True)
 
@@ -71,11 +79,11 @@ def hold(path: Path) -> Iterator[None]:
 def read_holder(path: Path) -> dict[str, Any] | None:
     """Who holds the lock; None if nobody does, or the file is not a lock."""
     try:
-        found = json.loads(require_regular_file(path).read_text(encoding="utf-8"))
+        record = json.loads(require_regular_file(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    named = isinstance(found, dict) and {"host", "process", "started"} <= set(found)
-    return found if named else None
+    named = isinstance(record, dict) and {"host", "process", "started"} <= set(record)
+    return record if named else None
 
 
 def is_alive(holder: dict[str, Any], path: Path) -> bool:
@@ -108,7 +116,12 @@ def process_start_time(process: int) -> str | None:
 
 
 def remove_leftovers(directory: Path, depth: int = 4) -> None:
-    """Remove files that processes which are gone left under names of `files.unique_sibling`."""
+    """Remove the files that processes which are gone have left under names of `unique_sibling`.
+
+    Args:
+        directory: where to look.
+        depth: how many levels of folders.
+    """
     for level in range(depth):
         for path in directory.glob("*/" * level + "*@*"):
             made_by = re.search(r"\.(\d+)@(.+)\.(?:partial|new|dead|probe)$", path.name)
@@ -120,7 +133,7 @@ def remove_leftovers(directory: Path, depth: int = 4) -> None:
 
 
 def _recently_touched(path: Path) -> bool:
-    """Whether there was a sign of life in the last STALE seconds."""
+    """Whether there was a sign of life in the last STALE_AFTER seconds."""
     try:
         return time.time() - path.stat().st_mtime < STALE_AFTER
     except FileNotFoundError:
@@ -129,11 +142,11 @@ def _recently_touched(path: Path) -> bool:
 
 def _create(path: Path, text: str) -> bool:
     """Make the lock; False if there is one."""
-    own = unique_sibling(path, "new")
+    new = unique_sibling(path, "new")
     with name_path_in_errors(path):
-        own.write_text(text, encoding="utf-8")
+        new.write_text(text, encoding="utf-8")
     try:
-        os.link(own, path)
+        os.link(new, path)
     except FileExistsError:
         return False
     except OSError:  # no hard links here
@@ -145,7 +158,7 @@ def _create(path: Path, text: str) -> bool:
         except FileExistsError:
             return False
     finally:
-        own.unlink()
+        new.unlink()
     return True
 
 

@@ -144,8 +144,8 @@ def read(path: Path, key: Key, devices: Sequence[jax.Device]) -> Kept | None:
         devices: those of this process.
     """
     kept = _read_own(path, key, devices)
-    mine = np.array([[kept.count, kept.finished] if kept else [0, 0]], np.int32)
-    return kept if np.all(parallel.all_gather_rows(mine) == mine) else None
+    row = np.array([[kept.count, kept.finished] if kept else [0, 0]], np.int32)
+    return kept if np.all(parallel.all_gather_rows(row) == row) else None
 
 
 def _read_own(path: Path, key: Key, devices: Sequence[jax.Device]) -> Kept | None:

@@ -88,10 +88,10 @@ def accept(carry: Carry, new: State, loss: jax.Array, gradients: Tree) -> tuple[
         new: the state that the step made.
         loss: () float32, and gradients: a tree like the parameters, both over all devices.
     """
-    found = flags(parts(loss, new.batch_stats, gradients, new.params, new.opt_state))
-    good = found.all() & carry.finite
+    finite = flags(parts(loss, new.batch_stats, gradients, new.params, new.opt_state))
+    good = finite.all() & carry.finite
     state = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, carry.state)
-    return Carry(state, good), StepReport(jnp.where(good, loss, jnp.nan), found)
+    return Carry(state, good), StepReport(jnp.where(good, loss, jnp.nan), finite)
 
 
 def to_host(state: State) -> State:

@@ -1,4 +1,8 @@
-"""The table of optimizers, each a direction before the learning rate."""
+"""The table of optimizers, each a direction before the learning rate.
+
+The rate is an argument of the step. With `optax.inject_hyperparams` it would be part of the
+optimizer's state, and so of every checkpoint: those of before could not be restored.
+"""
 
 from __future__ import annotations
 

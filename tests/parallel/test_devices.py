@@ -83,7 +83,7 @@ def test_replicated_and_mapped_arguments_collectives_and_axes(how):
         total = jax.lax.psum(row["x"].sum(), parallel.AXIS)
         return {"row": row["x"] * shared, "place": jax.lax.axis_index(parallel.AXIS) + total}
 
-    lifted = parallel.lift(step, devices, in_axes=(None, 0), out_axes=0, how=how)
+    lifted = parallel.lift(step, devices, in_axes=(None, 0), out_axes=0, by=how)
     x = np.arange(12, dtype=np.float32).reshape(4, 3)
     found = lifted(np.float32(2), {"x": x})
     np.testing.assert_array_equal(found["row"], 2 * x)
