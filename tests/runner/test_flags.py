@@ -14,7 +14,13 @@ from fairgrape_jax.runner import run as runner
 from tests.helpers.experiments import TINY
 
 SHORT = dataclasses.replace(
-    TINY, seeds=(0,), methods=("snip",), sparsity=0.5, model="mlp", final=Stage()
+    TINY,
+    seeds=(0,),
+    methods=("random",),
+    sparsity=0.5,
+    model="mlp",
+    augmentation="flip",
+    final=Stage(),
 )
 OTHERS = {
     "jax_default_prng_impl": ("rbg", "JAX_DEFAULT_PRNG_IMPL=threefry2x32"),
