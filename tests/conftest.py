@@ -16,10 +16,13 @@ COMPILED = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from tests.helpers import shape_checks  # noqa: E402
+
 # Makes golden values with torch, which the tests do without.
 collect_ignore = ["helpers/make_golden_losses.py"]
 
 jax.config.update("jax_num_cpu_devices", 8)
+shape_checks.install()
 compile_cache.write_whole()
 
 # Files that take longest are begun first, or one process would wait for another at the end. By

@@ -246,7 +246,7 @@ def mixed_gradients(
 
 
 def layer_totals(
-    importance: Iterable[Float[np.ndarray, "G ..."]],
+    importance: Iterable[Float[Array, "G ..."]],
 ) -> list[Float64[np.ndarray, " G"]]:
     """The importance of each group in each layer, summed over its weights in float64."""
     return [
