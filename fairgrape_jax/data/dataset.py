@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from fairgrape_jax.data.images.records import Pictures
 
+MOST_SCORES = 64  # classes of all tasks up to which predictions hold a score for each class
 NO_GROUP = -1  # the group of a sample that is in none: it counts overall, and for no group
 
 
@@ -24,6 +26,25 @@ class Task:
 
     name: str
     classes: tuple[str, ...]
+
+
+def score_columns(tasks: Sequence[Task]) -> list[str]:
+    """What the scores of predictions are of, as columns of a table.
+
+    Args:
+        tasks: All of a dataset.
+
+    Returns:
+        A name for each class of each task; where these are more than MOST_SCORES, one for each
+        task, for its predicted class.
+
+    Example:
+        >>> score_columns([Task("mood", ("sad", "glad"))])
+        ['mood_score_sad', 'mood_score_glad']
+    """
+    if sum(len(task.classes) for task in tasks) > MOST_SCORES:
+        return [f"{task.name}_score" for task in tasks]
+    return [f"{task.name}_score_{name}" for task in tasks for name in task.classes]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fairgrape_jax.data.dataset import NO_GROUP, Dataset, Split, Task
+from fairgrape_jax.data.dataset import NO_GROUP, Dataset, Split, Task, score_columns
 from fairgrape_jax.errors import UsageError
 
 
@@ -40,7 +40,8 @@ def _check_names(dataset: Dataset) -> None:
         for name in names:
             if not name.isascii() and name != name.encode(errors="replace").decode():
                 raise UsageError(f"{what}: {name!r} is not Unicode; name it anew")
-    taken = {"index", "group", *(f"{name}_predicted" for name in tables["tasks"])}
+    taken = {"index", "picture", "group", *score_columns(dataset.tasks)}
+    taken |= {f"{name}_predicted" for name in tables["tasks"]}
     if clash := taken & set(tables["tasks"]):
         raise UsageError(
             f"task {min(clash)!r}: predictions.csv has a column of this name; rename it"

@@ -37,6 +37,7 @@ def predict(
     state, per_device = network.state, session.experiment.evaluation_batch
     samples = getattr(session.dataset, split)
     key = {"pass": "evaluation", "split": split, "samples": len(samples), "batch": per_device}
+    key |= {"results": "predictions, losses, scores"}
     predictions = evaluate.predict(
         functools.partial(session.steps.evaluate, state.params, state.batch_stats, network.masks),
         samples,

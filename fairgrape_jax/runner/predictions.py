@@ -3,55 +3,86 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fairgrape_jax import storage
-from fairgrape_jax.data.dataset import NO_GROUP, Dataset
+from fairgrape_jax.data.dataset import NO_GROUP, Dataset, Task, score_columns
 from fairgrape_jax.training.evaluate import Predictions
+
+PICTURE = "picture"  # the column of the files' names
 
 
 def write_predictions(path: Path, predicted: Predictions, dataset: Dataset) -> None:
-    """One row per sample: its group ("" for none), then label and prediction of each task."""
+    """Write a row per sample.
+
+    Its place in the test split, its picture where the dataset is of files, its group ("" for none),
+    label and prediction of each task, and the scores of `dataset.score_columns`.
+
+    Args:
+        path: of the file; there whole or not at all.
+        predicted: of the test split.
+        dataset: for names of groups, tasks and classes.
+    """
     group_names = {NO_GROUP: ""} | dict(enumerate(dataset.groups))
-    names = [task.name for task in dataset.tasks]
-
-    def words(numbers: np.ndarray) -> list[str]:
-        return [task.classes[c] for task, c in zip(dataset.tasks, numbers, strict=True)]
-
+    places = predicted.places
+    columns: dict[str, Sequence[object]] = {
+        "index": range(len(predicted.groups)) if places is None else places.tolist()
+    }
+    if predicted.names is not None:
+        columns[PICTURE] = predicted.names
+    columns["group"] = [group_names[group] for group in predicted.groups.tolist()]
+    for suffix, codes in (("", predicted.labels), ("_predicted", predicted.predictions)):
+        for task, column in zip(dataset.tasks, codes.T.tolist(), strict=True):
+            columns[task.name + suffix] = [task.classes[code] for code in column]
+    if predicted.scores is not None:
+        names = score_columns(dataset.tasks)
+        for name, column in zip(names, predicted.scores.T.tolist(), strict=True):
+            columns[name] = [f"{score:.6g}" for score in column]
     with (
         storage.atomic_write(path) as partial,
         partial.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(["index", "group", *names, *[f"{name}_predicted" for name in names]])
-        rows = zip(predicted.groups, predicted.labels, predicted.predictions, strict=True)
-        for index, (group, labels, guesses) in enumerate(rows):
-            writer.writerow([index, group_names[group], *words(labels), *words(guesses)])
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
 
 
 def read_predictions(
     path: Path, groups: tuple[str, ...], tasks: list[tuple[str, tuple[str, ...]]]
 ) -> Predictions:
-    """The inverse of `write_predictions`; the losses are not kept and come back as NaN.
+    """Read what `write_predictions` wrote, in this version or before there were names and scores.
 
     Args:
-        path: of the CSV file.
-        groups: the names of the groups.
-        tasks: the name of each task, and the names of its classes.
+        path: of the file.
+        groups: their names, in order.
+        tasks: the name of each and its classes, in order.
+
+    Returns:
+        The predictions; losses are not kept and come back as NaN.
     """
     with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    group_ids = {"": NO_GROUP} | {name: i for i, name in enumerate(groups)}
+        header, *rows = csv.reader(file)
+    columns = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else {}
+    group_codes = {"": NO_GROUP} | {name: code for code, name in enumerate(groups)}
 
-    def column(suffix: str) -> np.ndarray:
-        ids = [[classes.index(row[name + suffix]) for row in rows] for name, classes in tasks]
-        return np.asarray(ids, np.int32).T.reshape(len(rows), len(tasks))
+    def classes_of(suffix: str) -> np.ndarray:
+        codes = []
+        for name, classes in tasks:
+            known = {word: code for code, word in enumerate(classes)}
+            codes.append([known[word] for word in columns[name + suffix]])
+        return np.asarray(codes, np.int32).T.reshape(len(rows), len(tasks))
 
+    scores = score_columns([Task(name, classes) for name, classes in tasks])
+    known = all(name in columns for name in scores)
     return Predictions(
-        labels=column(""),
-        predictions=column("_predicted"),
-        groups=np.asarray([group_ids[row["group"]] for row in rows], np.int32),
+        labels=classes_of(""),
+        predictions=classes_of("_predicted"),
+        groups=np.asarray([group_codes[name] for name in columns["group"]], np.int32),
         losses=np.full(len(rows), np.nan, np.float32),
+        scores=np.array([columns[name] for name in scores], np.float32).T if known else None,
+        places=np.asarray(columns["index"], np.int64),
+        names=columns.get(PICTURE),
     )

@@ -14,7 +14,7 @@ import numpy as np
 from fairgrape_jax import losses, parallel, passes
 from fairgrape_jax.data import augment
 from fairgrape_jax.data.batches import padded_batches
-from fairgrape_jax.data.dataset import Dataset, Split
+from fairgrape_jax.data.dataset import MOST_SCORES, Dataset, Split
 from fairgrape_jax.masks import Tree, apply_masks
 from fairgrape_jax.passes import Fold, Key
 
@@ -30,26 +30,31 @@ class Predictions:
         predictions: (N, T) int32, the predicted one.
         groups: (N,) int32.
         losses: (N,) float32, the cross-entropy, a mean over tasks.
+        scores: (N, K) float32, the probability of each class of each task, or of the predicted one
+            of each task; `dataset.score_columns` says of which. None where they were not kept.
+        places: (N,) int, which samples of the split these are. None for all of them.
+        names: what the pictures' files are called. None where they are not of files.
     """
 
     labels: np.ndarray
     predictions: np.ndarray
     groups: np.ndarray
     losses: np.ndarray
+    scores: np.ndarray | None = None
+    places: np.ndarray | None = None
+    names: tuple[str, ...] | None = None
 
 
-def make_evaluate_step(
-    module: nn.Module, dataset: Dataset
-) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """The per-device step (params, batch_stats, masks, batch) -> (predictions, losses).
+def make_evaluate_step(module: nn.Module, dataset: Dataset) -> Callable[..., tuple[jax.Array, ...]]:
+    """The per-device step (params, batch_stats, masks, batch) -> (predictions, losses, scores).
 
-    Every device gets the results of all devices: (devices, B, T) int32 and (devices, B) float32.
-    The prediction of a sample that is not valid is LOST.
+    Every device gets the results of all devices: (devices, B, T) int32, (devices, B) float32 and
+    (devices, B, K) float32. The prediction of a sample that is not valid is LOST.
     """
 
     def evaluate_step(
         params: Tree, batch_stats: Tree, masks: Tree, batch: dict[str, jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, ...]:
         logits: Any = module.apply(
             {"params": apply_masks(masks, params), "batch_stats": batch_stats},
             augment.normalise(batch["images"], dataset.mean, dataset.std),
@@ -58,14 +63,24 @@ def make_evaluate_step(
         results = (
             jnp.where(batch["valid"][:, None], losses.predictions(logits, dataset.classes), LOST),
             losses.cross_entropy(logits, batch["labels"], dataset.classes),
+            _scores(logits, dataset),
         )
         return jax.lax.all_gather(results, parallel.AXIS)
 
     return evaluate_step
 
 
+def _scores(logits: jax.Array, dataset: Dataset) -> jax.Array:
+    """Probabilities (B, K) float32, of what `dataset.score_columns` says."""
+    heads = losses.split_heads(logits.astype(jnp.float32), dataset.classes)
+    each = [jax.nn.softmax(head) for head in heads]
+    if sum(dataset.classes) > MOST_SCORES:
+        return jnp.stack([head.max(axis=-1) for head in each], axis=-1)
+    return jnp.concatenate(each, axis=-1)
+
+
 def predict(
-    step: Callable[[Any], tuple[jax.Array, jax.Array]],
+    step: Callable[[Any], tuple[jax.Array, ...]],
     split: Split,
     *,
     per_device: int,
@@ -80,7 +95,7 @@ def predict(
     process feeds its own rows, and every one gets the predictions of all.
 
     Args:
-        step: batch -> (predictions, losses), the lifted step with the network in it.
+        step: batch -> (predictions, losses, scores), the lifted step with the network in it.
         split: the samples.
         per_device: images per device and call.
         devices: those of this process.
@@ -106,9 +121,22 @@ def predict(
     def finish(results: list[Any]) -> list[np.ndarray]:
         rows = [np.asarray(x).reshape(size, *x.shape[2:]) for x in results]
         # In the order of the split, its padding last.
-        return [np.concatenate(part)[: len(split)] for part in (rows[::2], rows[1::2])]
+        return [np.concatenate(part)[: len(split)] for part in (rows[::3], rows[1::3], rows[2::3])]
 
-    predictions, sample_losses = fold(add, [], batches, key=key, finish=finish)
-    there = predictions[:, 0] != LOST
-    rows = (split.labels, predictions, split.groups, sample_losses)
-    return Predictions(*(rows if there.all() else (x[there] for x in rows)))
+    results = fold(add, [], batches, key=key, finish=finish)
+    places = np.flatnonzero(results[0][:, 0] != LOST)
+    split = split if len(places) == len(split) else split.take(places)
+    predictions, sample_losses, scores = (x[places] for x in results)
+    return Predictions(
+        labels=split.labels,
+        predictions=predictions,
+        groups=split.groups,
+        losses=sample_losses,
+        scores=scores,
+        places=places,
+        names=None if split.names is None else _text(split.names),
+    )
+
+
+def _text(names: np.ndarray) -> tuple[str, ...]:
+    return tuple(name.decode("utf-8", "backslashreplace") for name in names.tolist())

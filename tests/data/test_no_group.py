@@ -146,6 +146,7 @@ def test_a_run_trains_on_them_and_scores_them_for_no_group(prepared, tmp_path, c
         directory = tmp_path / "run" / "seed_0" / stage
         with (directory / "predictions.csv").open() as file:
             rows = list(csv.DictReader(file))
+        assert [row["picture"] for row in rows] == [name.decode() for name in test.names]
         names = [row["group"] for row in rows]
         assert names == ["" if g < 0 else f"g{g}" for g in test.groups]
         right = np.array([row["label"] == row["label_predicted"] for row in rows])

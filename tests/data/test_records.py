@@ -151,6 +151,9 @@ def test_evaluation_has_no_row_for_a_lost_picture(damaged):
     dataset = read(damaged, cache="disk", broken="skip")
     seen = predict(*opened(EXPERIMENT, dataset, 2), "train")
     assert len(seen.groups) == len(dataset.train) - len(dataset.train.images.lost)
+    names = [name.decode() for name in dataset.train.names]
+    assert seen.names == tuple(name for name in names if name not in dataset.train.images.lost)
+    assert [names[place] for place in seen.places] == list(seen.names)
     assert seen.predictions.min() >= 0
 
 

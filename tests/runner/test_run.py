@@ -121,6 +121,9 @@ def test_metrics_follow_from_the_predictions(finished):
         stage = directory / "seed_1" / name
         read = predictions.read_predictions(stage / "predictions.csv", dataset.groups, tasks)
         np.testing.assert_array_equal(read.labels, dataset.test.labels)
+        np.testing.assert_array_equal(read.scores.argmax(axis=1), read.predictions[:, 0])
+        np.testing.assert_allclose(read.scores.sum(axis=1), 1, atol=1e-5)
+        assert read.names is None  # drawn, not of files
         counts[name] = tally(dataset, read)
         record = json.loads((stage / "metrics.json").read_text())
         assert record["test"] == metrics.evaluate_all(counts[name], counts["dense"])
