@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jax
+import tyro
 from tyro.conf import Positional, arg
 
 import fairgrape_jax
@@ -39,6 +40,12 @@ class Report(Command):
         Path | None, arg(metavar="DIR", help_behavior_hint="(default: the first run)")
     ] = None
     """Where to write."""
+    thumbnails: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Show the samples that pruning changed, from the dataset of the first run."""
+    pictures: Annotated[
+        Path | None, arg(metavar="PLACE", help_behavior_hint="(default: that dataset)")
+    ] = None
+    """The same from a folder or archive of the dataset's files."""
 
     def run(self) -> None:
         """Write the report of the runs."""
@@ -46,7 +53,12 @@ class Report(Command):
             raise UsageError("report: name the directory of a run")
         from fairgrape_jax.reports.run import write
 
-        write(self.runs, self.out or self.runs[0])
+        write(
+            self.runs,
+            self.out or self.runs[0],
+            with_thumbnails=self.thumbnails,
+            pictures=self.pictures,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -108,7 +108,7 @@ def bars(
         axes.locator_params(axis="x", nbins=5)
         axes.set_xlabel(visible(unit))
 
-    return Chart(label, 0.55 + ROW * block * len(groups), draw)
+    return Chart(label, ROW * block * len(groups), draw, left=_room(series, 17))
 
 
 def _finite(values: Sequence[Sequence[Interval]]) -> list[float]:
@@ -173,7 +173,7 @@ def lines(
             _weights(axes)
         axes.set(ylim=(bottom, top), xlabel=visible(across), ylabel=visible(unit))
 
-    return Chart(label, 3.1 + 0.19 * len(curves), draw)
+    return Chart(label, 2.4, draw, series=len(curves))
 
 
 def _range(curves: Sequence[Curve], zero: bool) -> tuple[float, float]:
@@ -213,7 +213,7 @@ def plane(label: str, names: Sequence[str], points: np.ndarray) -> Chart:
     known = ~np.isnan(points).any(axis=1)
     points_known, labels = points[known], [name for name, k in zip(names, known, strict=True) if k]
     if not len(points_known):
-        return Chart(label, 0.6, _nothing)
+        return Chart(label, 0.3, _nothing)
     centre = points_known.mean(axis=0)
     ring = _ellipse(points_known)
     everything = np.concatenate([points_known, ring, [[0.0, 0.0]]])
@@ -255,7 +255,7 @@ def plane(label: str, names: Sequence[str], points: np.ndarray) -> Chart:
         axes.set(xlabel="change of FPR (%)", ylabel="change of FNR (%)")
         axes.locator_params(nbins=6)
 
-    return Chart(label, 4.4, draw, titles)
+    return Chart(label, 3.8, draw, titles=titles)
 
 
 def _ellipse(points: np.ndarray) -> np.ndarray:
@@ -312,7 +312,12 @@ def shares(label: str, rows: Sequence[str], parts: Sequence[str], values: np.nda
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
 
-    return Chart(label, 0.95 + ROW * len(rows) + 0.19 * len(parts), draw, titles)
+    return Chart(label, ROW * len(rows), draw, _room(rows, 24), len(parts), titles)
+
+
+def _room(names: Sequence[str], most: int) -> float:
+    """Inches for the longest of `names` to the left of the axes."""
+    return 0.2 + 0.075 * max((min(len(visible(name)), most) for name in names), default=0)
 
 
 def _short(name: str, most: int) -> str:

@@ -28,6 +28,8 @@ VARIABLES = {
     **{INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)", PAPER: "var(--paper)"},
 }
 XLINK = "{http://www.w3.org/1999/xlink}"
+# Inches around the axes: above, with a title, to the right, below, and of an entry of a legend.
+TOP, TITLE, RIGHT, BELOW, ENTRY = 0.2, 0.32, 0.12, 0.52, 0.19
 WIDTH = 5.0  # inches of a chart, 360 points: the width of a phone, so that letters stay readable
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -59,14 +61,18 @@ class Chart:
 
     Attributes:
         label: what it shows, for those who cannot see it; the title of its panel in a PNG.
-        height: inches.
+        height: inches of its axes; what is written around them comes on top.
         draw: draws into the axes of matplotlib that it is given.
+        left: inches to the left of the axes, for the names of rows.
+        series: how many of them `draw` labels, for the legend below.
         titles: of parts that `draw` has named with `set_gid(key)`: what a pointer shows there.
     """
 
     label: str
     height: float
     draw: Callable[[Any], None]
+    left: float = 0.62
+    series: int = 0
     titles: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -82,48 +88,52 @@ def svg(chart: Chart, salt: str) -> str:
         chart: what to draw.
         salt: makes the ids within it differ from those of the other charts of the page.
     """
-    with _figure(chart.height, 1, {"svg.hashsalt": salt}) as (figure, (axes,)):
-        chart.draw(axes)
-        _legend(figure, axes)
-        text = io.StringIO()
+    text = io.StringIO()
+    with _drawn([chart], TOP, {"svg.hashsalt": salt}) as figure:
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return _inline(text.getvalue(), chart)
 
 
 def png(path: Path, charts: Sequence[Chart]) -> None:
     """Write charts side by side, so that the file is there whole or not at all."""
-    with _figure(max(chart.height for chart in charts), len(charts)) as (figure, panels):
-        for chart, axes in zip(charts, panels, strict=True):
-            chart.draw(axes)
+    with _drawn(charts, TITLE) as figure, storage.atomic_write(path) as partial:
+        for chart, axes in zip(charts, figure.axes, strict=True):
             axes.set_title(visible(chart.label))
-        _legend(figure, panels[0], len(charts))
-        with storage.atomic_write(path) as partial:
-            figure.savefig(
-                partial, dpi=130, format="png", facecolor="white", metadata={"Software": None}
-            )
+        figure.savefig(
+            partial, dpi=130, format="png", facecolor="white", metadata={"Software": None}
+        )
 
 
 @contextmanager
-def _figure(
-    height: float, count: int, options: dict[str, Any] | None = None
-) -> Iterator[tuple[Any, Any]]:
-    """A figure of panels in a row, in our style; what is drawn and saved within has it."""
+def _drawn(
+    charts: Sequence[Chart], top: float, options: dict[str, Any] | None = None
+) -> Iterator[Any]:
+    """A figure of charts in a row, in our style; what is saved within has it.
+
+    Places are counted in inches from what is written around the axes: to have matplotlib measure
+    every word would take longer than all the rest. The legend is that of the first chart.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
+    rows = -(-charts[0].series // len(charts))
+    below = BELOW + ENTRY * rows + 0.1 * (rows > 0)
+    tall = max(chart.height for chart in charts)
+    width, height = WIDTH * len(charts), top + tall + below
     style: Any = {**STYLE, **(options or {})}
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # letters that the font lacks are boxes
-        warnings.filterwarnings("ignore", "constrained_layout not applied")
-        figure = Figure(figsize=(WIDTH * count, height), layout="constrained")
-        yield figure, figure.subplots(1, count, squeeze=False)[0]
-
-
-def _legend(figure: Any, axes: Any, columns: int = 1) -> None:
-    """The names of the series of `axes`, below all panels; they have the same ones."""
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower left", ncols=columns)
+        figure = Figure(figsize=(width, height))
+        for number, chart in enumerate(charts):
+            left = WIDTH * number + chart.left
+            across = WIDTH - chart.left - RIGHT
+            bottom = below + tall - chart.height
+            place = (left / width, bottom / height, across / width, chart.height / height)
+            chart.draw(figure.add_axes(place))
+        if rows:
+            handles, labels = figure.axes[0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="lower left", ncols=len(charts), borderaxespad=0.3)
+        yield figure
 
 
 def _inline(text: str, chart: Chart) -> str:

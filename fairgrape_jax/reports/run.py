@@ -7,6 +7,7 @@ model; nothing needs a device.
 from __future__ import annotations
 
 import csv
+import functools
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,12 +15,20 @@ from pathlib import Path
 from fairgrape_jax import escape, storage
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.progress import say
-from fairgrape_jax.reports import document, run_report
+from fairgrape_jax.reports import document, run_report, thumbnails
 from fairgrape_jax.reports.results import Cell, Model, compared, read
 
 
-def write(runs: Sequence[Path], out: Path) -> None:
+def write(
+    runs: Sequence[Path], out: Path, *, with_thumbnails: bool = False, pictures: Path | None = None
+) -> None:
     """Write the report of one or several runs to `out`, and print its short table.
+
+    Args:
+        runs: their directories.
+        out: a folder; made where it is not there.
+        with_thumbnails: show the samples that pruning changed, from the first run's dataset.
+        pictures: the same from a folder or archive, where predictions name pictures.
 
     Raises:
         UsageError: for a directory that is no run, has no complete stage, or was made on other
@@ -33,10 +42,14 @@ def write(runs: Sequence[Path], out: Path) -> None:
         if (model.record["groups"], model.record["tasks"]) != (first["groups"], first["tasks"]):
             raise UsageError(f"{model.name}: made on other groups or tasks than {models[0].name}")
     cells = compared(models)
+    predicted = cells[0].models[0].predicted
+    small = functools.partial(thumbnails.of_run, runs[0], predicted, place=pictures)
+    shows_pictures = with_thumbnails or pictures is not None
+    report = run_report.report(runs, models, cells, small if shows_pictures else None)
     with storage.name_path_in_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         write_csv(out / "metrics.csv", models)
-        document.write(run_report.report(runs, models, cells), out)
+        document.write(report, out)
     say(short(cells, first["groups"]))
     say(f"report: {out / 'report.html'} (and report.md)")
 

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fairgrape_jax import config
 from fairgrape_jax.config import protocols
-from fairgrape_jax.reports import differences, run_figures, sections
+from fairgrape_jax.reports import differences, run_figures, sections, thumbnails
 from fairgrape_jax.reports.cautions import cautions, findings
 from fairgrape_jax.reports.document import Block, Bullets, Document, Table, Text
 from fairgrape_jax.reports.results import Cell, Model
 
 # What the main table gives an interval for, in order; group metrics take a place per group.
 STATISTICS = ("accuracy", "group_accuracy", "group_change", "rho_accuracy", "rho_change")
+Pictures = Callable[[Sequence[int]], Mapping[int, str]]
 MOST_TASKS = 4  # of many tasks, those whose classes are drawn
 
 
-def report(runs: Sequence[Path], models: Sequence[Model], cells: Sequence[Cell]) -> Document:
+def report(
+    runs: Sequence[Path],
+    models: Sequence[Model],
+    cells: Sequence[Cell],
+    pictures: Pictures | None = None,
+) -> Document:
     """The report as a document.
 
     Args:
         runs: their directories; the first one's settings are shown.
         models: every evaluated network.
         cells: those that are compared, the dense networks first.
+        pictures: gives the data: addresses of test samples, for thumbnails.
     """
     record = models[0].record
     groups, tasks = record["groups"], record["tasks"]
@@ -53,7 +60,7 @@ def report(runs: Sequence[Path], models: Sequence[Model], cells: Sequence[Cell])
             ("Every seed", [every_seed(cells, groups)]),
             ("Error rates", [error_rates(cells, groups), *class_rates(last, groups, tasks)]),
             ("Share of importance by layer", run_figures.importance_share(models)),
-            ("Samples that pruning changed", exemplars(last, groups)),
+            ("Samples that pruning changed", exemplars(last, groups, pictures)),
             ("How this was made", how_made(runs)),
         ],
     )
@@ -196,18 +203,34 @@ def lowered(models: Sequence[Model]) -> list[str]:
     ]
 
 
-def exemplars(cells: Sequence[Cell], groups: Sequence[str]) -> list[Block]:
-    """The PIEs of each method: how many of each group, and the first by their test number."""
-    blocks: list[Block] = [
-        Text(f"{sections.EXEMPLARS} Ids are the index in predictions.csv, from 0.")
-    ]
-    for cell in cells:
-        predictions = np.stack([model.predicted.predictions for model in cell.models])
-        dense = np.stack([model.dense.predictions for model in cell.models])
-        changed = (predictions != dense).any(axis=-1).all(axis=0)  # in any task, by every model
-        members = cell.models[0].predicted.groups
-        blocks += sections.exemplars(cell.name, changed, members, groups, str)
+def exemplars(
+    cells: Sequence[Cell], groups: Sequence[str], pictures: Pictures | None
+) -> list[Block]:
+    """The PIEs of each method: how many of each group, and the first by name or test number."""
+    predicted = cells[0].models[0].predicted
+    ids = predicted.names or list(map(str, range(len(predicted.groups))))
+    if predicted.names is None and predicted.places is not None:
+        ids = list(map(str, predicted.places.tolist()))
+    what = "the index in predictions.csv, from 0" if predicted.names is None else "file names"
+    blocks: list[Block] = [Text(f"{sections.EXEMPLARS} Ids are {what}.")]
+    changes = {cell.name: changed(cell) for cell in cells}
+    addresses: Mapping[int, str] = {}
+    if pictures is not None:
+        first = [np.flatnonzero(hit)[: thumbnails.MOST].tolist() for hit in changes.values()]
+        addresses = pictures(sorted({row for rows in first for row in rows}))
+        blocks.append(Text(f"Pictures: of the first {thumbnails.MOST} of each method."))
+    for name, hit in changes.items():
+        blocks += sections.exemplars(
+            name, hit, predicted.groups, groups, ids.__getitem__, addresses
+        )
     return blocks
+
+
+def changed(cell: Cell) -> np.ndarray:
+    """(N,) bool: samples on which every network differs from its dense one, in any task."""
+    predictions = np.stack([model.predicted.predictions for model in cell.models])
+    dense = np.stack([model.dense.predictions for model in cell.models])
+    return (predictions != dense).any(axis=-1).all(axis=0)
 
 
 def how_made(runs: Sequence[Path]) -> list[Block]:

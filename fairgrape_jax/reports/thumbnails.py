@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import io
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
+from fairgrape_jax import config, data
 from fairgrape_jax.data.images import decode, files
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.reports.names import examples
+from fairgrape_jax.training.evaluate import Predictions
 
 SIDE = 96  # pixels of the longer side
 EXACT = 32  # a picture up to this side is kept to the bit, as PNG
@@ -67,6 +69,44 @@ def by_name(place: Path, names: Iterable[str]) -> dict[str, str]:
             except (decode.BrokenPictureError, OSError):
                 continue  # it is listed without its picture
     return addresses
+
+
+def of_run(
+    run: Path, predicted: Predictions, rows: Sequence[int], place: Path | None = None
+) -> dict[int, str]:
+    """Pictures of test samples of a run.
+
+    Args:
+        run: its directory.
+        predicted: its predictions on the test split.
+        rows: which of them.
+        place: a folder or archive of the pictures, where predictions have their names; else the
+            run's dataset is loaded as it was then.
+
+    Returns:
+        A data: address by row, of the rows that have a picture.
+
+    Raises:
+        UsageError: if the pictures are not there, or are those of other samples.
+    """
+    if place is not None:
+        if predicted.names is None:
+            raise UsageError(
+                f"{run}: its predictions do not name pictures (its dataset has no files, or it is "
+                "a run of before); leave out --pictures to load its dataset"
+            )
+        addresses = by_name(place, [predicted.names[row] for row in rows])
+        return {row: addresses[n] for row in rows if (n := predicted.names[row]) in addresses}
+    test = data.load(config.load(run / "config.json").data).test
+    places = np.arange(len(predicted.groups)) if predicted.places is None else predicted.places
+    if len(places) and places.max() >= len(test):
+        raise UsageError(
+            f"{run}: its dataset is another one now; it has {len(test):,} test samples"
+        )
+    if (test.labels[places] != predicted.labels).any():
+        raise UsageError(f"{run}: its dataset is another one now; its test labels differ")
+    pixels = np.asarray(test.images[places[np.asarray(rows, int)]])
+    return {row: data_address(one) for row, one in zip(rows, pixels, strict=True)}
 
 
 def _unique(paths: Iterable[str]) -> Mapping[str, int]:

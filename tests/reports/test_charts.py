@@ -80,7 +80,7 @@ def test_intervals_far_beyond_the_values_are_cut():
     svg = drawing.svg(chart, "x")
     places = [float(y) for y in re.findall(r"[ML] [\d.]+ (-?[\d.]+)", svg)]
     assert min(places) >= 0
-    assert max(places) <= 72 * chart.height
+    assert max(places) <= float(re.search(r'viewBox="0 0 360 ([\d.]+)"', svg)[1])
 
 
 def test_a_picture_is_the_same_chart_to_the_same_bytes(tmp_path):
