@@ -49,7 +49,7 @@ def result(out: Path, seed: int, devices: int) -> dict[str, Any]:
     """Accuracy on the test split by weights left; of the last round by group, with rho(D)."""
     run = out / f"seed_{seed}_devices_{devices}"
     command = [sys.executable, "-m", "fairgrape_jax", "run", str(WRITERS), "--out", str(run)]
-    command += ["--methods", "fairgrape", "--seeds", str(seed), "--devices", str(devices)]
+    command += ["--methods", "fairgrape", "--seeds", str(seed), "--execution.devices", str(devices)]
     fake = f"--xla_force_host_platform_device_count={devices}"
     # NPROC: with more devices than cores XLA's thread pool can wait for ever in a collective.
     places = {"XLA_FLAGS": fake, "NPROC": "16", "JAX_PLATFORMS": "cpu"}

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fairgrape_jax.config import Experiment, Scoring, Stage
+from fairgrape_jax.config import Execution, Experiment, Scoring, Stage
+from fairgrape_jax.data import Reading
 from fairgrape_jax.data.builders.imagenet2012 import ImageNet2012
 from fairgrape_jax.data.builders.prepare import prepare
 from fairgrape_jax.data.sources.prepared import Prepared
@@ -60,7 +61,6 @@ def main() -> None:
             split_by="given",
             size=options.size,
             fit="crop",
-            cache="disk",
             limit=options.steps * options.batch,
             limit_evaluation=max(options.steps * options.batch // 8, 1),
         ),
@@ -74,6 +74,7 @@ def main() -> None:
         scoring=Scoring(fraction=0.1, micro_batch=16),
         batch=options.batch,
         augmentation="imagenet",
+        execution=Execution(reading=Reading(cache="disk")),
     )
     train.SILENCE = 0.0  # a line after every epoch, with the wait for input
     started = time.perf_counter()

@@ -11,7 +11,7 @@ Small:    ... --data.size 64 --data.limit 8000 --keep-per-round 0.63 --retrain.e
 
 import os
 
-from fairgrape_jax.config import Experiment, Scoring, Stage
+from fairgrape_jax.config import Execution, Experiment, KeepLast, Scoring, Stage
 from fairgrape_jax.data.sources.utkface import UTKFace
 
 DATA = os.environ.get("FAIRGRAPE_DATA", "../shared/data")
@@ -30,5 +30,5 @@ EXPERIMENT = Experiment(
     augmentation="flip_shift",
     batch=64,
     seeds=(0, 1, 2),
-    checkpoints="last",
+    execution=Execution(checkpoints=KeepLast()),
 )

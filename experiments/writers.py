@@ -8,7 +8,7 @@ Command:  make demo, or: fairgrape run experiments/writers.py
 Expected: about 3 minutes on 2 cores; the numbers are in the README.
 """
 
-from fairgrape_jax.config import Experiment, Scoring, Stage
+from fairgrape_jax.config import Execution, Experiment, KeepLast, Scoring, Stage
 from fairgrape_jax.data.sources.writers import Writers
 
 EXPERIMENT = Experiment(
@@ -24,5 +24,5 @@ EXPERIMENT = Experiment(
     scoring=Scoring(fraction=0.2, micro_batch=16),
     batch=64,
     seeds=(0, 1, 2),
-    checkpoints="last",
+    execution=Execution(checkpoints=KeepLast()),
 )

@@ -23,7 +23,7 @@ import numpy as np
 from scipy import stats
 
 from fairgrape_jax import models, parallel
-from fairgrape_jax.config import Experiment, Scoring, Stage
+from fairgrape_jax.config import Execution, Experiment, KeepLast, Scoring, Stage
 from fairgrape_jax.data import augment, load
 from fairgrape_jax.data.sources.writers import Writers
 from fairgrape_jax.losses.distillation import REMEDIES
@@ -54,7 +54,7 @@ EXPERIMENT = Experiment(
     scoring=Scoring(fraction=0.2, micro_batch=16),
     batch=64,
     seeds=(0, 1, 2, 3, 4),
-    checkpoints="last",
+    execution=Execution(checkpoints=KeepLast()),
 )
 
 
@@ -81,7 +81,7 @@ def study(
 
 def share_dense(first: Path, experiment: Experiment, directory: Path) -> None:
     """The dense networks of `first` for another run: they are the same, remedy or not."""
-    rounds.write_config(experiment, directory, parallel.local_devices(experiment.devices))
+    rounds.write_config(experiment, directory, parallel.local_devices(experiment.execution.devices))
     for path in first.glob("seed_*/dense"):
         target = directory / path.relative_to(first)
         if not layout.is_complete(target):

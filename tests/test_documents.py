@@ -1,13 +1,18 @@
 """The README: its code runs, its commands exist, and the folders that it draws are there."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 import fairgrape_jax
 from fairgrape_jax import models
-from fairgrape_jax.cli.run import load
+from fairgrape_jax.cli.command import Command, parse
+from fairgrape_jax.cli.data import DATA_COMMANDS
+from fairgrape_jax.cli.main import COMMANDS
+from fairgrape_jax.data import SOURCES
+from fairgrape_jax.data.builders import BUILDERS
 from fairgrape_jax.methods import METHODS, Method
 from fairgrape_jax.selection import allocate
 from tests.helpers.odd_network import Odd, alive_in, pruned
@@ -51,17 +56,66 @@ def test_files_that_the_readme_names_exist(path):
     assert (ROOT / path).is_file()
 
 
-def test_overrides_in_the_readme_are_known():
-    command = next(text for text in blocks("") if "--data.limit" in text)
-    words = command.replace("\\\n", " ").split()[2:]
-    path, *overrides = words
-    flags = {word for word in overrides if word.startswith("--")} - {"--out"}
-    values = load(ROOT / path)
-    for flag in flags:
-        value = values
-        for name in flag[2:].replace("-", "_").split("."):
-            assert hasattr(value, name), flag
-            value = getattr(value, name)
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"```\w*\n(.*?)```", re.DOTALL)
+
+
+def commands(path):
+    """What stands after `fairgrape` in the code of a document, a line each."""
+    text = path.read_text()
+    lines = [
+        line
+        for block in FENCE.findall(text)
+        for line in re.sub(r"\\\n\s*", " ", block).splitlines()
+    ]
+    lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", FENCE.sub("", text))]
+    found = (re.search(r"(?:^|[ /])fairgrape (?=[a-z-])([^&#]*)", line) for line in lines)
+    return [each[1].strip(' "') for each in found if each]
+
+
+# What a reader puts in place of these.
+PLACEHOLDERS = {"EXPERIMENT": "experiments/writers.py", "runs/small": "experiments/writers.py"}
+PLACEHOLDERS |= {"data prepare NAME": "data prepare folder_csv", "sheet ...": "sheet synthetic"}
+PLACEHOLDERS |= {"--num-processes N": "--num-processes 2", "--process-id I": "--process-id 1"}
+PLACEHOLDERS |= {"--process-id $i": "--process-id 0"}
+COMMANDS_IN_DOCUMENTS = sorted({line for path in DOCUMENTS for line in commands(path)})
+
+
+@pytest.mark.parametrize("line", COMMANDS_IN_DOCUMENTS)
+def test_a_command_in_the_documents_is_one(line, monkeypatch, capsys):
+    """It is parsed as it is printed; nothing is run."""
+    monkeypatch.chdir(ROOT)
+    if line in COMMANDS or (line.startswith("data ") and line.split()[1] in DATA_COMMANDS):
+        line += "" if line.split()[1:2] else " --help"  # its name alone
+    for name, meant in PLACEHOLDERS.items():
+        line = line.replace(name, meant)
+    words = shlex.split(line)
+    if words[-1] == "--help":
+        with pytest.raises(SystemExit) as stop:
+            parse(COMMANDS, words)
+        assert not stop.value.code
+        assert capsys.readouterr().out.startswith("usage: fairgrape ")
+    else:
+        assert isinstance(parse(COMMANDS, words), Command)
+
+
+def test_every_flag_in_the_text_of_the_documents_exists(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    asked = [[name] for name in COMMANDS if name != "data"]
+    asked += [["run", "experiments/writers.py", "--dataset", name] for name in SOURCES]
+    asked += [["data", name] for name in DATA_COMMANDS]
+    asked += [["data", "prepare", name] for name in BUILDERS]
+    asked += [["data", "sheet", name] for name in SOURCES]
+    for words in asked:
+        with pytest.raises(SystemExit):
+            parse(COMMANDS, [*words, "--help"])
+    known = {"--version", *re.findall(r"--[a-z][\w.-]*", capsys.readouterr().out)}
+    for path in (ROOT / "experiments").rglob("*.py"):  # which have flags of their own
+        known |= set(re.findall(r"add_argument\(\"(--[\w-]+)", path.read_text()))
+    for path in DOCUMENTS:
+        codes = re.findall(r"`(--[^`]+)`", FENCE.sub("", path.read_text()))
+        named = {flag for code in codes for flag in re.findall(r"--[a-z][\w.-]*", code)}
+        assert sorted(flag for flag in named - known if not flag.startswith("--xla_")) == []
 
 
 def test_make_targets_in_the_readme_exist():

@@ -34,7 +34,7 @@ from experiments.benchmarks.timing import (
     table,
 )
 from fairgrape_jax import models, parallel, scoring
-from fairgrape_jax.config import Experiment, Scoring
+from fairgrape_jax.config import Execution, Experiment, Scoring
 from fairgrape_jax.data import batches, source
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.rounds import steps
@@ -131,7 +131,7 @@ class Builder:
     options: argparse.Namespace
     dataset: Dataset
 
-    def experiment(self, scores: Scoring) -> Experiment:
+    def experiment(self, scores: Scoring, execution: Execution | None = None) -> Experiment:
         """A run with this scoring; a training batch is a micro-batch."""
         options = self.options
         return Experiment(
@@ -140,6 +140,7 @@ class Builder:
             scoring=scores,
             batch=options.batch,
             precision=options.precision,
+            execution=execution or Execution(),
         )
 
     def gradient(self) -> Any:
@@ -157,8 +158,8 @@ class Builder:
     def ours(self, formula: Formula, execution: Any, mixed: bool = False) -> Callable[[], Any]:
         """Adds all pictures to the sums once; the sums go on from call to call."""
         size = len(self.dataset.train) if mixed else self.options.batch
-        scores = Scoring(1.0, size, formula, form="mixed" if mixed else "pure", execution=execution)
-        experiment = self.experiment(scores)
+        scores = Scoring(1.0, size, formula, form="mixed" if mixed else "pure")
+        experiment = self.experiment(scores, Execution(micro_batches=execution))
         session = open_session(experiment, self.dataset, parallel.local_devices(1))
         network = initial_network(session, seed=0)
         compiled, state, alive = session.steps, network.state, network.masks

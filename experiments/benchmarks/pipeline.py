@@ -122,11 +122,9 @@ def pictures(place: Path, shape: str, options: argparse.Namespace, workers: int 
         path=str(place / "prepared"),
         dataset="folder_csv",
         split_by="given",
-        cache="disk",
         size=options.size,
-        workers=workers,
     )
-    return data.load(source).train
+    return data.load(source, reading=data.Reading(cache="disk", workers=workers)).train
 
 
 def photograph(number: int, width: int, height: int) -> bytes:

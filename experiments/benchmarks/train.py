@@ -39,7 +39,7 @@ from experiments.benchmarks.timing import (
     table,
 )
 from fairgrape_jax import models, parallel
-from fairgrape_jax.config import Experiment
+from fairgrape_jax.config import Execution, Experiment
 from fairgrape_jax.data import batches, source
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.models import mobilenet
@@ -144,9 +144,9 @@ def training(
         options.model,
         batch=options.batch,
         optimizer=options.optimizer,
-        lift=how,
         precision=precision,
         augmentation=augmentation,
+        execution=Execution(lift=how),
     )
     session = open_session(experiment, dataset, parallel.local_devices(options.devices))
     network = initial_network(session, seed=0)

@@ -8,11 +8,14 @@ import difflib
 import io
 import itertools
 import re
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Self, TypeVar, Union
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from fairgrape_jax.config.forms import WORD_FORMS, as_word
 from fairgrape_jax.errors import UsageError
 
 CommandT = TypeVar("CommandT", bound="Command")
@@ -78,11 +81,32 @@ def parsed(kind: type[Command], arguments: Sequence[str], prog: str, **options: 
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(kind, args=arguments, prog=prog, **options)
+            return tyro.cli(kind, args=arguments, prog=prog, registry=_REGISTRY, **options)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise UsageError(f"{one_line(errors.getvalue())} (see `{prog} --help`)") from None
+
+
+def _word(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """How a union of an experiment is read from a word and shown as one; None for other types."""
+    form = WORD_FORMS.get(info.type)
+    return form and PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=form.words,
+        instance_from_str=lambda words: form.parse(words[0]),
+        is_instance=lambda value: any(
+            value in typing.get_args(part)
+            if typing.get_origin(part) is typing.Literal
+            else isinstance(value, part)
+            for part in typing.get_args(info.type)
+        ),
+        str_from_instance=lambda value: [as_word(value)],
+    )
+
+
+_REGISTRY = tyro.constructors.ConstructorRegistry()
+_REGISTRY.primitive_rule(_word)
 
 
 def known_part(kind: type[Command], arguments: Sequence[str], missing: str) -> Any:

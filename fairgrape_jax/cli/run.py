@@ -146,10 +146,9 @@ def load(path: Path) -> Experiment:
     if not isinstance(experiment, Experiment):
         raise UsageError(f"{path}: defines no EXPERIMENT of type fairgrape_jax.config.Experiment")
     try:
-        config.check_types(experiment)
+        return config.checked_types(experiment)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
-    return experiment
 
 
 def _executed(path: Path) -> object:

@@ -1,21 +1,94 @@
-"""What a run is: frozen dataclasses of plain values, and what follows from them alone."""
+"""What a run is: frozen dataclasses of plain values, each with the check of its own fields."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from pathlib import Path
+import math
+from collections.abc import Iterator
 from typing import Literal
 
-from fairgrape_jax import models
-from fairgrape_jax.data.sources.base import Source
-from fairgrape_jax.errors import UsageError
+from fairgrape_jax.data.sources.base import Reading, Source
 from fairgrape_jax.losses.distillation import Remedy
 from fairgrape_jax.parallel.devices import Lift
 from fairgrape_jax.scoring.importance import Formula
 from fairgrape_jax.selection import AllocationName, Deficit, Select, schedules
 
 Form = Literal["pure", "mixed"]
+# What `problems` of a dataclass yields: the field, and what is wrong with it. `config.check` looks
+# at every part of an experiment and raises the first, with the path of the field.
+Problem = tuple[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """An epoch of the dense training, as a point to start from or to return to."""
+
+    number: int
+    """From 1."""
+
+    def problems(self) -> Iterator[Problem]:
+        """What is wrong with its fields."""
+        if self.number < 1:
+            yield "number", f"{self.number} is less than 1"
+
+    def __str__(self) -> str:
+        return str(self.number)
+
+
+@dataclasses.dataclass(frozen=True)
+class KeepLast:
+    """Keep the checkpoints of a method's last rounds."""
+
+    count: int = 1
+    """How many."""
+
+    def problems(self) -> Iterator[Problem]:
+        """What is wrong with its fields."""
+        if self.count < 1:
+            yield "count", f"{self.count} is less than 1"
+
+    def __str__(self) -> str:
+        return "last" if self.count == 1 else f"last:{self.count}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding:
+    """A network whose last features are clustered."""
+
+    model: str
+    """A row of the table of models."""
+    weights: str
+    """A .safetensors file of torchvision's weights."""
+
+    def __str__(self) -> str:
+        return f"{self.model}:{self.weights}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Clusters:
+    """Clusters of training images by k-means, in place of the groups of people.
+
+    Source: FairGRAPE, Table 4.
+    """
+
+    count: int
+    """How many."""
+    embedding: Embedding | None = None
+    """The network whose last features are clustered; None for the dense network of the seed."""
+
+    def problems(self) -> Iterator[Problem]:
+        """What is wrong with its fields."""
+        if self.count < 2:
+            yield "count", f"{self.count} is less than 2"
+
+    def __str__(self) -> str:
+        return f"kmeans:{self.count}" + (f":{self.embedding}" if self.embedding else "")
+
+
+# The dense network, the initial one, or that of an epoch of the dense training.
+Point = Literal["dense", "initial"] | Epoch
+# Every round; a method's last and that with the highest validation accuracy; its last N.
+Checkpoints = Literal["all", "best"] | KeepLast
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +101,19 @@ class Stage:
     """The learning rates, as many as there are numbers of epochs."""
     best: bool = False
     """End with the epoch of lowest validation loss instead of the last one."""
+
+    def problems(self) -> Iterator[Problem]:
+        """What is wrong with its fields."""
+        if len(self.epochs) != len(self.rates):
+            yield (
+                "",
+                f"{len(self.epochs)} numbers of epochs and {len(self.rates)} rates; give as many "
+                "of one as of the other",
+            )
+        if min(self.epochs, default=1) < 1:
+            yield "epochs", f"{self.epochs} must be 1 or more"
+        if min(self.rates, default=1) <= 0:
+            yield "rates", f"{self.rates} must be positive"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,18 +140,26 @@ class Scoring:
     0 for `fraction` of all."""
     minority: tuple[str, ...] = ()
     """Groups of the minority methods, unprivileged for FairPrune; empty: all but the largest."""
-    groups: str = ""
-    """kmeans:N scores N clusters of images in place of the groups; evaluation keeps the groups."""
-    embedding: str = ""
-    """What kmeans clusters the last features of: empty for the dense network of the seed, or
-    MODEL:FILE, a row of the table of models and a .safetensors file of torchvision's weights."""
+    groups: Clusters | None = None
+    """Clusters of images that are scored in place of the groups, as kmeans:N or
+    kmeans:N:MODEL:FILE; none for the groups themselves, on which evaluation always looks."""
     form: Form = "pure"
     """Micro-batches of one group and running statistics, or mixed ones with their own statistics
     (official code): one forward pass, and a backward pass for every group."""
-    execution: Literal["auto", "single", "unroll", "vmap", "scan"] = "auto"
-    """One micro-batch a call, or one for every group: in sequence, at once, in a loop."""
-    shard_groups: bool = False
-    """Each device holds the sums of some of the groups, not of all: for very large networks."""
+
+    def problems(self) -> Iterator[Problem]:
+        """What is wrong with its fields."""
+        if not 0 < self.fraction <= 1:
+            yield "fraction", f"{self.fraction} is not in (0, 1]"
+        for name, least in (("micro_batch", 1), ("advances", 1), ("samples", 0)):
+            if getattr(self, name) < least:
+                yield name, _below(getattr(self, name), least)
+        if self.select == "threshold" and (self.deficit, self.advances) != ("relative", 1):
+            yield (
+                "deficit",
+                "the absolute one, or several advances, have no fixed point; give "
+                "--scoring.select greedy",
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +170,47 @@ class Rollback:
     """Times that the dense training, or a round's, goes back to where it began; 0 to stop."""
     factor: float = 0.5
     """What its learning rates are multiplied by each time."""
+
+    def problems(self) -> Iterator[Problem]:
+        """What is wrong with its fields."""
+        if self.retries < 0:
+            yield "retries", _below(self.retries, 0)
+        if not 0 < self.factor < 1:
+            yield "factor", _outside(self.factor)
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """Where and how a run is executed, and what is done where it would stop.
+
+    No part of what it computes: all of it may differ when a run goes on.
+    """
+
+    devices: int = 0
+    """Devices of each process to use; 0 for all."""
+    lift: Lift = "pmap"
+    """Steps run on the devices by jax.pmap, or by jax.jit(jax.shard_map); the results agree."""
+    evaluation_batch: int = 256
+    """Images per device and evaluation step."""
+    micro_batches: Literal["auto", "single", "unroll", "vmap", "scan"] = "auto"
+    """While scoring, one micro-batch a call, or one for every group: in sequence, at once, in a
+    loop."""
+    shard_groups: bool = False
+    """While scoring, each device holds the sums of some of the groups, not of all: for very large
+    networks."""
+    checkpoints: Checkpoints = "all"
+    """Keep the full state of every round (all), of a method's last one or last N (last, last:N), or
+    of its last and of that with the highest validation accuracy (best)."""
+    rollback: Rollback = Rollback()
+    """What to do where training gives a number that is not finite."""
+    reading: Reading = dataclasses.field(default_factory=Reading)
+    """How pictures on disk are read."""
+
+    def problems(self) -> Iterator[Problem]:
+        """What is wrong with its fields."""
+        for name, least in (("devices", 0), ("evaluation_batch", 1)):
+            if getattr(self, name) < least:
+                yield name, _below(getattr(self, name), least)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,10 +233,10 @@ class Experiment:
     """Number of rounds; 0 for as many as keep_per_round needs to reach the sparsity."""
     densities: tuple[float, ...] = ()
     """The density after each round, in place of sparsity, schedule, rounds and keep_per_round."""
-    start: str = "dense"
+    start: Point = "dense"
     """What is pruned: the dense network, the initial one, or that of an epoch (a number) of the
     dense training, which the retraining of the rounds then takes the place of."""
-    rewind: str = "initial"
+    rewind: Point = "initial"
     """Where lottery returns to after each choice: dense, initial, or an epoch."""
     protocol: Literal["equal", "official"] = "equal"
     """Every method on one footing, or what the official code does for each (docs/method.md)."""
@@ -135,43 +270,41 @@ class Experiment:
     """A .safetensors file of torchvision's weights to start from; empty to start from scratch."""
     seeds: tuple[int, ...] = (0,)
     """Each seed is a run of its own: initialisation, order of data, scoring sample."""
-    evaluation_batch: int = 256
-    """Images per device and evaluation step."""
-    rollback: Rollback = Rollback()
-    """What to do where training gives a number that is not finite."""
-    checkpoints: str = "all"
-    """Keep the full state of every round (all), of a method's last one or last N (last, last:N), or
-    of its last and of that with the highest validation accuracy (best)."""
     sync_batch_stats: bool = True
     """Normalise by the statistics of the whole batch; else each device by those of its part."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the network; parameters, batch statistics and loss are float32 in any case."""
-    devices: int = 0
-    """Devices of each process to use; 0 for all."""
-    lift: Lift = "pmap"
-    """Steps run on the devices by jax.pmap, or by jax.jit(jax.shard_map); the results agree."""
+    execution: Execution = Execution()
+    """Where and how it is run: devices, checkpoints, what to do where it would stop."""
 
-
-LARGEST = 2**31 - 1  # what a seed, a count or a size of an array may be
-FORMAT = 2  # of a run's directory; 1 had no checksums
-
-# Fields that say where and how a run is executed, not what it computes, or what is done where it
-# would stop: they may differ on resuming.
-PLACE = (
-    "devices",
-    "lift",
-    "evaluation_batch",
-    "checkpoints",
-    "rollback",
-    "scoring.execution",
-    "scoring.shard_groups",
-    "data.workers",
-    "data.cache",
-)
+    def problems(self) -> Iterator[Problem]:
+        """What is wrong with its fields."""
+        for name in ("sparsity", "keep_per_round"):
+            if not 0 < getattr(self, name) < 1:
+                yield name, _outside(getattr(self, name))
+        for name, least in (("batch", 1), ("rounds", 0), ("min_keep_per_layer", 0)):
+            if getattr(self, name) < least:
+                yield name, _below(getattr(self, name), least)
+        for name in ("methods", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                yield name, f"{values} must be one or more, each named once"
+        if min(self.seeds) < 0:
+            yield "seeds", f"{min(self.seeds)} is negative; give 0 or more"
+        if not 0 <= self.mixup < math.inf:
+            yield "mixup", f"{self.mixup} is no alpha; give 0 for none, or 0.2, or 1"
+        if self.weight_decay < 0:
+            yield "weight_decay", _below(self.weight_decay, 0)
+        if not 0 <= self.momentum < 1:
+            yield "momentum", f"{self.momentum} is not in [0, 1)"
 
 
 def densities(experiment: Experiment) -> list[float]:
-    """The density after each round."""
+    """The density after each round.
+
+    Raises:
+        UsageError: for a schedule that is none, or densities that do not fall.
+    """
     return schedules.densities(
         experiment.sparsity,
         experiment.keep_per_round,
@@ -181,59 +314,9 @@ def densities(experiment: Experiment) -> list[float]:
     )
 
 
-def kept(checkpoints: str) -> tuple[int, bool]:
-    """How many of the last rounds keep their checkpoints, and whether the best one does besides.
-
-    0 for all. UsageError for what is none of the words.
-
-    >>> kept("all"), kept("last"), kept("last:3"), kept("best")
-    ((0, False), (1, False), (3, False), (1, True))
-    """
-    name, colon, count = checkpoints.partition(":")
-    if name == "last" and colon and count.isdecimal() and int(count):
-        return int(count), False
-    known = {"all": (0, False), "last": (1, False), "best": (1, True)}
-    if checkpoints not in known:
-        raise UsageError(f"checkpoints: {checkpoints!r} is not all, last, last:N or best")
-    return known[checkpoints]
+def _below(value: float, least: int) -> str:
+    return f"{value} is less than {least}" if least else f"{value} is negative"
 
 
-def point(experiment: Experiment, field: str) -> int | None:
-    """The point of the dense training that `start` or `rewind` names: an epoch, None for its end.
-
-    UsageError for what is neither a name nor an epoch of it.
-    """
-    asked, epochs = getattr(experiment, field), sum(experiment.dense.epochs)
-    if asked == "dense":
-        return None
-    if asked == "initial":
-        return 0
-    if not asked.isdecimal() or not 0 < int(asked) <= epochs:
-        raise UsageError(
-            f"{field}: {asked!r} is neither dense nor initial nor one of the {epochs} epochs of "
-            "the dense training"
-        )
-    return int(asked)
-
-
-def clusters(scoring: Scoring) -> int:
-    """The N of groups="kmeans:N"; 0 for the dataset's own groups."""
-    if not scoring.groups:
-        if scoring.embedding:
-            raise UsageError("scoring.embedding: is for clusters; give --scoring.groups kmeans:N")
-        return 0
-    name, _, count = scoring.groups.partition(":")
-    if name != "kmeans" or not count.isdecimal() or int(count) < 2:
-        raise UsageError(f"scoring.groups: {scoring.groups!r} is not kmeans:N with N of 2 or more")
-    if scoring.embedding:
-        model, _, weights = scoring.embedding.partition(":")
-        known(model, models.MODELS, "model")
-        if not Path(weights).is_file():
-            raise UsageError(f"scoring.embedding: {weights!r} is no file; give MODEL:FILE")
-    return int(count)
-
-
-def known(name: str, table: Iterable[str], kind: str) -> None:
-    """UsageError unless `name` is in `table`; it lists what is."""
-    if name not in table:
-        raise UsageError(f"unknown {kind} {name!r}: choose from {', '.join(table)}")
+def _outside(value: float) -> str:
+    return f"{value} is not between 0 and 1 (both excluded)"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from fairgrape_jax.config.experiment import Experiment, Stage, point
+from fairgrape_jax.config.experiment import Epoch, Experiment, Stage
+from fairgrape_jax.config.forms import as_word
 
 # What the code of the FairGRAPE paper does for each method, as fields of the experiment; synflow
 # as its own authors' code does. Not reproduced are the defects of that code, docs/method.md.
@@ -78,12 +79,16 @@ def of_method(experiment: Experiment, name: str) -> Experiment:
 
 def points(experiment: Experiment) -> set[int]:
     """The epochs of the dense training that methods start from or return to."""
-    own = [of_method(experiment, name) for name in experiment.methods]
-    asked = {point(each, field) for each in own for field in ("start", "rewind")}
-    return {epoch for epoch in asked if epoch}
+    variants = [of_method(experiment, name) for name in experiment.methods]
+    return {
+        point.number
+        for variant in variants
+        for point in (variant.start, variant.rewind)
+        if isinstance(point, Epoch)
+    }
 
 
-def told(experiment: Experiment) -> list[str]:
+def describe(experiment: Experiment) -> list[str]:
     """A line for each method of the experiment on what its protocol changes, for the report."""
     if experiment.protocol == "equal":
         return [
@@ -99,4 +104,4 @@ def told(experiment: Experiment) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    return "none" if value in ((), Stage()) else str(value)
+    return "none" if value in ((), Stage()) else as_word(value)

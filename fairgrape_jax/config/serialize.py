@@ -1,122 +1,129 @@
-"""An experiment as JSON, and back; which of its fields are its identity."""
+"""An experiment as JSON, and back; config.json of a run."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import typing
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from fairgrape_jax import data, storage
-from fairgrape_jax.config.experiment import FORMAT, PLACE, Experiment
-from fairgrape_jax.data.sources.base import upgraded
+from fairgrape_jax.config import upgrade
+from fairgrape_jax.config.environment import Flag
+from fairgrape_jax.config.experiment import Experiment
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.storage import schema
 
+FORMAT = 3  # of a run's directory; 1 had no checksums, 2 no `execution` (see config/upgrade)
+READ = (2, FORMAT)
+
+
+class Stored(TypedDict):
+    """What config.json of a run holds: the experiment, and what it was begun with.
+
+    Attributes:
+        format: FORMAT of the version that began the run.
+        experiment: as `to_dict` gives it, of this version's format whatever `format` is.
+        versions: of packages, by name.
+        devices: kind, platform, count, processes.
+        flags: what `numeric_flags` gave; runs of before format 3 have none.
+    """
+
+    format: int
+    experiment: dict[str, Any]
+    versions: dict[str, str]
+    devices: dict[str, str | int]
+    flags: NotRequired[dict[str, Flag]]
+
+
+class _Begin(TypedDict):
+    """What config.json has in every format."""
+
+    experiment: dict[str, Any]
+    format: NotRequired[int | str | list[Any] | None]
+    versions: NotRequired[dict[str, str]]
+
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
-    """Plain values, every default included; the dataset carries its name."""
+    """Plain values for JSON, every default included; the dataset carries its name."""
     values = json.loads(json.dumps(dataclasses.asdict(experiment)))
     return values | {"data": {"name": experiment.data.name} | values["data"]}
 
 
 def from_dict(values: dict[str, Any]) -> Experiment:
-    """The inverse of `to_dict`; UsageError for a name, a field or a type that is not one of it."""
-    if wrong := schema.misfit(values, dict[str, Any]) or schema.misfit(values.get("data"), dict):
-        raise UsageError(f"experiment: {wrong}")
-    kind = type(data.source(str(values["data"].get("name", ""))))
-    return _build(Experiment, values | {"data": _build(kind, _options(values, kind))})
+    """The inverse of `to_dict`.
+
+    Raises:
+        UsageError: for a dataset, a field or a type that is none, with the path of the field.
+    """
+    try:
+        schema.convert(values, dict[str, Any])
+        options = schema.convert(values.get("data"), dict[str, Any], "data")
+        kind = type(data.source(str(options.pop("name", ""))))
+        source = schema.convert(options, kind, "data")
+        # The class that the field is declared with knows no option of one dataset alone.
+        experiment = schema.convert(values | {"data": {}}, Experiment)
+    except schema.SchemaError as error:
+        raise UsageError(str(error)) from error
+    return dataclasses.replace(experiment, data=source)
 
 
-def check_types(experiment: Experiment) -> None:
-    """UsageError for a field that holds another type than it is declared with."""
+def checked_types(experiment: Experiment) -> Experiment:
+    """The same experiment with every field of the type that it is declared with.
+
+    A list becomes the tuple, and a whole number the float, that is meant.
+
+    Raises:
+        UsageError: for a field that holds another type, or holds what JSON has no form for.
+    """
     try:
         values = to_dict(experiment)
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise UsageError(
             f"an experiment holds numbers, words and tuples of them ({error})"
         ) from error
-    _options(values, type(experiment.data))
-
-
-def _options(values: dict[str, Any], kind: type) -> dict[str, Any]:
-    """The fields of the dataset; all types are looked at."""
-    options = {key: value for key, value in values["data"].items() if key != "name"}
-    for form, given, name in ((kind, options, "data"), (Experiment, values | {"data": {}}, "")):
-        if wrong := schema.misfit(given, form, name):
-            raise UsageError(wrong)
-    return options
-
-
-def _build(kind: Any, values: dict[str, Any]) -> Any:
-    """A dataclass from a dict: nested dataclasses and tuples are rebuilt by type."""
-    hints = typing.get_type_hints(kind)
-    built = {}
-    for key, value in values.items():
-        if dataclasses.is_dataclass(hints[key]) and isinstance(value, dict):
-            value = _build(hints[key], value)
-        built[key] = tuple(value) if isinstance(value, list) else value
-    return kind(**built)
-
-
-class Stored(TypedDict):
-    """What config.json of a run holds: the experiment, and what it was begun with.
-
-    flags: `numeric_flags` then; runs of earlier versions have none.
-    """
-
-    experiment: dict[str, Any]
-    versions: dict[str, str]
-    devices: dict[str, str | int]  # kind, platform, count, processes
-    flags: NotRequired[dict[str, bool | int | float | str | None]]
+    return from_dict(values)
 
 
 def read(path: Path) -> Stored:
-    """A run directory's config.json; UsageError for another FORMAT, or if it is not one."""
+    """A run directory's config.json; an experiment of an earlier format is upgraded.
+
+    Raises:
+        UsageError: if it is none, or of a format that this version does not read.
+    """
     try:
         stored = json.loads(storage.require_regular_file(path).read_text(encoding="utf-8"))
-        _, form = stored["experiment"], stored.get("format", 1)
-        writer = stored.get("versions", {}).get("fairgrape-jax", "an unknown version")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        schema.convert(stored, _Begin)
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not the config.json of a run ({error})") from error
-    if form != FORMAT:
+    form = stored.get("format", 1)
+    if form not in READ:
+        writer = stored.get("versions", {}).get("fairgrape-jax", "an unknown version")
         raise UsageError(
             f"{path}: a run of format {form}, written by fairgrape-jax {writer}; this version "
-            f"reads format {FORMAT}: do the experiment again in a new folder"
+            f"reads formats {' and '.join(map(str, READ))}: do the experiment again in a new folder"
         )
     wrong = schema.misfit(stored, Stored)
     if not wrong and {"kind", "platform", "count"} - stored["devices"].keys():
         wrong = "devices: kind, platform and count must be there"
     if wrong:
         raise UsageError(f"{path}: not the config.json of a run ({wrong})")
-    if isinstance(options := stored["experiment"].get("data"), dict):
-        stored["experiment"]["data"] = upgraded(options)
+    if form != FORMAT:
+        stored["experiment"] = upgrade.from_format_2(stored["experiment"])
     return stored
 
 
 def load(path: Path) -> Experiment:
-    """The experiment of a run directory's config.json. UsageError as of `read` and `from_dict`."""
-    return from_dict(_with_allocation(read(path)["experiment"]))
+    """The experiment of a run directory's config.json.
 
-
-def _with_allocation(values: dict[str, Any]) -> dict[str, Any]:
-    """Before there were allocations a field `scoring.scope` was "layer" or "global"."""
-    scoring = values.get("scoring")
-    if not isinstance(scoring, dict) or "scope" not in scoring:
-        return values
-    rest = {name: value for name, value in scoring.items() if name != "scope"}
-    scope = scoring["scope"]
-    return values | {"scoring": rest | {"allocation": "uniform" if scope == "layer" else scope}}
+    Raises:
+        UsageError: as `read` and `from_dict`.
+    """
+    return from_dict(read(path)["experiment"])
 
 
 def identity(experiment: Experiment) -> dict[str, Any]:
     """What makes two runs the same: all but where and how they are executed."""
     values = to_dict(experiment)
-    for name in PLACE:
-        *outer, field = name.split(".")
-        part = values
-        for key in outer:
-            part = part[key]
-        part.pop(field, None)  # some are options of one dataset alone
+    del values["execution"]
     return values

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fairgrape_jax.data.dataset import Dataset, Split, Task
     from fairgrape_jax.data.sources import SOURCES, load, source
-    from fairgrape_jax.data.sources.base import Source
+    from fairgrape_jax.data.sources.base import Reading, Source
     from fairgrape_jax.data.validate import check
 
 __all__ = [
     "SOURCES",
     "Dataset",
+    "Reading",
     "Source",
     "Split",
     "Task",
@@ -32,6 +33,7 @@ _HOMES = {
     "SOURCES": "sources",
     "load": "sources",
     "source": "sources",
+    "Reading": "sources.base",
     "Source": "sources.base",
     "check": "validate",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -39,6 +39,13 @@ class Performance:
         """Whether it changes anything."""
         return self.weights or self.labels
 
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """The fields that cannot be used, and what is wrong with each."""
+        if not 0 <= self.alpha <= 1:
+            yield "alpha", f"{self.alpha} is not in [0, 1]"
+        if self.gamma < 0:
+            yield "gamma", f"{self.gamma} is negative"
+
 
 @dataclasses.dataclass(frozen=True)
 class Remedy:
@@ -64,6 +71,17 @@ class Remedy:
     features: tuple[str, ...] = ()
     """The modules whose outputs are compared; empty for the ends of the network's stages."""
     pw: Performance = dataclasses.field(default_factory=Performance)
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """The fields that cannot be used, and what is wrong with each."""
+        weights = {name: getattr(self, name) for name in ("ce", "kd", *TERMS)}
+        for name, weight in weights.items():
+            if weight < 0:
+                yield name, f"{weight} is negative"
+        if not any(weights.values()):
+            yield "", "all its weights are zero; give --remedy.ce 1"
+        if self.temperature <= 0:
+            yield "temperature", f"{self.temperature} is not positive"
 
     @property
     def of_features(self) -> bool:

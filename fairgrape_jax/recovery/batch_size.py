@@ -58,11 +58,11 @@ def advise(
     if jax.process_count() > 1:
         half = max(size.images // 2 // size.least, 1) * size.least
         return f"{line}try {size.flag} {half}: not tried over many hosts"
-    batching = steps.batching(devices[0].platform, len(dataset.groups), experiment.scoring)
+    batching = steps.batching(devices[0].platform, len(dataset.groups), experiment)
     if error.phase == "scoring" and batching != ("unroll", 1):
-        scoring = dataclasses.replace(experiment.scoring, execution="single")
-        if fits("scoring", dataclasses.replace(experiment, scoring=scoring), dataset, devices):
-            return f"{line}--scoring.execution single was tried and fits, to the same scores"
+        execution = dataclasses.replace(experiment.execution, micro_batches="single")
+        if fits("scoring", dataclasses.replace(experiment, execution=execution), dataset, devices):
+            return f"{line}--execution.micro-batches single was tried and fits, to the same scores"
     for smaller in halves(size.images // size.least):
         images = smaller * size.least
         if fits(error.phase, with_size(experiment, error.phase, images), dataset, devices):
@@ -92,7 +92,8 @@ def size_of(experiment: Experiment, phase: str, devices: int) -> Size:
         images, least, field = experiment.scoring.micro_batch, 1, "scoring.micro_batch"
         each = f"on each of {devices} devices"
     else:
-        images, least, field = experiment.evaluation_batch, 1, "evaluation_batch"
+        images, least = experiment.execution.evaluation_batch, 1
+        field = "execution.evaluation_batch"
         each = f"on each of {devices} devices"
     return Size(f"--{field.replace('_', '-')}", images, least, f"{field} {images} {each}")
 
@@ -113,7 +114,8 @@ def with_size(experiment: Experiment, phase: str, size: int) -> Experiment:
         return dataclasses.replace(experiment, scoring=scoring)
     if phase == "training":
         return dataclasses.replace(experiment, batch=size)
-    return dataclasses.replace(experiment, evaluation_batch=size)
+    execution = dataclasses.replace(experiment.execution, evaluation_batch=size)
+    return dataclasses.replace(experiment, execution=execution)
 
 
 def fits(phase: str, experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -> bool:
@@ -150,7 +152,7 @@ def _score(session: Session, network: Network, dense: Network) -> Any:
 
 
 def _evaluate(session: Session, network: Network, dense: Network) -> Any:
-    dataset, batch = session.dataset, session.experiment.evaluation_batch
+    dataset, batch = session.dataset, session.experiment.execution.evaluation_batch
     count = 2 * batch * parallel.device_count(session.devices)
     few = dataset.test.take(np.arange(min(len(dataset.test), count)))
     smaller = dataclasses.replace(session, dataset=dataclasses.replace(dataset, test=few))

@@ -160,9 +160,9 @@ def read_case(directory: Path) -> Case:
             dense = _restore(session, seeds / "dense")
         method = protocols.of_method(experiment, known["method"])
         session = dataclasses.replace(session, experiment=method)
-        if known["kind"] == "scoring" and (count := config.clusters(method.scoring)):
+        if known["kind"] == "scoring" and method.scoring.groups:
             clusters = cluster.read_clusters(seeds / "clusters.npz", len(session.dataset.train))
-            dataset = cluster.replace_groups(session.dataset, clusters, count)
+            dataset = cluster.replace_groups(session.dataset, clusters, method.scoring.groups.count)
             session = dataclasses.replace(session, dataset=dataset)
     return Case(session, network, dense, known)
 
@@ -172,7 +172,8 @@ def _open(experiment: config.Experiment, count: int) -> Session:
     devices = parallel.local_devices(count if count <= len(jax.local_devices()) else 1)
     if len(devices) != count:
         say(f"note: on {len(devices)} device, not on the {count} of the run: rounding differs")
-    return open_session(experiment, data.load(experiment.data), devices)
+    dataset = data.load(experiment.data, reading=experiment.execution.reading)
+    return open_session(experiment, dataset, devices)
 
 
 def _restore(session: Session, stage: Path) -> Network:

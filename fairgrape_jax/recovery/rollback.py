@@ -44,10 +44,10 @@ def run_stages(
         after: as for `train.run_stages`.
 
     Raises:
-        NotFiniteError: when that has been done as often as `rollback.retries` says; it names the
-            repro file.
+        NotFiniteError: when that has been done as often as `execution.rollback.retries` says; it
+            names the repro file.
     """
-    retries = training.session.experiment.rollback.retries
+    retries = training.session.experiment.execution.rollback.retries
     start = finite.to_host(state) if retries else None
     while True:
         past = read_rollbacks(directory)
@@ -78,7 +78,7 @@ def scale_rates(stages: Sequence[Stage], scale: float) -> list[Stage]:
 
 def go_back(training: Training, directory: Path, record: NotFinite, file: Path | None) -> None:
     """Remove what the training has saved, and record that it begins anew at lower rates."""
-    options, past = training.session.experiment.rollback, read_rollbacks(directory)
+    options, past = training.session.experiment.execution.rollback, read_rollbacks(directory)
     # The saves go first: they must never be gone on from at other rates than their own.
     training.slots.remove()
     training.passes.clear()

@@ -239,7 +239,7 @@ def how_made(runs: Sequence[Path]) -> list[Block]:
     settings = {k: v for k, v in stored["experiment"].items() if not isinstance(v, dict)}
     made = [f"`{name}`: {value}" for name, value in (settings | stored["versions"]).items()]
     device = "{count} x {kind} ({platform})".format(**stored["devices"])
-    first, *rest = protocols.told(config.load(runs[0] / "config.json"))
+    first, *rest = protocols.describe(config.load(runs[0] / "config.json"))
     where = (
         f"`fairgrape run` on {device}. Every round of every seed: metrics.csv. Every prediction: "
         "predictions.csv of each round."

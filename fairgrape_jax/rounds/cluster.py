@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from fairgrape_jax import config, models, parallel, passes, storage
+from fairgrape_jax import models, parallel, passes, storage
 from fairgrape_jax.data import augment
 from fairgrape_jax.data.batches import padded_batches
 from fairgrape_jax.data.dataset import Dataset
@@ -41,11 +41,13 @@ def session_for_scoring(session: Session, dense: Network, path: Path, *, seed: i
         path: where the assignment is kept, made on the first call; see `read_clusters`.
         seed: of k-means.
     """
-    count = config.clusters(session.experiment.scoring)
-    if not count:
+    clusters = session.experiment.scoring.groups
+    if clusters is None:
         return session
-    groups = parallel.broadcast_from_process_0(_kept_or_made(session, dense, path, count, seed))
-    return dataclasses.replace(session, dataset=replace_groups(session.dataset, groups, count))
+    made = _kept_or_made(session, dense, path, clusters.count, seed)
+    groups = parallel.broadcast_from_process_0(made)
+    dataset = replace_groups(session.dataset, groups, clusters.count)
+    return dataclasses.replace(session, dataset=dataset)
 
 
 def _kept_or_made(
@@ -58,7 +60,7 @@ def _kept_or_made(
     if path.exists():
         say(f"{path}: damaged; made anew")
     kept = resumable.Passes(path.with_name("embedding"), session.devices)
-    batch = session.experiment.evaluation_batch
+    batch = session.experiment.execution.evaluation_batch
     groups = kmeans(embed(session, dense, batch=batch, fold=kept), count, seed)
     if hosts.is_process_0():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,10 +166,10 @@ def embed(session: Session, dense: Network, *, batch: int, fold: Fold = passes.f
 
 def _embedding_network(session: Session, dense: Network) -> tuple[nn.Module, Tree]:
     """The network whose features are clustered, and its variables."""
-    embedding = session.experiment.scoring.embedding
-    if not embedding:
+    clusters = session.experiment.scoring.groups
+    if clusters is None or clusters.embedding is None:
         return session.steps.module.clone(axis_name=None), jax.device_get(dense.variables)
-    name, _, weights = embedding.partition(":")
+    name, weights = clusters.embedding.model, clusters.embedding.weights
     module = models.create(name, sum(session.dataset.classes))
     pictures = np.zeros((1, *session.dataset.shape), np.float32)
     fresh = module.init(jax.random.key(0), pictures)

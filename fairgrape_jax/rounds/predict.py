@@ -34,7 +34,7 @@ def predict(
         NotFiniteError: where a loss is not finite, with the samples: the class with the largest of
             scores that are no numbers is the first one, which is wrong without a word.
     """
-    state, per_device = network.state, session.experiment.evaluation_batch
+    state, per_device = network.state, session.experiment.execution.evaluation_batch
     samples = getattr(session.dataset, split)
     key = {"pass": "evaluation", "split": split, "samples": len(samples), "batch": per_device}
     key |= {"results": "predictions, losses, scores"}

@@ -157,7 +157,7 @@ def plan_scoring(session: Session, statistic: Statistic, over: Over, seed: int) 
         groups,
         parallel.device_count(session.devices),
         1 if mixed else session.steps.slots,
-        shard=options.shard_groups,
+        shard=session.experiment.execution.shard_groups,
     )
     return ScoringPlan(batches, schedule, mixed, groups if over == "groups" else 1)
 
@@ -195,7 +195,7 @@ def mean_of_sums(
     of_samples = session.dataset.train.groups[batches.indices]
     group = of_samples if plan.mixed else batches.group[:, None]
     counts = scoring.divisors(group, batches.valid, groups, statistic)
-    if session.experiment.scoring.shard_groups:
+    if session.experiment.execution.shard_groups:
         tree = scoring.gather_means(
             sums.rows, plan.schedule, network.masks, counts, session.devices
         )
@@ -260,12 +260,12 @@ def importance(
 ) -> Tree:
     """(w * g)^2 by the experiment's formula; arguments and rows as for `average`."""
     options: dict[str, Any] = {"over": over, "seed": seed, "dense": dense, "fold": fold}
-    scoring_options = session.experiment.scoring
-    if scoring_options.formula == "sum-of-squares":
+    shard = session.experiment.execution.shard_groups
+    if session.experiment.scoring.formula == "sum-of-squares":
         return average(session, network, SQUARES, **options, summary=summary)
 
     def of(gradient: Tree) -> Any:
-        return summary.of(weigh_gradient(network, gradient, on_host=scoring_options.shard_groups))
+        return summary.of(weigh_gradient(network, gradient, on_host=shard))
 
     squared = Summary(f"squared {summary.name}", of)
     return average(session, network, GRADIENT, **options, summary=squared)

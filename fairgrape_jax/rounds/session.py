@@ -58,7 +58,7 @@ def open_session(
     experiment: Experiment, dataset: Dataset, devices: list[jax.Device] | None = None
 ) -> Session:
     """A session on the devices of this process; as many as the experiment names if None."""
-    devices = parallel.local_devices(experiment.devices) if devices is None else devices
+    devices = parallel.local_devices(experiment.execution.devices) if devices is None else devices
     return Session(experiment, dataset, steps.build(experiment, dataset, devices))
 
 

@@ -14,7 +14,7 @@ import optax
 from flax.traverse_util import flatten_dict
 
 from fairgrape_jax import losses, models, parallel, scoring
-from fairgrape_jax.config import Experiment, Form, Scoring
+from fairgrape_jax.config import Experiment, Form
 from fairgrape_jax.data import augment
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import UsageError
@@ -30,8 +30,8 @@ from fairgrape_jax.training.optimizers import OPTIMIZERS
 from fairgrape_jax.training.state import State
 from fairgrape_jax.training.step import make_train_step
 
-# How micro-batches are executed where `scoring.execution` is "auto"; "single" where a platform has
-# no row. Single is the one that takes no memory beyond the sums and one gradient.
+# How micro-batches are executed where `execution.micro_batches` is "auto"; "single" where a
+# platform has no row. Single is the one that takes no memory beyond the sums and one gradient.
 EXECUTIONS: dict[str, Literal["single", Execution]] = {
     # Against a plain gradient pass over the same images, 7 groups of 16, on 2 cores: a ResNet-18 at
     # 64 pixels takes 1.00 single and 1.32 by vmap, the small CNN at 28 pixels 1.11 single, 1.50
@@ -90,7 +90,7 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         dtype=experiment.precision,
     )
     optimizer = OPTIMIZERS[experiment.optimizer](experiment.momentum, experiment.weight_decay)
-    execution, slots = batching(devices[0].platform, len(dataset.groups), experiment.scoring)
+    execution, slots = batching(devices[0].platform, len(dataset.groups), experiment)
     remedy = with_features(experiment, module, dataset)
     make_network = make_scored_network(module, dataset, experiment.scoring.form, remedy.pw)
     order = parameter_order(module, dataset)
@@ -110,7 +110,7 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
             in_axes=in_axes,
             out_axes=out_axes,
             donate=donate,
-            by=experiment.lift,
+            by=experiment.execution.lift,
         )
 
     def adding(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -227,16 +227,17 @@ def make_scored_network(
     return make_network
 
 
-def batching(platform: str, groups: int, options: Scoring) -> tuple[Execution, int]:
+def batching(platform: str, groups: int, experiment: Experiment) -> tuple[Execution, int]:
     """How the micro-batches of one call are executed, and how many there are on a device.
 
     A mixed micro-batch is a call of its own: the execution is then that of its G backward passes.
     """
-    auto = EXECUTIONS.get(platform, "single")
-    execution = auto if options.execution == "auto" else options.execution
+    execution = experiment.execution.micro_batches
+    if execution == "auto":
+        execution = EXECUTIONS.get(platform, "single")
     if execution == "single":
         return "unroll", 1
-    return execution, 1 if options.form == "mixed" else groups
+    return execution, 1 if experiment.scoring.form == "mixed" else groups
 
 
 def layer_order(module: nn.Module, dataset: Dataset) -> tuple[str, ...]:

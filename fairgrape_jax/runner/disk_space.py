@@ -15,7 +15,7 @@ from fairgrape_jax.config import Experiment, protocols
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.progress import say
-from fairgrape_jax.runner import layout
+from fairgrape_jax.runner import layout, retention
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +77,7 @@ def estimate_room(experiment: Experiment, directory: Path, tree: Any, dataset: D
             rounds = len(config.densities(protocols.of_method(experiment, method)))
             each = [layout.round_directory(root / method, n) for n in range(1, rounds + 1)]
             missing = [stage for stage in each if not layout.is_complete(stage)]
-            count, best = config.kept(experiment.checkpoints)
-            kept = rounds if not count else min(rounds, count + best)
+            kept = retention.most_kept(rounds, experiment.execution.checkpoints)
             there = sum((stage / "checkpoint").is_dir() for stage in each)
             stages += len(missing)
             checkpoints += min(max(kept - there, 0), len(missing))
@@ -101,7 +100,8 @@ def check_room(experiment: Experiment, directory: Path, tree: Any, dataset: Data
             f"(the run, {decimal(room.whole)} for {size}); free some room, or give another --out"
         )
     if free < room.whole:
-        fewer = "" if experiment.checkpoints == "last" else "; --checkpoints last keeps fewer"
+        least = experiment.execution.checkpoints == config.KeepLast()
+        fewer = "" if least else "; --execution.checkpoints last keeps fewer"
         say(
             f"note: {directory}: {decimal(free)} free, and what is missing of the run may need "
             f"{decimal(room.whole)} ({size} and what is saved in between){fewer}"

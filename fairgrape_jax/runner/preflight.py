@@ -57,12 +57,13 @@ def check_fit(experiment: Experiment, dataset: Dataset, devices: int) -> None:
     if experiment.batch % devices:
         raise UsageError(
             f"batch: {experiment.batch} images cannot be cut evenly over {devices} devices; "
-            f"give a multiple of {devices}, or --devices"
+            f"give a multiple of {devices}, or --execution.devices"
         )
     if experiment.mixup and experiment.batch // devices % 2:
         raise UsageError(
             f"mixup: a device's {experiment.batch // devices} of {experiment.batch} images are no "
-            f"pairs; give a --batch that is a multiple of {2 * devices}, or fewer --devices"
+            f"pairs; give a --batch that is a multiple of {2 * devices}, or fewer "
+            "--execution.devices"
         )
     if len(dataset.groups) < 2:
         raise UsageError(f"groups: {dataset.groups} is one group; fairness needs two or more")
@@ -79,10 +80,10 @@ def notes(experiment: Experiment, platform: str) -> list[str]:
     Returns:
         A line for each.
     """
-    if platform == "cpu" and experiment.scoring.execution == "scan":
+    if platform == "cpu" and experiment.execution.micro_batches == "scan":
         return [
-            "scoring.execution scan: on a CPU loops around convolutions are many times slower; "
-            "auto gives the same scores"
+            "execution.micro_batches scan: on a CPU loops around convolutions are many times "
+            "slower; auto gives the same scores"
         ]
     return []
 

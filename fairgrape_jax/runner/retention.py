@@ -6,13 +6,25 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from fairgrape_jax import config
+from fairgrape_jax.config import Checkpoints
 from fairgrape_jax.parallel import hosts
 from fairgrape_jax.progress import say
 from fairgrape_jax.runner import layout, resume
 
 
-def rounds_to_keep(accuracy: Mapping[int, float], checkpoints: str) -> set[int]:
+def most_kept(rounds: int, checkpoints: Checkpoints) -> int:
+    """The most checkpoints that are kept of so many rounds.
+
+    >>> from fairgrape_jax.config import KeepLast
+    >>> most_kept(5, "all"), most_kept(5, KeepLast(3)), most_kept(5, "best")
+    (5, 3, 2)
+    """
+    if checkpoints == "all":
+        return rounds
+    return min(rounds, 2 if checkpoints == "best" else checkpoints.count)
+
+
+def rounds_to_keep(accuracy: Mapping[int, float], checkpoints: Checkpoints) -> set[int]:
     """Of the complete rounds of a method those whose checkpoints are to be kept.
 
     The last round is always kept, for the run goes on from it.
@@ -20,26 +32,29 @@ def rounds_to_keep(accuracy: Mapping[int, float], checkpoints: str) -> set[int]:
     Args:
         accuracy: each round's accuracy on the validation split; of equal ones the later is the
             better, since it has fewer weights.
-        checkpoints: `Experiment.checkpoints`.
+        checkpoints: what the experiment keeps.
 
     Example:
+        >>> from fairgrape_jax.config import KeepLast
         >>> accuracy = {1: 91.0, 2: 93.5, 3: 90.0, 4: 88.0}
-        >>> sorted(rounds_to_keep(accuracy, "last:2")), sorted(rounds_to_keep(accuracy, "best"))
+        >>> sorted(rounds_to_keep(accuracy, KeepLast(2))), sorted(rounds_to_keep(accuracy, "best"))
         ([3, 4], [2, 4])
     """
-    count, best = config.kept(checkpoints)
     rounds = sorted(accuracy)
-    last = set(rounds if not count else rounds[-count:])
-    return last | {max(rounds, key=lambda n: (accuracy[n], n))} if best else last
+    if checkpoints == "all":
+        return set(rounds)
+    if checkpoints == "best":
+        return {rounds[-1], max(rounds, key=lambda n: (accuracy[n], n))}
+    return set(rounds[-checkpoints.count :])
 
 
-def remove_checkpoints(root: Path, number: int, checkpoints: str) -> None:
+def remove_checkpoints(root: Path, number: int, checkpoints: Checkpoints) -> None:
     """Remove the checkpoints of a method's rounds up to `number` that need not be kept; process 0.
 
     Nothing is removed unless the last round has been read back sound, and the best is sought among
     the sound ones. A removal that a kill has interrupted is finished.
     """
-    if not config.kept(checkpoints)[0] or not hosts.is_process_0():
+    if checkpoints == "all" or not hosts.is_process_0():
         return
     stages = {n: layout.round_directory(root, n) for n in range(1, number + 1)}
     there = {n for n, stage in stages.items() if (stage / "checkpoint").is_dir()}

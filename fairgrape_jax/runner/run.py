@@ -85,7 +85,7 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
 def prepare(experiment: Experiment, directory: Path) -> Session:
     """Check the request, read the data, build the steps, and write RUN/config.json."""
     config.check(experiment)
-    devices = parallel.local_devices(experiment.devices)
+    devices = parallel.local_devices(experiment.execution.devices)
     # All together before the reading, which may take one host longer than another: connections
     # between hosts are made in the first exchange, and that has a time limit.
     parallel.broadcast_from_process_0(0)
@@ -93,7 +93,7 @@ def prepare(experiment: Experiment, directory: Path) -> Session:
     if hosts.is_process_0():
         storage.check_writable(directory)
     with bar("reading") as move:
-        dataset = data.load(experiment.data, move)
+        dataset = data.load(experiment.data, move, experiment.execution.reading)
     preflight.check_fit(experiment, dataset, parallel.device_count(devices))
     preflight.check_same_request(experiment, dataset)
     session = open_session(experiment, dataset, devices)
@@ -225,16 +225,15 @@ def prune_rounds(session: Session, directory: Path, seed: int, method: str, dens
     network = starting_network(rounds, done, dense.network)
     for this in rounds[done:]:
         network = one_round(this, network, scored=scored, dense=dense, origin=origin)
-        retention.remove_checkpoints(
-            this.directory.parent, this.number, session.experiment.checkpoints
-        )
+        checkpoints = session.experiment.execution.checkpoints
+        retention.remove_checkpoints(this.directory.parent, this.number, checkpoints)
 
 
 def last_complete_round(rounds: list[Round]) -> int:
     """The number of the round to go on from; what a kill left half done of it is done."""
     root, experiment = rounds[0].directory.parent, rounds[0].session.experiment
     done = int(parallel.broadcast_from_process_0(resume.last_intact_round(root, len(rounds))))
-    retention.remove_checkpoints(root, done, experiment.checkpoints)
+    retention.remove_checkpoints(root, done, experiment.execution.checkpoints)
     if hosts.is_process_0():
         for this in rounds[:done]:
             layout.remove_partial(this.directory)
@@ -248,28 +247,28 @@ def rewind_state(this: Round, dense: Network) -> State | None:
     """
     if not METHODS[this.method].rewinds:
         return None
-    epoch = config.point(this.session.experiment, "rewind")
-    return copy_to_host(network_at(this, epoch, dense)).state
+    point = this.session.experiment.rewind
+    return copy_to_host(network_at(this, point, dense)).state
 
 
 def starting_network(rounds: list[Round], done: int, dense: Network) -> Network:
     """The network before the first round that is to be done."""
     this = rounds[0]
-    epoch = config.point(this.session.experiment, "start")
+    point = this.session.experiment.start
     # A step takes over the buffers of its state: the dense one must serve the next method too.
-    network = copy_on_devices(network_at(this, epoch, dense))
+    network = copy_on_devices(network_at(this, point, dense))
     return restore(this.session, rounds[done - 1].directory, network) if done else network
 
 
-def network_at(this: Round, epoch: int | None, dense: Network) -> Network:
-    """The network of the dense training at an epoch; 0 for the initial one, None for the last."""
-    if epoch is None:
+def network_at(this: Round, point: config.Point, dense: Network) -> Network:
+    """The network of the dense training at a point of it; `dense` is that at its end."""
+    if point == "dense":
         return dense
     network = initial_network(this.session, this.seed)
-    if not epoch:
+    if point == "initial":
         return network
     stage = layout.stage_directory(this.run, this.seed)
-    return restore(this.session, layout.epoch_directory(stage, epoch), network)
+    return restore(this.session, layout.epoch_directory(stage, point.number), network)
 
 
 def one_round(

@@ -1,4 +1,4 @@
-"""Is what a JSON file holds of the form that its reader relies on? Said as types, checked as types.
+"""The form of JSON files: a type says what must be in one; a misfit is one line with the field.
 
 A file of a run or of a dataset may come from another program, another version or another hand:
 what is not as expected is named before anything is made of it.
@@ -8,83 +8,166 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
+import re
 import typing
 from pathlib import Path
-from typing import Any, Literal, NotRequired, Union
+from typing import Any
+
+import msgspec
 
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.storage.files import require_regular_file
 
 
+class SchemaError(ValueError):
+    """A value that is not of its form. The message is one line: FIELD.FIELD: what is wrong."""
+
+
 def read_json(path: Path, form: Any, what: str, cure: str) -> Any:
-    """The value in a JSON file. UsageError, "FILE: not WHAT (REASON); CURE", otherwise."""
+    """The value in a JSON file, as it stands there.
+
+    Args:
+        path: the file.
+        form: the type that it must have, see `convert`.
+        what: what the file should be, for the message.
+        cure: what to do where it is not.
+
+    Raises:
+        UsageError: "PATH: not WHAT (REASON); CURE".
+    """
     try:
         value = json.loads(require_regular_file(path).read_text(encoding="utf-8"))
+        convert(value, form)
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not {what} ({error}); {cure}") from error
-    if wrong := misfit(value, form):
-        raise UsageError(f"{path}: not {what} ({wrong}); {cure}")
     return value
 
 
-def misfit(value: Any, form: Any, name: str = "") -> str:
-    """What is wrong with a JSON value for a type, "" for nothing.
+def convert(value: Any, form: Any, name: str = "") -> Any:
+    """A JSON value as an instance of a type; nothing is guessed: "1" and True are no numbers.
 
-    Forms: int, float (an int will do), str, bool, None, Literal, unions, list, tuple, dict[str, T],
-    TypedDict (with more keys than it names, for later versions) and dataclasses (without).
+    Args:
+        value: dicts, lists, strings, numbers, True, False and None.
+        form: any type that msgspec knows. A TypedDict may hold more keys than it names, for later
+            versions; a dataclass may not.
+        name: where the value is, for the message.
 
-    >>> misfit({"a": [1, 2.5]}, dict[str, list[float]])
-    ''
-    >>> misfit({"a": [1, "2"]}, dict[str, list[float]])
-    "a.1: '2' is not of type float"
+    Raises:
+        SchemaError: with the dotted path of the first field that does not fit.
+
+    Example:
+        >>> convert({"a": [1, 2.5]}, dict[str, list[float]])
+        {'a': [1.0, 2.5]}
+        >>> convert({"a": [1, "2"]}, dict[str, list[float]])
+        Traceback (most recent call last):
+        fairgrape_jax.storage.schema.SchemaError: a.1: '2' is not of type float
     """
-    origin, parts = typing.get_origin(form), typing.get_args(form)
-    if form is Any:
-        return ""
-    if origin in (Union, types.UnionType):
-        wrong = [misfit(value, part, name) for part in parts]
-        return "" if "" in wrong else wrong[0]
-    if isinstance(value, dict) and (typing.is_typeddict(form) or dataclasses.is_dataclass(form)):
-        return _fields(value, form, name)
-    if isinstance(value, dict) and origin is dict:
-        return _first(misfit(part, parts[1], _at(name, key)) for key, part in value.items())
-    if isinstance(value, list) and (origin is list or (origin is tuple and parts[1:] == (...,))):
-        return _first(misfit(part, parts[0], _at(name, i)) for i, part in enumerate(value))
-    if isinstance(value, list) and origin is tuple and len(value) == len(parts):
-        each = zip(value, parts, strict=True)
-        return _first(misfit(part, kind, _at(name, i)) for i, (part, kind) in enumerate(each))
-    if origin is Literal and isinstance(value, str) and value in parts:
-        return ""
-    # Exactly: True is no int here.
-    if type(value) is form or (form is float and type(value) is int):
-        return ""
-    wanted = getattr(form, "__name__", str(form)) if origin is None else str(form)
-    shown = repr(value) if len(repr(value)) < 60 else f"{repr(value)[:57]}..."
-    return f"{name or 'the whole'}: {shown} is not of type {wanted.replace('typing.', '')}"
+    try:
+        made = msgspec.convert(value, form)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at `$")
+        keys = _keys(value, form, place.rstrip("`"))
+        raise SchemaError(_line(name, keys, value, reason, _form_at(form, keys))) from None
+    if unknown := _unknown(value, made):
+        *outer, key = unknown
+        raise SchemaError(f"{_path(name, outer)}: unknown field {key!r}")
+    return made
 
 
-def _fields(value: dict[str, Any], form: Any, name: str) -> str:
-    hints = typing.get_type_hints(form)
-    if typing.is_typeddict(form):
-        extras = typing.get_type_hints(form, include_extras=True).items()
-        known = set(hints)
-        needed = {key for key, hint in extras if typing.get_origin(hint) is not NotRequired}
+def misfit(value: Any, form: Any, name: str = "") -> str:
+    """What is wrong with a JSON value for a type, "" for nothing; as `convert`.
+
+    >>> misfit({"a": 1}, dict[str, int]), misfit(3, str, "label")
+    ('', 'label: 3 is not of type str')
+    """
+    try:
+        convert(value, form, name)
+    except SchemaError as error:
+        return str(error)
+    return ""
+
+
+def _keys(value: Any, form: Any, place: str) -> list[str | int]:
+    """The keys that lead to a place as msgspec writes it: ".a[0][...].b", [...] for some key."""
+    keys: list[str | int] = []
+    inner = value
+    for field, index in re.findall(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]", place):
+        if index == "...":
+            keys.append(next(key for key in inner if _fails(value, form, [*keys, key])))
+        else:
+            keys.append(field or int(index))
+        inner = inner[keys[-1]]
+    return keys
+
+
+def _fails(value: Any, form: Any, keys: list[str | int]) -> bool:
+    """Whether the value still does not fit when the dict of the last key holds that key alone."""
+    try:
+        msgspec.convert(_alone(value, keys), form)
+    except msgspec.ValidationError:
+        return True
+    return False
+
+
+def _alone(value: Any, keys: list[str | int]) -> Any:
+    first, *rest = keys
+    if not rest:
+        return {first: value[first]}
+    copy = value.copy()
+    copy[first] = _alone(value[first], rest)
+    return copy
+
+
+def _unknown(value: Any, made: Any) -> list[str]:
+    """The keys that lead to a field that a dataclass does not have; [] for none."""
+    if dataclasses.is_dataclass(made) and isinstance(value, dict):
+        fields = {field.name for field in dataclasses.fields(made)}
+        if more := value.keys() - fields:
+            return [min(more)]
+        parts = [(key, part, getattr(made, key)) for key, part in value.items()]
+    elif isinstance(made, dict) and isinstance(value, dict):
+        parts = [(key, part, made[key]) for key, part in value.items() if key in made]
+    elif isinstance(made, list | tuple) and isinstance(value, list | tuple):
+        pairs = zip(value, made, strict=False)
+        parts = [(str(i), part, one) for i, (part, one) in enumerate(pairs)]
     else:
-        fields = dataclasses.fields(form)
-        known, none = {field.name for field in fields}, dataclasses.MISSING
-        needed = {f.name for f in fields if f.default is none and f.default_factory is none}
-        if unknown := value.keys() - known:
-            return f"{name or form.__name__.lower()}: unknown field {min(unknown)!r}"
-    if missing := needed - value.keys():
-        return f"{name or form.__name__.lower()}: no field {min(missing)!r}"
-    there = [key for key in hints if key in known & value.keys()]
-    return _first(misfit(value[key], hints[key], _at(name, key)) for key in there)
+        return []
+    return next(([key, *inner] for key, part, one in parts if (inner := _unknown(part, one))), [])
 
 
-def _first(wrong: typing.Iterable[str]) -> str:
-    return next(filter(None, wrong), "")
+def _form_at(form: Any, keys: list[str | int]) -> Any:
+    """The type of a field of a dataclass or TypedDict; Any within other types."""
+    for key in keys:
+        form = typing.get_type_hints(form).get(str(key), Any) if isinstance(form, type) else Any
+    return form
 
 
-def _at(name: str, key: Any) -> str:
-    return f"{name}.{key}" if name else str(key)
+def _line(name: str, keys: list[str | int], value: Any, reason: str, form: Any) -> str:
+    """The message: the path of the field, what it holds, and what is expected."""
+    for key in keys:
+        value = value[key]
+    shown = repr(value) if len(repr(value)) < 60 else f"{repr(value)[:57]}..."
+    if kinds := re.fullmatch(r"Expected `([^`]+)`, got `[^`]+`", reason):
+        named = isinstance(form, type) and dataclasses.is_dataclass(form)
+        kind = form.__name__ if named else _in_python(kinds[1])
+        reason = f"{shown} is not of type {kind}"
+    elif "missing required field" in reason:
+        reason = f"no field {reason.split('`')[1]!r}"
+    elif reason.startswith("Invalid enum value"):
+        parts = (form, *typing.get_args(form))
+        literals = [part for part in parts if typing.get_origin(part) is typing.Literal]
+        words = [repr(word) for literal in literals for word in typing.get_args(literal)]
+        reason = f"unknown {shown}: choose from {', '.join(words)}"
+    else:
+        reason = f"{shown}: {reason[:1].lower()}{reason[1:]}"
+    return f"{_path(name, keys)}: {reason}"
+
+
+def _in_python(kinds: str) -> str:
+    """Kinds of JSON as the types of Python."""
+    names = {"object": "dict", "array": "list", "null": "None"}
+    return " | ".join(names.get(kind, kind) for kind in kinds.split(" | "))
+
+
+def _path(name: str, keys: list[Any]) -> str:
+    return ".".join([*([name] if name else []), *map(str, keys)]) or "the whole"

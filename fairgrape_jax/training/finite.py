@@ -59,7 +59,7 @@ class NotFiniteError(TrainingError):
     def __init__(self, record: NotFinite, hint: str = "") -> None:
         super().__init__(
             f"{summary(record.parts)} not finite {record.where}: a smaller learning rate is the "
-            f"usual cure, --rollback.retries 3 tries it; complete rounds are kept{hint}"
+            f"usual cure, --execution.rollback.retries 3 tries it; complete rounds are kept{hint}"
         )
         self.record = record
 

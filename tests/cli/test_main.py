@@ -1,6 +1,7 @@
 """The command line: what it lists and writes, and a one-line error for every bad request."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from fairgrape_jax import config
 from fairgrape_jax.cli.data import DATA_COMMANDS
 from fairgrape_jax.cli.main import COMMANDS, main
 from fairgrape_jax.cli.run import load
+from fairgrape_jax.data import Reading
 from fairgrape_jax.data.sources import writers
 from tests.helpers.command_line import EXPERIMENT
 
@@ -59,8 +61,11 @@ BAD = {
         "age_gender_race_date.jpg",
     ),
     "no path": (["run", "tiny.py", "--dataset", "utkface"], "path"),
-    "too many devices": (["run", "tiny.py", "--devices", "99"], "devices: 99 asked for"),
-    "batch over devices": (["run", "tiny.py", "--devices", "3"], "cut evenly over 3 devices"),
+    "too many devices": (["run", "tiny.py", "--execution.devices", "99"], "devices: 99 asked for"),
+    "batch over devices": (
+        ["run", "tiny.py", "--execution.devices", "3"],
+        "cut evenly over 3 devices",
+    ),
     "stage": (["run", "tiny.py", "--dense.epochs", "1", "2"], "dense: 2 numbers of epochs"),
     "optimizer": (["run", "tiny.py", "--optimizer", "lion"], "unknown optimizer 'lion'"),
     "weights that are not there": (
@@ -72,7 +77,7 @@ BAD = {
         "each named once",
     ),
     "mixed and sharded": (
-        ["run", "tiny.py", "--scoring.form", "mixed", "--scoring.shard-groups"],
+        ["run", "tiny.py", "--scoring.form", "mixed", "--execution.shard-groups"],
         "a mixed micro-batch has a term for every group",
     ),
     "report on no run": (["report", "empty"], "empty: not a run"),
@@ -221,15 +226,30 @@ def test_run_resume_and_report(experiment, capsys):
 def test_a_run_may_go_on_where_and_how_it_likes_but_not_with_another_definition(experiment):
     one = load(experiment / "tiny.py")
 
-    def differs(**values):
+    def differs(execution, **values):
         scores = dataclasses.replace(one.scoring, **values)
-        other = dataclasses.replace(one, scoring=scores, devices=2)
+        other = dataclasses.replace(one, scoring=scores, execution=execution)
         return config.identity(other) != config.identity(one)
 
-    assert not differs()
-    assert not differs(execution="vmap", shard_groups=True)
-    assert differs(form="mixed")
-    assert differs(formula="square-of-mean")
+    elsewhere = config.Execution(
+        devices=2,
+        lift="shard_map",
+        evaluation_batch=7,
+        micro_batches="vmap",
+        shard_groups=True,
+        checkpoints=config.KeepLast(3),
+        rollback=config.Rollback(3),
+        reading=Reading("disk", workers=2),
+    )
+    default = config.Execution()
+    assert not [
+        field.name
+        for field in dataclasses.fields(elsewhere)
+        if getattr(elsewhere, field.name) == getattr(default, field.name)
+    ]
+    assert not differs(elsewhere)
+    assert differs(elsewhere, form="mixed")
+    assert differs(elsewhere, formula="square-of-mean")
 
 
 def test_list_names_every_table(experiment, capsys):
@@ -312,5 +332,5 @@ EXPERIMENTS = [p for p in (ROOT / "experiments").glob("*.py") if "\nEXPERIMENT" 
 def test_experiments_of_the_repository_load_and_survive_json(path):
     experiment = load(path)
     config.check(experiment)
-    assert config.from_dict(config.to_dict(experiment)) == experiment
+    assert config.from_dict(json.loads(json.dumps(config.to_dict(experiment)))) == experiment
     assert np.isfinite(experiment.sparsity)

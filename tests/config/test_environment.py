@@ -44,7 +44,7 @@ def test_each_setting_is_recorded_compared_and_named_with_its_cure(name):
     [
         ("", "--xla_cpu_enable_fast_math=true", "no --xla_cpu_enable_fast_math in XLA_FLAGS"),
         ("--xla_allow_excess_precision=false", "", "--xla_allow_excess_precision=false"),
-        ("--xla_gpu_deterministic_ops", "--xla_gpu_deterministic_ops=0", "=true in XLA_FLAGS"),
+        ("--xla_cpu_enable_fast_math", "--xla_cpu_enable_fast_math=0", "=true in XLA_FLAGS"),
     ],
 )
 def test_flags_of_xla_are_compared_too(then, now, said, monkeypatch):

@@ -10,7 +10,16 @@ import pytest
 
 from fairgrape_jax import config, storage, training
 from fairgrape_jax.cli.run import shard_of
-from fairgrape_jax.config import Scoring, Stage, protocols
+from fairgrape_jax.config import (
+    Clusters,
+    Embedding,
+    Epoch,
+    Execution,
+    KeepLast,
+    Scoring,
+    Stage,
+    protocols,
+)
 from fairgrape_jax.data import load
 from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.methods import METHODS
@@ -19,7 +28,14 @@ from fairgrape_jax.runner import resume
 from fairgrape_jax.runner import run as runner
 from fairgrape_jax.selection import schedules
 from fairgrape_jax.storage import resumable
-from tests.helpers.experiments import TINY, assert_same, load_checkpoint, opened, stage_files
+from tests.helpers.experiments import (
+    TINY,
+    assert_same,
+    load_checkpoint,
+    opened,
+    stage_files,
+    with_fields,
+)
 
 # One seed, one epoch a round: what is looked at is where each round begins.
 SHORT = dataclasses.replace(
@@ -41,12 +57,12 @@ def kept(tree, alive):
     )
 
 
-@pytest.mark.parametrize("rewind", ["initial", "2", "dense"])
+@pytest.mark.parametrize("rewind", ["initial", Epoch(2), "dense"], ids=str)
 def test_lottery_returns_to_the_bits_of_the_point_it_names(tmp_path, rewind):
     """Without retraining a round's checkpoint is the network as it was rewound."""
     experiment = dataclasses.replace(SHORT, methods=("lottery",), retrain=Stage(), rewind=rewind)
     runner.run(experiment, tmp_path)
-    origins = {"2": "dense/epoch_02", "dense": "dense"}
+    origins = {Epoch(2): "dense/epoch_02", "dense": "dense"}
     if rewind == "initial":
         _, network = opened(experiment, load(experiment.data))
         origin = jax.device_get(network.state).params
@@ -65,14 +81,14 @@ def test_lottery_returns_to_the_bits_of_the_point_it_names(tmp_path, rewind):
             assert np.any(dense["fc1"]["bias"] != found["state"].params["fc1"]["bias"])
 
 
-@pytest.mark.parametrize("start", ["initial", "1"])
+@pytest.mark.parametrize("start", ["initial", Epoch(1)], ids=str)
 def test_pruning_starts_at_the_point_that_is_asked_for(tmp_path, start):
     """At initialisation, or during the dense training, whose later epochs do not count."""
     experiment = dataclasses.replace(SHORT, retrain=Stage(), densities=(0.5,), start=start)
     runner.run(experiment, tmp_path)
     found = state_of(tmp_path, "magnitude/round_01")
-    assert int(found["state"].epoch) == int(start == "1")
-    if start == "1":
+    assert int(found["state"].epoch) == int(start == Epoch(1))
+    if start == Epoch(1):
         origin = state_of(tmp_path, "dense/epoch_01")["state"].params
         for a, b in zip(
             jax.tree.leaves(kept(found["state"].params, found["masks"])),
@@ -86,7 +102,7 @@ def test_pruning_starts_at_the_point_that_is_asked_for(tmp_path, start):
 
 def test_a_point_is_kept_when_the_training_goes_on_after_a_stop(tmp_path, monkeypatch):
     """Stopped after the epoch of the point, and begun again, as without a stop."""
-    experiment = dataclasses.replace(SHORT, methods=("lottery",), rewind="2", densities=(0.5,))
+    experiment = dataclasses.replace(SHORT, methods=("lottery",), rewind=Epoch(2), densities=(0.5,))
     runner.run(experiment, tmp_path / "whole")
     monkeypatch.setattr(resumable, "SAVE_EVERY", 0.0)
     calls = []
@@ -108,8 +124,8 @@ def test_a_point_is_kept_when_the_training_goes_on_after_a_stop(tmp_path, monkey
 def test_the_official_protocol_changes_what_its_table_says(tmp_path):
     """WS in one shot, SNIP and GraSP on the untrained network, each with its own budget."""
     names = ("magnitude", "snip", "grasp", "random")
-    experiment = dataclasses.replace(
-        SHORT, methods=names, protocol="official", min_keep_per_layer=1, checkpoints="last"
+    experiment = with_fields(
+        SHORT, methods=names, protocol="official", min_keep_per_layer=1, checkpoints=KeepLast()
     )
     runner.run(experiment, tmp_path)
     read = {
@@ -126,7 +142,7 @@ def test_the_official_protocol_changes_what_its_table_says(tmp_path):
         assert read[name][0]["density"] == pytest.approx(0.2, abs=1e-4)
         rows = {row["layer"]: row["alive"] / row["weights"] for row in read[name][0]["layers"]}
         assert max(rows.values()) > 0.3  # one threshold for the network
-    said = "\n".join(protocols.told(experiment))
+    said = "\n".join(protocols.describe(experiment))
     assert "snip: start initial, schedule one-shot" in said
     assert "random: has no official code" in said
 
@@ -140,7 +156,7 @@ def test_every_official_variant_is_a_valid_experiment(name):
 
 
 def test_clusters_stand_for_the_groups_while_pruning_alone(tmp_path):
-    scoring = Scoring(fraction=0.5, micro_batch=16, groups="kmeans:4")
+    scoring = Scoring(fraction=0.5, micro_batch=16, groups=Clusters(4))
     experiment = dataclasses.replace(
         SHORT, methods=("fairgrape",), densities=(0.3,), scoring=scoring
     )
@@ -152,7 +168,7 @@ def test_clusters_stand_for_the_groups_while_pruning_alone(tmp_path):
     assert list(sizes) == sorted(sizes, reverse=True)
     record = json.loads((tmp_path / "seed_0/fairgrape/round_01/metrics.json").read_text())
     assert record["groups"] == list(dataset.groups)  # evaluated on the true ones
-    plain = dataclasses.replace(experiment, scoring=dataclasses.replace(scoring, groups=""))
+    plain = dataclasses.replace(experiment, scoring=dataclasses.replace(scoring, groups=None))
     runner.run(plain, tmp_path / "plain")
     masks = [
         load_checkpoint(where / "seed_0/fairgrape/round_01")["masks"]
@@ -210,12 +226,13 @@ def test_a_shard_waits_for_the_dense_network_of_another(tmp_path, monkeypatch, c
         ({"densities": (0.5, 0.0)}, "must fall"),
         ({"schedule": "sudden"}, "unknown schedule"),
         ({"rounds": -1}, "negative"),
-        ({"start": "4"}, "nor one of the 3 epochs"),
-        ({"rewind": "soon"}, "neither dense nor initial"),
-        ({"scoring": Scoring(groups="kmeans")}, "is not kmeans:N"),
-        ({"scoring": Scoring(groups="kmeans:1")}, "is not kmeans:N"),
-        ({"scoring": Scoring(embedding="cnn:x")}, "give --scoring.groups"),
-        ({"scoring": Scoring(groups="kmeans:2", embedding="cnn:x")}, "is no file"),
+        ({"start": Epoch(4)}, "start: epoch 4 is not one of the 3 of the dense training"),
+        ({"rewind": Epoch(0)}, "rewind.number: 0 is less than 1"),
+        ({"rewind": "soon"}, "rewind: unknown 'soon': choose from 'dense', 'initial'"),
+        ({"scoring": Scoring(groups=Clusters(1))}, "scoring.groups.count: 1 is less than 2"),
+        ({"scoring": Scoring(groups=Clusters(2, Embedding("cnn", "x")))}, "'x' is no file"),
+        ({"scoring": Scoring(groups=Clusters(2, Embedding("vgg", "x")))}, "unknown model 'vgg'"),
+        ({"execution": Execution(checkpoints=KeepLast(0))}, "execution.checkpoints.count: 0 is"),
         ({"scoring": Scoring(advances=2)}, "several advances"),
         ({"min_keep_per_layer": -1}, "negative"),
     ],

@@ -65,8 +65,6 @@ def test_impossible_folds_are_named(fold, tmp_path):
         ({"group": "label"}, "group='label'.*known: group"),
         ({"split_by": "name"}, "split_by='name'"),
         ({"split_by": "given"}, "has the splits full"),
-        ({"cache": "ram"}, "cache='ram'"),
-        ({"workers": -1}, "workers=-1"),
         ({"dataset": ""}, "dataset is empty"),
         ({"dataset": "cats"}, "no prepared dataset; `fairgrape data prepare cats"),
     ],
@@ -75,6 +73,19 @@ def test_impossible_options_of_prepared_data(options, message, tmp_path):
     made("folder_csv", layouts.folder(tmp_path / "from"), tmp_path)
     with pytest.raises(UsageError, match=message):
         data.load(prepared.Prepared(**{"path": str(tmp_path), "dataset": "folder_csv"} | options))
+
+
+@pytest.mark.parametrize(
+    ("reading", "message"),
+    [
+        (data.Reading("ram"), "cache: 'ram' is not"),
+        (data.Reading(workers=-1), "workers: -1"),
+    ],
+)
+def test_impossible_ways_of_reading(reading, message, tmp_path):
+    made("folder_csv", layouts.folder(tmp_path / "from"), tmp_path)
+    with pytest.raises(UsageError, match=message):
+        data.load(source(tmp_path, "folder_csv"), reading=reading)
 
 
 ODD_KINDS = ("turned", "cmyk", "16 bits", "palette", "clear palette", "alpha", "grey", "1 bit")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import itertools
 import json
@@ -18,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 
-from fairgrape_jax import config, parallel, scoring
+from fairgrape_jax import config, data, parallel, scoring
 from fairgrape_jax.data.batches import group_batches, padded_batches, train_batches
 from fairgrape_jax.data.builders import folder_csv
 from fairgrape_jax.data.builders.prepare import prepare
@@ -29,7 +28,7 @@ from fairgrape_jax.rounds.predict import predict
 from fairgrape_jax.runner.run import run
 from tests.helpers import layouts
 from tests.helpers.datasets import ROOT
-from tests.helpers.experiments import opened
+from tests.helpers.experiments import opened, with_fields
 from tests.helpers.records import EXPERIMENT, StoppedError, epochs, read, source
 
 
@@ -162,10 +161,10 @@ def test_evaluation_has_no_row_for_a_lost_picture(damaged):
 
 def test_a_run_from_disk_is_the_run_from_memory(faces, tmp_path):
     for cache in ("disk", "memory"):
-        experiment = dataclasses.replace(EXPERIMENT, data=source(faces, cache=cache))
+        experiment = with_fields(EXPERIMENT, data=source(faces), reading=data.Reading(cache))
         run(experiment, tmp_path / cache)
     assert config.identity(experiment) == config.identity(
-        dataclasses.replace(experiment, data=source(faces, cache="disk", workers=3))
+        with_fields(experiment, reading=data.Reading("disk", workers=3))
     )
     for stage in ("dense", "fairgrape/round_01"):
         places = [tmp_path / cache / "seed_0" / stage for cache in ("disk", "memory")]

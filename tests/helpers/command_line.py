@@ -1,7 +1,7 @@
 """An experiment file as a user would write it."""
 
 EXPERIMENT = '''"""A small experiment."""
-from fairgrape_jax.config import Experiment, Scoring, Stage
+from fairgrape_jax.config import Execution, Experiment, Scoring, Stage
 from fairgrape_jax.data import source
 
 EXPERIMENT = Experiment(
@@ -15,6 +15,6 @@ EXPERIMENT = Experiment(
     final=Stage(),
     scoring=Scoring(fraction=0.5, micro_batch=16),
     batch=16,
-    devices=1,
+    execution=Execution(devices=1),
 )
 '''

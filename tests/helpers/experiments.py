@@ -1,5 +1,6 @@
 """One tiny experiment that many tests run, and what a run of it leaves."""
 
+import dataclasses
 import json
 from functools import cache
 
@@ -7,7 +8,7 @@ import jax
 import numpy as np
 
 from fairgrape_jax import parallel
-from fairgrape_jax.config import Experiment, Scoring, Stage
+from fairgrape_jax.config import Execution, Experiment, Scoring, Stage
 from fairgrape_jax.data import load, source
 from fairgrape_jax.rounds.session import initial_network, open_session
 from fairgrape_jax.storage import checkpoint
@@ -24,8 +25,16 @@ TINY = Experiment(
     scoring=Scoring(fraction=0.5, micro_batch=16),
     batch=32,
     seeds=(0, 1),
-    devices=1,
+    execution=Execution(devices=1),
 )
+
+
+def with_fields(experiment, **fields):
+    """The experiment with other fields, its own or those of its execution."""
+    names = {field.name for field in dataclasses.fields(Execution)}
+    inner = {name: fields.pop(name) for name in names & fields.keys()}
+    execution = dataclasses.replace(experiment.execution, **inner)
+    return dataclasses.replace(experiment, execution=execution, **fields)
 
 
 def stage_files(directory):

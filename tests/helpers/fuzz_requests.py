@@ -60,7 +60,8 @@ def command_lines(draw):
         some = st.integers(-3, 70).map(str) | st.floats(-2, 2).map(str)
         known = st.sampled_from(
             ["magnitude", "fairgrape", "cnn", "mlp", "resnet18", "adam", "sgd", "kmeans:2", "cubic",
-             "global", "greedy", "official", "writers", "utkface", "prepared", "bfloat16", "1/2"]
+             "global", "greedy", "official", "writers", "utkface", "prepared", "bfloat16", "1/2",
+             "last:2", "last:0", "best", "none", "kmeans:2:cnn:x", "initial", "2"]
         )  # fmt: skip
         value = draw(near | some | known | arguments)
         if draw(st.integers(0, 5)):
@@ -132,25 +133,28 @@ POSSIBLE = {  # values that somebody may well ask for, alone or together
     "schedule": st.sampled_from(["geometric", "linear", "cubic", "one-shot"]),
     "rounds": st.integers(0, 3),
     "densities": st.lists(st.floats(0.01, 1.0), max_size=3),
-    "start": st.sampled_from(["dense", "initial", "1", "2"]),
-    "rewind": st.sampled_from(["dense", "initial", "1"]),
+    "start": st.sampled_from(["dense", "initial", {"number": 1}, {"number": 2}]),
+    "rewind": st.sampled_from(["dense", "initial", {"number": 1}]),
     "protocol": st.sampled_from(["equal", "official"]),
     "min_keep_per_layer": st.integers(0, 400),
     "dense": STAGES, "retrain": STAGES, "final": STAGES,
     "batch": st.sampled_from([1, 7, 16, 96, 1000]),
-    "evaluation_batch": st.sampled_from([1, 5, 1000]),
+    "execution.evaluation_batch": st.sampled_from([1, 5, 1000]),
     "optimizer": st.sampled_from(["adam", "adamw", "sgd"]),
     "augmentation": st.sampled_from(["none", "flip", "shift", "paper", "imagenet"]),
     "seeds": st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=2, unique=True),
-    "devices": st.integers(0, 9),
-    "checkpoints": st.sampled_from(["all", "last"]),
+    "execution.devices": st.integers(0, 9),
+    "execution.checkpoints": st.sampled_from(["all", "best", {"count": 1}, {"count": 2}]),
+    "execution.rollback": st.sampled_from([{"retries": 0}, {"retries": 1, "factor": 0.1}]),
+    "execution.micro_batches": st.sampled_from(["auto", "single", "unroll", "vmap"]),
+    "execution.shard_groups": st.booleans(),
     "precision": st.sampled_from(["float32", "bfloat16"]),
-    "lift": st.sampled_from(["pmap", "shard_map"]),
+    "execution.lift": st.sampled_from(["pmap", "shard_map"]),
     "scoring.fraction": st.floats(1e-6, 1.0),
     "scoring.micro_batch": st.sampled_from([1, 3, 500]),
     "scoring.select": st.sampled_from(["threshold", "greedy"]),
     "scoring.allocation": st.sampled_from(["uniform", "uniform+", "erk", "lamp", "global"]),
-    "scoring.groups": st.sampled_from(["", "kmeans:2", "kmeans:30"]),
+    "scoring.groups": st.sampled_from([None, {"count": 2}, {"count": 30}]),
     "scoring.minority": st.lists(st.sampled_from(["group 0", "group 1", "nobody"]), max_size=2),
     "scoring.samples": st.integers(0, 300),
     "scoring.form": st.sampled_from(["pure", "mixed"]),

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from fairgrape_jax.cli import main as cli
-from fairgrape_jax.config import Experiment, Scoring, Stage
+from fairgrape_jax.config import Execution, Experiment, Scoring, Stage
 from fairgrape_jax.data import source
 
 PATIENCE = 300  # seconds after which a case hangs, on a machine that does much else
@@ -29,7 +29,7 @@ TINY = Experiment(
     final=Stage(),
     scoring=Scoring(fraction=0.5, micro_batch=16),
     batch=16,
-    devices=1,
+    execution=Execution(devices=1),
 )
 
 

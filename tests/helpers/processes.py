@@ -11,7 +11,7 @@ import fairgrape_jax
 
 LIMIT = 240  # seconds after which processes that should have ended are killed
 EXPERIMENT = '''"""A small experiment; only its last round trains: scores can be compared."""
-from fairgrape_jax.config import Experiment, Scoring, Stage
+from fairgrape_jax.config import Execution, Experiment, Scoring, Stage
 from fairgrape_jax.data import source
 
 EXPERIMENT = Experiment(
@@ -25,7 +25,7 @@ EXPERIMENT = Experiment(
     final=Stage((1,), (1e-3,)),
     scoring=Scoring(fraction=0.5, micro_batch=16),
     batch=32,
-    evaluation_batch=7,
+    execution=Execution(evaluation_batch=7),
 )
 '''
 MAIN = "import sys; from fairgrape_jax.__main__ import main; sys.exit(main())"

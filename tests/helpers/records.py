@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fairgrape_jax import data
-from fairgrape_jax.config import Experiment, Scoring, Stage
+from fairgrape_jax.config import Execution, Experiment, Scoring, Stage
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.data.sources import prepared
 from fairgrape_jax.rounds import train
@@ -26,7 +26,7 @@ EXPERIMENT = Experiment(
     final=Stage((1,), (1e-3,), best=True),
     scoring=Scoring(fraction=0.5, micro_batch=8),
     batch=32,
-    evaluation_batch=16,
+    execution=Execution(evaluation_batch=16),
     augmentation="flip_shift",
 )
 
@@ -37,8 +37,8 @@ def source(data_dir, **options) -> prepared.Prepared:
     )
 
 
-def read(data_dir, **options) -> Dataset:
-    return data.load(source(data_dir, **options))
+def read(data_dir, cache="auto", workers=0, **options) -> Dataset:
+    return data.load(source(data_dir, **options), reading=data.Reading(cache, workers))
 
 
 class StoppedError(Exception):

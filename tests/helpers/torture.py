@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 EXPERIMENT = '''"""Six rounds on few small digits."""
-from fairgrape_jax.config import Experiment, Scoring, Stage
+from fairgrape_jax.config import Execution, Experiment, KeepLast, Scoring, Stage
 from fairgrape_jax.data.sources.writers import Writers
 
 EXPERIMENT = Experiment(
@@ -43,8 +43,7 @@ EXPERIMENT = Experiment(
     final=Stage((1, 1), (1e-3, 1e-4), best=True),
     scoring=Scoring(fraction=0.2, micro_batch=16),
     batch=64,
-    devices=1,
-    checkpoints="last",
+    execution=Execution(devices=1, checkpoints=KeepLast()),
 )
 '''
 # Where a run can be killed by name: a function, before or after one of its first N calls.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fairgrape_jax import config, losses, parallel
-from fairgrape_jax.config import Experiment, Scoring, Stage
+from fairgrape_jax.config import Execution, Experiment, Scoring, Stage
 from fairgrape_jax.data import load, source
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.losses.distillation import REMEDIES, TERMS, Outputs, Performance, Remedy
@@ -33,7 +33,7 @@ TINY = Experiment(
     final=Stage(),
     scoring=Scoring(fraction=0.5, micro_batch=16),
     batch=16,
-    devices=1,
+    execution=Execution(devices=1),
 )
 
 
@@ -222,7 +222,7 @@ BAD = {
     "remedy.kd: -1.0 is negative": Remedy(kd=-1.0),
     "all its weights are zero": Remedy(ce=0.0),
     "remedy.temperature: 0.0": Remedy(temperature=0.0),
-    "alpha must be": Remedy(pw=Performance(alpha=2.0)),
+    "remedy.pw.alpha: 2.0 is not": Remedy(pw=Performance(alpha=2.0)),
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fairgrape_jax import models, parallel, scoring, training
-from fairgrape_jax.config import Experiment, Scoring, check, identity
+from fairgrape_jax.config import Execution, Experiment, Scoring, check, identity
 from fairgrape_jax.data import load, source
 from fairgrape_jax.data.batches import group_batches, train_batches
 from fairgrape_jax.data.dataset import Split
@@ -19,7 +19,7 @@ from fairgrape_jax.rounds.score import importance
 from fairgrape_jax.rounds.session import Network
 from fairgrape_jax.scoring.statistics import SQUARES
 from fairgrape_jax.training import Carry, StepReport
-from tests.helpers.experiments import opened
+from tests.helpers.experiments import opened, with_fields
 from tests.helpers.networks import Normed
 
 TINY = Experiment(
@@ -27,7 +27,7 @@ TINY = Experiment(
     model="normed",
     scoring=Scoring(fraction=0.5, micro_batch=16),
     batch=32,
-    evaluation_batch=7,
+    execution=Execution(evaluation_batch=7),
     augmentation="flip_shift",
 )
 
@@ -45,7 +45,7 @@ def pictures():
 @cache
 def ran(devices, **changes):
     """What every lifted step of a run gives: a state, losses, predictions, importance."""
-    experiment = dataclasses.replace(TINY, **changes)
+    experiment = with_fields(TINY, **changes)
     dataset = pictures()
     session, network = opened(experiment, dataset, devices)
     state, loss = training.train_epoch(
@@ -95,7 +95,7 @@ def test_replicated_and_mapped_arguments_collectives_and_axes(how):
 
 @pytest.mark.parametrize("how", parallel.LIFTS)
 def test_the_buffers_of_state_and_sums_are_taken_over(how):
-    experiment = dataclasses.replace(TINY, lift=how)
+    experiment = with_fields(TINY, lift=how)
     dataset = pictures()
     session, network = opened(experiment, dataset, 2)
     compiled, state, alive = session.steps, network.state, network.masks
@@ -257,14 +257,14 @@ def test_a_loss_is_read_one_step_late_and_blamed_on_its_own_step(bad):
 
 @pytest.mark.parametrize(("field", "value"), [("lift", "vmap"), ("precision", "float16")])
 def test_unknown_ways_are_refused(field, value):
-    experiment = dataclasses.replace(TINY, **{field: value})
-    with pytest.raises(UsageError, match=f"unknown {field} '{value}': choose from"):
+    experiment = with_fields(TINY, **{field: value})
+    with pytest.raises(UsageError, match=f"{field}: unknown '{value}': choose from"):
         check(experiment)
 
 
 def test_how_steps_are_lifted_is_no_part_of_what_a_run_is():
-    changed = dataclasses.replace(TINY, lift="shard_map", devices=3)
-    assert identity(changed) == identity(TINY)
+    other = with_fields(TINY, lift="shard_map", devices=3)
+    assert identity(other) == identity(TINY)
     for field, value in (("sync_batch_stats", False), ("precision", "bfloat16")):
         assert identity(dataclasses.replace(TINY, **{field: value})) != identity(TINY)
 

@@ -1,6 +1,5 @@
 """Runs of real processes over localhost: agreement with one process, topologies, a dead host."""
 
-import dataclasses
 import json
 import shutil
 import signal
@@ -18,7 +17,7 @@ from fairgrape_jax.parallel import hosts
 from fairgrape_jax.rounds import score
 from fairgrape_jax.runner import run as rounds
 from fairgrape_jax.storage import checkpoint
-from tests.helpers.experiments import opened
+from tests.helpers.experiments import opened, with_fields
 from tests.helpers.processes import EXPERIMENT, MAIN, SAVING, Cluster, free_port, start
 
 STAGES = ["dense", "fairgrape/round_01", "fairgrape/round_02"]
@@ -40,8 +39,8 @@ experiment = cli.load(Path("small.py"))
 dataset = data.load(experiment.data)
 found = {}
 for how, shard in [("pmap", False), ("shard_map", False), ("pmap", True)]:
-    scoring = dataclasses.replace(experiment.scoring, shard_groups=shard)
-    experiment = dataclasses.replace(experiment, lift=how, scoring=scoring)
+    execution = dataclasses.replace(experiment.execution, lift=how, shard_groups=shard)
+    experiment = dataclasses.replace(experiment, execution=execution)
     session = open_session(experiment, dataset)
     network = initial_network(session, 0)
     for over in ("groups", "all"):
@@ -82,7 +81,7 @@ def two(tmp_path_factory):
 
 def run_one(experiment, out, devices):
     """The same run, or the rest of one, in this process."""
-    rounds.run(dataclasses.replace(experiment, devices=devices), out)
+    rounds.run(with_fields(experiment, devices=devices), out)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +164,7 @@ def test_process_0_alone_speaks_and_writes(two):
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("how", parallel.LIFTS)
 def test_two_processes_again_give_the_same_bits(two, tmp_path, experiment, how):
-    run_two(tmp_path, tmp_path / "run", "--lift", how)
+    run_two(tmp_path, tmp_path / "run", "--execution.lift", how)
     assert_same_bits(tmp_path / "run", two[0], experiment)
 
 
@@ -272,7 +271,7 @@ def test_when_a_host_dies_the_other_stops_and_the_same_command_goes_on(
     [
         (["--batch", "30"], (2, 2), "30 images cannot be cut evenly over 4 devices"),
         ([], (1, 2), "the processes have [1, 2]"),
-        (["--devices", "3"], (2, 2), "devices: 3 asked for"),
+        (["--execution.devices", "3"], (2, 2), "devices: 3 asked for"),
     ],
 )
 def test_what_all_see_wrong_ends_all_with_a_line(tmp_path, extra, devices, message):

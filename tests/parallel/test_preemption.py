@@ -11,23 +11,23 @@ import time
 import pytest
 
 from fairgrape_jax import config
-from fairgrape_jax.config import Scoring, Stage
+from fairgrape_jax.config import KeepLast, Scoring, Stage
 from fairgrape_jax.data.batches import prefetch
 from fairgrape_jax.errors import Preempted
 from fairgrape_jax.parallel import preemption
 from fairgrape_jax.rounds import select, steps
 from fairgrape_jax.runner import run as rounds
-from tests.helpers.experiments import TINY, assert_same, stage_files
+from tests.helpers.experiments import TINY, assert_same, stage_files, with_fields
 from tests.helpers.processes import EXPERIMENT, MAIN, Cluster, start
 
-SMALL = dataclasses.replace(
+SMALL = with_fields(
     TINY,
     seeds=(0,),
     methods=("fairgrape",),
     dense=Stage((2, 1), (1e-2, 1e-3), best=True),
     final=Stage((1,), (1e-3,), best=True),
     scoring=Scoring(fraction=0.2, micro_batch=16),
-    checkpoints="last",
+    checkpoints=KeepLast(),
     evaluation_batch=16,
 )
 

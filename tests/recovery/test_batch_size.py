@@ -1,6 +1,5 @@
 """A device without memory left: the batch is named, and one that was tried and fits."""
 
-import dataclasses
 import json
 
 import jax
@@ -16,9 +15,9 @@ from fairgrape_jax.parallel import out_of_memory
 from fairgrape_jax.parallel.out_of_memory import OutOfMemoryError
 from fairgrape_jax.recovery import batch_size
 from fairgrape_jax.runner.run import run
-from tests.helpers.experiments import TINY
+from tests.helpers.experiments import TINY, with_fields
 
-SHORT = dataclasses.replace(
+SHORT = with_fields(
     TINY, seeds=(0,), methods=("importance",), sparsity=0.5, final=Stage(), devices=2
 )
 # The pictures that a device gets in one call of a step, by the step's name.
@@ -69,15 +68,15 @@ CASES = [
         "evaluation",
         70,
         {},
-        "evaluation_batch 256 on each of 2 devices",
-        "64 was tried and fits: --evaluation-batch 64, and the run goes on",
+        "execution.evaluation_batch 256 on each of 2 devices",
+        "64 was tried and fits: --execution.evaluation-batch 64, and the run goes on",
     ),
     pytest.param(
         "scoring",
         16,
-        {"execution": "vmap"},
+        {"micro_batches": "vmap"},
         "scoring.micro_batch 16",
-        "--scoring.execution single was tried and fits, to the same scores",
+        "--execution.micro-batches single was tried and fits, to the same scores",
         marks=pytest.mark.slow,
     ),
     pytest.param(
@@ -86,21 +85,20 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("what", "images", "scoring", "told", "advice"), CASES)
+@pytest.mark.parametrize(("what", "images", "execution", "told", "advice"), CASES)
 def test_the_batch_is_named_and_one_that_was_tried(
-    what, images, scoring, told, advice, device, tmp_path
+    what, images, execution, told, advice, device, tmp_path
 ):
     called = device(what, images)
-    options = dataclasses.replace(SHORT.scoring, **scoring)
     with pytest.raises(TrainingError) as error:
-        run(dataclasses.replace(SHORT, scoring=options), tmp_path / "run")
+        run(with_fields(SHORT, **execution), tmp_path / "run")
     line = str(error.value)
     assert line.startswith(f"{what}: out of device memory with {told}")
     assert advice in line
     assert "allocate 12884901888 bytes" in line
     assert "\n" not in line
     tried = [size for name, size in called if name == what]
-    if images and not scoring:
+    if images and not execution:
         assert tried[-1] <= images  # a step was made, not a number halved
         assert min(size for size in tried if size > images) < 2 * images + 2
 
@@ -110,7 +108,7 @@ def test_the_advice_is_good(device, tmp_path):
     device("evaluation", 70)
     with pytest.raises(TrainingError):
         run(SHORT, tmp_path / "run")
-    run(dataclasses.replace(SHORT, evaluation_batch=64), tmp_path / "run")
+    run(with_fields(SHORT, evaluation_batch=64), tmp_path / "run")
     record = json.loads((tmp_path / "run/seed_0/importance/round_01/metrics.json").read_text())
     assert record["density"] == pytest.approx(0.5, abs=0.01)
 

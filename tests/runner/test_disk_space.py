@@ -2,7 +2,6 @@
 on when it is mended."""
 
 import contextlib
-import dataclasses
 import errno
 import fnmatch
 import os
@@ -18,7 +17,7 @@ import pytest
 
 from fairgrape_jax import storage
 from fairgrape_jax.cli.main import main
-from fairgrape_jax.config import Stage
+from fairgrape_jax.config import Epoch, KeepLast, Stage
 from fairgrape_jax.data import load
 from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.reports import run as report
@@ -26,10 +25,10 @@ from fairgrape_jax.rounds import train
 from fairgrape_jax.runner import disk_space, layout, resume
 from fairgrape_jax.runner import run as runner
 from fairgrape_jax.storage import checkpoint, resumable
-from tests.helpers.experiments import TINY, assert_same, stage_files
+from tests.helpers.experiments import TINY, assert_same, stage_files, with_fields
 
 EXPERIMENT = '''"""One round, small."""
-from fairgrape_jax.config import Experiment, Scoring, Stage
+from fairgrape_jax.config import Execution, Experiment, Scoring, Stage
 from fairgrape_jax.data import source
 
 EXPERIMENT = Experiment(
@@ -43,7 +42,7 @@ EXPERIMENT = Experiment(
     final=Stage(),
     scoring=Scoring(fraction=0.5, micro_batch=16),
     batch=32,
-    devices=1,
+    execution=Execution(devices=1),
 )
 '''
 # Every write of a run below its directory, as Python sees it; * stands for a process's number. The
@@ -334,12 +333,17 @@ Usage = namedtuple("Usage", ["total", "used", "free"])
 
 
 @pytest.mark.parametrize(
-    "checkpoints", ["all", pytest.param("last", marks=pytest.mark.slow), "best"]
+    "checkpoints", ["all", pytest.param(KeepLast(), marks=pytest.mark.slow), "best"]
 )
 def test_the_estimate_bounds_what_a_run_leaves(checkpoints, tmp_path, monkeypatch):
     monkeypatch.setattr(resumable, "SAVE_EVERY", 1e9)
-    experiment = dataclasses.replace(
-        TINY, checkpoints=checkpoints, seeds=(0,), methods=("lottery",), rewind="1", final=Stage()
+    experiment = with_fields(
+        TINY,
+        checkpoints=checkpoints,
+        seeds=(0,),
+        methods=("lottery",),
+        rewind=Epoch(1),
+        final=Stage(),
     )
     rooms = []
 
@@ -378,7 +382,7 @@ def test_the_room_is_looked_at_with_numbers(free, outcome, tmp_path, monkeypatch
     disk_space.check_room(TINY, tmp_path / "run", tree, dataset)
     said = capsys.readouterr().out
     assert ("may need 4.8 GB (14 checkpoints of 250.0 MB" in said) == bool(outcome), said
-    assert ("--checkpoints last keeps fewer" in said) == bool(outcome)
+    assert ("--execution.checkpoints last keeps fewer" in said) == bool(outcome)
 
 
 # --- errors that are none of the disk's

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fairgrape_jax import masks, metrics, storage, training
-from fairgrape_jax.config import Stage
+from fairgrape_jax.config import KeepLast, Stage
 from fairgrape_jax.data import load, source
 from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.rounds import select
@@ -20,7 +20,14 @@ from fairgrape_jax.runner import run as runner
 from fairgrape_jax.runner.run import run
 from fairgrape_jax.selection import schedules
 from fairgrape_jax.storage import checkpoint, checksums, resumable
-from tests.helpers.experiments import TINY, assert_same, load_checkpoint, opened, stage_files
+from tests.helpers.experiments import (
+    TINY,
+    assert_same,
+    load_checkpoint,
+    opened,
+    stage_files,
+    with_fields,
+)
 
 STAGES = ["dense", *[f"{m}/round_0{n}" for m in ("fairgrape", "magnitude") for n in (1, 2, 3)]]
 
@@ -101,9 +108,7 @@ def test_nothing_is_compiled_after_the_first_rounds(finished):
 
 def test_by_shard_map_a_run_leaves_the_same_bits_and_compiles_as_little(finished, tmp_path):
     """The steps of both rounds after the first are those that the first compiled."""
-    experiment = dataclasses.replace(
-        TINY, seeds=(0,), methods=("fairgrape", "magnitude"), lift="shard_map"
-    )
+    experiment = with_fields(TINY, seeds=(0,), methods=("fairgrape", "magnitude"), lift="shard_map")
     counts = counting(experiment, tmp_path / "run")
     after = [count for line, count in counts.items() if line.startswith("seed 0 magnitude")]
     assert len(after) == 3
@@ -217,8 +222,8 @@ def test_training_stopped_between_epochs_goes_on_to_the_same_bits(
 
 
 def test_only_the_last_checkpoint_is_kept_if_so_configured(tmp_path):
-    experiment = dataclasses.replace(
-        TINY, seeds=(0,), methods=("magnitude",), checkpoints="last", final=Stage()
+    experiment = with_fields(
+        TINY, seeds=(0,), methods=("magnitude",), checkpoints=KeepLast(), final=Stage()
     )
     run(experiment, tmp_path / "run")
     kept = sorted(path.parent.name for path in (tmp_path / "run").rglob("checkpoint"))
@@ -230,7 +235,7 @@ def test_another_configuration_is_refused_and_another_device_count_is_not(finish
     other = dataclasses.replace(TINY, batch=16)
     with pytest.raises(UsageError, match=r"another configuration \(batch is 32 there, 16 here\)"):
         run(other, directory)
-    preflight.check_directory(dataclasses.replace(TINY, devices=2), directory)
+    preflight.check_directory(with_fields(TINY, devices=2), directory)
 
 
 def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path):
@@ -271,7 +276,7 @@ def test_the_best_epoch_is_kept(tmp_path):
 
 
 def test_several_tasks_batch_norm_and_several_devices(tmp_path):
-    experiment = dataclasses.replace(
+    experiment = with_fields(
         TINY,
         data=source("synthetic", samples=200, groups=2, classes=3, tasks=2, size=8, seed=1),
         model="mlp",
@@ -291,7 +296,7 @@ def test_predictions_are_equal_on_any_number_of_devices():
     dataset = load(TINY.data)
     results = {}
     for count in (1, 2, 4, 8):
-        experiment = dataclasses.replace(TINY, evaluation_batch=7)  # does not divide the split
+        experiment = with_fields(TINY, evaluation_batch=7)  # does not divide the split
         results[count] = predict(*opened(experiment, dataset, count), "test")
         assert len(results[count].losses) == len(dataset.test)
     for count in (2, 4, 8):

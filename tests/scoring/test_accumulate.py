@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 from fairgrape_jax import losses, models
-from fairgrape_jax.config import Experiment, Scoring
+from fairgrape_jax.config import Execution, Experiment, Scoring
 from fairgrape_jax.data import batches, load, source
 from fairgrape_jax.methods import METHODS, Problem, prune
 from fairgrape_jax.models.resnet import conv_norm
@@ -56,12 +56,15 @@ def dataset():
 
 
 @cache
-def scored(devices, model="cnn", over="groups", **options):
+def scored(devices, model="cnn", over="groups", **fields):
     """Importance of a small network by the steps of a run, with its compiled steps and state."""
+    execution = {name: fields[name] for name in fields.keys() & {"micro_batches", "shard_groups"}}
+    options = {name: fields[name] for name in fields.keys() - execution.keys()}
     experiment = Experiment(
         data=source("synthetic"),
         model=model,
         scoring=Scoring(fraction=0.5, micro_batch=SIZE, **options),
+        execution=Execution(**execution),
     )
     session, network = opened(experiment, dataset(), devices)
     tree = score.importance(session, network, over=over, seed=SEED)
@@ -143,15 +146,17 @@ def test_groups_sharded_over_devices_give_the_same(devices, formula):
 @pytest.mark.parametrize("execution", ["vmap", "unroll", "scan"])
 def test_every_execution_gives_the_same(execution, formula):
     expected = scored(1, formula=formula)[0]
-    found, compiled, *_ = scored(2, formula=formula, execution=execution)
+    found, compiled, *_ = scored(2, formula=formula, micro_batches=execution)
     assert compiled.slots == 5
     assert distances(found, expected).max() < 3e-6  # convolutions batched otherwise
 
 
 def test_by_default_one_micro_batch_at_a_time_on_every_platform():
     for platform in ("cpu", "gpu", "tpu"):
-        assert steps.batching(platform, 3, Scoring()) == ("unroll", 1)
-        assert steps.batching(platform, 3, Scoring(execution="vmap")) == ("vmap", 3)
+        experiment = Experiment(source("synthetic"), "cnn")
+        assert steps.batching(platform, 3, experiment) == ("unroll", 1)
+        at_once = dataclasses.replace(experiment, execution=Execution(micro_batches="vmap"))
+        assert steps.batching(platform, 3, at_once) == ("vmap", 3)
 
 
 @pytest.mark.parametrize("shard", [False, True])
@@ -213,7 +218,7 @@ def without_dropout(call, args, kwargs, context):
 def test_the_mixed_form_on_more_devices_and_by_every_execution(options):
     devices, execution = options
     expected, _, state, alive = scored(1, model="tiny", form="mixed")
-    found = scored(devices, model="tiny", form="mixed", execution=execution)[0]
+    found = scored(devices, model="tiny", form="mixed", micro_batches=execution)[0]
     assert_same(found, expected, state, alive)
 
 

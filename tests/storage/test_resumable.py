@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fairgrape_jax import data, masks, parallel, passes
-from fairgrape_jax.config import Scoring
+from fairgrape_jax.config import Clusters, Scoring
 from fairgrape_jax.errors import Preempted, UsageError
 from fairgrape_jax.methods import METHODS
 from fairgrape_jax.parallel import preemption
@@ -20,7 +20,7 @@ from fairgrape_jax.runner import round as rounds
 from fairgrape_jax.runner.round import Round
 from fairgrape_jax.storage import resumable
 from fairgrape_jax.storage.resumable import Passes
-from tests.helpers.experiments import TINY, opened
+from tests.helpers.experiments import TINY, opened, with_fields
 
 BATCHES = 7
 KEY = {"pass": "sum", "step": 3}
@@ -308,8 +308,8 @@ def test_every_method_that_is_stopped_scores_each_micro_batch_once(
 
 def clustered(session, **changes):
     """The session with groups by clusters."""
-    scoring = dataclasses.replace(session.experiment.scoring, groups="kmeans:2")
-    experiment = dataclasses.replace(session.experiment, scoring=scoring, **changes)
+    scoring = dataclasses.replace(session.experiment.scoring, groups=Clusters(2))
+    experiment = with_fields(session.experiment, scoring=scoring, **changes)
     return dataclasses.replace(session, experiment=experiment)
 
 

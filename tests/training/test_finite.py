@@ -12,7 +12,7 @@ import pytest
 
 from fairgrape_jax import config, data, losses, models, parallel, storage, training
 from fairgrape_jax.cli.main import main
-from fairgrape_jax.config import Rollback, Stage
+from fairgrape_jax.config import Clusters, Rollback, Stage
 from fairgrape_jax.data import batches
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.losses import classification
@@ -26,7 +26,7 @@ from fairgrape_jax.scoring.statistics import GRADIENT, SQUARES
 from fairgrape_jax.storage import resumable
 from fairgrape_jax.training import Carry, evaluate, finite
 from fairgrape_jax.training.finite import NotFiniteError
-from tests.helpers.experiments import TINY, assert_same, opened, stage_files
+from tests.helpers.experiments import TINY, assert_same, opened, stage_files, with_fields
 from tests.helpers.files import flip
 from tests.helpers.networks import Normed
 from tests.helpers.processes import start
@@ -47,9 +47,9 @@ def pictures():
 
 def built(**changes):
     """A session, its first network and its first batch; steps are not shared between tests."""
-    experiment = dataclasses.replace(TINY, **{"model": "normed", "batch": 32} | changes)
+    experiment = with_fields(TINY, **{"model": "normed", "batch": 32} | changes)
     dataset = pictures()
-    session, network = opened(experiment, dataset, experiment.devices)
+    session, network = opened(experiment, dataset, experiment.execution.devices)
     samples = next(batches.train_batches(dataset.train, 32, 0, 0))
     return session, network, parallel.split_batch(samples, session.devices)
 
@@ -239,7 +239,7 @@ def test_what_is_no_repro_file_is_refused(stopped, tmp_path, capsys):
 def test_a_stopped_run_goes_on_with_a_rollback(stopped, tmp_path, capsys):
     """At a rate that is lowered once too little and then enough; recorded, and done again alike."""
     experiment, directory, _ = stopped
-    with_rollback = dataclasses.replace(experiment, rollback=Rollback(retries=2, factor=1e-16))
+    with_rollback = with_fields(experiment, rollback=Rollback(retries=2, factor=1e-16))
     shutil.copytree(directory, tmp_path / "run")
     run(with_rollback, tmp_path / "run")
     told = capsys.readouterr().out
@@ -262,7 +262,7 @@ def test_a_stopped_run_goes_on_with_a_rollback(stopped, tmp_path, capsys):
 def test_no_more_rollbacks_than_allowed(stopped, tmp_path):
     experiment, directory, _ = stopped
     shutil.copytree(directory, tmp_path / "run")
-    few = dataclasses.replace(experiment, rollback=Rollback(retries=1, factor=0.5))
+    few = with_fields(experiment, rollback=Rollback(retries=1, factor=0.5))
     for _ in range(2):  # the second time it is not tried again
         with pytest.raises(NotFiniteError):
             run(few, tmp_path / "run")
@@ -273,7 +273,7 @@ def test_no_more_rollbacks_than_allowed(stopped, tmp_path):
 def test_a_lowered_rate_survives_a_kill(stopped, tmp_path, monkeypatch):
     """The run dies in the second epoch after it went back; the partial save is at lowered rates."""
     experiment, directory, _ = stopped
-    lowered = dataclasses.replace(experiment, rollback=Rollback(retries=1, factor=1e-32))
+    lowered = with_fields(experiment, rollback=Rollback(retries=1, factor=1e-32))
     shutil.copytree(directory, tmp_path / "whole")
     shutil.copytree(directory, tmp_path / "run")
     run(lowered, tmp_path / "whole")
@@ -303,8 +303,8 @@ def test_a_lowered_rate_survives_a_kill(stopped, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("wrong", [Rollback(-1), Rollback(1, 0.0), Rollback(1, 1.0)])
 def test_a_rollback_that_is_none_is_refused(wrong):
-    with pytest.raises(UsageError, match="rollback: retries"):
-        config.check(dataclasses.replace(TINY, rollback=wrong))
+    with pytest.raises(UsageError, match=r"execution\.rollback\.(retries|factor): "):
+        config.check(with_fields(TINY, rollback=wrong))
 
 
 @pytest.mark.multiprocess
@@ -339,14 +339,15 @@ def poisoned(logits, labels, classes):
 
 
 @pytest.mark.parametrize(
-    ("devices", "scoring"),
+    ("devices", "fields"),
     [(1, {}), (4, {}), (2, {"shard_groups": True}), (2, {"form": "mixed"})],
 )
 @pytest.mark.parametrize("statistic", [SQUARES, pytest.param(GRADIENT, marks=pytest.mark.slow)])
-def test_a_micro_batch_whose_score_is_not_finite_is_found(devices, scoring, statistic, monkeypatch):
+def test_a_micro_batch_whose_score_is_not_finite_is_found(devices, fields, statistic, monkeypatch):
     monkeypatch.setattr(losses, "cross_entropy", poisoned)
-    options = dataclasses.replace(TINY.scoring, fraction=1.0, **scoring)
-    session, network, _ = built(devices=devices, scoring=options)
+    shard = fields.get("shard_groups", False)
+    options = dataclasses.replace(TINY.scoring, fraction=1.0, form=fields.get("form", "pure"))
+    session, network, _ = built(devices=devices, scoring=options, shard_groups=shard)
     lone, dataset = 77, session.dataset
     labels = marked(dataset.train.labels, lone)
 
@@ -365,7 +366,7 @@ def test_a_micro_batch_whose_score_is_not_finite_is_found(devices, scoring, stat
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
-@pytest.mark.parametrize("groups", ["", pytest.param("kmeans:2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("groups", [None, pytest.param(Clusters(2), marks=pytest.mark.slow)])
 def test_scores_that_are_not_finite_leave_a_repro_file(groups, tmp_path, monkeypatch, capsys):
     """The gradients of the dense network overflow when they are squared."""
     scoring = dataclasses.replace(SHORT.scoring, groups=groups)
@@ -406,7 +407,7 @@ def test_an_evaluation_in_training_is_gone_back_from(tmp_path, monkeypatch):
 
     monkeypatch.setattr(evaluate, "predict", failing)
     dense = Stage((2, 1), (1e-2, 1e-3), best=True)
-    lowered = dataclasses.replace(SHORT, dense=dense, rollback=Rollback(retries=1))
+    lowered = with_fields(SHORT, dense=dense, rollback=Rollback(retries=1))
     run(lowered, tmp_path / "run")
     record = json.loads((tmp_path / "run/seed_0/dense/metrics.json").read_text())
     assert "step" not in record["rollbacks"][0]

@@ -21,7 +21,7 @@ from fairgrape_jax.rounds.predict import predict
 from fairgrape_jax.runner import preflight
 from fairgrape_jax.runner.run import run
 from fairgrape_jax.training import Carry
-from tests.helpers.experiments import opened
+from tests.helpers.experiments import opened, with_fields
 
 KEY = jax.random.key(5)
 DATA = source("synthetic", samples=240, groups=2, classes=3, size=8, noise=0.5, seed=1)
@@ -185,7 +185,7 @@ def test_it_is_off_by_default_and_changes_training_alone():
 
 
 def test_a_run_with_a_remedy_mixes_and_is_whole(tmp_path):
-    experiment = dataclasses.replace(
+    experiment = with_fields(
         EXPERIMENT, remedy=Remedy(ce=0.1, kd=0.9), methods=("magnitude",), devices=2
     )
     run(experiment, tmp_path / "run")

@@ -8,7 +8,7 @@ from typing import Any
 
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.data.sources import prepared, synthetic, utkface, writers
-from fairgrape_jax.data.sources.base import Source
+from fairgrape_jax.data.sources.base import Reading, Source
 from fairgrape_jax.data.validate import check
 from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.progress import Progress
@@ -47,15 +47,22 @@ def source(name: str, **options: Any) -> Source:
     return kind(**options)
 
 
-def load(source: Source, progress: Progress | None = None) -> Dataset:
+def load(
+    source: Source, progress: Progress | None = None, reading: Reading | None = None
+) -> Dataset:
     """Read the dataset that `source` describes, and check it.
 
-    progress: called now and then with (samples read, samples in all).
-    UsageError if the options, the files or the samples in them cannot be used.
+    Args:
+        source: which dataset, and what is taken of it.
+        progress: called now and then with (samples read, samples in all).
+        reading: how pictures on disk are read; of use to `prepared` alone.
+
+    Raises:
+        UsageError: if the options, the files or the samples in them cannot be used.
     """
     _, read = _row(source.name)
     try:
-        dataset = read(source, progress)
+        dataset = read(source, progress, reading or Reading())
     except TrainingError as error:  # a broken picture; nothing is trained yet
         raise UsageError(str(error)) from error
     check(dataset)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -12,6 +13,23 @@ from fairgrape_jax.errors import UsageError
 
 # Every use of a seed draws from a stream of its own, so that one choice cannot shift another.
 SPLIT_STREAM, SHARE_STREAM, LIMIT_STREAM, PICTURE_STREAM = range(4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How pictures on disk are read; the samples are the same in any case."""
+
+    cache: Literal["auto", "memory", "disk"] = "auto"
+    """Hold decoded pictures in memory, or read them when needed; auto: memory up to 4 GiB."""
+    workers: int = 0
+    """Processes that read ahead; 0: threads of this one."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """The fields that cannot be used, and what is wrong with each."""
+        if self.cache not in ("auto", "memory", "disk"):
+            yield "cache", f"{self.cache!r} is not auto, memory or disk"
+        if self.workers < 0:
+            yield "workers", f"{self.workers} is negative; give 0 or more"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fairgrape_jax.data.images.records import (
     default_data_dir,
     expanded,
 )
-from fairgrape_jax.data.sources.base import Source, check_options, kept_indices
+from fairgrape_jax.data.sources.base import Reading, Source, check_options, kept_indices
 from fairgrape_jax.data.sources.splits import NAMES, Division, Rule, sides
 from fairgrape_jax.data.sources.stored import Stored, stored_in
 from fairgrape_jax.errors import UsageError
@@ -45,12 +45,8 @@ class Prepared(Source):
     """i/k, from 1/k to k/k: test on part i of k, validate on the next, train on the rest."""
     fit: Fit = "stretch"
     """stretch a picture to the square, or crop: scale its shorter side and take the middle."""
-    cache: Literal["auto", "memory", "disk"] = "auto"
-    """Hold decoded pictures in memory, or read them when needed; auto: memory up to 4 GiB."""
     broken: Literal["error", "skip"] = "error"
     """A picture that cannot be decoded: stop and name it, or leave it out and count it."""
-    workers: int = 0
-    """Processes that read ahead; 0: threads of this one. The results are the same."""
 
     name: ClassVar[str] = "prepared"
 
@@ -60,12 +56,15 @@ class Prepared(Source):
         return Division(self.split_by, self.fold, self.seed)
 
 
-def load(source: Prepared, progress: Progress | None = None) -> Dataset:
+def load(
+    source: Prepared, progress: Progress | None = None, reading: Reading | None = None
+) -> Dataset:
     """Read what is kept of a prepared dataset.
 
     Args:
         source: Its options.
         progress: Called now and then with (pictures decoded, pictures in all).
+        reading: How pictures are read.
 
     Returns:
         The dataset; pictures are in memory, or on disk (then some 200 bytes of memory each).
@@ -73,10 +72,11 @@ def load(source: Prepared, progress: Progress | None = None) -> Dataset:
     Raises:
         UsageError: An option or the files cannot be used.
     """
-    for option in ("split_by", "fit", "cache", "broken"):
+    reading = reading or Reading()
+    for option in ("split_by", "fit", "broken"):
         _check_literal(source, option)
-    if source.workers < 0:
-        raise UsageError(f"workers={source.workers}: give 0 or more")
+    for field, problem in reading.problems():
+        raise UsageError(f"{field}: {problem}")
     stored = read(source)
     tasks, labels = label_columns(stored, source)
     names, groups = group_column(stored, source)
@@ -92,7 +92,7 @@ def load(source: Prepared, progress: Progress | None = None) -> Dataset:
         kept = kept_indices(source, groups[members], names, training=number == 0)
         parts.append(members[kept])
     wanted = sum(map(len, parts)) * size * size * 3
-    hold = source.cache == "memory" or (source.cache == "auto" and wanted <= CACHE_BYTES)
+    hold = reading.cache == "memory" or (reading.cache == "auto" and wanted <= CACHE_BYTES)
     done, total = 0, sum(map(len, parts))
     evidence = stored.columns["digest"].view(np.uint8).reshape(-1, 32)
     for part in parts:
@@ -104,7 +104,7 @@ def load(source: Prepared, progress: Progress | None = None) -> Dataset:
             size=size,
             fit=source.fit,
             broken=source.broken,
-            workers=source.workers,
+            workers=reading.workers,
         )
         images: Any = pictures
         if hold:
@@ -208,7 +208,6 @@ def _check_literal(source: Prepared, option: str) -> None:
     known = {
         "split_by": ("content", "source", "given"),
         "fit": ("stretch", "crop"),
-        "cache": ("auto", "memory", "disk"),
         "broken": ("error", "skip"),
     }[option]
     if getattr(source, option) not in known:

@@ -10,6 +10,7 @@ import numpy as np
 from fairgrape_jax.data.dataset import Dataset, Split, Task
 from fairgrape_jax.data.sources.base import (
     PICTURE_STREAM,
+    Reading,
     Source,
     apportion,
     check_options,
@@ -63,7 +64,9 @@ class _World:
     contrast: np.ndarray
 
 
-def load(source: Synthetic, progress: Progress | None = None) -> Dataset:
+def load(
+    source: Synthetic, progress: Progress | None = None, reading: Reading | None = None
+) -> Dataset:
     """Draw the dataset; equal options give equal bits.
 
     Args:

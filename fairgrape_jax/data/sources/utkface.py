@@ -17,6 +17,7 @@ from fairgrape_jax.data.images import decode, files
 from fairgrape_jax.data.images.records import THREADS
 from fairgrape_jax.data.sources.base import (
     SPLIT_STREAM,
+    Reading,
     Source,
     check_options,
     group_column,
@@ -90,7 +91,9 @@ class Faces(NamedTuple):
     notes: tuple[str, ...]
 
 
-def load(source: UTKFace, progress: Progress | None = None) -> Dataset:
+def load(
+    source: UTKFace, progress: Progress | None = None, reading: Reading | None = None
+) -> Dataset:
     """Read UTKFace into splits of 80/10/10 by seed; only what is kept is decoded.
 
     A folder and an archive of the same files give the same bits, and so does the dataset that

@@ -16,6 +16,7 @@ import numpy as np
 
 from fairgrape_jax.data.dataset import Dataset, Split, Task
 from fairgrape_jax.data.sources.base import (
+    Reading,
     Source,
     check_options,
     group_column,
@@ -58,7 +59,9 @@ class Writers(Source):
     GROUPS: ClassVar[tuple[str, ...]] = ("writer",)
 
 
-def load(source: Writers, progress: Progress | None = None) -> Dataset:
+def load(
+    source: Writers, progress: Progress | None = None, reading: Reading | None = None
+) -> Dataset:
     """Read the digits: the embedded sample, or all of MNIST.
 
     The embedded sample has 12,000 training and 4,000 test digits, the full set 58,000 and 10,000;
