@@ -91,4 +91,4 @@ def stage(directory, made, one, dense, seed, method, number, rounds):
     }
     if number in (0, rounds):
         record["importance"] = {name: [1.0, 2.0, 1.0] for name in LAYERS}
-    layout.seal(directory, record)
+    layout.write_record(directory, record)
