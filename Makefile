@@ -7,7 +7,7 @@ KILLS ?= 100
 # A file's tests stay together: they share what they have run and compiled. In conftest.py's order.
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-hosts test-all torture fuzz audit versions wheel lint format clean
+.PHONY: demo test test-hosts test-all torture fuzz mutants audit versions wheel lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fairgrape run experiments/writers.py --out runs/demo
@@ -28,6 +28,10 @@ torture: $(VENV)/.installed-dev
 # Bad input: CASES new cases (2400) of all kinds, and how many of each ended how.
 fuzz: $(VENV)/.installed-dev
 	NPROC=16 CASES=$(or $(CASES),2400) $(BIN)/python -m pytest -m slow tests/cli/test_fuzz.py -k new_cases
+
+# How many small changes of the source the tests notice; MUTANTS="--only masks" for a part of it.
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python -m tools.mutants $(MUTANTS)
 
 # Known vulnerabilities of what is installed; says so where the service cannot be reached.
 audit: $(VENV)/.installed-dev

@@ -1,5 +1,6 @@
 """Eight fake CPU devices for every test, programs that outlive a test run, and what a run costs."""
 
+import contextlib
 import os
 from collections import Counter
 from pathlib import Path
@@ -51,10 +52,44 @@ def pytest_collection_modifyitems(items):
     items.sort(key=place)
 
 
+# Where bits are the subject, or the program that XLA makes, it makes all its passes. Elsewhere as
+# few as it can: that takes a third off the time to compile.
+ALL_PASSES = (
+    "data/test_augment.py",
+    "parallel/test_devices.py",
+    "parallel/test_hosts.py",
+    "runner/test_run.py",
+    "scoring/",
+    "selection/",
+    "training/test_mixup.py",
+)
+# Where what runs do is the subject, those of one file share their steps.
+SHARED_STEPS = (
+    "cli/",
+    "config/",
+    "data/",
+    "losses/",
+    "parallel/test_preemption.py",
+    "reports/",
+    "runner/test_disk_space.py",
+    "runner/test_integrity.py",
+    "runner/test_retention.py",
+    "scoring/",
+    "storage/",
+    "training/test_mixup.py",
+)
+
+
 @pytest.fixture(scope="module", autouse=True)
-def forget_programs():
+def programs(request):
     """Compiled programs hold memory maps, of which a process has some 65,000: then XLA crashes."""
-    yield
+    from tests.helpers import shared_steps  # not before a test needs it: it imports the package
+
+    name = "/".join(request.path.parts[-2:])
+    jax.config.update("jax_disable_most_optimizations", not name.startswith(ALL_PASSES))
+    share = name.startswith(SHARED_STEPS)
+    with shared_steps.shared() if share else contextlib.nullcontext():
+        yield
     jax.clear_caches()
 
 

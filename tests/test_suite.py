@@ -1,6 +1,7 @@
 """The suite's own rules: what tests may import and name, kept programs, what a run costs."""
 
 import ast
+import dataclasses
 import os
 import re
 import subprocess
@@ -8,15 +9,22 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
-from tests.helpers import compile_cache, cpu
+from fairgrape_jax.config import Rollback, Stage
+from fairgrape_jax.data import load
+from fairgrape_jax.losses.distillation import Remedy
+from fairgrape_jax.rounds.session import open_session
+from tests.helpers import compile_cache, cpu, shared_steps
+from tests.helpers.experiments import TINY, with_fields
 
 TESTS = Path(__file__).parent
 FILES = sorted(TESTS.rglob("*.py"))
-PRIVATE = re.compile(
-    r"(?<![\w.])(?!jax\.)[A-Za-z]\w*(?:\.\w+)*[.:]_[a-z]\w*"
-)  # a.b:_c, in any string
+SOURCES = list((TESTS.parent / "fairgrape_jax").rglob("*"))
+MODULES = sorted(path.stem for path in SOURCES if path.is_dir() or path.suffix == ".py")
+OURS = "|".join(["fairgrape_jax", *MODULES])
+PRIVATE = re.compile(rf"(?<![\w.])(?:{OURS})(?:\.\w+)*[.:]_[a-z]\w*")  # a.b:_c, in any string
 
 
 def imported(tree):
@@ -192,3 +200,44 @@ def test_a_run_over_the_ceiling_says_so_and_fails_where_it_is_to(tmp_path, proce
     found = re.search(r"CPU: ([\d.]+) minutes, OVER the ceiling of 0 \(cold", done.stdout)
     assert float(found[1]) * 60 > 1 + processes
     assert re.search(r" \d+\.\d s  tests/test_escape.py", done.stdout)
+
+
+# --- steps that runs share
+
+
+def test_runs_share_the_steps_that_would_be_built_alike_and_no_others():
+    dataset = load(TINY.data)
+
+    def steps_of(dataset=dataset, devices=1, **changes):
+        experiment = with_fields(TINY, **changes)
+        return open_session(experiment, dataset, jax.local_devices()[:devices]).steps
+
+    with shared_steps.shared():
+        one = steps_of()
+        assert one is steps_of(seeds=(7,), methods=("random",), sparsity=0.5, retrain=Stage())
+        assert one is steps_of(checkpoints="last", rollback=Rollback(2))
+        assert one is steps_of(load(TINY.data))
+        changes = [
+            {"batch": 16},
+            {"evaluation_batch": 7},
+            {"optimizer": "sgd"},
+            {"momentum": 0.5},
+            {"weight_decay": 0.1},
+            {"augmentation": "flip"},
+            {"mixup": 0.2},
+            {"lift": "shard_map"},
+            {"shard_groups": True},
+            {"micro_batches": "vmap"},
+            {"precision": "bfloat16"},
+            {"sync_batch_stats": False},
+            {"model": "mlp"},
+            {"remedy": Remedy(kd=1.0)},
+            {"scoring": dataclasses.replace(TINY.scoring, micro_batch=8)},
+            {"devices": 2},
+            {"dataset": dataclasses.replace(dataset, mean=(0.1,) * 3)},
+        ]
+        for change in changes:
+            found = steps_of(**change)
+            assert found is not one, change
+            assert found is steps_of(**change), change
+    assert steps_of() is not one

@@ -156,7 +156,7 @@ def test_every_official_variant_is_a_valid_experiment(name):
 
 
 def test_clusters_stand_for_the_groups_while_pruning_alone(tmp_path):
-    scoring = Scoring(fraction=0.5, micro_batch=16, groups=Clusters(4))
+    scoring = dataclasses.replace(TINY.scoring, groups=Clusters(4))
     experiment = dataclasses.replace(
         SHORT, methods=("fairgrape",), densities=(0.3,), scoring=scoring
     )

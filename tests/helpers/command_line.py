@@ -13,7 +13,7 @@ EXPERIMENT = Experiment(
     dense=Stage((1,), (1e-3,)),
     retrain=Stage((1,), (1e-3,)),
     final=Stage(),
-    scoring=Scoring(fraction=0.5, micro_batch=16),
+    scoring=Scoring(fraction=0.5, micro_batch=16, select="greedy"),
     batch=16,
     execution=Execution(devices=1),
 )

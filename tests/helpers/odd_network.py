@@ -54,7 +54,9 @@ def with_scoring(session, **changes):
 def pruned(name, density, devices=1, allocation="uniform", alive=None, seed=0):
     """The masks of a round, as a run makes them."""
     session, network = built(devices)
-    session = with_scoring(session, allocation=allocation)
+    # The fixed point's program is compiled for each number of groups: for one of the methods.
+    how = "threshold" if name == "fairgrape" else "greedy"
+    session = with_scoring(session, allocation=allocation, select=how)
     experiment = dataclasses.replace(session.experiment, min_keep_per_layer=1)
     session = dataclasses.replace(session, experiment=experiment)
     network = network if alive is None else Network(network.state, alive)

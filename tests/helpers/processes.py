@@ -23,7 +23,7 @@ EXPERIMENT = Experiment(
     dense=Stage((2,), (1e-2,), best=True),
     retrain=Stage(),
     final=Stage((1,), (1e-3,)),
-    scoring=Scoring(fraction=0.5, micro_batch=16),
+    scoring=Scoring(fraction=0.5, micro_batch=16, select="greedy"),
     batch=32,
     execution=Execution(evaluation_batch=7),
 )

@@ -24,7 +24,7 @@ EXPERIMENT = Experiment(
     dense=Stage((2,), (1e-3,)),
     retrain=Stage((1,), (1e-3,)),
     final=Stage((1,), (1e-3,), best=True),
-    scoring=Scoring(fraction=0.5, micro_batch=8),
+    scoring=Scoring(fraction=0.5, micro_batch=8, select="greedy"),
     batch=32,
     execution=Execution(evaluation_batch=16),
     augmentation="flip_shift",

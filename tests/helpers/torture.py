@@ -41,7 +41,7 @@ EXPERIMENT = Experiment(
     dense=Stage((3,), (1e-3,), best=True),
     retrain=Stage((2,), (1e-3,)),
     final=Stage((1, 1), (1e-3, 1e-4), best=True),
-    scoring=Scoring(fraction=0.2, micro_batch=16),
+    scoring=Scoring(fraction=0.2, micro_batch=16, select="greedy"),  # less to trace at each start
     batch=64,
     execution=Execution(devices=1, checkpoints=KeepLast()),
 )
@@ -106,10 +106,13 @@ def torture(folder: Path, kills: int, draw: int) -> int:
     return int(len(survived) < len(plan))
 
 
-def survive(folder: Path, plan: list[str], rng: np.random.Generator) -> list[str]:
+def survive(
+    folder: Path, plan: list[str], rng: np.random.Generator, experiment: str = EXPERIMENT
+) -> list[str]:
     """The kills of `plan` after which a run was completed and left what it should have."""
-    (folder / "small.py").write_text(EXPERIMENT)
-    attempt(folder, "first/run")
+    (folder / "small.py").write_text(experiment)
+    if "instant" in plan:  # of a time that is that of a start which finds its programs compiled
+        attempt(folder, "first/run")
     took = attempt(folder, "whole/run")[1]
     whole = left(folder / "whole" / "run")
     say(f"undisturbed: {took:.1f} s, {len(whole)} files and arrays")
@@ -172,11 +175,14 @@ def command(folder: Path, run: str, kind: str, occurrence: int) -> None:
 
     from fairgrape_jax.cli import main as cli
     from fairgrape_jax.storage import resumable
+    from tests.helpers import compile_cache
 
-    # What one start has compiled the next one reads.
-    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+    # What one start has compiled the next one reads, though it was killed while it wrote.
+    compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
+    jax.config.update("jax_compilation_cache_dir", compiled)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    compile_cache.write_whole()
     resumable.SAVE_EVERY = 0.1  # the place within an epoch, too, is saved again and again
     resumable.LOOK_EVERY = 3  # and within a scoring
     print(f"\n--- {run} {kind} {occurrence}", flush=True)

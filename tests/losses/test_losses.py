@@ -31,7 +31,7 @@ TINY = Experiment(
     dense=Stage((1,), (1e-2,)),
     retrain=Stage((1,), (1e-3,)),
     final=Stage(),
-    scoring=Scoring(fraction=0.5, micro_batch=16),
+    scoring=Scoring(fraction=0.5, micro_batch=16, select="greedy"),
     batch=16,
     execution=Execution(devices=1),
 )
@@ -46,7 +46,7 @@ def golden():
 def test_terms_of_features_and_their_gradients_are_torchs(name):
     g = golden()
     own, dense = (jnp.asarray(g[k].transpose(0, 2, 3, 1), jnp.float32) for k in ("own", "dense"))
-    value, gradient = jax.value_and_grad(TERMS[name])(own, dense)
+    value, gradient = jax.jit(jax.value_and_grad(TERMS[name]))(own, dense)
     np.testing.assert_allclose(value, g[name], rtol=2e-5)
     expected = g[f"{name}.gradient"].transpose(0, 2, 3, 1)
     np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=2e-6 * np.abs(expected).max())
@@ -65,7 +65,7 @@ def test_distillation_and_performance_weights_are_torchs():
         return losses.performance_cross_entropy(x, taught, labels, (7,), options).mean()
 
     for name, loss in (("kd", kd), ("pw", pw)):
-        value, gradient = jax.value_and_grad(loss)(logits)
+        value, gradient = jax.jit(jax.value_and_grad(loss))(logits)
         np.testing.assert_allclose(value, g[name], rtol=1e-5)
         np.testing.assert_allclose(gradient, g[f"{name}.gradient"], rtol=1e-4, atol=1e-7)
 
@@ -118,7 +118,7 @@ def test_terms_vanish_for_equal_features_and_their_gradient_is_finite_at_zero(na
     features = jnp.asarray(np.random.default_rng(2).normal(size=(4, 3, 3, 2)), jnp.float32)
     assert abs(TERMS[name](features, features)) < 1e-6
     zero = jnp.zeros_like(features)
-    assert np.isfinite(jax.grad(TERMS[name])(zero, features)).all()
+    assert np.isfinite(jax.jit(jax.grad(TERMS[name]))(zero, features)).all()
     if name != "hints":  # what a scale does not change
         assert abs(TERMS[name](3 * features, features)) < 1e-6
     flat = features.reshape(4, -1)

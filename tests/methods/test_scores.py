@@ -82,12 +82,14 @@ def golden_problem():
 
     def average(statistic, over="all", extra=None, params=None):
         net = network(LeNet())
-        values = [statistic(net, weights, alive, batch, extra) for batch in batches()]
+        value = jax.jit(lambda batch: statistic(net, weights, alive, batch, extra))
+        values = [value(batch) for batch in batches()]
         return jax.tree.map(lambda *v: jnp.stack(v).mean(axis=0)[None], *values)
 
     def importance(over):
         whole = {key: np.concatenate([b[key] for b in batches()]) for key in batches()[0]}
-        found = SQUARES(network(LeNet()), weights, alive, whole, None)
+        net = network(LeNet())
+        found = jax.jit(lambda batch: SQUARES(net, weights, alive, batch, None))(whole)
         return jax.tree.map(lambda leaf: leaf[None], found)
 
     how = {"module": LeNet(), "batch_stats": {}, "shape": (28, 28, 1)}
@@ -138,7 +140,7 @@ def test_grasp_is_the_hessian_of_the_weights_that_are_left():
     alive, weights = {"fc": {"kernel": keep}}, masks.apply_masks({"fc": {"kernel": keep}}, weights)
 
     def average(statistic, over, params, extra=None):
-        found = statistic(net, weights, alive, batch, extra)
+        found = jax.jit(lambda extra: statistic(net, weights, alive, batch, extra))(extra)
         return jax.tree.map(lambda leaf: leaf[None], found)
 
     found = grasp.score(Problem(weights, alive, None, average))["fc"]["kernel"]
@@ -147,7 +149,7 @@ def test_grasp_is_the_hessian_of_the_weights_that_are_left():
         return grasp.tempered_loss(net, {"fc": {"kernel": flat.reshape(5, 3)}}, batch)
 
     flat, left = weights["fc"]["kernel"].reshape(-1), keep.reshape(-1)
-    gradient, hessian = jax.grad(loss)(flat) * left, jax.hessian(loss)(flat)
+    gradient, hessian = jax.jit(jax.grad(loss))(flat) * left, jax.jit(jax.hessian(loss))(flat)
     expected = (flat * left * (hessian @ gradient)).reshape(5, 3)
     np.testing.assert_allclose(np.where(keep, found, 0), expected, rtol=1e-4, atol=1e-12)
 

@@ -26,7 +26,7 @@ SMALL = with_fields(
     methods=("fairgrape",),
     dense=Stage((2, 1), (1e-2, 1e-3), best=True),
     final=Stage((1,), (1e-3,), best=True),
-    scoring=Scoring(fraction=0.2, micro_batch=16),
+    scoring=Scoring(fraction=0.2, micro_batch=16, select="greedy"),
     checkpoints=KeepLast(),
     evaluation_batch=16,
 )

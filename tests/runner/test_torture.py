@@ -1,6 +1,7 @@
-"""A run of six rounds killed ten times on its way: the short form of `make torture`."""
+"""A run killed once, and one of six rounds killed ten times on its way: short `make torture`s."""
 
 import numpy as np
+import pytest
 
 from tests.helpers import torture
 
@@ -18,7 +19,31 @@ WAY = [
     "before report's table",
 ]
 
+ONE_ROUND = '''"""One round on very few digits."""
+from fairgrape_jax.config import Experiment, Stage
+from fairgrape_jax.data.sources.writers import Writers
 
+EXPERIMENT = Experiment(
+    data=Writers(limit=600, limit_evaluation=60, size=8),
+    model="mlp",
+    methods=("magnitude",),
+    sparsity=0.5,
+    rounds=1,
+    dense=Stage((2,), (1e-3,), best=True),
+    retrain=Stage((1,), (1e-3,)),
+    final=Stage(),
+    devices=1,
+)
+'''
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_bits(tmp_path):
+    plan, rng = ["after partial save"], np.random.default_rng(0)
+    survived = torture.survive(tmp_path, plan.copy(), rng, ONE_ROUND)
+    assert survived == plan, (tmp_path / "log.txt").read_text()[-3000:]
+
+
+@pytest.mark.multiprocess
 def test_a_run_that_is_killed_again_and_again_leaves_what_an_undisturbed_one_leaves(tmp_path):
     survived = torture.survive(tmp_path, WAY[::-1], np.random.default_rng(0))
     assert sorted(survived) == sorted(WAY), (tmp_path / "log.txt").read_text()[-3000:]

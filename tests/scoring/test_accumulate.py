@@ -85,7 +85,8 @@ def distances(found, expected):
 
 def chosen(tree, params, alive, density):
     """FairGRAPE's masks from these importances."""
-    problem = Problem(jax.device_get(params), jax.device_get(alive), lambda over: tree)
+    importance = {"importance": lambda over: tree, "select": "greedy"}
+    problem = Problem(jax.device_get(params), jax.device_get(alive), **importance)
     return prune(METHODS["fairgrape"], problem, density)
 
 
