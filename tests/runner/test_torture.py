@@ -20,7 +20,7 @@ WAY = [
 ]
 
 ONE_ROUND = '''"""One round on very few digits."""
-from fairgrape_jax.config import Experiment, Stage
+from fairgrape_jax.config import Execution, Experiment, Stage
 from fairgrape_jax.data.sources.writers import Writers
 
 EXPERIMENT = Experiment(
@@ -32,7 +32,7 @@ EXPERIMENT = Experiment(
     dense=Stage((2,), (1e-3,), best=True),
     retrain=Stage((1,), (1e-3,)),
     final=Stage(),
-    devices=1,
+    execution=Execution(devices=1),
 )
 '''
 
