@@ -94,7 +94,7 @@ def compared_rounds(models: Sequence[Model]) -> list[int]:
     """The rounds nearest to LEVELS, and the last one; of those that every seed has completed."""
     seeds = {model.seed for model in models}
     density: dict[int, float] = {}
-    for number in {model.record["round"] for model in models}:
+    for number in dict.fromkeys(model.record["round"] for model in models):
         here = [model for model in models if model.record["round"] == number]
         if {model.seed for model in here} == seeds:
             density[number] = here[0].density

@@ -114,6 +114,7 @@ def _unique(paths: Iterable[str]) -> Mapping[str, int]:
     places: dict[str, int] = {}
     for place, path in enumerate(paths):
         parts = PurePosixPath(path)
-        for key in {path, parts.name, parts.stem, str(parts.with_suffix(""))}:
+        keys = (path, parts.name, parts.stem, str(parts.with_suffix("")))
+        for key in dict.fromkeys(keys):
             places[key] = -1 if key in places else place
     return places
