@@ -35,13 +35,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.txt")
 FULL, SAMPLE = "in full", "sample"
+MASKS = ("tests/test_mask_trees.py", "tests/test_masks.py")
 SELECTION = ("tests/selection", "tests/methods/test_methods.py")
 # Of each module (or of all of a folder): whether all mutants are tried, and the tests, which are
 # tried in this order; the examples of its docstrings come before them.
 TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "masks.py": (FULL, ("tests/test_masks.py",)),
+    "kernels.py": (FULL, (*MASKS, "tests/test_front_door.py")),
+    "masks.py": (FULL, MASKS),
     "metrics/similarity.py": (FULL, ("tests/metrics/test_similarity.py",)),
-    "metrics": (FULL, ("tests/metrics", "tests/reports")),
+    "metrics": (FULL, ("tests/metrics", "tests/test_front_door.py", "tests/reports")),
     "selection/greedy.py": (FULL, ("tests/selection/test_greedy.py", *SELECTION)),
     "selection/counts.py": (FULL, ("tests/selection/test_allocation.py", *SELECTION)),
     "selection/allocation.py": (FULL, ("tests/selection/test_allocation.py", *SELECTION)),
