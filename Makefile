@@ -15,7 +15,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev lint
 	NPROC=16 $(BIN)/python -m pytest $(PARALLEL)
 
-# What takes several processes: hosts that die, runs that are killed. Another ten minutes.
+# What takes several processes: hosts that die, runs that are killed.
 test-hosts: $(VENV)/.installed-dev
 	NPROC=16 $(BIN)/python -m pytest $(PARALLEL) -m "multiprocess and not slow and not gpu"
 
