@@ -37,9 +37,9 @@ class Stored(TypedDict):
 
 
 class _Begin(TypedDict):
-    """What config.json has in every format."""
+    """What config.json has in every format; what its experiment is differs."""
 
-    experiment: dict[str, Any]
+    experiment: Any
     format: NotRequired[int | str | list[Any] | None]
     versions: NotRequired[dict[str, str]]
 
