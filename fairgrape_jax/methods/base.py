@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -71,7 +71,7 @@ class Problem:
 
 # What a method may need: per-group importance; the gradient of a loss; a Linen module; a random
 # key; which groups are a minority; statistics of samples that only a run takes.
-NEEDS = ("scores", "a loss", "a module", "a key", "a minority", "a run")
+Need = Literal["scores", "a loss", "a module", "a key", "a minority", "a run"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Method:
         counts: (problem, density) to how many weights each layer keeps, by name, where that is not
             what `selection.allocate` gives; such a method has no allocation "global".
         rewinds: whether the weights return to a point of the dense training after each choice.
-        needs: what it looks at besides the weights, some of NEEDS.
+        needs: what it looks at besides the weights.
     """
 
     summary: str
@@ -94,4 +94,4 @@ class Method:
     choose: Callable[[Problem, float], Tree] | None = None
     counts: Callable[[Problem, float], dict[str, int]] | None = None
     rewinds: bool = False
-    needs: tuple[str, ...] = ()
+    needs: tuple[Need, ...] = ()

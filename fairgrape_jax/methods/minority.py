@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.methods.base import Method, Problem
+from fairgrape_jax.methods.base import Method, Need, Problem
 from fairgrape_jax.scoring.statistics import Statistic
 
 
@@ -36,7 +36,7 @@ def keep_minority(problem: Problem) -> Problem:
     return dataclasses.replace(problem, importance=importance, average=average)
 
 
-def restrict_to_minority(method: Method, needs: tuple[str, ...]) -> Method:
+def restrict_to_minority(method: Method, needs: tuple[Need, ...]) -> Method:
     """A method that looks at the minority groups alone, and what it needs for that."""
     choose = method.choose
     return dataclasses.replace(

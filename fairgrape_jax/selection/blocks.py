@@ -71,10 +71,6 @@ class Fixed(NamedTuple):
         high, low, scale = self.high[..., j], self.low[..., j], self.scale[..., 0]
         return Fixed(high, low, scale, self.bits)
 
-    def minus(self, other: Fixed) -> Fixed:
-        """The difference, still exact; of one scale."""
-        return self._replace(high=self.high - other.high, low=self.low - other.low)
-
 
 def pack(
     importances: Sequence[jax.Array],

@@ -14,7 +14,7 @@ import numpy as np
 
 from fairgrape_jax import parallel
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.selection import Allocation, allocate, select_greedy, solve_tree
+from fairgrape_jax.selection import Allocation, select_greedy, solve_tree
 from fairgrape_jax.selection import blocks as bl
 from fairgrape_jax.selection.blocks import CUT, HIGH, Blocks
 from fairgrape_jax.selection.counts import as_tree, joined, members
@@ -60,18 +60,23 @@ def maxmin_tree(
         >>> chosen
         {'kernel': array([[False, False,  True, False]])}
     """
-    options: dict[str, Any] = {"minimum": minimum, "weights": weights, "order": order}
     greedy, _ = solve_tree(
-        importance, masks, density, allocation=allocation, devices=devices, **options
+        importance,
+        masks,
+        density,
+        allocation=allocation,
+        minimum=minimum,
+        weights=weights,
+        order=order,
+        devices=devices,
     )
     leaves = jax.tree.leaves(masks)
     rows = [as_float(rankable(leaf)) for leaf in jax.tree.leaves(importance)]
     numbers = members(masks, allocation)
     first = [joined(jax.tree.leaves(greedy), each) for each in numbers.values()]
-    keep = allocate(masks, density, allocation, **options)
     layers = [
-        Layer(joined(rows, each, lead=1), joined(leaves, each), keep[name])
-        for name, each in numbers.items()
+        Layer(joined(rows, each, lead=1), joined(leaves, each), int(chosen.sum()))
+        for each, chosen in zip(numbers.values(), first, strict=True)
     ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda layer: layer.totals, layers))
