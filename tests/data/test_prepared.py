@@ -123,11 +123,22 @@ def odd_faces(place: Path) -> Path:
     return place
 
 
+def broken_faces(place):
+    """UTKFace of which every seventh file is no whole picture: cut at any length, or altered."""
+    layouts.utkface(place)
+    for i, file in enumerate(sorted(place.glob("*.jpg"))[::7]):
+        whole = file.read_bytes()
+        cut = (0, 1, 2, 30, len(whole) // 2, len(whole) - 20, len(whole) - 2)
+        altered = (b"text", b"\x89PNG" + whole, whole[:200] + bytes(len(whole)), whole[2:])
+        file.write_bytes([*(whole[:end] for end in cut), *altered][i % 11])
+    return place
+
+
 @pytest.mark.parametrize("size", [8, 24, 160, 224])
-@pytest.mark.parametrize("faces", [layouts.utkface, odd_faces])
+@pytest.mark.parametrize("faces", [layouts.utkface, odd_faces, broken_faces])
 def test_utkface_prepared_is_the_utkface_source_bit_for_bit(faces, size, tmp_path):
     place = faces(tmp_path / "from")
-    made("utk_face", place, tmp_path)
+    made("utk_face", place, tmp_path, allow="broken")
     for ours, theirs in (({}, {}), ({"split_by": "source"}, {"split_by": "name"})):
         old = data.load(data.source("utkface", path=str(place), size=size, **theirs))
         new = data.load(source(tmp_path, "utk_face", size=size, **ours))

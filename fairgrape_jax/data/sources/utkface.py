@@ -98,9 +98,9 @@ def load(
 
     A folder and an archive of the same files give the same bits, and so does the dataset that
     `fairgrape data prepare utk_face` makes of them. Files whose name or picture cannot be read are
-    skipped and listed in the notes; an unreadable picture leaves its split one smaller. Memory: the
-    files as they are, and 3 size^2 bytes per picture (3.3 GB for all at 224); a compressed archive
-    is unpacked into the folder for temporary files meanwhile.
+    skipped before the split, as that command skips them, and listed in the notes. Memory: the files
+    as they are, and 3 size^2 bytes per picture (3.3 GB for all at 224); a compressed archive is
+    unpacked into the folder for temporary files meanwhile.
 
     Args:
         source: Its options.
@@ -126,6 +126,13 @@ def load(
             raise UsageError(f"{source.path}: only pictures of race Others; set others=True")
         with ThreadPoolExecutor(THREADS) as pool:
             contents = list(pool.map(_content, kept))
+            faults = list(pool.map(decode.fault, contents))
+    left_out = len(listed.faces) - len(kept)
+    broken = [face.name for face, fault in zip(kept, faults, strict=True) if fault]
+    if len(broken) == len(kept):
+        raise UsageError(f"{source.path}: no picture of {len(kept)} can be decoded; {EXPECTED}")
+    kept = [face for face, fault in zip(kept, faults, strict=True) if not fault]
+    contents = [content for content, fault in zip(contents, faults, strict=True) if not fault]
     digests = [hashlib.sha256(content).digest() for content in contents]
     labels = _column(kept, tasks[0].name)[:, None]
     groups = _column(kept, group_column(source))
@@ -135,15 +142,12 @@ def load(
         for number, members in enumerate(_parts(digests, source))
     ]
     order = np.concatenate(chosen)
-    images, bad = _decoded([contents[i] for i in order], source.size or SIZE, progress)
-    if bad.all():
-        raise UsageError(f"{source.path}: no picture of {len(bad)} can be decoded; {EXPECTED}")
-    splits = []
+    images = _decoded([kept[i] for i in order], [contents[i] for i in order], source, progress)
     ends = np.cumsum([len(part) for part in chosen])[:-1]
-    for part, pixels, lost in zip(chosen, np.split(images, ends), np.split(bad, ends), strict=True):
-        good = part[~lost]
-        pixels = pixels[~lost] if lost.any() else pixels
-        splits.append(Split(pixels, labels[good], groups[good], called[good]))
+    splits = [
+        Split(pixels, labels[part], groups[part], called[part])
+        for part, pixels in zip(chosen, np.split(images, ends), strict=True)
+    ]
     train, validation, test = splits
     equal = len(kept) - len(set(digests))
     return Dataset(
@@ -158,8 +162,8 @@ def load(
             "UTKFace is for non-commercial research: do not publish its pictures.",
             *listed.notes,
             *_skipped("name not understood", listed.misnamed),
-            *_skipped("cannot be decoded", sorted(kept[i].name for i in order[bad])),
-            *_composition(len(listed.faces) - len(kept), equal, source.split_by),
+            *_skipped("cannot be decoded", broken),
+            *_composition(left_out, equal, source.split_by),
         ),
     )
 
@@ -273,23 +277,28 @@ def _group_names(column: str, races: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _decoded(
-    contents: Sequence[bytes], size: int, progress: Progress | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (N, size, size, 3) uint8, and a mask (N,) of the files that are no picture."""
+    pictures: Sequence[Face],
+    contents: Sequence[bytes],
+    source: UTKFace,
+    progress: Progress | None,
+) -> np.ndarray:
+    """Pixels (N, size, size, 3) uint8."""
+    size = source.size or SIZE
     images = np.empty((len(contents), size, size, 3), np.uint8)
-    bad = np.zeros(len(contents), bool)
 
     def fill(i: int) -> None:
         try:
             decode.decode(contents[i], size, out=images[i])
-        except decode.BrokenPictureError:
-            bad[i] = True
+        except decode.BrokenPictureError as error:
+            raise UsageError(
+                f"{pictures[i].file}: cannot be decoded at size={size} ({error}); remove it"
+            ) from error
 
     with ThreadPoolExecutor(THREADS) as pool:
         for done, _ in enumerate(pool.map(fill, range(len(contents))), 1):
             if progress and (done % REPORT_EVERY == 0 or done == len(contents)):
                 progress(done, len(contents))
-    return images, bad
+    return images
 
 
 def _skipped(reason: str, names: Sequence[str]) -> Iterator[str]:
