@@ -153,6 +153,19 @@ def restore_with_metadata(directory: Path, like: Any) -> tuple[Any, dict[str, An
     return ocp.load(directory.absolute(), host), dict(stored.custom_metadata or {})
 
 
+def restore_as_stored(directory: Path) -> Any:
+    """Read a checkpoint's tree as it lies there: dicts and lists of NumPy arrays.
+
+    Raises:
+        ValueError: that names the first file that is not as it was written.
+    """
+    if bad := damaged_files(directory):
+        raise ValueError(f"{directory / bad[0]}: damaged or gone")
+    stored = ocp.metadata(directory.absolute()).metadata
+    host = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), stored)
+    return ocp.load(directory.absolute(), host)
+
+
 def _compare(directory: Path, stored: Any, expected: Any) -> None:
     """Raise ValueError unless both trees have the same leaves of the same shapes and dtypes."""
 
