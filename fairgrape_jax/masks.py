@@ -25,6 +25,7 @@ __all__ = [
     "Array",
     "Tree",
     "apply_masks",
+    "as_real",
     "check_density",
     "check_masks",
     "check_nested",
@@ -151,10 +152,25 @@ def kept(n: int, density: float) -> int:
 
 def check_density(density: float) -> None:
     """ValueError unless a density is a number from 0 to 1; NaN is none."""
-    if not 0 <= density <= 1:
+    if not 0 <= as_real(density) <= 1:
         raise ValueError(
             f"density: {density} is not between 0 and 1; it is the part of the weights to keep"
         )
+
+
+def as_real(value: Any) -> float:
+    """A real number of any type as a float; NaN for what is none: text, None, several numbers.
+
+    Example:
+        >>> as_real(np.float32(0.5)), as_real("0.5"), as_real([0.5])
+        (0.5, nan, nan)
+    """
+    if isinstance(value, str | bytes) or np.ndim(value):
+        return math.nan
+    try:
+        return float(jax.device_get(value))
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def density(masks: Tree) -> float:

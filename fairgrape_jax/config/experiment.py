@@ -305,12 +305,13 @@ def densities(experiment: Experiment) -> list[float]:
     Raises:
         UsageError: for a schedule that is none, or densities that do not fall.
     """
+    if experiment.densities:
+        return schedules.check_falling(experiment.densities)
     return schedules.densities(
         experiment.sparsity,
         experiment.keep_per_round,
         schedule=experiment.schedule,
         count=experiment.rounds,
-        given=experiment.densities,
     )
 
 

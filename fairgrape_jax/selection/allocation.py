@@ -15,7 +15,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from fairgrape_jax.masks import Tree, kept, layer_names, map_masked
+from fairgrape_jax.masks import Tree, as_real, kept, layer_names, map_masked
+from fairgrape_jax.selection.inputs import whole_number
 
 LAST_LAYER = 0.2  # "uniform+": the part of the last layer that is kept at least
 AllocationName = Literal["uniform", "uniform+", "erk", "lamp", "global"]
@@ -148,7 +149,7 @@ def by_table(table: Mapping[str, float], names: Sequence[str]) -> Rule:
     if unknown := [name for name in table if name not in names]:
         raise ValueError(f"allocation: {unknown[0]!r} is no layer; choose from {', '.join(names)}")
     for name, value in table.items():
-        if not 0 <= value <= 1:
+        if not 0 <= as_real(value) <= 1:
             raise ValueError(f"allocation: density {value} of layer {name!r} is not in 0..1")
 
     def rule(layers: Sequence[Layer], density: float, bounds: Bounds) -> np.ndarray:
@@ -313,7 +314,7 @@ def allocate(
     names, leaves = layer_names(masks), jax.device_get(jax.tree.leaves(masks))
     if not names:
         raise ValueError("masks: no layer is prunable; every leaf is None")
-    if minimum < 0:
+    if (minimum := whole_number(minimum, "minimum")) < 0:
         raise ValueError(f"minimum: {minimum} is negative")
     places = _places(names, order)
     row = _row(allocation, [names[i] for i in places])
