@@ -35,7 +35,7 @@ from fairgrape_jax.rounds.session import (
     place_on_devices,
 )
 from fairgrape_jax.scoring import statistics
-from fairgrape_jax.storage import checkpoint
+from fairgrape_jax.storage import checkpoint, clusters
 from fairgrape_jax.storage.checksums import read_checksummed, write_checksummed
 from fairgrape_jax.training import finite
 from fairgrape_jax.training.finite import NotFinite, NotFiniteError
@@ -161,8 +161,8 @@ def read_case(directory: Path) -> Case:
         method = protocols.of_method(experiment, known["method"])
         session = dataclasses.replace(session, experiment=method)
         if known["kind"] == "scoring" and method.scoring.groups:
-            clusters = cluster.read_clusters(seeds / "clusters.npz", len(session.dataset.train))
-            dataset = cluster.replace_groups(session.dataset, clusters, method.scoring.groups.count)
+            groups = clusters.read_clusters(seeds / "clusters.npz", len(session.dataset.train))
+            dataset = cluster.replace_groups(session.dataset, groups, method.scoring.groups.count)
             session = dataclasses.replace(session, dataset=dataset)
     return Case(session, network, dense, known)
 

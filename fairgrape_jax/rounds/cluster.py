@@ -8,65 +8,58 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 
-from fairgrape_jax import models, parallel, passes, storage
+from fairgrape_jax import models, parallel, passes
 from fairgrape_jax.data import augment
 from fairgrape_jax.data.batches import padded_batches
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.parallel import hosts
 from fairgrape_jax.passes import Fold
-from fairgrape_jax.progress import say
 from fairgrape_jax.rounds import steps
 from fairgrape_jax.rounds.session import Network, Session
-from fairgrape_jax.storage import resumable
 
 RESTARTS = 10  # k-means is run so often, from other seeds, and the tightest clusters are taken
 
 
-def session_for_scoring(session: Session, dense: Network, path: Path, *, seed: int) -> Session:
+def make_clusters(assign: Callable[[Fold], np.ndarray]) -> np.ndarray:
+    """New clusters, by a pass without a stop."""
+    return assign(passes.fold)
+
+
+def session_for_scoring(
+    session: Session,
+    dense: Network,
+    *,
+    seed: int,
+    read_or_make: Callable[[Callable[[Fold], np.ndarray]], np.ndarray] = make_clusters,
+) -> Session:
     """The session with the groups that scores look at: its own, or clusters of training images.
 
     Args:
         session: the run.
         dense: the dense network of the seed, whose last features are clustered unless the
             experiment names another network.
-        path: where the assignment is kept, made on the first call; see `read_clusters`.
         seed: of k-means.
+        read_or_make: calls the function that makes clusters, (N,) int32, by a pass over the images,
+            or gives what it made before; see `storage.clusters`.
     """
     clusters = session.experiment.scoring.groups
     if clusters is None:
         return session
-    made = _kept_or_made(session, dense, path, clusters.count, seed)
-    groups = parallel.broadcast_from_process_0(made)
+
+    def assign(fold: Fold) -> np.ndarray:
+        batch = session.experiment.execution.evaluation_batch
+        return kmeans(embed(session, dense, batch=batch, fold=fold), clusters.count, seed)
+
+    groups = parallel.broadcast_from_process_0(read_or_make(assign))
     dataset = replace_groups(session.dataset, groups, clusters.count)
     return dataclasses.replace(session, dataset=dataset)
-
-
-def _kept_or_made(
-    session: Session, dense: Network, path: Path, count: int, seed: int
-) -> np.ndarray:
-    """The assignment that is kept; else a new one, which process 0 keeps."""
-    sound = "clusters" in storage.read_arrays(path)
-    if parallel.broadcast_from_process_0(sound):
-        return read_clusters(path, len(session.dataset.train))
-    if path.exists():
-        say(f"{path}: damaged; made anew")
-    kept = resumable.Passes(path.with_name("embedding"), session.devices)
-    batch = session.experiment.execution.evaluation_batch
-    groups = kmeans(embed(session, dense, batch=batch, fold=kept), count, seed)
-    if hosts.is_process_0():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        storage.write_arrays(path, {"clusters": groups})
-    kept.clear()
-    return groups
 
 
 def replace_groups(dataset: Dataset, clusters: np.ndarray, count: int) -> Dataset:
@@ -74,16 +67,6 @@ def replace_groups(dataset: Dataset, clusters: np.ndarray, count: int) -> Datase
     names = tuple(f"cluster {k}" for k in range(count))
     train = dataclasses.replace(dataset.train, groups=clusters)
     return dataclasses.replace(dataset, train=train, groups=names)
-
-
-def read_clusters(path: Path, samples: int) -> np.ndarray:
-    """The cluster of each training image, (N,) int32. UsageError if there are not `samples`."""
-    clusters = storage.read_arrays(path).get("clusters")
-    if clusters is None:
-        raise UsageError(f"{path}: damaged or gone; the run makes it anew")
-    if clusters.shape != (samples,):
-        raise UsageError(f"{path}: has clusters for {len(clusters)} images, not for {samples}")
-    return clusters
 
 
 def kmeans(features: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -138,7 +121,8 @@ def embed(session: Session, dense: Network, *, batch: int, fold: Fold = passes.f
     """
     dataset = session.dataset
     module, variables = _embedding_network(session, dense)
-    head = steps.layer_order(module, dataset)[-1]
+    parameter = list(steps.prunable_layers(*steps.initial_shapes(module, dataset)))[-1]
+    head = parameter.rpartition("/")[0]  # the module whose kernel it is
 
     @jax.jit
     def features(images: jax.Array) -> jax.Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -19,7 +19,7 @@ from fairgrape_jax.data import augment
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.losses.distillation import Performance, Remedy
-from fairgrape_jax.masks import Tree
+from fairgrape_jax.masks import Tree, full_masks, layer_names
 from fairgrape_jax.models.activations import module_names
 from fairgrape_jax.models.batchnorm import of_valid_samples
 from fairgrape_jax.scoring.importance import Execution
@@ -93,7 +93,7 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
     execution, slots = batching(devices[0].platform, len(dataset.groups), experiment)
     remedy = with_features(experiment, module, dataset)
     make_network = make_scored_network(module, dataset, experiment.scoring.form, remedy.pw)
-    order = parameter_order(module, dataset)
+    order, shapes = initial_shapes(module, dataset)
     make_train = functools.partial(
         make_train_step,
         module,
@@ -141,7 +141,7 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         reduce=reduce,
         slots=slots,
         parameters=order,
-        layers=kernels(order),
+        layers=tuple(prunable_layers(order, shapes).values()),
     )
 
 
@@ -240,25 +240,36 @@ def batching(platform: str, groups: int, experiment: Experiment) -> tuple[Execut
     return execution, 1 if experiment.scoring.form == "mixed" else groups
 
 
-def layer_order(module: nn.Module, dataset: Dataset) -> tuple[str, ...]:
-    """The names of the prunable layers in the order in which the network makes them."""
-    return kernels(parameter_order(module, dataset))
+def prunable_layers(order: Sequence[str], shapes: Tree) -> dict[str, str]:
+    """The names of the prunable layers by those of their parameters, in the network's order.
+
+    Args:
+        order: the names of all parameters in that order.
+        shapes: the parameters, or their shapes and dtypes.
+
+    Example:
+        >>> kernel = jax.ShapeDtypeStruct((2, 3), jnp.float32)
+        >>> shapes = {"head": {"w": kernel}, "stem": {"kernel": kernel}}
+        >>> prunable_layers(("stem/kernel", "head/w"), shapes)
+        {'stem/kernel': 'stem', 'head/w': 'head/w'}
+    """
+    full = full_masks(shapes)
+    # full_masks sorts the keys of dicts, as all functions of pytrees do.
+    parameters = [name for name, mask in flatten_dict(full, sep="/").items() if mask is not None]
+    layers = dict(zip(parameters, layer_names(full), strict=True))
+    return {name: layers[name] for name in order if name in layers}
 
 
-def kernels(names: Iterable[str]) -> tuple[str, ...]:
-    """Of the names of parameters the layers whose kernels these are."""
-    return tuple(name.removesuffix("/kernel") for name in names if name.endswith("/kernel"))
-
-
-def parameter_order(module: nn.Module, dataset: Dataset) -> tuple[str, ...]:
-    """The names of the parameters in the order in which the network makes them."""
+def initial_shapes(module: nn.Module, dataset: Dataset) -> tuple[tuple[str, ...], Tree]:
+    """The names of all parameters in the order in which the network makes them, and the parameters
+    as shapes and dtypes."""
     names: list[str] = []
 
     def init(key: jax.Array) -> Any:
         variables = module.init(key, jnp.zeros((1, *dataset.shape)), train=False)
         flat = flatten_dict(variables["params"], sep="/")  # in order: no pytree has sorted it yet
         names.extend(flat)
-        return variables
+        return variables["params"]
 
-    jax.eval_shape(init, jax.random.key(0))
-    return tuple(names)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    return tuple(names), shapes

@@ -11,6 +11,7 @@ seed_0/dense/epoch_03: the dense training at an epoch that a method starts from 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import platform
 import time
@@ -37,7 +38,7 @@ from fairgrape_jax.rounds.session import (
 from fairgrape_jax.runner import disk_space, layout, predictions, preflight, resume, retention
 from fairgrape_jax.runner.finish import finish
 from fairgrape_jax.runner.round import Round, choose, prune, restore, time_into, train
-from fairgrape_jax.storage import checkpoint, lock
+from fairgrape_jax.storage import checkpoint, clusters, lock
 from fairgrape_jax.storage.files import write_json
 from fairgrape_jax.training.evaluate import Predictions
 from fairgrape_jax.training.state import State
@@ -219,8 +220,11 @@ def prune_rounds(session: Session, directory: Path, seed: int, method: str, dens
     done = last_complete_round(rounds)
     if done == len(rounds):
         return
-    clusters = directory / f"seed_{seed}" / "clusters.npz"
-    scored = cluster.session_for_scoring(rounds[0].session, dense.network, clusters, seed=seed)
+    path, samples = directory / f"seed_{seed}" / "clusters.npz", len(session.dataset.train)
+    kept = functools.partial(clusters.read_or_make, path, samples, session.devices)
+    scored = cluster.session_for_scoring(
+        rounds[0].session, dense.network, seed=seed, read_or_make=kept
+    )
     origin = rewind_state(rounds[0], dense.network)
     network = starting_network(rounds, done, dense.network)
     for this in rounds[done:]:

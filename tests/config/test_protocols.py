@@ -27,7 +27,7 @@ from fairgrape_jax.rounds import cluster
 from fairgrape_jax.runner import resume
 from fairgrape_jax.runner import run as runner
 from fairgrape_jax.selection import schedules
-from fairgrape_jax.storage import resumable
+from fairgrape_jax.storage import clusters, resumable
 from tests.helpers.experiments import (
     TINY,
     assert_same,
@@ -162,7 +162,7 @@ def test_clusters_stand_for_the_groups_while_pruning_alone(tmp_path):
     )
     runner.run(experiment, tmp_path)
     dataset = runner.data.load(experiment.data)
-    found = cluster.read_clusters(tmp_path / "seed_0/clusters.npz", len(dataset.train))
+    found = clusters.read_clusters(tmp_path / "seed_0/clusters.npz", len(dataset.train))
     sizes = np.bincount(found)
     assert len(sizes) == 4
     assert list(sizes) == sorted(sizes, reverse=True)
@@ -177,7 +177,7 @@ def test_clusters_stand_for_the_groups_while_pruning_alone(tmp_path):
     assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, masks), strict=True))
     storage.write_arrays(tmp_path / "other.npz", {"clusters": np.zeros(3, np.int32)})
     with pytest.raises(UsageError, match="for 3 images"):
-        cluster.read_clusters(tmp_path / "other.npz", len(dataset.train))
+        clusters.read_clusters(tmp_path / "other.npz", len(dataset.train))
 
 
 def test_kmeans_finds_clusters_that_are_there():

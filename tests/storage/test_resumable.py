@@ -18,7 +18,7 @@ from fairgrape_jax.parallel import preemption
 from fairgrape_jax.rounds import cluster
 from fairgrape_jax.runner import round as rounds
 from fairgrape_jax.runner.round import Round
-from fairgrape_jax.storage import resumable
+from fairgrape_jax.storage import clusters, resumable
 from fairgrape_jax.storage.resumable import Passes
 from tests.helpers.experiments import TINY, opened, with_fields
 
@@ -314,7 +314,9 @@ def clustered(session, **changes):
 
 
 def groups_of(session, network, path):
-    found = cluster.session_for_scoring(session, network, path, seed=0)
+    samples = len(session.dataset.train)
+    kept = functools.partial(clusters.read_or_make, path, samples, session.devices)
+    found = cluster.session_for_scoring(session, network, seed=0, read_or_make=kept)
     return found.dataset.train.groups
 
 
@@ -329,6 +331,12 @@ def test_an_embedding_that_is_stopped_goes_on(network, notices, tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["clusters.npz"]
 
 
+def test_clusters_are_the_same_where_nothing_is_kept(network, tmp_path):
+    session, dense = clustered(network[0]), network[1]
+    plain = cluster.session_for_scoring(session, dense, seed=0).dataset.train.groups
+    np.testing.assert_array_equal(plain, groups_of(session, dense, tmp_path / "clusters.npz"))
+
+
 def test_clusters_that_are_damaged_are_made_anew(network, tmp_path, capsys):
     session, dense = clustered(network[0]), network[1]
     path = tmp_path / "clusters.npz"
@@ -337,7 +345,7 @@ def test_clusters_that_are_damaged_are_made_anew(network, tmp_path, capsys):
     for content in (whole[:-30], b"", whole[:80] + bytes([whole[80] ^ 1]) + whole[81:]):
         path.write_bytes(content)
         with pytest.raises(UsageError, match="damaged or gone"):
-            cluster.read_clusters(path, len(session.dataset.train))
+            clusters.read_clusters(path, len(session.dataset.train))
         np.testing.assert_array_equal(groups_of(session, dense, path), expected)
         assert "clusters.npz: damaged; made anew" in capsys.readouterr().out
         assert path.read_bytes() == whole
