@@ -98,7 +98,7 @@ def _word(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         is_instance=lambda value: any(
             value in typing.get_args(part)
             if typing.get_origin(part) is typing.Literal
-            else isinstance(value, part)
+            else isinstance(value, typing.get_origin(part) or part)
             for part in typing.get_args(info.type)
         ),
         str_from_instance=lambda value: [as_word(value)],

@@ -85,6 +85,8 @@ class Clusters:
         return f"kmeans:{self.count}" + (f":{self.embedding}" if self.embedding else "")
 
 
+# A name, or the density of some layers, or of all.
+Allocation = AllocationName | dict[str, float]
 # The dense network, the initial one, or that of an epoch of the dense training.
 Point = Literal["dense", "initial"] | Epoch
 # Every round; a method's last and that with the highest validation accuracy; its last N.
@@ -130,9 +132,10 @@ class Scoring:
     """FairGRAPE's loss of share: (P-P*)/P* (paper, Eq. 8), or P-P* (official code)."""
     select: Select = "threshold"
     """FairGRAPE's choice as a fixed point on the device, or by greedy steps on the host."""
-    allocation: AllocationName = "uniform"
+    allocation: Allocation = "uniform"
     """How many weights each layer keeps, for every method: one rate (paper), one with the first
-    layer dense, by the sums of dimensions, by magnitudes, or one count for the network."""
+    layer dense, by the sums of dimensions, by magnitudes, one count for the network, or a table of
+    densities by layer (a JSON file, or a CSV file with the columns layer and density)."""
     advances: int = 1
     """Weights that greedy steps advance before they look at the shares again (official code: 2)."""
     samples: int = 0
@@ -154,6 +157,8 @@ class Scoring:
         for name, least in (("micro_batch", 1), ("advances", 1), ("samples", 0)):
             if getattr(self, name) < least:
                 yield name, _below(getattr(self, name), least)
+        if isinstance(self.allocation, dict):
+            yield from _table_problems(self.allocation)
         if self.select == "threshold" and (self.deficit, self.advances) != ("relative", 1):
             yield (
                 "deficit",
@@ -313,6 +318,15 @@ def densities(experiment: Experiment) -> list[float]:
         schedule=experiment.schedule,
         count=experiment.rounds,
     )
+
+
+def _table_problems(table: dict[str, float]) -> Iterator[Problem]:
+    """What is wrong with a table of densities, whatever the layers of the network are."""
+    if not table:
+        yield "allocation", "the table of densities is empty; give a layer, or a name"
+    for layer, density in table.items():
+        if not 0 <= density <= 1:
+            yield "allocation", f"density {density} of layer {layer!r} is not in 0..1"
 
 
 def _below(value: float, least: int) -> str:

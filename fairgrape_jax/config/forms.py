@@ -1,14 +1,19 @@
-"""Unions of an experiment as one word: `last:3`, `kmeans:7`, an epoch's number.
+"""Unions of an experiment as one word: `last:3`, `kmeans:7`, an epoch's number, a file's name.
 
-A command line has words, and so had config.json before its format 3; `str` gives them back.
+A command line has words, and so had config.json before its format 3; `as_word` gives them back.
 """
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 from fairgrape_jax.config.experiment import (
+    Allocation,
     Checkpoints,
     Clusters,
     Embedding,
@@ -16,6 +21,9 @@ from fairgrape_jax.config.experiment import (
     KeepLast,
     Point,
 )
+from fairgrape_jax.selection import AllocationName
+from fairgrape_jax.selection.allocation import ALLOCATIONS
+from fairgrape_jax.storage import schema
 
 
 class WordForm(NamedTuple):
@@ -78,10 +86,88 @@ def parse_groups(word: str) -> Clusters | None:
     return Clusters(int(count), Embedding(*network) if network else None)
 
 
+def parse_allocation(word: str) -> Allocation:
+    """How many weights each layer keeps: a name, a file of densities, or their JSON itself.
+
+    >>> parse_allocation("erk"), parse_allocation('{"fc1": 0.1, "fc2": 1}')
+    ('erk', {'fc1': 0.1, 'fc2': 1.0})
+    """
+    if word in ALLOCATIONS:
+        return cast(AllocationName, word)
+    if word.lstrip().startswith("{"):
+        return densities_from_json(word)
+    path = Path(word)
+    readers = {".json": densities_from_json, ".csv": densities_from_csv}
+    if path.suffix.lower() not in readers:
+        raise ValueError(
+            f"{word!r} is none of {', '.join(ALLOCATIONS)}, nor a .json or .csv file of densities"
+        )
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return readers[path.suffix.lower()](text)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"{word}: is no table of densities ({reason})") from error
+
+
+def densities_from_json(text: str) -> dict[str, float]:
+    """Densities by layer, from a JSON object.
+
+    Raises:
+        ValueError: if it is none, if a value is no number, or if a layer is there twice.
+
+    Example:
+        >>> densities_from_json('{"fc1": 0.1}')
+        {'fc1': 0.1}
+    """
+    try:
+        return _densities(json.loads(text, object_pairs_hook=_pairs))
+    except RecursionError as error:
+        raise ValueError("brackets within brackets within brackets") from error
+
+
+def densities_from_csv(text: str) -> dict[str, float]:
+    r"""Densities by layer, from a CSV table with the columns layer and density; it may have others.
+
+    Raises:
+        ValueError: without these columns, or as for `densities_from_json`.
+
+    Example:
+        >>> densities_from_csv("layer,density\nfc1,0.1\n")
+        {'fc1': 0.1}
+    """
+    rows = csv.DictReader(io.StringIO(text), skipinitialspace=True)
+    if missing := {"layer", "density"} - {name.strip() for name in rows.fieldnames or ()}:
+        raise ValueError(f"no column {min(missing)!r}; give the columns layer and density")
+    rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+    pairs = []
+    for row in rows:
+        layer, density = (row["layer"] or "").strip(), row["density"] or ""
+        try:
+            pairs.append((layer, float(density)))
+        except ValueError:
+            raise ValueError(f"density {density!r} of layer {layer!r} is no number") from None
+    return _densities(_pairs(pairs))
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in table:
+            raise ValueError(f"layer {key!r} is there twice")
+        table[key] = value
+    return table
+
+
+def _densities(table: Any) -> dict[str, float]:
+    return cast(dict[str, float], schema.convert(table, dict[str, float]))
+
+
 # By type of the field. A new union is a row.
 WORD_FORMS: dict[Any, WordForm] = {
     Point: WordForm("dense|initial|EPOCH", parse_point),
     Checkpoints: WordForm("all|last|last:N|best", parse_checkpoints),
+    Allocation: WordForm("|".join((*ALLOCATIONS, "FILE")), parse_allocation),
     Clusters | None: WordForm("none|kmeans:N|kmeans:N:MODEL:FILE", parse_groups),
 }
 
@@ -89,7 +175,9 @@ WORD_FORMS: dict[Any, WordForm] = {
 def as_word(value: Any) -> str:
     """A value of a union as the word that `parse` takes.
 
-    >>> as_word(None), as_word(Clusters(7)), as_word(KeepLast(3))
-    ('none', 'kmeans:7', 'last:3')
+    >>> as_word(None), as_word(Clusters(7)), as_word(KeepLast(3)), as_word({"fc1": 0.1})
+    ('none', 'kmeans:7', 'last:3', '{"fc1": 0.1}')
     """
+    if isinstance(value, dict):
+        return json.dumps(value)
     return "none" if value is None else str(value)

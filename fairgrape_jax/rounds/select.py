@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from fairgrape_jax import masks, parallel, passes
+from fairgrape_jax import config, masks, parallel, passes
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data.dataset import NO_GROUP, Dataset
 from fairgrape_jax.errors import TrainingError, UsageError
@@ -18,6 +19,7 @@ from fairgrape_jax.passes import Fold
 from fairgrape_jax.rounds import score
 from fairgrape_jax.rounds.session import Network, Session
 from fairgrape_jax.scoring.statistics import Statistic
+from fairgrape_jax.selection import Allocation, allocate
 from fairgrape_jax.selection.counts import joined, members
 
 # How the choice was made in each layer, or in the network, by name; it goes into the record.
@@ -130,11 +132,38 @@ def make_problem(
         select=scoring.select,
         deficit=scoring.deficit,
         advances=scoring.advances,
-        allocation=scoring.allocation,
+        allocation=allocation_of(experiment, network.masks, session.steps.layers),
         minimum=experiment.min_keep_per_layer,
         # Fake devices of one processor have nothing to gain from dividing its work.
         devices=() if devices[0].platform == "cpu" else tuple(devices),
     )
+
+
+def allocation_of(experiment: Experiment, full: Tree, layers: Sequence[str] = ()) -> Allocation:
+    """The allocation of every round: a table of some layers with those that it leaves open.
+
+    They share one rate after the last round, and all fall together on the way there; were the
+    table's densities kept to from the first round on, a large layer would leave no room.
+
+    Args:
+        experiment: as the method is put through it.
+        full: masks of the network, whatever is alive.
+        layers: the names of the prunable layers in the order of the network.
+
+    Raises:
+        ValueError: for a table that does not suit the network, or its last density.
+    """
+    table = experiment.scoring.allocation
+    if not isinstance(table, dict):
+        return table
+    everything = jax.tree.map(lambda mask: np.ones(mask.shape, bool), full)
+    sizes = {row["layer"]: row["weights"] for row in masks.sparsity_table(everything)}
+    options: dict[str, Any] = {"minimum": experiment.min_keep_per_layer, "order": layers}
+    last = config.densities(experiment)[-1]
+    if sizes.keys() <= table.keys():
+        return table
+    counts = allocate(everything, last, table, **options)
+    return {name: count / sizes[name] for name, count in counts.items()}
 
 
 def minority_groups(experiment: Experiment, dataset: Dataset) -> tuple[int, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fairgrape_jax import config, parallel
+from fairgrape_jax import config, masks, parallel
 from fairgrape_jax.config import Experiment, protocols
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import UsageError
@@ -110,11 +111,12 @@ def check_layers(experiment: Experiment, full: Tree, layers: Sequence[str] = ())
                 f"{name}: has a count for every layer; give another --scoring.allocation than "
                 f"{allocation}"
             )
-        if is_global(allocation) or ALLOCATIONS[allocation].ranks:
+        if is_global(allocation) or (isinstance(allocation, str) and ALLOCATIONS[allocation].ranks):
             continue
         density = config.densities(of_method)[-1]
-        new = Problem(None, full, layers=tuple(layers), minimum=minimum, allocation=allocation)
+        new = Problem(None, full, layers=tuple(layers), minimum=minimum)
         try:
+            new = dataclasses.replace(new, allocation=select.allocation_of(of_method, full, layers))
             expected = (by_method or pruning.counts)(new, density)
         except ValueError as error:  # the first layer alone is more than is to be kept
             raise UsageError(f"{name}: scoring.{error}") from error
@@ -124,3 +126,33 @@ def check_layers(experiment: Experiment, full: Tree, layers: Sequence[str] = ())
                     f"layer {layer} keeps none of its weights at density {density:.4g} ({name}), "
                     "and nothing would pass through it; give --min-keep-per-layer 1, or keep more"
                 )
+
+
+def allocation_notes(experiment: Experiment, full: Tree) -> list[str]:
+    """What a table of densities means for the network: layers that it does not name, its density.
+
+    Args:
+        experiment: what is asked for.
+        full: masks with everything alive.
+
+    Returns:
+        A line, or nothing where there is no table.
+    """
+    table = experiment.scoring.allocation
+    if not isinstance(table, dict):
+        return []
+    sizes = {row["layer"]: row["weights"] for row in masks.sparsity_table(full)}
+    if missing := [name for name in sizes if name not in table]:
+        return [
+            f"scoring.allocation: does not name {', '.join(missing)}; "
+            f"{'these layers share' if len(missing) > 1 else 'this layer takes'} what the last "
+            "round leaves"
+        ]
+    density = sum(size * table[name] for name, size in sizes.items()) / sum(sizes.values())
+    end = config.densities(experiment)[-1]
+    if abs(density - end) < 0.5 / sum(sizes.values()):
+        return []
+    return [
+        f"scoring.allocation: the table keeps {density:.6g} of the network, and the last round "
+        f"{end:.6g}; its layers then keep powers of the table's densities (docs/method.md)"
+    ]

@@ -103,6 +103,7 @@ def prepare(experiment: Experiment, directory: Path) -> Session:
     if hosts.is_process_0():
         disk_space.check_room(experiment, directory, (network.state, network.masks), dataset)
     notes = preflight.notes(experiment, devices[0].platform)
+    notes += preflight.allocation_notes(experiment, network.masks)
     for line in dict.fromkeys((*dataset.notes, *notes)):
         say(f"note: {line}")
     parallel.broadcast_from_process_0(0)  # no process looks at the directory from here on
