@@ -27,6 +27,7 @@ from fairgrape_jax.config import Execution, Experiment, KeepLast, Scoring, Stage
 from fairgrape_jax.data import augment, load
 from fairgrape_jax.data.sources.writers import Writers
 from fairgrape_jax.losses.distillation import REMEDIES
+from fairgrape_jax.metrics.samples import Samples
 from fairgrape_jax.models import activations
 from fairgrape_jax.progress import say
 from fairgrape_jax.reports import comparison, differences
@@ -95,7 +96,7 @@ def of_classes(pruned: Sequence[Model]) -> comparison.Comparison:
     classes = [len(names) for _, names in pruned[0].record["tasks"]]
     return comparison.compare(
         pruned[0].name,
-        comparison.Samples(seen.labels, seen.labels[:, 0], classes, classes[0]),
+        Samples(seen.labels, seen.labels[:, 0], classes, classes[0]),
         np.stack([model.predicted.predictions for model in pruned]),
         np.stack([model.dense.predictions for model in pruned]),
         density=pruned[0].density,

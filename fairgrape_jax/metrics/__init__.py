@@ -45,12 +45,12 @@ from fairgrape_jax.metrics.counts import (
 from fairgrape_jax.metrics.resample import (
     Metric,
     Statistic,
-    bootstrap,
     each,
     interval,
     pooled,
     replicate,
 )
+from fairgrape_jax.metrics.samples import Samples
 from fairgrape_jax.metrics.spread import (
     demographic_parity_difference,
     equalized_odds_difference,
@@ -141,9 +141,9 @@ __all__ = [
     "Convention",
     "Counts",
     "Metric",
+    "Samples",
     "Statistic",
     "accuracy",
-    "bootstrap",
     "cev",
     "cev_classes",
     "cev_groups",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fairgrape_jax.metrics.counts import (
     Counts,
@@ -17,9 +20,14 @@ from fairgrape_jax.metrics.counts import (
     group_f1,
     group_fnr,
     group_fpr,
-    tally,
+    percent,
 )
 from fairgrape_jax.metrics.resample import Metric, interval, replicate
+from fairgrape_jax.metrics.samples import Samples
+
+Column: TypeAlias = ArrayLike  # numbers or words: a list, an array, a column of a data frame
+Name: TypeAlias = str | int | float | bool  # of a class or a group, as its column has it
+Numbers: TypeAlias = np.ndarray  # of each replicate, or a scalar
 
 # By name: over all samples, and of each group.
 RATES: dict[str, tuple[Metric, Metric]] = {
@@ -52,7 +60,7 @@ class Worst(NamedTuple):
         value: its accuracy, percent.
     """
 
-    group: Any
+    group: Name
     value: float
 
 
@@ -70,12 +78,12 @@ class GroupMetrics:
         worst: the group of lowest accuracy.
     """
 
-    groups: tuple[Any, ...]
-    classes: tuple[Any, ...]
-    counts: dict[Any, int]
+    groups: tuple[Name, ...]
+    classes: tuple[Name, ...]
+    counts: dict[Name, int]
     overall: dict[str, Estimate]
-    by_group: dict[Any, dict[str, Estimate]]
-    changes: dict[Any, dict[str, Estimate]]
+    by_group: dict[Name, dict[str, Estimate]]
+    changes: dict[Name, dict[str, Estimate]]
     worst: Worst
     draws: dict[str, np.ndarray] = dataclasses.field(repr=False)  # (R, G) of each rate
     level: float = 0.95
@@ -91,13 +99,9 @@ class GroupMetrics:
     def ratio(self) -> dict[str, Estimate]:
         """Of each rate the lowest group's over the highest's, in percent; as `difference`."""
 
-        def ratio(high: Any, low: Any) -> Any:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                return 100 * np.divide(low, high)
+        return self._between(lambda high, low: percent(low, high))
 
-        return self._between(ratio)
-
-    def _between(self, combine: Any) -> dict[str, Estimate]:
+    def _between(self, combine: Callable[[Numbers, Numbers], Numbers]) -> dict[str, Estimate]:
         result = {}
         for name in self.overall:
             values = np.array([self.by_group[group][name].value for group in self.groups])
@@ -111,12 +115,12 @@ class GroupMetrics:
 
 
 def group_metrics(
-    labels: Any,
-    predictions: Any,
-    groups: Any,
-    dense: Any = None,
+    labels: Column,
+    predictions: Column,
+    groups: Column,
+    dense: Column | None = None,
     *,
-    positive: Any = None,
+    positive: Name | None = None,
     replicates: int | None = None,
     level: float = 0.95,
     seed: int = 0,
@@ -153,69 +157,65 @@ def group_metrics(
     columns = {"labels": labels, "predictions": predictions, "groups": groups}
     if dense is not None:
         columns["dense"] = dense
-    arrays = {name: _column(name, column) for name, column in columns.items()}
-    lengths = {name: len(array) for name, array in arrays.items()}
-    if len(set(lengths.values())) != 1 or not lengths["labels"]:
-        raise ValueError(f"labels, predictions, groups: {lengths} samples; give as many of each")
-    classes, codes = _codes({k: v for k, v in arrays.items() if k != "groups"}, positive)
-    names, group = _group_codes(arrays["groups"])
-    sizes = [len(classes)]
-    # Samples of no group are one more group, which overall rates alone look at.
-    total = len(names) + int((group < 0).any())
-    group = np.where(group < 0, len(names), group)
-    before = codes.get("dense", codes["predictions"])
-    data = codes["labels"][:, None], group
-    models = codes["predictions"][None, :, None], before[None, :, None]
-
-    def statistic(counts: Counts, dense: Counts) -> np.ndarray:
-        """(..., rates, 1 + 2 G): overall, of each group, and its change."""
-        rows = []
-        for over_all, of_groups in RATES.values():
-            by_group, old = (of_groups(x, ())[..., : len(names)] for x in (counts, dense))
-            whole = over_all(counts, ())[..., None]
-            rows.append(np.concatenate([whole, by_group, by_group - old], axis=-1))
-        return np.stack(rows, axis=-2)
-
-    def of_one(counts: Counts, dense: Counts) -> np.ndarray:
-        return statistic([x[0] for x in counts], [x[0] for x in dense])
-
-    tables = [[t[None] for t in tally(data[0], m[0], group, total, sizes)] for m in models]
-    values = of_one(*tables)
-    draws = replicate(
-        of_one, data[0], group, *models, sizes, total, replicates=replicates, seed=seed
-    )
-    rates = list(RATES)
+    arrays = _columns(columns)
+    names, group_codes = _group_codes(arrays.pop("groups"))
+    classes, codes = _class_codes(arrays, positive)
+    samples = Samples(codes["labels"][:, None], group_codes, [len(classes)], len(names))
+    models = codes["predictions"][None, :, None]
+    unpruned = codes.get("dense", codes["predictions"])[None, :, None]
+    rates = partial(_rates, num_groups=len(names))
+    values = rates(samples.tally(models), samples.tally(unpruned))
+    draws = replicate(rates, samples, models, unpruned, replicates=replicates, seed=seed)
 
     def estimates(column: int) -> dict[str, Estimate]:
         return {
             name: _estimate(values[i, column], draws[:, i, column], level)
-            for i, name in enumerate(rates)
+            for i, name in enumerate(RATES)
         }
 
     count = len(names)
     by_group = {name: estimates(1 + k) for k, name in enumerate(names)}
     worst = min(names, key=lambda name: by_group[name]["accuracy"].value)
+    changes = {name: estimates(1 + count + k) for k, name in enumerate(names)}
+    sizes = np.bincount(group_codes[group_codes >= 0], minlength=count)
     return GroupMetrics(
         groups=tuple(names),
         classes=tuple(classes),
-        counts=dict(zip(names, np.bincount(group, minlength=total).tolist(), strict=False)),
+        counts=dict(zip(names, sizes.tolist(), strict=True)),
         overall=estimates(0),
         by_group=by_group,
-        changes={n: estimates(1 + count + k) for k, n in enumerate(names)}
-        if dense is not None
-        else {},
+        changes=changes if dense is not None else {},
         worst=Worst(worst, by_group[worst]["accuracy"].value),
-        draws={name: draws[:, i, 1 : 1 + count] for i, name in enumerate(rates)},
+        draws={name: draws[:, i, 1 : 1 + count] for i, name in enumerate(RATES)},
         level=level,
     )
 
 
-def _estimate(value: Any, draws: np.ndarray, level: float) -> Estimate:
+def _rates(counts: Counts, dense: Counts, *, num_groups: int) -> np.ndarray:
+    """(..., rates, 1 + 2 G) of one model: over all samples, of each group, and its change."""
+    rows = []
+    for overall, of_groups in RATES.values():
+        of_each, of_dense = (of_groups(x, ())[0, ..., :num_groups] for x in (counts, dense))
+        whole = overall(counts, ())[0, ..., None]
+        rows.append(np.concatenate([whole, of_each, of_each - of_dense], axis=-1))
+    return np.stack(rows, axis=-2)
+
+
+def _estimate(value: Numbers, draws: np.ndarray, level: float) -> Estimate:
     low, high = interval(draws, level)
     return Estimate(float(value), float(low), float(high))
 
 
-def _column(name: str, column: Any) -> np.ndarray:
+def _columns(columns: Mapping[str, Column]) -> dict[str, np.ndarray]:
+    """Columns as arrays (N,), all of one length."""
+    arrays = {name: _as_array(name, column) for name, column in columns.items()}
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) != 1 or not lengths["labels"]:
+        raise ValueError(f"labels, predictions, groups: {lengths} samples; give as many of each")
+    return arrays
+
+
+def _as_array(name: str, column: Column) -> np.ndarray:
     array = np.asarray(column)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -232,7 +232,9 @@ def _missing(array: np.ndarray) -> np.ndarray:
     return np.zeros(len(array), bool)
 
 
-def _codes(arrays: dict[str, np.ndarray], positive: Any) -> tuple[list[Any], dict[str, np.ndarray]]:
+def _class_codes(
+    arrays: Mapping[str, np.ndarray], positive: Name | None
+) -> tuple[list[Name], dict[str, np.ndarray]]:
     """The classes of all arrays in order, the positive of two last, and each array as numbers."""
     for name, array in arrays.items():
         if (count := int(_missing(array).sum())) > 0:
@@ -240,13 +242,13 @@ def _codes(arrays: dict[str, np.ndarray], positive: Any) -> tuple[list[Any], dic
     kinds = {name: "words" if a.dtype.kind in "OUS" else "numbers" for name, a in arrays.items()}
     if len(set(kinds.values())) > 1:
         raise ValueError(f"labels, predictions: classes are of several kinds, {kinds}")
-    classes = sorted(set().union(*[array.tolist() for array in arrays.values()]))
+    classes: list[Name] = sorted(set().union(*[array.tolist() for array in arrays.values()]))
     if len(classes) == 1:
         classes.append("(none)")
     if positive is not None:
         if len(classes) != 2 or positive not in classes:
             raise ValueError(f"positive: {positive!r} is not one of two classes, {classes}")
-        classes.sort(key=lambda each: each == positive)
+        classes.sort(key=lambda name: name == positive)
     place = {name: code for code, name in enumerate(classes)}
     return classes, {
         name: np.array([place[x] for x in array.tolist()], np.int64)
@@ -254,14 +256,14 @@ def _codes(arrays: dict[str, np.ndarray], positive: Any) -> tuple[list[Any], dic
     }
 
 
-def _group_codes(array: np.ndarray) -> tuple[list[Any], np.ndarray]:
+def _group_codes(array: np.ndarray) -> tuple[list[Name], np.ndarray]:
     """The names of the groups, and the number of each sample's, -1 for none."""
-    out = _missing(array)
+    ungrouped = _missing(array)
     if array.dtype.kind in "if":
-        out = out | (array < 0)
-    names = sorted(set(array[~out].tolist()))
+        ungrouped = ungrouped | (array < 0)
+    names = sorted(set(array[~ungrouped].tolist()))
     if not names:
         raise ValueError("groups: no sample is in a group")
     place = {name: code for code, name in enumerate(names)}
-    codes = [-1 if no else place[x] for x, no in zip(array.tolist(), out.tolist(), strict=True)]
-    return names, np.array(codes, np.int64)
+    cells = zip(array.tolist(), ungrouped.tolist(), strict=True)
+    return names, np.array([-1 if none else place[cell] for cell, none in cells], np.int64)

@@ -7,71 +7,68 @@ value for their mean rates (`pooled`), as CEV and SDE are published.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Float, Int64, Integer
 from scipy import sparse
 
-from fairgrape_jax.metrics.counts import Counts, cells
+from fairgrape_jax.metrics.counts import Codes, Counts, TaskCodes, count_places
+from fairgrape_jax.metrics.samples import Samples
 
 Metric = Callable[[Counts, Counts], np.ndarray]
 # Of tables (S, ..., G, C, 3) of S models and of their dense ones, to (...) or (..., G).
 Statistic = Callable[[Counts, Counts], np.ndarray]
+# What S models predict for the same samples.
+ModelPredictions = Integer[np.ndarray, "model sample task"]
 
 CHUNK = 4_000_000  # numbers held at once while resampling
-MANY_KINDS = (
-    50_000  # kinds of samples above which fewer replicates are drawn, if nobody says how many
-)
+MANY_KINDS = 50_000  # kinds of samples above which fewer replicates are drawn by default
 
 
 def each(metric: Metric) -> Statistic:
-    """The mean of a metric over the models of a set."""
+    """The mean of a metric over the models of a set.
+
+    Args:
+        metric: of one model.
+
+    Returns:
+        A statistic of several, along the first axis of their counts.
+    """
     return lambda counts, dense: np.mean(metric(counts, dense), axis=0)
 
 
 def pooled(metric: Metric) -> Statistic:
-    """A metric of the models' mean rates: all saw the same samples, so their counts are added."""
+    """A metric of the models' mean rates: all saw the same samples, so their counts are added.
+
+    Args:
+        metric: of one model.
+
+    Returns:
+        A statistic of several, along the first axis of their counts.
+    """
     return lambda counts, dense: metric(
         [table.sum(axis=0) for table in counts], [table.sum(axis=0) for table in dense]
     )
 
 
-def bootstrap(
-    statistic: Statistic,
-    labels: np.ndarray,
-    groups: np.ndarray,
-    predictions: np.ndarray,
-    dense: np.ndarray,
-    classes: Sequence[int],
-    num_groups: int,
-    *,
-    replicates: int | None = None,
-    level: float = 0.95,
-    seed: int = 0,
-) -> np.ndarray:
-    """Percentile interval of a statistic; (2, ...) low and high. Arguments as for `replicate`."""
-    values = replicate(
-        statistic,
-        labels,
-        groups,
-        predictions,
-        dense,
-        classes,
-        num_groups,
-        replicates=replicates,
-        seed=seed,
-    )
-    return interval(values, level)
+def interval(
+    values: Float[np.ndarray, "replicate ..."], level: float = 0.95
+) -> Float[np.ndarray, "2 ..."]:
+    """Percentile interval of bootstrap replicates.
 
+    Args:
+        values: (R, ...) replicates along the first axis; undefined ones (NaN) take no part.
+        level: the share of the replicates inside, between 0 and 1.
 
-def interval(values: np.ndarray, level: float = 0.95) -> np.ndarray:
-    """Percentile interval of the replicates along the first axis; (2, ...) low and high.
+    Returns:
+        (2, ...) low and high.
 
-    Undefined replicates (NaN) take no part.
-
-    >>> interval(np.arange(101.0), 0.9).round(6).tolist()
-    [5.0, 95.0]
+    Example:
+        >>> interval(np.arange(101.0), 0.9).round(6).tolist()
+        [5.0, 95.0]
     """
     tail = 50 * (1 - level)
     with warnings.catch_warnings():
@@ -81,37 +78,50 @@ def interval(values: np.ndarray, level: float = 0.95) -> np.ndarray:
 
 def replicate(
     statistic: Statistic,
-    labels: np.ndarray,
-    groups: np.ndarray,
-    predictions: np.ndarray,
-    dense: np.ndarray,
-    classes: Sequence[int],
-    num_groups: int,
+    samples: Samples,
+    predictions: ModelPredictions,
+    dense: ModelPredictions,
     *,
     replicates: int | None = None,
     seed: int = 0,
-) -> np.ndarray:
-    """A statistic of bootstrap replicates, (R, ...).
+) -> Float[np.ndarray, "replicate ..."]:
+    """Bootstrap replicates of a statistic.
 
-    labels: (N, T); groups: (N,); predictions, dense: (S, N, T), of the pruned and the unpruned
-    models of S seeds on the same samples. Each replicate draws samples with replacement within
-    every group, the same draw for both models and all seeds (they saw the same pictures), and
-    seeds with replacement. With one seed it is the uncertainty of the test set alone.
+    Each replicate draws samples with replacement within every group, the same draw for both models
+    and all seeds (they saw the same pictures), and seeds with replacement. With one seed it is the
+    uncertainty of the test set alone.
 
     Samples that agree in group, label and all predictions are interchangeable, so whole kinds of
     them are drawn: the same distribution, and a million samples cost what their kinds cost.
-    replicates: 1,000 by default, 200 where there are more than MANY_KINDS kinds.
+
+    Args:
+        statistic: of the counts of a set of models and of those of their dense ones.
+        samples: what all models predict; samples of no group are drawn as one more group.
+        predictions: (S, N, T) int, of the compressed models of S seeds.
+        dense: (S, N, T) int, of the dense model of each.
+        replicates: how many, R; 1,000 by default, 200 where there are more than MANY_KINDS kinds.
+        seed: of the draws.
+
+    Returns:
+        (R, ...).
+
+    Raises:
+        ValueError: a label or a prediction that is none of the classes.
+
+    Example:
+        >>> samples = Samples(np.array([[0], [0], [1], [1]]), np.zeros(4, int), [2], 1)
+        >>> perfect = samples.labels[None]
+        >>> share_right = lambda counts, dense: np.mean(counts[0][..., 0].sum(axis=(-2, -1)) / 4, 0)
+        >>> replicate(share_right, samples, perfect, perfect, replicates=3)
+        array([1., 1., 1.])
     """
     rng = np.random.default_rng(seed)
-    first, number = kinds(labels, groups, predictions, dense)
-    labels, groups = labels[first], groups[first]
-    scatter = [
-        [_scatter(labels[:, t], model[:, t], groups, num_groups, size) for model in models]
-        for models in (predictions[:, first], dense[:, first])
-        for t, size in enumerate(classes)
-    ]
-    seeds, tasks = len(predictions), len(classes)
-    width = max(len(first), 2 * seeds * num_groups * 3 * sum(classes))
+    groups, num_groups = samples.strata
+    first, sizes = kinds(samples.labels, groups, predictions, dense)
+    of_kinds = dataclasses.replace(samples, labels=samples.labels[first], groups=groups[first])
+    tallies = _tally_matrices(of_kinds, num_groups, [predictions[:, first], dense[:, first]])
+    seeds, tasks = len(predictions), len(samples.classes)
+    width = max(len(first), 2 * seeds * num_groups * 3 * sum(samples.classes))
     left = replicates or (1000 if len(first) <= MANY_KINDS else 200)
     values = []
     while left:
@@ -119,15 +129,15 @@ def replicate(
         left -= count
         weights = np.zeros((len(first), count), np.int64)
         for k in range(num_groups):
-            mine = np.flatnonzero(groups == k)
-            weights[mine] = _draws(rng, number[mine], count)
-        drawn = rng.integers(0, seeds, (seeds, count))
+            members = np.flatnonzero(of_kinds.groups == k)
+            weights[members] = _draws(rng, sizes[members], count)
+        chosen_seeds = rng.integers(0, seeds, (seeds, count))
         tables = []
-        for row, size in zip(scatter, [*classes, *classes], strict=True):
-            found = np.stack([matrix @ weights for matrix in row])  # (S, G C 3, count)
-            chosen = np.take_along_axis(found, drawn[:, None, :], axis=0)
+        for matrices, size in zip(tallies, [*samples.classes] * 2, strict=True):
+            by_seed = np.stack([matrix @ weights for matrix in matrices])  # (S, G C 3, count)
+            resampled = np.take_along_axis(by_seed, chosen_seeds[:, None, :], axis=0)
             shape = (seeds, count, num_groups, size, 3)
-            tables.append(np.moveaxis(chosen, -1, 1).reshape(shape))
+            tables.append(np.moveaxis(resampled, -1, 1).reshape(shape))
         values.append(np.asarray(statistic(tables[:tasks], tables[tasks:])))
     return np.concatenate(values)
 
@@ -144,13 +154,23 @@ def _draws(rng: np.random.Generator, number: np.ndarray, count: int) -> np.ndarr
         return rng.multinomial(total, number / total, size=count).T
     kind = np.repeat(np.arange(len(number)), number)
     draws = [kind[rng.integers(0, total, total)] for _ in range(count)]
-    return np.stack([np.bincount(drawn, minlength=len(number)) for drawn in draws], axis=1)
+    return np.stack([np.bincount(draw, minlength=len(number)) for draw in draws], axis=1)
 
 
 def kinds(
-    labels: np.ndarray, groups: np.ndarray, predictions: np.ndarray, dense: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The kinds of samples: one sample of each, and how many there are; (U,) both."""
+    labels: TaskCodes, groups: Codes, predictions: ModelPredictions, dense: ModelPredictions
+) -> tuple[Int64[np.ndarray, " kind"], Int64[np.ndarray, " kind"]]:
+    """The kinds of samples: those of a kind agree in group, labels and all predictions.
+
+    Args:
+        labels: (N, T) int.
+        groups: (N,) int.
+        predictions: (S, N, T) int.
+        dense: (S, N, T) int.
+
+    Returns:
+        One sample of each kind, and how many there are; (U,) both.
+    """
     key = groups.astype(np.int64)
     columns = [
         *labels.T,
@@ -165,10 +185,22 @@ def kinds(
     return first, number
 
 
-def _scatter(
-    labels: np.ndarray, predictions: np.ndarray, groups: np.ndarray, num_groups: int, size: int
-) -> sparse.csr_array:
-    """The matrix (G C 3, U) that turns how often each kind was drawn into counts."""
-    places, kind = cells(labels, predictions, groups, size)
-    shape = (num_groups * size * 3, len(labels))
-    return sparse.csr_array((np.ones(len(places), np.int64), (places, kind)), shape=shape)
+def _tally_matrices(
+    samples: Samples, num_groups: int, sets: Sequence[np.ndarray]
+) -> list[list[sparse.csr_array]]:
+    """Of each set of models and each task, of each model: what turns draws into counts.
+
+    A matrix (G C 3, U): times how often each kind of sample is drawn, it is the counts.
+    """
+
+    def matrix(task: int, size: int, predictions: np.ndarray) -> sparse.csr_array:
+        labels = samples.labels[:, task]
+        places, kind = count_places(labels, predictions, samples.groups, size)
+        shape = (num_groups * size * 3, len(labels))
+        return sparse.csr_array((np.ones(len(places), np.int64), (places, kind)), shape=shape)
+
+    return [
+        [matrix(task, size, model[:, task]) for model in models]
+        for models in sets
+        for task, size in enumerate(samples.classes)
+    ]

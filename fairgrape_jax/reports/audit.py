@@ -12,9 +12,10 @@ import numpy as np
 
 from fairgrape_jax import metrics, spelling
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.metrics.samples import Samples
 from fairgrape_jax.reports import matching, names, prediction_tables
 from fairgrape_jax.reports.audit_sources import Source
-from fairgrape_jax.reports.comparison import Comparison, Samples, compare
+from fairgrape_jax.reports.comparison import Comparison, compare
 from fairgrape_jax.reports.names import Categorical, Groups, examples
 from fairgrape_jax.reports.prediction_tables import Columns, Table
 

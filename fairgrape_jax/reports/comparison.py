@@ -9,6 +9,7 @@ import numpy as np
 
 from fairgrape_jax import metrics
 from fairgrape_jax.metrics.counts import percent
+from fairgrape_jax.metrics.samples import Samples
 
 # What is given with an interval, in this order; metrics of groups take a place per group.
 STATISTICS = (
@@ -17,36 +18,6 @@ STATISTICS = (
     *("cev_classes", "sde_classes", "cev_groups", "sde_groups"),
     *("demographic_parity_difference", "equalized_odds_difference"),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Samples:
-    """The samples that models are compared on.
-
-    Attributes:
-        labels: (N, T) int, a column per task.
-        groups: (N,) int; -1 for a sample of no group, which counts overall only.
-        classes: the number of classes of each task.
-        num_groups: how many groups there are.
-    """
-
-    labels: np.ndarray
-    groups: np.ndarray
-    classes: Sequence[int]
-    num_groups: int
-
-    @property
-    def strata(self) -> tuple[np.ndarray, int]:
-        """(N,) the group of each sample, those of none being one more at the end; and how many."""
-        ungrouped = self.groups < 0
-        groups = np.where(ungrouped, self.num_groups, self.groups)
-        return groups, self.num_groups + int(ungrouped.any())
-
-    def tally(self, predictions: np.ndarray) -> list[np.ndarray]:
-        """The counts of each task, (S, G, C, 3), from (S, N, T) predictions of S models."""
-        groups, strata = self.strata
-        tables = [metrics.tally(self.labels, m, groups, strata, self.classes) for m in predictions]
-        return [np.stack(task) for task in zip(*tables, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +104,6 @@ def compare(
         convention: of CEV and SDE.
         replicates: of the bootstrap; as for `metrics.replicate`.
     """
-    groups, strata = samples.strata
     num_groups = samples.num_groups
 
     counts, dense_counts = samples.tally(predictions), samples.tally(dense)
@@ -148,16 +118,7 @@ def compare(
             [*columns, *(_margin(x, frequent, num_groups) for x in (counts, dense))], axis=-1
         )
 
-    draws = metrics.replicate(
-        statistic,
-        samples.labels,
-        groups,
-        predictions,
-        dense,
-        samples.classes,
-        strata,
-        replicates=replicates,
-    )
+    draws = metrics.replicate(statistic, samples, predictions, dense, replicates=replicates)
     low, high = metrics.interval(draws)
     rows = (*STATISTICS, "margin", "dense_margin")
     widths = [num_groups if row.startswith("group_") else 1 for row in STATISTICS]

@@ -13,7 +13,8 @@ import dataclasses
 import numpy as np
 
 from fairgrape_jax import metrics
-from fairgrape_jax.reports.comparison import Samples, statistic_of
+from fairgrape_jax.metrics.samples import Samples
+from fairgrape_jax.reports.comparison import statistic_of
 
 LEVEL = 0.95
 MANY = 200  # numbers above which pairs are not gone through one by one
@@ -183,9 +184,6 @@ def between_models(
         return np.stack(rows, axis=-2)
 
     values = statistic(each.tally(models), each.tally(base))
-    strata, count = each.strata
-    draws = metrics.replicate(
-        statistic, right, strata, models, base, each.classes, count, replicates=replicates
-    )
+    draws = metrics.replicate(statistic, each, models, base, replicates=replicates)
     titles = ("accuracy", "worst group", "rho(A)" if dense is None else "rho(Delta)")
     return Models(titles, values, draws)

@@ -11,7 +11,8 @@ import numpy as np
 
 from fairgrape_jax import config
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.reports.comparison import Comparison, Samples, compare
+from fairgrape_jax.metrics.samples import Samples
+from fairgrape_jax.reports.comparison import Comparison, compare
 from fairgrape_jax.runner import layout
 from fairgrape_jax.runner.record import check_record, read_checked_predictions
 from fairgrape_jax.training import evaluate

@@ -295,12 +295,12 @@ def test_rates_agree_with_fairlearn():
 
 def test_the_bootstrap_of_an_accuracy_is_binomial():
     n, p = 400, 0.8
-    labels = np.zeros((n, 1), int)
     predicted = (np.arange(n) >= p * n).astype(int)[None, :, None]
-    ids = np.zeros(n, int)
-    low, high = metrics.bootstrap(
-        metrics.each(metrics.accuracy), labels, ids, predicted, predicted, [2], 1, replicates=2000
+    samples = metrics.Samples(np.zeros((n, 1), int), np.zeros(n, int), [2], 1)
+    draws = metrics.replicate(
+        metrics.each(metrics.accuracy), samples, predicted, predicted, replicates=2000
     )
+    low, high = metrics.interval(draws)
     half = 196 * np.sqrt(p * (1 - p) / n)
     assert low == pytest.approx(100 * p - half, abs=0.5)
     assert high == pytest.approx(100 * p + half, abs=0.5)
@@ -308,30 +308,50 @@ def test_the_bootstrap_of_an_accuracy_is_binomial():
 
 def test_the_bootstrap_pairs_models_and_spreads_over_seeds():
     labels, predicted, ids, groups, classes = predictions()
-    shift = [labels, predicted]
-    same = metrics.bootstrap(
-        metrics.each(metrics.group_change),
-        labels,
-        ids,
-        np.stack([predicted, labels]),
-        np.stack([predicted, labels]),
-        classes,
-        groups,
-        replicates=50,
-    )
+    samples = metrics.Samples(labels, ids, classes, groups)
+    models = np.stack([predicted, labels])
+    change = metrics.each(metrics.group_change)
+    same = metrics.replicate(change, samples, models, models, replicates=50)
+    assert same.shape == (50, groups)
     np.testing.assert_array_equal(same, 0)  # a model equals itself on any draw
-    low, high = metrics.bootstrap(
-        metrics.each(metrics.accuracy),
-        labels,
-        ids,
-        np.stack(shift),
-        np.stack(shift),
-        classes,
-        groups,
-    )
+    models = np.stack([labels, predicted])
+    draws = metrics.replicate(metrics.each(metrics.accuracy), samples, models, models)
+    low, high = metrics.interval(draws)
     assert high == pytest.approx(100)  # a draw of the perfect seed twice
     noisy = metrics.accuracy(metrics.tally(labels, predicted, ids, groups, classes))
     assert low == pytest.approx(noisy, abs=3)  # and of the other one twice
+
+
+@pytest.mark.parametrize("name", ["labels", "predictions", "dense"])
+@pytest.mark.parametrize("code", [-2, -1, 2, 4, 5, 999])
+def test_a_class_that_there_is_not_is_an_error_wherever_it_is_counted(name, code):
+    labels, predicted, ids, groups, classes = predictions(n=50)
+    arrays = {"labels": labels, "predictions": predicted.copy(), "dense": predicted.copy()}
+    arrays[name] = arrays[name].copy()
+    task = int(code == 4)  # a class of the first task's number beyond its own, or the last's
+    arrays[name][7, task] = code
+    samples = metrics.Samples(arrays["labels"], ids, classes, groups)
+    message = f"(labels|predictions): {code} is outside of the codes there are, class 0 to "
+    if name != "dense":
+        with pytest.raises(ValueError, match=message):
+            samples.tally(arrays["predictions"][None])
+    with pytest.raises(ValueError, match=message):
+        metrics.replicate(
+            metrics.each(metrics.accuracy), samples, arrays["predictions"][None],
+            arrays["dense"][None], replicates=2,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "fits"), [(-2, False), (-1, True), (2, True), (3, False)])
+def test_a_group_that_there_is_not_is_an_error_but_for_none(code, fits):
+    labels, predicted, ids, groups, classes = predictions(n=50)
+    ids[3] = code
+    if fits:
+        counts = metrics.tally(labels, predicted, ids, groups, classes)
+        assert len(counts[0]) == groups + (code < 0)
+        return
+    with pytest.raises(ValueError, match=f"groups: {code} .* group 0 to 2 .or -1 for none"):
+        metrics.tally(labels, predicted, ids, groups, classes)
 
 
 def test_whole_kinds_of_samples_are_drawn_as_samples_are():
@@ -344,15 +364,16 @@ def test_whole_kinds_of_samples_are_drawn_as_samples_are():
     np.testing.assert_array_equal(rows[first][order], expected)
     np.testing.assert_array_equal(number[order], times)
     # The mean and variance over replicates of a group's accuracy are those of its binomial.
-    drawn = metrics.bootstrap(
-        lambda counts, dense: np.stack([metrics.group_accuracy(counts)[0]] * 2, axis=-1),
-        labels[:, :1], ids, predicted[None, :, :1], predicted[None, :, :1], classes[:1], groups,
-        replicates=4000, level=0.6826895,
-    )  # fmt: skip
+    samples = metrics.Samples(labels[:, :1], ids, classes[:1], groups)
+    one = predicted[None, :, :1]
+    draws = metrics.replicate(
+        lambda counts, dense: metrics.group_accuracy(counts)[0], samples, one, one, replicates=4000
+    )
+    interval = metrics.interval(draws, 0.6826895)
     for k in range(groups):
         right = (labels == predicted)[ids == k, 0]
         spread = 100 * np.sqrt(right.mean() * (1 - right.mean()) / len(right))
-        low, high = drawn[:, k, 0]
+        low, high = interval[:, k]
         assert (high - low) / 2 == pytest.approx(spread, rel=0.35)
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from fairgrape_jax.metrics.samples import Samples
 from fairgrape_jax.reports import differences
-from fairgrape_jax.reports.comparison import Samples, compare
+from fairgrape_jax.reports.comparison import compare
 from fairgrape_jax.reports.differences import extremes, pairs
 
 
