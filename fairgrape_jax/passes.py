@@ -16,19 +16,7 @@ Key = Mapping[str, Any]
 
 
 class Fold(Protocol):
-    """A function that folds a step over batches.
-
-    Args:
-        step: (gathered, batch) -> gathered; batch 0 comes first.
-        initial: what is gathered before the first batch: a pytree of arrays whose structure,
-            shapes and placement the step keeps, or an empty list to which it adds arrays.
-        batches: begin -> the batches from number `begin` on.
-        key: what is computed.
-        finish: gathered -> a list of arrays, what the pass amounts to.
-
-    Returns:
-        What `finish` returns, or the same values in NumPy arrays.
-    """
+    """A function that folds a step over batches."""
 
     def __call__(
         self,
@@ -39,7 +27,19 @@ class Fold(Protocol):
         key: Key,
         finish: Callable[[Any], list[Any]] = list,
     ) -> list[Any]:
-        """Fold, then finish."""
+        """Fold, then finish.
+
+        Args:
+            step: (gathered, batch) -> gathered; batch 0 comes first.
+            initial: what is gathered before the first batch: a pytree of arrays whose structure,
+                shapes and placement the step keeps, or an empty list to which it adds arrays.
+            batches: begin -> the batches from number `begin` on.
+            key: what is computed.
+            finish: gathered -> a list of arrays, what the pass amounts to.
+
+        Returns:
+            What `finish` returns, or the same values in NumPy arrays.
+        """
 
 
 def fold(

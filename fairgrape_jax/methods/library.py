@@ -62,8 +62,9 @@ def prune(
         minimum: the least number of weights of a layer.
         key: for methods that draw.
         minority: groups of the minority methods.
-        module, batch_stats, shape: for methods that look into a Linen module, which has a field
-            `dtype`; shape is that of an input, without its batch.
+        module: for methods that look into it: a Linen module, which has a field `dtype`.
+        batch_stats: its running averages.
+        shape: that of an input of it, without its batch.
         order: the names of the layers in the order of the network; that of the tree if empty.
         devices: over which FairGRAPE's choice is spread.
 

@@ -7,8 +7,9 @@ and percentage points. A new row is covered by the tests that run over the table
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
@@ -64,6 +65,9 @@ from fairgrape_jax.metrics.spread import (
     worst_group,
 )
 
+# What JSON holds of a metric: numbers, None for NaN, and lists of them.
+Plain: TypeAlias = float | list["Plain"] | None
+
 METRICS: dict[str, Metric] = {
     "accuracy": accuracy,
     "fpr": fpr,
@@ -99,36 +103,55 @@ OF_ALL_SAMPLES = (
     *("accuracy", "fpr", "fnr", "f1"),
     *("cev_classes", "sde_classes", "classes_excluded"),
 )
-CONVENTIONAL = ("cev_classes", "sde_classes", "cev_groups", "sde_groups")
+# Those that were published with two conventions.
+CONVENTIONAL: dict[str, Callable[[Convention], Metric]] = {
+    "cev_classes": lambda convention: partial(cev_classes, convention=convention),
+    "sde_classes": lambda convention: partial(sde_classes, convention=convention),
+    "cev_groups": lambda convention: partial(cev_groups, convention=convention),
+    "sde_groups": lambda convention: partial(sde_groups, convention=convention),
+}
 
 
 def of_set(name: str, convention: Convention = "simon-says") -> Statistic:
     """A row of METRICS as a statistic of several models: of their mean rates, or the mean.
 
-    convention: that of CEV and SDE; the others have none.
+    Args:
+        name: of the row.
+        convention: that of CEV and SDE; the others have none.
+
+    Returns:
+        The statistic, of counts whose first axis is the models.
     """
-    metric: Any = METRICS[name]
-    if name in CONVENTIONAL:
-        metric = partial(metric, convention=convention)
+    metric = CONVENTIONAL[name](convention) if name in CONVENTIONAL else METRICS[name]
     return (pooled if name in OF_MEAN_RATES else each)(metric)
 
 
-def evaluate_all(counts: Counts, dense: Counts, num_groups: int | None = None) -> dict[str, Any]:
-    """Every row of METRICS as plain numbers and lists, None for NaN: JSON knows no NaN.
+def evaluate_all(counts: Counts, dense: Counts, num_groups: int | None = None) -> dict[str, Plain]:
+    """Every row of METRICS as plain numbers and lists.
 
-    num_groups: how many of the counts' rows are groups, all by default; a row beyond them, of
-    samples in no group, counts overall alone.
+    Args:
+        counts: of each task (G, C, 3).
+        dense: those of the unpruned model, of the same shape.
+        num_groups: how many of the counts' rows are groups, all by default; a row beyond them, of
+            samples in no group, counts overall alone.
+
+    Returns:
+        By name a number, or a list of one for each group; None for NaN: JSON knows no NaN.
     """
 
-    def value(name: str, metric: Metric) -> Any:
+    grouped, dense_grouped = (
+        [table[..., :num_groups, :, :] for table in tables] for tables in (counts, dense)
+    )
+
+    def value(name: str, metric: Metric) -> np.ndarray:
         if name in OF_ALL_SAMPLES:
             return metric(counts, dense)
-        return metric(*([table[..., :num_groups, :, :] for table in x] for x in (counts, dense)))
+        return metric(grouped, dense_grouped)
 
     return {name: _plain(np.asarray(value(name, metric))) for name, metric in METRICS.items()}
 
 
-def _plain(value: np.ndarray) -> Any:
+def _plain(value: np.ndarray) -> Plain:
     if value.ndim:
         return [_plain(part) for part in value]
     return None if np.isnan(value) else value.item()

@@ -28,10 +28,12 @@ class Comparison:
         name: of the set.
         density: weights alive over all prunable weights, NaN where it is not known.
         num_groups: G.
-        counts, dense: the counts of each task, (S, G, C, 3); where samples have no group, (S, G +
-            1, C, 3), they being the last.
+        counts: the counts of each task, (S, G, C, 3); where samples have no group, (S, G + 1, C,
+            3), they being the last.
+        dense: those of the dense models, likewise.
         mean: the value of every statistic, the mean over models or that of their mean rates.
-        low, high: its 95 % interval.
+        low: the lower end of its 95 % interval.
+        high: the upper end.
         draws: its bootstrap replicates, (R, ...).
     """
 

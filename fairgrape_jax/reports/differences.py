@@ -25,7 +25,8 @@ class Difference:
     """How much larger one of several numbers is than another.
 
     Attributes:
-        high, low: the places of the two.
+        high: the place of the larger.
+        low: the place of the smaller.
         value: the number at `high` minus that at `low`.
         interval: of that difference, 95 %.
         among: of how many numbers the two were picked.

@@ -67,9 +67,8 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
             nothing is written.
         TrainingError: if a number is not finite, or a device has no memory left.
         Preempted: after a notice.
-        OSError: if a file cannot be written.
-
-        In the last three cases complete rounds stay, and the same call goes on.
+        OSError: if a file cannot be written. In the last three cases complete rounds stay, and the
+            same call goes on.
     """
     session = prepare(experiment, directory)
     with batch_size.advise_on_error(experiment, session.dataset, session.devices):

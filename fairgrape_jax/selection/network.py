@@ -156,9 +156,11 @@ def select_tree(
         importance: a tree of (G, *w.shape) of any real dtype, None where masks have None.
         masks: a tree of (*w.shape) bool, None where not prunable.
         density: the part of ALL weights to keep.
-        allocation, minimum, weights, order: how many each layer keeps, as for `allocate`; for
-            "global" the groups' shares are those of the whole network, which keeps `minimum` for
-            each of its layers.
+        allocation: how many each layer keeps, as for `allocate`; for "global" the groups' shares
+            are those of the whole network, which keeps `minimum` for each of its layers.
+        minimum: the least number of weights of a layer.
+        weights: the weights, a tree like the masks, for allocations that look at them.
+        order: the names of the layers in the order of the network.
         finish: as for `select_threshold`.
         devices: over which the weights are spread while choosing; none: where they are.
 

@@ -86,7 +86,12 @@ def accept(carry: Carry, new: State, loss: jax.Array, gradients: Tree) -> tuple[
     Args:
         carry: what the step began with.
         new: the state that the step made.
-        loss: () float32, and gradients: a tree like the parameters, both over all devices.
+        loss: () float32, over all devices.
+        gradients: a tree like the parameters, over all devices.
+
+    Returns:
+        What the step ends with, and what it reports: the loss, NaN where not all is finite, and
+        which of its parts are.
     """
     finite = flags(parts(loss, new.batch_stats, gradients, new.params, new.opt_state))
     good = finite.all() & carry.finite

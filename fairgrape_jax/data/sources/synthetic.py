@@ -72,6 +72,7 @@ def load(
     Args:
         source: Its options.
         progress: Called with (samples drawn, samples in all).
+        reading: How pictures are read; these are in memory whatever it says.
 
     Returns:
         The dataset.

@@ -105,6 +105,7 @@ def load(
     Args:
         source: Its options.
         progress: Called now and then with (pictures decoded, pictures in all).
+        reading: How pictures are read; these are in memory whatever it says.
 
     Returns:
         The dataset; pictures are (N, size, size, 3) uint8 RGB.

@@ -70,6 +70,7 @@ def load(
     Args:
         source: Its options.
         progress: Called with (digits read, digits in all).
+        reading: How pictures are read; these are in memory whatever it says.
 
     Returns:
         The dataset; pictures are (N, 28, 28, 1), or of the size asked for.

@@ -43,8 +43,10 @@ def maxmin_tree(
         importance: a tree of (G, *w.shape) of any real dtype, None where masks have None.
         masks: a tree of (*w.shape) bool, None where not prunable.
         density: the part of ALL weights to keep.
-        allocation, minimum, weights, order: as for `select_tree`; "global" has one certificate,
-            "network".
+        allocation: as for `select_tree`; "global" has one certificate, "network".
+        minimum: as for `select_tree`.
+        weights: as for `select_tree`.
+        order: as for `select_tree`.
         devices: over which the weights are spread while D is minimised; none: where JAX puts them.
 
     Returns:
