@@ -6,8 +6,11 @@ The tests that run over this table check a new row by themselves (docs/extending
 """
 
 from fairgrape_jax.methods import (
+    fair_lamp,
     fairgrape,
+    fairgrape_fisher,
     fairgrape_maxmin,
+    fairgrape_min,
     fairprune,
     grasp,
     importance,
@@ -18,6 +21,7 @@ from fairgrape_jax.methods import (
     snip,
     structured,
     synflow,
+    undecayed,
 )
 from fairgrape_jax.methods.base import Method, Problem
 from fairgrape_jax.methods.minority import restrict_to_minority
@@ -37,6 +41,27 @@ METHODS: dict[str, Method] = {
         fairgrape_maxmin.choose,
         needs=("scores",),
     ),
+    "fairgrape-fisher": Method(
+        "each group's share of w^2 times its Fisher information kept",
+        fairgrape_fisher.score,
+        fairgrape_fisher.choose,
+        needs=("a run",),
+    ),
+    "fairgrape-min": Method(
+        "largest part of the importance of the group that needs the weight least",
+        fairgrape_min.score,
+        needs=("scores",),
+    ),
+    "fair-lamp": Method(
+        "largest (w*g)^2 over all not smaller ones of the layer, for some group",
+        fair_lamp.score_largest,
+        needs=("scores",),
+    ),
+    "fair-lamp-mean": Method(
+        "largest (w*g)^2 over all not smaller ones of the layer, mean over groups",
+        fair_lamp.score_mean,
+        needs=("scores",),
+    ),
     "importance": Method("largest (w*g)^2, without groups", importance.score, needs=("scores",)),
     "importance-normalised": Method(
         "largest mean over groups of (w*g)^2 over the group's total",
@@ -48,6 +73,11 @@ METHODS: dict[str, Method] = {
     "random": Method("weights drawn at random", random_scores.score, needs=("a key",)),
     "snip": SNIP,
     "grasp": GRASP,
+    "undecayed": Method(
+        "largest |w*g - decay*w^2|: sensitivity of the loss without decay",
+        undecayed.score,
+        needs=("a loss",),
+    ),
     "synflow": Method(
         "largest |w| dR/d|w| of the linearised network", synflow.score, needs=("a module",)
     ),

@@ -49,7 +49,8 @@ def problem(seed=0, alive=1.0):
 PLAIN = [
     name
     for name in METHODS
-    if name.startswith(("fairgrape", "importance", "magnitude", "lottery", "random"))
+    if name.startswith(("fair-", "fairgrape", "importance", "magnitude", "lottery", "random"))
+    and "a run" not in METHODS[name].needs
 ]
 
 
