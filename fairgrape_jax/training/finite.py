@@ -9,6 +9,7 @@ device is at the next one, still has the state that the step began with.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -95,8 +96,29 @@ def accept(carry: Carry, new: State, loss: jax.Array, gradients: Tree) -> tuple[
     """
     finite = flags(parts(loss, new.batch_stats, gradients, new.params, new.opt_state))
     good = finite.all() & carry.finite
-    state = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, carry.state)
-    return Carry(state, good), StepReport(jnp.where(good, loss, jnp.nan), finite)
+    return Carry(choose(good, new, carry.state), good), StepReport(
+        jnp.where(good, loss, jnp.nan), finite
+    )
+
+
+def choose(condition: jax.Array, new: Tree, old: Tree) -> Tree:
+    """`new` where `condition` () bool holds, else `old`: trees of the same structure and types.
+
+    One branch on a CPU, which compiles a `where` for each leaf slowly and with much memory. A GPU's
+    host would wait for the condition before it can start the next step, so there each leaf is
+    chosen on the device, within the fusion that makes it.
+
+    >>> choose(jnp.array(False), {"a": jnp.ones(2)}, {"a": jnp.zeros(2)})["a"].tolist()
+    [0.0, 0.0]
+    """
+
+    def branch(condition: jax.Array, new: Tree, old: Tree) -> Tree:
+        return jax.lax.cond(condition, lambda new, _: new, lambda _, old: old, new, old)
+
+    def each_leaf(condition: jax.Array, new: Tree, old: Tree) -> Tree:
+        return jax.tree.map(functools.partial(jnp.where, condition), new, old)
+
+    return jax.lax.platform_dependent(condition, new, old, cpu=branch, default=each_leaf)
 
 
 def to_host(state: State) -> State:

@@ -34,6 +34,7 @@ EXPECTED = {
         [],
         {"save", "save, until it returns", "restore", "masks, kept", "sums, kept", "sums, read"},
     ),
+    "compile": (["--programs", "evaluate"], {"evaluate"}),
     "round": (
         ["--groups", "2", "--images", "20", "--batch", "4"],
         {"importance", "selection", "retraining", "evaluation", "a round"},
@@ -52,7 +53,12 @@ def test_a_benchmark_prints_and_writes_its_rows(name, tmp_path, monkeypatch, cap
     options, expected = EXPECTED[name]
     monkeypatch.syspath_prepend(ROOT)
     path = tmp_path / "rows.json"
-    small = {"selection": ["--models", "mlp", *SMALL[4:]], "pipeline": SMALL[4:]}.get(name, SMALL)
+    of_many = {
+        "selection": ["--models", "mlp", *SMALL[4:]],
+        "pipeline": SMALL[4:],
+        "compile": ["--models", "mlp", "--sizes", "8", "--batch", "4", "--groups", "2"],
+    }
+    small = of_many.get(name, SMALL)
     monkeypatch.setattr(sys, "argv", [name, *small, *options, "--json", str(path)])
     importlib.import_module(f"experiments.benchmarks.{name}").main()
     (run,) = json.loads(path.read_text())

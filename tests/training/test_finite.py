@@ -129,6 +129,36 @@ def test_a_finite_step_is_what_it_was_without_looking(monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+TREES = (
+    {
+        "float": jnp.full((3, 2), jnp.nan),
+        "int": jnp.arange(4),
+        "bool": jnp.array(True),
+        "none": None,
+    },
+    {"float": jnp.ones((3, 2)), "int": jnp.arange(4) + 7, "bool": jnp.array(False), "none": None},
+)
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_the_choice_is_the_whole_of_one_tree(condition):
+    expected = TREES[0 if condition else 1]
+    for choose in (finite.choose, jax.jit(finite.choose)):
+        chosen = choose(jnp.array(condition), *TREES)
+        jax.tree.map(np.testing.assert_array_equal, chosen, expected)
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), TREES)
+    conditions = jnp.array([condition, not condition])
+    each = jax.vmap(finite.choose)(conditions, *stacked)
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[0], y), each, expected)
+
+
+@pytest.mark.parametrize(("platform", "branches"), [("cpu", True), ("cuda", False), ("tpu", False)])
+def test_the_choice_is_one_branch_on_a_cpu_and_stays_on_the_device_elsewhere(platform, branches):
+    lowered = jax.jit(finite.choose).trace(jnp.array(True), *TREES)
+    text = lowered.lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.select" in text) != branches
+
+
 @pytest.mark.parametrize("bad", [0, pytest.param(4, marks=pytest.mark.slow), 9])
 def test_the_error_of_an_epoch_holds_the_state_before_and_the_samples(bad):
     """One step is given a rate of NaN; the state is that of an epoch stopped just before it."""
