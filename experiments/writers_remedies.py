@@ -82,7 +82,8 @@ def study(
 
 def share_dense(first: Path, experiment: Experiment, directory: Path) -> None:
     """The dense networks of `first` for another run: they are the same, remedy or not."""
-    rounds.write_config(experiment, directory, parallel.local_devices(experiment.execution.devices))
+    devices = parallel.local_devices(experiment.execution.devices)
+    rounds.write_config(experiment, directory, load(experiment.data), devices)
     for path in first.glob("seed_*/dense"):
         target = directory / path.relative_to(first)
         if not layout.is_complete(target):

@@ -14,9 +14,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fairgrape_jax.errors import TrainingError, UsageError
+    from fairgrape_jax.library.runs import run
     from fairgrape_jax.masks import apply_masks, full_masks, is_kernel
     from fairgrape_jax.methods.library import prune
     from fairgrape_jax.metrics.frame import group_metrics
+    from fairgrape_jax.runner.stage import load
     from fairgrape_jax.scoring.per_sample import average_importance, group_importance
     from fairgrape_jax.selection.allocation import allocate
     from fairgrape_jax.selection.schedules import falling_densities as densities
@@ -35,6 +37,8 @@ _WHERE = {
     "masked": "training.masked",
     "set_masks": "training.masked",
     "group_metrics": "metrics.frame",
+    "run": "library.runs",
+    "load": "runner.stage",
     "UsageError": "errors",
     "TrainingError": "errors",
 }
@@ -56,6 +60,9 @@ __all__ = [  # noqa: RUF022
     "set_masks",
     # what it did to whom
     "group_metrics",
+    # whole experiments
+    "run",
+    "load",
     # errors
     "UsageError",
     "TrainingError",

@@ -68,6 +68,7 @@ SHARED_STEPS = (
     "cli/",
     "config/",
     "data/",
+    "library/",
     "losses/",
     "parallel/test_preemption.py",
     "reports/",

@@ -12,13 +12,14 @@ from fairgrape_jax.methods import METHODS
 
 PAGE = (Path(__file__).parents[1] / "docs" / "library.md").read_text()
 CODE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-DENSITIES = [0.1, 0.4, 0.1]
+DENSITIES = {"nnx": 0.1, "function": 0.4, "loop": 0.1, "run": 0.1}
 
 
 @pytest.mark.parametrize(
-    ("code", "expected"), [*zip(CODE, DENSITIES, strict=True)], ids=["nnx", "function", "loop"]
+    ("code", "expected"), [*zip(CODE, DENSITIES.values(), strict=True)], ids=[*DENSITIES]
 )
-def test_the_code_runs_and_prunes(code, expected):
+def test_the_code_runs_and_prunes(code, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     names = {}
     exec(code, names)
     assert density(names["masks"]) == pytest.approx(expected, abs=0.01)

@@ -16,7 +16,7 @@ from fairgrape_jax import config, data
 from fairgrape_jax.cli.command import Command, extended, known_part
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.parallel import hosts, preemption
+from fairgrape_jax.parallel import hosts
 
 # The flags that say how the processes of a run find each other, and the fields of hosts.Cluster.
 CLUSTER = {
@@ -80,8 +80,7 @@ class Run(Command):
 
     def run(self) -> None:
         """Do the experiment, and write its report when all of it is complete."""
-        from fairgrape_jax.reports.run import write
-        from fairgrape_jax.runner import run as runner
+        from fairgrape_jax.library import runs
 
         experiment: Experiment = self.values  # type: ignore[attr-defined]  # by `complete`
         path = self.experiment
@@ -90,10 +89,7 @@ class Run(Command):
         config.check(experiment)
         if cluster is not None:
             hosts.join_cluster(cluster)
-        with preemption.catch_signals():
-            complete = runner.run(experiment, out, shard)
-            if hosts.is_process_0() and complete:
-                write([out], out)
+        runs.run(experiment, out, shard=shard)
 
     def cluster(self) -> hosts.Cluster | None:
         """How to join the other processes; None for a run of one process.

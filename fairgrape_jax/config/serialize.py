@@ -18,6 +18,20 @@ FORMAT = 3  # of a run's directory; 1 had no checksums, 2 no `execution` (see co
 READ = (2, FORMAT)
 
 
+class Input(TypedDict):
+    """What a network takes, and how a picture becomes that.
+
+    Attributes:
+        shape: of a picture, (H, W, C).
+        mean: of each channel, of pictures scaled to [0, 1].
+        std: their standard deviation.
+    """
+
+    shape: list[int]
+    mean: list[float]
+    std: list[float]
+
+
 class Stored(TypedDict):
     """What config.json of a run holds: the experiment, and what it was begun with.
 
@@ -27,6 +41,7 @@ class Stored(TypedDict):
         versions: of packages, by name.
         devices: kind, platform, count, processes.
         flags: what `numeric_flags` gave; runs of before format 3 have none.
+        input: of the network; earlier runs have none.
     """
 
     format: int
@@ -34,6 +49,7 @@ class Stored(TypedDict):
     versions: dict[str, str]
     devices: dict[str, str | int]
     flags: NotRequired[dict[str, Flag]]
+    input: NotRequired[Input]
 
 
 class _Begin(TypedDict):

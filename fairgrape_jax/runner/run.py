@@ -22,6 +22,7 @@ import jax
 
 from fairgrape_jax import config, data, parallel, storage
 from fairgrape_jax.config import Experiment, protocols
+from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.methods import METHODS
 from fairgrape_jax.parallel import hosts, preemption
 from fairgrape_jax.progress import bar, say
@@ -107,12 +108,14 @@ def prepare(experiment: Experiment, directory: Path) -> Session:
         say(f"note: {line}")
     parallel.broadcast_from_process_0(0)  # no process looks at the directory from here on
     if hosts.is_process_0():
-        write_config(experiment, directory, devices)
+        write_config(experiment, directory, dataset, devices)
         lock.remove_leftovers(directory)
     return session
 
 
-def write_config(experiment: Experiment, directory: Path, devices: list[jax.Device]) -> None:
+def write_config(
+    experiment: Experiment, directory: Path, dataset: Dataset, devices: list[jax.Device]
+) -> None:
     """RUN/config.json: every field, with versions, flags and machine; kept as it is on resuming."""
     path = directory / "config.json"
     if path.exists():
@@ -127,6 +130,11 @@ def write_config(experiment: Experiment, directory: Path, devices: list[jax.Devi
             "versions": {name: importlib.metadata.version(name) for name in packages}
             | {"python": platform.python_version()},
             "flags": config.numeric_flags(),
+            "input": {
+                "shape": list(dataset.shape),
+                "mean": list(dataset.mean),
+                "std": list(dataset.std),
+            },
             "devices": {
                 "kind": devices[0].device_kind,
                 "platform": devices[0].platform,

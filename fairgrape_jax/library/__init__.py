@@ -1,0 +1,1 @@
+"""What `import fairgrape_jax` offers beside pure functions: whole runs, and audits of arrays."""
