@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from fairgrape_jax.metrics import columns
 from fairgrape_jax.metrics.counts import (
     Counts,
     accuracy,
+    class_metrics,
     f1,
     fnr,
     fpr,
@@ -22,12 +23,44 @@ from fairgrape_jax.metrics.counts import (
     group_fpr,
     percent,
 )
+from fairgrape_jax.metrics.extremes import Measure, between, lowest
 from fairgrape_jax.metrics.resample import Metric, interval, replicate
 from fairgrape_jax.metrics.samples import Samples
 
-Column: TypeAlias = ArrayLike  # numbers or words: a list, an array, a column of a data frame
+Column: TypeAlias = Any  # (N,): a list, an array, a series or a frame of one column
 Name: TypeAlias = str | int | float | bool  # of a class or a group, as its column has it
-Numbers: TypeAlias = np.ndarray  # of each replicate, or a scalar
+LARGEST = 50_000_000  # rates of classes in groups and replicates up to which parity has intervals
+
+
+def group_selection_rate(counts: Counts, dense: Counts = ()) -> np.ndarray:
+    """How often class 1 of two is predicted in each group.
+
+    Args:
+        counts: (..., G, 2, 3) of the one task.
+        dense: takes no part.
+
+    Returns:
+        (..., G) percent.
+    """
+    return _selected(counts[0])
+
+
+def selection_rate(counts: Counts, dense: Counts = ()) -> np.ndarray:
+    """How often class 1 of two is predicted.
+
+    Args:
+        counts: (..., G, 2, 3) of the one task.
+        dense: takes no part.
+
+    Returns:
+        (...) percent.
+    """
+    return _selected(counts[0].sum(axis=-3))
+
+
+def _selected(table: np.ndarray) -> np.ndarray:
+    return percent(table[..., 1, 2], table[..., 1].sum(axis=-1))
+
 
 # By name: over all samples, and of each group.
 RATES: dict[str, tuple[Metric, Metric]] = {
@@ -36,6 +69,8 @@ RATES: dict[str, tuple[Metric, Metric]] = {
     "fnr": (fnr, group_fnr),
     "f1": (f1, group_f1),
 }
+# Of two classes alone.
+RATES_OF_TWO = RATES | {"selection_rate": (selection_rate, group_selection_rate)}
 
 
 class Estimate(NamedTuple):
@@ -52,66 +87,118 @@ class Estimate(NamedTuple):
     high: float
 
 
+class Spread(NamedTuple):
+    """How far apart two groups are, and which, with an interval that is corrected for the choice.
+
+    Attributes:
+        value: points, or percent for a ratio; NaN where fewer than two groups have the rate.
+        low: the lower end of the interval, which holds for all pairs of groups together.
+        high: the upper end.
+        largest: the group with the highest rate; None where there is none.
+        smallest: the group with the lowest.
+    """
+
+    value: float
+    low: float
+    high: float
+    largest: Name | None
+    smallest: Name | None
+
+
 class Worst(NamedTuple):
     """The group that fares worst.
 
     Attributes:
         group: its name.
         value: its accuracy, percent.
+        low: the lower end of its interval, which holds for all groups together.
+        high: the upper end.
     """
 
     group: Name
     value: float
+    low: float
+    high: float
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class GroupMetrics:
     """Rates of a model, or their change against another model, in percent.
 
     Attributes:
         groups: the names of the groups, in order.
-        classes: the classes, in order; FPR and FNR of two are those of the second.
+        classes: the classes, in order; FPR, FNR, F1 and selection rate of two are those of the
+            second.
         counts: samples of each group.
+        ungrouped: samples of no group, which count overall alone.
         overall: each rate over all samples.
         by_group: each rate of each group, `by_group[group]["accuracy"]`.
-        changes: where a dense model is compared, each rate of each group minus the dense model's.
+        overall_changes: where a dense model is compared, each rate minus the dense model's.
+        changes: the same of each group; intervals are those of the paired bootstrap.
+        parity: the difference and ratio of demographic parity and of equalized odds, as fairlearn
+            defines them; of more than two classes those of the class where groups differ most.
         worst: the group of lowest accuracy.
+        level: of all intervals.
     """
 
     groups: tuple[Name, ...]
     classes: tuple[Name, ...]
     counts: dict[Name, int]
+    ungrouped: int
     overall: dict[str, Estimate]
     by_group: dict[Name, dict[str, Estimate]]
+    overall_changes: dict[str, Estimate]
     changes: dict[Name, dict[str, Estimate]]
+    parity: dict[str, Spread]
     worst: Worst
-    draws: dict[str, np.ndarray] = dataclasses.field(repr=False)  # (R, G) of each rate
-    level: float = 0.95
+    level: float
+    draws: dict[str, np.ndarray]  # of by_group and changes, (R, rates, G)
 
-    def difference(self) -> dict[str, Estimate]:
+    def difference(self, of: Literal["by_group", "changes"] = "by_group") -> dict[str, Spread]:
         """Of each rate the highest group's minus the lowest's, in points.
 
-        The interval is that of these two groups, which the samples chose: it is not one of the
-        largest difference of any two.
+        Args:
+            of: rates of the groups, or their changes against the dense model.
+
+        Raises:
+            ValueError: changes, and no dense model was compared.
         """
-        return self._between(lambda high, low: high - low)
+        return self._between(of, "difference")
 
-    def ratio(self) -> dict[str, Estimate]:
-        """Of each rate the lowest group's over the highest's, in percent; as `difference`."""
+    def ratio(self) -> dict[str, Spread]:
+        """Of each rate the lowest group's over the highest's, in percent."""
+        return self._between("by_group", "ratio")
 
-        return self._between(lambda high, low: percent(low, high))
+    def rows(self) -> list[dict[str, Any]]:
+        """A row per group for a data frame: its samples, and each rate with its interval."""
+        return [
+            {"group": group, "samples": self.counts[group]}
+            | {
+                f"{name}{suffix}": value
+                for name, estimate in self.by_group[group].items()
+                for suffix, value in zip(("", "_low", "_high"), estimate, strict=True)
+            }
+            for group in self.groups
+        ]
 
-    def _between(self, combine: Callable[[Numbers, Numbers], Numbers]) -> dict[str, Estimate]:
+    def _between(self, of: Literal["by_group", "changes"], measure: Measure) -> dict[str, Spread]:
+        table: Mapping[Name, Mapping[str, Estimate]] = getattr(self, of)
+        if not table:
+            raise ValueError("difference: of changes against a dense model; give dense=")
         result = {}
-        for name in self.overall:
-            values = np.array([self.by_group[group][name].value for group in self.groups])
-            if np.isnan(values).all():
-                result[name] = Estimate(np.nan, np.nan, np.nan)
-                continue
-            high, low = int(np.nanargmax(values)), int(np.nanargmin(values))
-            draws = combine(self.draws[name][:, high], self.draws[name][:, low])
-            result[name] = _estimate(combine(values[high], values[low]), draws, self.level)
+        for place, name in enumerate(self.overall):
+            values = np.array([[table[group][name].value for group in self.groups]])
+            draws = self.draws[of][:, place, None]
+            result[name] = _spread(self.groups, values, draws, measure, self.level)
         return result
+
+    def __repr__(self) -> str:
+        overall, worst = self.overall["accuracy"], self.worst
+        total = sum(self.counts.values()) + self.ungrouped
+        return (
+            f"GroupMetrics({total:,} samples, {len(self.groups)} groups, {len(self.classes)} "
+            f"classes; accuracy {_text(overall)}, worst {worst.group!r} {_text(worst[1:])})"
+        )
 
 
 def group_metrics(
@@ -127,14 +214,16 @@ def group_metrics(
 ) -> GroupMetrics:
     """Rates of each group and between groups, with bootstrap intervals.
 
+    Columns are NumPy's, JAX's, lists, or those of a data frame (pandas, polars, pyarrow).
+
     Args:
-        labels: (N,) classes: numbers, words, a column of a data frame.
+        labels: (N,) classes, numbers or words.
         predictions: (N,) classes.
-        groups: (N,) names or numbers; a negative number or None is no group, and counts overall
-            alone.
+        groups: (N,) names or numbers; a negative number or an empty cell (None, NaN, "") is no
+            group, and counts overall alone.
         dense: (N,) predictions of the model before compression, to compare with.
-        positive: the class whose FPR, FNR and F1 these are, where there are two; the second in
-            order by default. With more classes they are means over the classes.
+        positive: the class whose FPR, FNR, F1 and selection rate these are, where there are two;
+            the second in order by default. With more classes they are means over the classes.
         replicates: of the bootstrap, which draws samples within each group; 1,000 by default, 200
             where there are very many kinds of samples.
         level: of the intervals.
@@ -151,119 +240,153 @@ def group_metrics(
         >>> result = group_metrics(labels, [1, 1, 0, 0, 1, 0, 1, 0], groups)
         >>> result.overall["accuracy"].value, result.by_group["b"]["accuracy"].value
         (75.0, 50.0)
-        >>> result.difference()["accuracy"].value, result.ratio()["accuracy"].value, result.worst
-        (50.0, 50.0, Worst(group='b', value=50.0))
+        >>> result.difference()["accuracy"].value, result.ratio()["accuracy"].value
+        (50.0, 50.0)
+        >>> result.worst.group, result.parity["equalized_odds_difference"].value
+        ('b', 50.0)
     """
-    columns = {"labels": labels, "predictions": predictions, "groups": groups}
-    if dense is not None:
-        columns["dense"] = dense
-    arrays = _columns(columns)
-    names, group_codes = _group_codes(arrays.pop("groups"))
+    _check_options(replicates, level)
+    by_name = {"labels": labels, "predictions": predictions, "groups": groups}
+    arrays = as_arrays(by_name if dense is None else by_name | {"dense": dense})
+    names, group_codes = columns.groups(arrays.pop("groups"))
+    if not names:
+        raise ValueError("groups: no sample is in a group")
     classes, codes = _class_codes(arrays, positive)
-    samples = Samples(codes["labels"][:, None], group_codes, [len(classes)], len(names))
+    count, rates = len(names), RATES_OF_TWO if len(classes) == 2 else RATES
+    samples = Samples(codes["labels"][:, None], group_codes, [len(classes)], count)
     models = codes["predictions"][None, :, None]
     unpruned = codes.get("dense", codes["predictions"])[None, :, None]
-    rates = partial(_rates, num_groups=len(names))
-    values = rates(samples.tally(models), samples.tally(unpruned))
-    draws = replicate(rates, samples, models, unpruned, replicates=replicates, seed=seed)
+    statistic = partial(_rates, num_groups=count, rates=tuple(rates.values()))
+    values = statistic(samples.tally(models), samples.tally(unpruned))
+    draws = replicate(statistic, samples, models, unpruned, replicates=replicates, seed=seed)
 
-    def estimates(column: int) -> dict[str, Estimate]:
+    def estimates(place: int) -> dict[str, Estimate]:
         return {
-            name: _estimate(values[i, column], draws[:, i, column], level)
-            for i, name in enumerate(RATES)
+            name: _estimate(values[i, place], draws[:, i, place], level)
+            for i, name in enumerate(rates)
         }
 
-    count = len(names)
-    by_group = {name: estimates(1 + k) for k, name in enumerate(names)}
-    worst = min(names, key=lambda name: by_group[name]["accuracy"].value)
-    changes = {name: estimates(1 + count + k) for k, name in enumerate(names)}
+    by_group = {name: estimates(2 + k) for k, name in enumerate(names)}
+    changes = {name: estimates(2 + count + k) for k, name in enumerate(names)}
+    worst, low, high = lowest(values[0, 2 : 2 + count], draws[:, 0, 2 : 2 + count], level)
     sizes = np.bincount(group_codes[group_codes >= 0], minlength=count)
     return GroupMetrics(
         groups=tuple(names),
         classes=tuple(classes),
         counts=dict(zip(names, sizes.tolist(), strict=True)),
+        ungrouped=int((group_codes < 0).sum()),
         overall=estimates(0),
         by_group=by_group,
+        overall_changes=estimates(1) if dense is not None else {},
         changes=changes if dense is not None else {},
-        worst=Worst(worst, by_group[worst]["accuracy"].value),
-        draws={name: draws[:, i, 1 : 1 + count] for i, name in enumerate(RATES)},
+        parity=_parity(names, samples, models, len(draws), level=level, seed=seed),
+        worst=Worst(names[worst], by_group[names[worst]]["accuracy"].value, low, high),
         level=level,
+        draws={"by_group": draws[..., 2 : 2 + count], "changes": draws[..., 2 + count :]},
     )
 
 
-def _rates(counts: Counts, dense: Counts, *, num_groups: int) -> np.ndarray:
-    """(..., rates, 1 + 2 G) of one model: over all samples, of each group, and its change."""
+def _rates(
+    counts: Counts, dense: Counts, *, num_groups: int, rates: Sequence[tuple[Metric, Metric]]
+) -> np.ndarray:
+    """(..., rates, 2 + 2 G) of one model: over all samples and its change, the same by group."""
+    counts, dense = ([table[0] for table in each] for each in (counts, dense))
     rows = []
-    for overall, of_groups in RATES.values():
-        of_each, of_dense = (of_groups(x, ())[0, ..., :num_groups] for x in (counts, dense))
-        whole = overall(counts, ())[0, ..., None]
-        rows.append(np.concatenate([whole, of_each, of_each - of_dense], axis=-1))
+    for overall, of_groups in rates:
+        whole, before = (overall(each, ())[..., None] for each in (counts, dense))
+        by_group, old = (of_groups(each, ())[..., :num_groups] for each in (counts, dense))
+        rows.append(np.concatenate([whole, whole - before, by_group, by_group - old], axis=-1))
     return np.stack(rows, axis=-2)
 
 
-def _estimate(value: Numbers, draws: np.ndarray, level: float) -> Estimate:
+def _parity(
+    names: Sequence[Name],
+    samples: Samples,
+    models: np.ndarray,
+    replicates: int,
+    *,
+    level: float,
+    seed: int,
+) -> dict[str, Spread]:
+    """Demographic parity and equalized odds: the widest spread over groups of a class's rates."""
+    places: Any = slice(1, 2) if samples.classes[0] == 2 else slice(None)
+
+    def statistic(counts: Counts, dense: Counts) -> np.ndarray:
+        """(..., 3 C, G): how often each class is predicted, its FPR and its FNR (TPR)."""
+        table = counts[0][0][..., : samples.num_groups, :, :]
+        selected = percent(table[..., 2], table[..., 1].sum(axis=-1, keepdims=True))
+        rates = class_metrics(table)
+        rows = [selected, rates["fpr"], rates["recall"]]
+        return np.concatenate([np.swapaxes(row[..., places], -1, -2) for row in rows], axis=-2)
+
+    values = statistic(samples.tally(models), ())
+    if values.size * replicates > LARGEST:
+        draws = np.full((1, *values.shape), np.nan)
+    else:
+        draws = replicate(statistic, samples, models, models, replicates=replicates, seed=seed)
+    width = len(values) // 3
+    parts = {"demographic_parity": slice(0, width), "equalized_odds": slice(width, None)}
+    measures: tuple[Measure, Measure] = ("difference", "ratio")
+    return {
+        f"{name}_{measure}": _spread(names, values[part], draws[:, part], measure, level)
+        for name, part in parts.items()
+        for measure in measures
+    }
+
+
+def _spread(
+    names: Sequence[Name], values: np.ndarray, draws: np.ndarray, measure: Measure, level: float
+) -> Spread:
+    extreme = between(values, draws, measure, level)
+    if extreme.row < 0:
+        return Spread(extreme.value, extreme.low, extreme.high, None, None)
+    return Spread(*extreme[:3], names[extreme.largest], names[extreme.smallest])
+
+
+def _estimate(value: np.ndarray, draws: np.ndarray, level: float) -> Estimate:
     low, high = interval(draws, level)
     return Estimate(float(value), float(low), float(high))
 
 
-def _columns(columns: Mapping[str, Column]) -> dict[str, np.ndarray]:
-    """Columns as arrays (N,), all of one length."""
-    arrays = {name: _as_array(name, column) for name, column in columns.items()}
+def _text(estimate: Sequence[float]) -> str:
+    value, low, high = estimate
+    return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
+
+
+def _check_options(replicates: int | None, level: float) -> None:
+    if replicates is not None and replicates < 1:
+        raise ValueError(f"replicates: {replicates} is not at least 1")
+    if not 0 < level < 1:
+        raise ValueError(f"level: {level} is not between 0 and 1")
+
+
+def as_arrays(by_name: Mapping[str, Column]) -> dict[str, np.ndarray]:
+    """Columns as arrays (N,), all of one length.
+
+    Args:
+        by_name: each by the name of its argument.
+
+    Raises:
+        ValueError: lengths that differ, or nothing.
+    """
+    arrays = {name: columns.column(name, column) for name, column in by_name.items()}
     lengths = {name: len(array) for name, array in arrays.items()}
-    if len(set(lengths.values())) != 1 or not lengths["labels"]:
-        raise ValueError(f"labels, predictions, groups: {lengths} samples; give as many of each")
+    if len(set(lengths.values())) != 1 or not all(lengths.values()):
+        raise ValueError(f"{', '.join(lengths)}: {lengths} samples; give as many of each")
     return arrays
-
-
-def _as_array(name: str, column: Column) -> np.ndarray:
-    array = np.asarray(column)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 1:
-        raise ValueError(f"{name}: {array.shape}; one value for each sample, (N,), is expected")
-    return array
-
-
-def _missing(array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind == "f":
-        return np.isnan(array)
-    if array.dtype.kind == "O":
-        return np.array([x is None or x != x for x in array.tolist()], bool)
-    return np.zeros(len(array), bool)
 
 
 def _class_codes(
     arrays: Mapping[str, np.ndarray], positive: Name | None
 ) -> tuple[list[Name], dict[str, np.ndarray]]:
     """The classes of all arrays in order, the positive of two last, and each array as numbers."""
-    for name, array in arrays.items():
-        if (count := int(_missing(array).sum())) > 0:
-            raise ValueError(f"{name}: {count} samples have none")
-    kinds = {name: "words" if a.dtype.kind in "OUS" else "numbers" for name, a in arrays.items()}
-    if len(set(kinds.values())) > 1:
-        raise ValueError(f"labels, predictions: classes are of several kinds, {kinds}")
-    classes: list[Name] = sorted(set().union(*[array.tolist() for array in arrays.values()]))
+    classes, codes = columns.classes(arrays)
     if len(classes) == 1:
         classes.append("(none)")
     if positive is not None:
         if len(classes) != 2 or positive not in classes:
             raise ValueError(f"positive: {positive!r} is not one of two classes, {classes}")
-        classes.sort(key=lambda name: name == positive)
-    place = {name: code for code, name in enumerate(classes)}
-    return classes, {
-        name: np.array([place[x] for x in array.tolist()], np.int64)
-        for name, array in arrays.items()
-    }
-
-
-def _group_codes(array: np.ndarray) -> tuple[list[Name], np.ndarray]:
-    """The names of the groups, and the number of each sample's, -1 for none."""
-    ungrouped = _missing(array)
-    if array.dtype.kind in "if":
-        ungrouped = ungrouped | (array < 0)
-    names = sorted(set(array[~ungrouped].tolist()))
-    if not names:
-        raise ValueError("groups: no sample is in a group")
-    place = {name: code for code, name in enumerate(names)}
-    cells = zip(array.tolist(), ungrouped.tolist(), strict=True)
-    return names, np.array([-1 if none else place[cell] for cell, none in cells], np.int64)
+        if positive == classes[0]:
+            classes.reverse()
+            codes = {name: 1 - code for name, code in codes.items()}
+    return classes, codes

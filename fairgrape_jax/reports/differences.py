@@ -13,6 +13,7 @@ import dataclasses
 import numpy as np
 
 from fairgrape_jax import metrics
+from fairgrape_jax.metrics.extremes import largest_deviation, standard_error
 from fairgrape_jax.metrics.samples import Samples
 from fairgrape_jax.reports.comparison import statistic_of
 
@@ -93,37 +94,21 @@ def pairs(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
         low, high = metrics.interval(draws[:, 0] - draws[:, 1], LEVEL)
         return np.array([[[0.0, low], [-high, 0.0]], [[0.0, high], [-low, 0.0]]])
     if count > MANY:
-        error = _error(draws)
+        error = standard_error(draws)
         reach = _factor(draws, error) * (error[:, None] + error[None, :])
         return np.stack([value - reach, value + reach])
     error = np.zeros((count, count))
     largest = np.zeros(len(draws))
     for i in range(count - 1):
         differences = draws[:, i, None] - draws[:, i + 1 :]
-        error[i, i + 1 :] = _error(differences)
-        largest = np.fmax(largest, _deviation(differences, error[i, i + 1 :]))
+        error[i, i + 1 :] = standard_error(differences)
+        largest = np.fmax(largest, largest_deviation(differences, error[i, i + 1 :]))
     reach = np.quantile(largest, LEVEL) * (error + error.T)
     return np.stack([value - reach, value + reach])
 
 
-def _error(draws: np.ndarray) -> np.ndarray:
-    """The standard error of each column; 0 where it is known in fewer than two replicates."""
-    known = ~np.isnan(draws)
-    count = np.maximum(known.sum(axis=0), 2)
-    mean = np.where(known, draws, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    return np.sqrt(np.square(np.where(known, draws - mean, 0)).sum(axis=0) / (count - 1))
-
-
-def _deviation(draws: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """The largest standardised deviation from the mean in each replicate, (R,)."""
-    known = ~np.isnan(draws)
-    mean = np.where(known, draws, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    scaled = np.abs(np.where(known, draws - mean, 0)) / np.where(error > 0, error, np.inf)
-    return scaled.max(axis=1)
-
-
 def _factor(draws: np.ndarray, error: np.ndarray) -> float:
-    return float(np.quantile(_deviation(draws, error), LEVEL))
+    return float(np.quantile(largest_deviation(draws, error), LEVEL))
 
 
 @dataclasses.dataclass(frozen=True)
