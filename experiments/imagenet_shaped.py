@@ -47,11 +47,11 @@ def main() -> None:
     place, started = options.folder / "official", time.perf_counter()
     if not (place / "groups.csv").exists():
         official_tars(place, options.records, options.side)
-        said("tars", started)
+        print_elapsed("tars", started)
     started = time.perf_counter()
-    given = ImageNet2012(groups=str(place / "groups.csv"))
-    prepare("imagenet2012", place, given, data_dir=options.folder / "prepared")
-    said("prepared", started)
+    options_of_tars = ImageNet2012(groups=str(place / "groups.csv"))
+    prepare("imagenet2012", place, options_of_tars, data_dir=options.folder / "prepared")
+    print_elapsed("prepared", started)
 
     experiment = Experiment(
         data=Prepared(
@@ -79,10 +79,10 @@ def main() -> None:
     train.SILENCE = 0.0  # a line after every epoch, with the wait for input
     started = time.perf_counter()
     run(experiment, options.folder / "run")
-    said("run", started)
+    print_elapsed("run", started)
 
 
-def said(what: str, started: float) -> None:
+def print_elapsed(what: str, started: float) -> None:
     """Print how long a part took, and the most memory held so far."""
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     print(f"{what}: {time.perf_counter() - started:.1f} s, {memory:,} MiB at most", flush=True)

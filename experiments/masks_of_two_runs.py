@@ -22,9 +22,9 @@ def rows(run: Path, other: Path) -> Iterator[list[str]]:
     """The table's rows, for each round that both have finished."""
     here, there = ({p.relative_to(d): r for p, r in layout.read_records(d)} for d in (run, other))
     for place in sorted(here.keys() & there.keys()):
-        ours, theirs = (checkpoint.load_masks(d / place / "masks.npz") for d in (run, other))
-        alone = {name: int((mask & ~theirs[name]).sum()) for name, mask in ours.items()}
-        kept = sum(int(mask.sum()) for mask in ours.values())
+        masks, other_masks = (checkpoint.load_masks(d / place / "masks.npz") for d in (run, other))
+        alone = {name: int((mask & ~other_masks[name]).sum()) for name, mask in masks.items()}
+        kept = sum(int(mask.sum()) for mask in masks.values())
         tests = here[place]["test"], there[place]["test"]
         yield [
             str(place),

@@ -23,41 +23,41 @@ COLUMNS = {"accuracy": "accuracy", "worst_group": "worst group", "rho_change": "
 
 def at_level(models: Sequence[results.Model], name: str, level: float) -> tuple[results.Model, ...]:
     """A method's networks of nearest density, one per seed."""
-    own = [model for model in models if model.name == name]
-    number = min(own, key=lambda model: abs(np.log(model.density / level))).record["round"]
-    return tuple(model for model in own if model.record["round"] == number)
+    of_method = [model for model in models if model.name == name]
+    number = min(of_method, key=lambda model: abs(np.log(model.density / level))).record["round"]
+    return tuple(model for model in of_method if model.record["round"] == number)
 
 
 def rows(models: Sequence[results.Model], names: Sequence[str], level: float) -> list[list[str]]:
     """A row for each method: every column with its interval."""
-    found = []
+    rows = []
     for name in names:
         cell = results.cell(at_level(models, name, level), replicates=1000)
         values = [
             f"{cell.mean[key][0]:.1f} [{cell.low[key][0]:.1f}, {cell.high[key][0]:.1f}]"
             for key in COLUMNS
         ]
-        found.append([name, *values])
-    return found
+        rows.append([name, *values])
+    return rows
 
 
 def differences(
     models: Sequence[results.Model], names: Sequence[str], level: float
 ) -> list[list[str]]:
     """FairGRAPE minus each of the other methods, per column, over the seeds that both have."""
-    found = []
-    ours = {model.seed: model.record["test"] for model in at_level(models, "fairgrape", level)}
+    rows = []
+    fairgrape = {model.seed: model.record["test"] for model in at_level(models, "fairgrape", level)}
     for name in names:
-        theirs = {model.seed: model.record["test"] for model in at_level(models, name, level)}
-        seeds = sorted(ours.keys() & theirs.keys())
+        others = {model.seed: model.record["test"] for model in at_level(models, name, level)}
+        seeds = sorted(fairgrape.keys() & others.keys())
         cells = [name]
         for key in COLUMNS:
-            each = np.array([ours[seed][key] - theirs[seed][key] for seed in seeds])
+            each = np.array([fairgrape[seed][key] - others[seed][key] for seed in seeds])
             reach = stats.t.ppf(0.975, len(each) - 1) * stats.sem(each)
             clear = " *" if abs(each.mean()) > reach else ""
             cells.append(f"{each.mean():+.1f} ± {reach:.1f}{clear}")
-        found.append(cells)
-    return found
+        rows.append(cells)
+    return rows
 
 
 def main() -> None:

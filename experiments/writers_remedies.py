@@ -76,7 +76,7 @@ def study(
             last = [m for m in read(directory) if m.record["round"] == m.record["rounds"]]
             pruned = [model for model in last if model.record["method"] != "dense"]
             cells.append((sparsity, name, cell(tuple(pruned), 1000), of_classes(pruned)))
-            rows += [(sparsity, *found) for found in similarities(each, directory, pruned)]
+            rows += [(sparsity, *row) for row in similarities(each, directory, pruned)]
     return "\n\n".join([results(cells), *against_none(cells), *correlations(rows)]) + "\n"
 
 
@@ -93,11 +93,11 @@ def share_dense(first: Path, experiment: Experiment, directory: Path) -> None:
 
 def of_classes(pruned: Sequence[Model]) -> comparison.Comparison:
     """The same models with the classes as groups."""
-    seen = pruned[0].predicted
+    tested = pruned[0].predicted
     classes = [len(names) for _, names in pruned[0].record["tasks"]]
     return comparison.compare(
         pruned[0].name,
-        Samples(seen.labels, seen.labels[:, 0], classes, classes[0]),
+        Samples(tested.labels, tested.labels[:, 0], classes, classes[0]),
         np.stack([model.predicted.predictions for model in pruned]),
         np.stack([model.dense.predictions for model in pruned]),
         density=pruned[0].density,
@@ -141,11 +141,11 @@ def against_none(
         dense = np.stack([m.dense.predictions == labels for m in models[0]])
         spans = []
         for groups, columns in ((populations, (0, 2)), (labels[:, 0], (2,))):
-            found = differences.between_models(correct, dense, groups, int(groups.max()) + 1)
+            compared = differences.between_models(correct, dense, groups, int(groups.max()) + 1)
             for k in columns:
-                low, high = differences.pairs(found.values[:, k], found.draws[:, :, k])
+                low, high = differences.pairs(compared.values[:, k], compared.draws[:, :, k])
                 spans.append(
-                    (found.values[:, k] - found.values[base, k], low[:, base], high[:, base])
+                    (compared.values[:, k] - compared.values[base, k], low[:, base], high[:, base])
                 )
         for row, name in enumerate(at_level):
             if row != base:
@@ -168,7 +168,7 @@ def similarities(
     images = jnp.asarray(dataset.test.images[: 8 * 200])
     normal = np.asarray(augment.normalise(images, dataset.mean, dataset.std))
     batches = np.array_split(normal, max(1, len(normal) // 200))
-    found = []
+    rows = []
     for model in pruned:
         like = initial_network(session, model.seed)
         root = directory / f"seed_{model.seed}"
@@ -181,8 +181,8 @@ def similarities(
             batches,
             names,
         )
-        found.append((directory.name, model.seed, model.record["test"]["cev_classes"], alike))
-    return found
+        rows.append((directory.name, model.seed, model.record["test"]["cev_classes"], alike))
+    return rows
 
 
 def correlations(
@@ -199,8 +199,8 @@ def correlations(
         for measure in MEASURES:
             values = np.array([getattr(row[4][layer], measure) for row in rows])
             parts = [known, *[known & (sparsity == level) for level in levels]]
-            found = [rank(values[part], cev[part]) for part in parts]
-            lines.append([layer, measure, *[f"{r:+.2f} ({n})" for r, n in found]])
+            ranks = [rank(values[part], cev[part]) for part in parts]
+            lines.append([layer, measure, *[f"{r:+.2f} ({n})" for r, n in ranks]])
     note = (
         "Rank correlation of each layer's similarity with CEV over digits, a point per network "
         "(how many in brackets). SVCCA and PWCCA are distances, CKA is a likeness: if likeness to "

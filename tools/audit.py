@@ -40,23 +40,23 @@ def judged(packages: list[dict[str, Any]]) -> tuple[int, list[str]]:
     >>> judged([{"name": "a", "skip_reason": "not found"}])
     (2, ['not audited: a (not found)', '0 of 1 packages looked up: no word on the others'])
     """
-    ours = [p for p in packages if p["name"] != "fairgrape-jax"]
-    skipped = [p for p in ours if "skip_reason" in p]
-    found = [(p, v) for p in ours for v in p.get("vulns", [])]
+    others = [p for p in packages if p["name"] != "fairgrape-jax"]
+    skipped = [p for p in others if "skip_reason" in p]
+    vulnerable = [(p, v) for p in others for v in p.get("vulns", [])]
     lines = [
         f"{p['name']} {p['version']}: {v['id']}, mended in {', '.join(v['fix_versions']) or 'none'}"
-        for p, v in found
+        for p, v in vulnerable
     ]
     lines += [f"not audited: {p['name']} ({p['skip_reason']})" for p in skipped[:3]]
     if len(skipped) > 3:
         lines.append(f"not audited: {len(skipped) - 3} more")
-    looked = len(ours) - len(skipped)
+    checked = len(others) - len(skipped)
     if skipped:
-        lines.append(f"{looked} of {len(ours)} packages looked up: no word on the others")
+        lines.append(f"{checked} of {len(others)} packages looked up: no word on the others")
     else:
-        kinds = f"{len(found)} known vulnerabilities" if found else "no known vulnerability"
-        lines.append(f"{looked} packages looked up, {kinds}")
-    return (1 if found else 2 if skipped else 0), lines
+        number = f"{len(vulnerable)} known vulnerabilities" if vulnerable else ""
+        lines.append(f"{checked} packages looked up, {number or 'no known vulnerability'}")
+    return (1 if vulnerable else 2 if skipped else 0), lines
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def mutants(path: str, text: str, part: str) -> list[Mutant]:
     >>> [m.after for m in mutants("a.py", "def f(x):\\n    return x < 1", FULL)]
     ['return None', 'return x <= 1', 'return x > 1', 'return x < 2', 'return x < 0']
     """
-    tree, found = ast.parse(text), []
+    tree, all_mutants = ast.parse(text), []
     original = ast.unparse(tree).splitlines()
     for number, (parent, name, index) in enumerate(places(tree)):
         node = get(parent, name, index)
@@ -189,8 +189,8 @@ def mutants(path: str, text: str, part: str) -> list[Mutant]:
             source = ast.unparse(ast.fix_missing_locations(changed))
             before, after = first_difference(original, source.splitlines())
             line = getattr(node, "lineno", getattr(parent, "lineno", 0))
-            found.append(Mutant(path, line, before, after, source, part))
-    return list({m.source: m for m in found if m.before != m.after}.values())
+            all_mutants.append(Mutant(path, line, before, after, source, part))
+    return list({m.source: m for m in all_mutants if m.before != m.after}.values())
 
 
 def first_difference(a: Sequence[str], b: Sequence[str]) -> tuple[str, str]:
@@ -209,14 +209,14 @@ def part_of(path: str) -> tuple[str, tuple[str, ...]] | None:
 def collect(only: str, sample: int, seed: int) -> list[Mutant]:
     """The mutants to try, of modules whose path contains `only`; equivalent ones are left out."""
     package, known = ROOT / "fairgrape_jax", set(equivalent())
-    found = []
+    all_mutants = []
     for path in sorted(package.rglob("*.py")):
         name = str(path.relative_to(package))
         if (row := part_of(name)) and only in name:
-            found += mutants(name, path.read_text(encoding="utf-8"), row[0])
-    found = [mutant for mutant in found if mutant.key not in known]
-    whole = [mutant for mutant in found if mutant.part == FULL]
-    rest = [mutant for mutant in found if mutant.part == SAMPLE]
+            all_mutants += mutants(name, path.read_text(encoding="utf-8"), row[0])
+    all_mutants = [mutant for mutant in all_mutants if mutant.key not in known]
+    whole = [mutant for mutant in all_mutants if mutant.part == FULL]
+    rest = [mutant for mutant in all_mutants if mutant.part == SAMPLE]
     chosen = random.Random(seed).sample(rest, min(sample, len(rest)))
     return whole + sorted(chosen, key=lambda mutant: (mutant.path, mutant.line))
 
@@ -358,9 +358,9 @@ def try_all(mutants: Sequence[Mutant], jobs: int, folder: Path) -> dict[Mutant, 
             mutant = waiting.pop()
             child = start(mutant.path, mutant.source, folder)
             running[child] = mutant, time.monotonic() + limits[mutant.path]
-        mutant, how = wait(running)
-        ended[mutant] = how
-        if how == "survived":
+        mutant, outcome = wait(running)
+        ended[mutant] = outcome
+        if outcome == "survived":
             print(mutant, flush=True)
         elif len(ended) % 50 == 0:
             print(f"({len(ended)} of {len(mutants)})", flush=True)
@@ -372,15 +372,15 @@ def score(ended: dict[Mutant, str]) -> list[str]:
     from scipy.stats import binomtest
 
     rows: dict[str, list[bool]] = collections.defaultdict(list)
-    for mutant, how in ended.items():
+    for mutant, outcome in ended.items():
         for row in (mutant.path, f"all {mutant.part}", "all"):
-            rows[row].append(how != "survived")
+            rows[row].append(outcome != "survived")
     lines = [f"{'':34}mutants  killed      %   95 % interval"]
     for name, died in sorted(rows.items(), key=lambda row: (row[0].startswith("all"), row[0])):
         k, n = sum(died), len(died)
         low, high = binomtest(k, n).proportion_ci(method="wilson")
         lines.append(f"{name:34}{n:7}{k:8}{100 * k / n:7.1f}   {100 * low:.1f} - {100 * high:.1f}")
-    late = sum(how == "time" for how in ended.values())
+    late = sum(outcome == "time" for outcome in ended.values())
     left_out = len(list(equivalent()))
     return [*lines, f"{late} of them by not ending; {left_out} equivalent ones left out"]
 
@@ -404,7 +404,7 @@ def main() -> int:
         preload(folder)
         ended = try_all(chosen, options.jobs, Path(folder))
     print("\n".join(score(ended)))
-    killed = sum(how != "survived" for how in ended.values())
+    killed = sum(outcome != "survived" for outcome in ended.values())
     return int(100 * killed < options.least * len(ended))
 
 

@@ -18,13 +18,14 @@ def main(folder: Path) -> int:
         held = set(archive.namelist())
     with tarfile.open(sdist) as archive:
         source = {name.partition("/")[2] for name in archive.getnames()}
-    wrong = differences(held, wanted())
-    wrong += [f"not in the sdist: {name}" for name in sorted(wanted() - source)]
-    print("\n".join(wrong) or f"{wheel.name}: the {len(wanted())} files of the package, no other")
+    expected = package_files()
+    wrong = differences(held, expected)
+    wrong += [f"not in the sdist: {name}" for name in sorted(expected - source)]
+    print("\n".join(wrong) or f"{wheel.name}: the {len(expected)} files of the package, no other")
     return bool(wrong)
 
 
-def wanted() -> set[str]:
+def package_files() -> set[str]:
     """The files of the package: modules, the mark of its types, samples and templates."""
     package = ROOT / "fairgrape_jax"
     paths = [*package.rglob("*.py"), package / "py.typed"]
@@ -33,14 +34,14 @@ def wanted() -> set[str]:
     return {str(path.relative_to(ROOT)) for path in paths}
 
 
-def differences(held: set[str], wanted: set[str]) -> list[str]:
+def differences(held: set[str], expected: set[str]) -> list[str]:
     """What is missing in a wheel, and what should not be there.
 
     >>> differences({"a/b.py", "a-1.dist-info/METADATA", "tests/x.py"}, {"a/b.py", "a/c.py"})
     ['not in the wheel: a/c.py', 'not of the package: tests/x.py']
     """
-    others = {name for name in held - wanted if not any(mark in name for mark in BESIDE)}
-    missing = [f"not in the wheel: {name}" for name in sorted(wanted - held)]
+    others = {name for name in held - expected if not any(mark in name for mark in BESIDE)}
+    missing = [f"not in the wheel: {name}" for name in sorted(expected - held)]
     return missing + [f"not of the package: {name}" for name in sorted(others)]
 
 

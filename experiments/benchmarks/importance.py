@@ -86,9 +86,10 @@ def measure(options: argparse.Namespace, groups: int) -> list[dict[str, Any]]:
     }
     for execution in options.executions:
         for formula in options.formulas if "pure" in options.rows else ():
-            work[f"{formula}, {execution}"] = build.ours(formula, execution)
+            work[f"{formula}, {execution}"] = build.grouped(formula, execution)
         if "mixed" in options.rows:
-            work[f"mixed form, {execution}"] = build.ours("sum-of-squares", execution, mixed=True)
+            name = f"mixed form, {execution}"
+            work[name] = build.grouped("sum-of-squares", execution, mixed=True)
     times = interleaved(work, options.repeats)
     rows = table(times, BASE)
     if "official" in options.rows:
@@ -116,10 +117,10 @@ def official(gradient: Any, dataset: Dataset, groups: int) -> tuple[float, float
     total: dict[int, Any] = {}
     for k in range(groups):
         started = time.perf_counter()
-        found = jax.block_until_ready(gradient(split.images, split.labels, split.groups == k))
+        gradients = jax.block_until_ready(gradient(split.images, split.labels, split.groups == k))
         passes += time.perf_counter() - started
         started = time.perf_counter()
-        total[k] = jax.tree.map(lambda leaf: np.array(leaf, copy=True), found)
+        total[k] = jax.tree.map(lambda leaf: np.array(leaf, copy=True), gradients)
         copies += time.perf_counter() - started
     return passes, copies
 
@@ -155,7 +156,7 @@ class Builder:
         compiled = jax.jit(jax.grad(loss))
         return lambda *data: compiled(variables["params"], *data)
 
-    def ours(self, formula: Formula, execution: Any, mixed: bool = False) -> Callable[[], Any]:
+    def grouped(self, formula: Formula, execution: Any, mixed: bool = False) -> Callable[[], Any]:
         """Adds all pictures to the sums once; the sums go on from call to call."""
         size = len(self.dataset.train) if mixed else self.options.batch
         scores = Scoring(1.0, size, formula, form="mixed" if mixed else "pure")

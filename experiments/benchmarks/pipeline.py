@@ -69,7 +69,7 @@ def main() -> None:
             split = pictures(place, shape, options)
             work: dict[str, Callable[[], Any]] = {
                 BASE: functools.partial(epoch, plain, split, options),
-                "ours": functools.partial(epoch, ours, split, options),
+                "ours": functools.partial(epoch, package_batches, split, options),
                 "ours, any eighth": functools.partial(epoch, any_eighth, split, options),
                 "ours, fast DCT": functools.partial(epoch, fast_dct, split, options),
             }
@@ -116,8 +116,8 @@ def pictures(place: Path, shape: str, options: argparse.Namespace, workers: int 
             part = "train" if i < options.images else ("validation", "test")[i // 2 % 2]
             lines.append(f"{name},{i % 2},{i // 4 % 2},{part}")
         (place / "labels.csv").write_text("\n".join(lines) + "\n")
-    given = FolderCsv(split="split")
-    prepare("folder_csv", place, given, data_dir=place / "prepared")
+    listed = FolderCsv(split="split")
+    prepare("folder_csv", place, listed, data_dir=place / "prepared")
     source = prepared.Prepared(
         path=str(place / "prepared"),
         dataset="folder_csv",
@@ -149,7 +149,7 @@ def epoch(batches: Callable[..., Batches], split: Split, options: argparse.Names
     return sum(len(batch["images"]) for batch in batches(split, options))
 
 
-def ours(split: Split, options: argparse.Namespace) -> Batches:
+def package_batches(split: Split, options: argparse.Namespace) -> Batches:
     """The batches of a training epoch."""
     return train_batches(split, options.batch, SEED, 0)
 

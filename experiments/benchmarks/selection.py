@@ -157,8 +157,8 @@ def measure(model: str, groups: int, density: float, options: argparse.Namespace
         f"{max(passes)} at most"
     )
     if options.maxmin:
-        found = maxmin_tree(importance, full, density)[1].values()
-        gaps = [each["gap"] / each["bound"] for each in found if each["bound"] > 0]
+        certificates = maxmin_tree(importance, full, density)[1].values()
+        gaps = [each["gap"] / each["bound"] for each in certificates if each["bound"] > 0]
         print(
             f"max-min: gap to the bound at most {max(gaps):.1e} of it, median {np.median(gaps):.1e}"
         )

@@ -21,7 +21,7 @@ import importlib.util
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 from unittest import mock
 
 import jax
@@ -43,11 +43,13 @@ from fairgrape_jax.config import Execution, Experiment
 from fairgrape_jax.data import batches, source
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.models import mobilenet
+from fairgrape_jax.parallel.devices import Lift
 from fairgrape_jax.rounds.session import initial_network, open_session
 from fairgrape_jax.training import Carry, finite
 from fairgrape_jax.training.finite import StepReport
 
 CLASSES = 7
+Precision = Literal["float32", "bfloat16"]
 
 
 def main() -> None:
@@ -68,12 +70,12 @@ def main() -> None:
 
     dataset = pictures(2, options.batch, options.size, CLASSES)
     work: dict[str, Callable[[], Any]] = {}
-    for precision, how in itertools.product(("float32", "bfloat16"), ("pmap", "shard_map")):
+    for precision, lift in itertools.product(get_args(Precision), get_args(Lift)):
         for masked in (False, True):
-            name = f"{'with' if masked else 'without'} masks, {how}, {precision}"
-            work[name] = training(options, dataset, masked, how, precision)
+            name = f"{'with' if masked else 'without'} masks, {lift}, {precision}"
+            work[name] = training(options, dataset, masked=masked, lift=lift, precision=precision)
     if options.depthwise:
-        grouped = training(options, dataset, True, "pmap", "float32")
+        grouped = training(options, dataset)
 
         def traced_with_grouped_convolutions() -> Any:
             with mock.patch.object(mobilenet, "_depthwise", lax.conv_general_dilated):
@@ -81,7 +83,7 @@ def main() -> None:
 
         work["grouped convolutions, with masks"] = traced_with_grouped_convolutions
     if options.blind:
-        unseeing = training(options, dataset, True, "pmap", "float32")
+        unseeing = training(options, dataset)
 
         def traced_blind() -> Any:
             with mock.patch.object(
@@ -92,9 +94,9 @@ def main() -> None:
                 return unseeing()
 
         work["blind, with masks, pmap, float32"] = traced_blind
-    for precision, name in itertools.product(("float32", "bfloat16"), options.augmentations):
+    for precision, name in itertools.product(get_args(Precision), options.augmentations):
         work[f"{name} augmentation, with masks, {precision}"] = training(
-            options, dataset, True, "pmap", precision, name
+            options, dataset, precision=precision, augmentation=name
         )
     if torch_is_there():
         work["PyTorch, bfloat16"] = pytorch(options, dataset)
@@ -133,9 +135,10 @@ def main() -> None:
 def training(
     options: argparse.Namespace,
     dataset: Dataset,
-    masked: bool,
-    how: Any,
-    precision: Any,
+    *,
+    masked: bool = True,
+    lift: Lift = "pmap",
+    precision: Precision = "float32",
     augmentation: str = "none",
 ) -> Callable[[], Any]:
     """A call makes `options.steps` training steps; the state goes on from call to call."""
@@ -146,7 +149,7 @@ def training(
         optimizer=options.optimizer,
         precision=precision,
         augmentation=augmentation,
-        execution=Execution(lift=how),
+        execution=Execution(lift=lift),
     )
     session = open_session(experiment, dataset, parallel.local_devices(options.devices))
     network = initial_network(session, seed=0)

@@ -12,7 +12,7 @@ import functools
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from fairgrape_jax.data.images.records import THREADS
 from fairgrape_jax.data.scoring_batches import GroupBatches, group_batches
 from fairgrape_jax.errors import TrainingError
 from fairgrape_jax.parallel import preemption
+
+Batch = TypeVar("Batch")
 
 __all__ = [
     "Clock",
@@ -182,8 +184,8 @@ def read_images(split: Split, indices: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def make_batches(
-    make: Callable[[int], Any], numbers: range, split: Split, workers: int = 0
-) -> Iterator[Any]:
+    make: Callable[[int], Batch], numbers: range, split: Split, workers: int = 0
+) -> Iterator[Batch]:
     """Make batches in order, ahead of their use where the pictures are on disk.
 
     Args:
@@ -200,7 +202,7 @@ def make_batches(
     return prefetch(make, numbers, workers)
 
 
-def prefetch(make: Callable[[int], Any], numbers: range, workers: int = 0) -> Iterator[Any]:
+def prefetch(make: Callable[[int], Batch], numbers: range, workers: int = 0) -> Iterator[Batch]:
     """Make batches ahead of their use, by Grain.
 
     A thread decodes, or waits for a disk. At most one batch per thread, or two per process, wait
@@ -231,7 +233,7 @@ def prefetch(make: Callable[[int], Any], numbers: range, workers: int = 0) -> It
     return _started(iter(iterator))
 
 
-def _started(iterator: Iterator[Any]) -> Iterator[Any]:
+def _started(iterator: Iterator[Batch]) -> Iterator[Batch]:
     with preemption.block_signals():  # the processes start with the first batch
         first = list(itertools.islice(iterator, 1))
     yield from first
@@ -254,7 +256,7 @@ class Clock:
     def __init__(self) -> None:
         self.seconds, self.count = 0.0, 0
 
-    def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
+    def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Add up the time until each batch is there.
 
         Args:

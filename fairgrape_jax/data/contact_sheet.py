@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -52,7 +51,7 @@ def contact_sheet(
         order = batches.epoch_order(count, 0, epoch)
         partner = order[np.minimum(np.argsort(order)[first] ^ 1, count - 1)]
         ids = np.stack([first, partner], 1).reshape(-1) if mixup else first
-        images: Any = np.asarray(dataset.train.images[ids])
+        images: jax.Array | np.ndarray = np.asarray(dataset.train.images[ids])
         if alter is not None:
             images = augmented(alter, run_key, jnp.int32(epoch), ids, images)
         if mixup:

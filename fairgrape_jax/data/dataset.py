@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -75,7 +75,7 @@ class Split:
         Returns:
             These samples, in that order.
         """
-        images: Any = self.images
+        images = self.images
         images = images[indices] if isinstance(images, np.ndarray) else images.take(indices)
         names = None if self.names is None else self.names[indices]
         return Split(images, self.labels[indices], self.groups[indices], names)
@@ -86,7 +86,7 @@ class Split:
         Returns:
             Pixels or checksums of files, labels, groups.
         """
-        images: Any = self.images
+        images = self.images
         pixels = images if isinstance(images, np.ndarray) else images.evidence
         return pixels, self.labels, self.groups
 

@@ -9,8 +9,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float
 
-from fairgrape_jax.losses.classification import cross_entropy, mixed_cross_entropy, split_heads
+from fairgrape_jax.losses.classification import (
+    Labels,
+    Logits,
+    SampleLosses,
+    cross_entropy,
+    mixed_cross_entropy,
+    split_heads,
+)
+
+Features = Float[jax.Array, "sample ..."]
+Term = Float[jax.Array, ""]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,73 +120,126 @@ class Remedy:
 
 
 class Outputs(NamedTuple):
-    """What a network says of a batch: logits (B, sum of classes), named features (B, ...)."""
+    """What a network makes of a batch.
+
+    Attributes:
+        logits: (B, sum of classes).
+        features: by the name of a module what it gives, (B, ...).
+    """
 
     logits: jax.Array
     features: Mapping[str, jax.Array]
 
 
 def distillation(
-    logits: jax.Array, dense: jax.Array, classes: Sequence[int], temperature: float
-) -> jax.Array:
-    """T^2 KL(dense || pruned) of the softened probabilities, (B,), the mean over tasks.
+    logits: Logits, dense: Logits, classes: Sequence[int], temperature: float
+) -> SampleLosses:
+    """T^2 KL(dense || pruned) of the softened probabilities, the mean over tasks.
 
-    Source: Hinton, Vinyals and Dean (2015), as used in Simon Says with T = 4.
+    Args:
+        logits: (B, sum of classes), of the pruned network.
+        dense: (B, sum of classes), of the dense one.
+        classes: how many classes each task has.
+        temperature: T.
 
-    >>> distillation(jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 4.0]]), (2,), 4.0).round(4)
-    Array([1.7751], dtype=float32)
+    Returns:
+        (B,).
+
+    Source:
+        Hinton, Vinyals and Dean (2015), as used in Simon Says (arXiv 2106.07849) with T = 4.
+
+    Example:
+        >>> distillation(jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 4.0]]), (2,), 4.0).round(4)
+        Array([1.7751], dtype=float32)
     """
     divergences = []
-    for own, other in zip(split_heads(logits, classes), split_heads(dense, classes), strict=True):
-        log_p = jax.nn.log_softmax(other / temperature)
-        log_q = jax.nn.log_softmax(own / temperature)
+    heads = zip(split_heads(logits, classes), split_heads(dense, classes), strict=True)
+    for pruned_head, dense_head in heads:
+        log_p = jax.nn.log_softmax(dense_head / temperature)
+        log_q = jax.nn.log_softmax(pruned_head / temperature)
         divergences.append(temperature**2 * (jnp.exp(log_p) * (log_p - log_q)).sum(axis=-1))
     return jnp.stack(divergences).mean(axis=0)
 
 
-def performance_weights(scores: jax.Array, alpha: float, gamma: float) -> jax.Array:
-    """theta = alpha + (1 - alpha)(1 - s)^gamma, s the dense network's probability of the truth.
+def performance_weights(
+    scores: Float[jax.Array, " sample"], alpha: float, gamma: float
+) -> SampleLosses:
+    """theta = alpha + (1 - alpha)(1 - s)^gamma.
 
-    Source: arXiv 2211.10285.
+    Args:
+        scores: (B,) s, the dense network's probability of the true class.
+        alpha: the least weight.
+        gamma: how fast the weight falls with s.
 
-    >>> performance_weights(jnp.array([0.0, 0.5, 1.0]), 0.5, 2.0).tolist()
-    [1.0, 0.625, 0.5]
+    Returns:
+        (B,) weights.
+
+    Source:
+        Meyer and Wong (arXiv 2211.10285).
+
+    Example:
+        >>> performance_weights(jnp.array([0.0, 0.5, 1.0]), 0.5, 2.0).tolist()
+        [1.0, 0.625, 0.5]
     """
     return alpha + (1 - alpha) * (1 - scores) ** gamma
 
 
 def performance_cross_entropy(
-    logits: jax.Array,
-    dense: jax.Array,
-    labels: jax.Array,
+    logits: Float[jax.Array, "sample logit"],
+    dense: Float[jax.Array, "sample logit"],
+    labels: Labels,
     classes: Sequence[int],
     options: Performance,
-) -> jax.Array:
-    """theta_i CE(pruned, y~_i) of each sample, the mean over tasks; (B,).
+) -> SampleLosses:
+    """theta_i CE(pruned, y~_i) of each sample, the mean over tasks.
 
     y~ is the label, or with `options.labels` the dense network's probabilities where its most
-    likely class is the label. Source: arXiv 2211.10285.
+    likely class is the label.
+
+    Args:
+        logits: (B, sum of classes), of the pruned network.
+        dense: (B, sum of classes), of the dense one.
+        labels: (B, T) int.
+        classes: how many classes each task has.
+        options: which of the weights and the labels are used, and the parameters of theta.
+
+    Returns:
+        (B,).
+
+    Source:
+        Meyer and Wong (arXiv 2211.10285).
     """
     heads = zip(split_heads(logits, classes), split_heads(dense, classes), strict=True)
     losses = []
-    for task, (own, other) in enumerate(heads):
-        truth = jax.nn.one_hot(labels[:, task], classes[task], dtype=own.dtype)
-        probabilities = jax.nn.softmax(other)
-        target, weight = truth, jnp.ones(len(own), own.dtype)
+    for task, (pruned_head, dense_head) in enumerate(heads):
+        truth = jax.nn.one_hot(labels[:, task], classes[task], dtype=pruned_head.dtype)
+        probabilities = jax.nn.softmax(dense_head)
+        target, weight = truth, jnp.ones(len(pruned_head), pruned_head.dtype)
         if options.labels:
-            right = other.argmax(axis=-1) == labels[:, task]
+            right = dense_head.argmax(axis=-1) == labels[:, task]
             target = jnp.where(right[:, None], probabilities, truth)
         if options.weights:
             score = (probabilities * truth).sum(axis=-1)
             weight = performance_weights(score, options.alpha, options.gamma)
-        losses.append(weight * optax.softmax_cross_entropy(own, target))
+        losses.append(weight * optax.softmax_cross_entropy(pruned_head, target))
     return jnp.stack(losses).mean(axis=0)
 
 
-def attention_map(features: jax.Array) -> jax.Array:
-    """Where the features (B, ..., C) of each sample are large: (B, places), of unit length.
+def attention_map(features: Features) -> Float[jax.Array, "sample _place"]:
+    """Where the features of each sample are large: the mean of squares over channels.
 
-    The mean of squares over channels; of (B, C) every unit is a place.
+    Args:
+        features: (B, ..., C); of (B, C) every unit is a place.
+
+    Returns:
+        (B, places), each row of unit length.
+
+    Source:
+        Zagoruyko and Komodakis (2017).
+
+    Example:
+        >>> attention_map(jnp.array([[[2.0], [0.0], [0.0]]]))
+        Array([[1., 0., 0.]], dtype=float32)
     """
     squares = jnp.square(features)
     places = squares.mean(axis=-1) if features.ndim > 2 else squares
@@ -187,32 +251,60 @@ def _unit(rows: jax.Array, eps: float = 1e-12) -> jax.Array:
     return rows * jax.lax.rsqrt(jnp.maximum(jnp.square(rows).sum(-1, keepdims=True), eps**2))
 
 
-def attention_transfer(own: jax.Array, dense: jax.Array) -> jax.Array:
-    """Mean squared difference of the attention maps of two features (B, ..., C).
+def attention_transfer(features: Features, dense: Features) -> Term:
+    """Mean squared difference of the attention maps of two features.
 
-    Source: Zagoruyko and Komodakis (2017), as used in Simon Says.
+    Args:
+        features: (B, ..., C), of the pruned network.
+        dense: (B, ..., C), of the dense one.
+
+    Returns:
+        ().
+
+    Source:
+        Zagoruyko and Komodakis (2017), as used in Simon Says (arXiv 2106.07849).
     """
-    return jnp.square(attention_map(own) - attention_map(dense)).mean()
+    return jnp.square(attention_map(features) - attention_map(dense)).mean()
 
 
-def similarity_preservation(own: jax.Array, dense: jax.Array) -> jax.Array:
-    """Squared difference of the similarities between samples, over B^2; features (B, ...).
+def similarity_preservation(features: Features, dense: Features) -> Term:
+    """Squared difference of the similarities between samples, over B^2.
 
-    Similarities are inner products, each sample's of unit length. Source: Tung and Mori (2019).
+    Similarities are inner products, each sample's of unit length.
+
+    Args:
+        features: (B, ...), of the pruned network.
+        dense: (B, ...), of the dense one.
+
+    Returns:
+        ().
+
+    Source:
+        Tung and Mori (2019).
     """
 
     def similarities(features: jax.Array) -> jax.Array:
         rows = features.reshape(len(features), -1)
         return _unit(rows @ rows.T)
 
-    return jnp.square(similarities(own) - similarities(dense)).mean()
+    return jnp.square(similarities(features) - similarities(dense)).mean()
 
 
-def probabilistic_transfer(own: jax.Array, dense: jax.Array, eps: float = 1e-7) -> jax.Array:
+def probabilistic_transfer(features: Features, dense: Features, eps: float = 1e-7) -> Term:
     """Mean over pairs of p log(p / q): p, q how probable it is that a sample has another near.
 
-    From cosine similarities c of features (B, ...): (c + 1) / 2 over its sum in the sample's row.
-    Source: Passalis and Tefas (2018).
+    From cosine similarities c of features: (c + 1) / 2 over its sum in the sample's row.
+
+    Args:
+        features: (B, ...), of the pruned network, which gives q.
+        dense: (B, ...), of the dense one, which gives p.
+        eps: added to both within the logarithm.
+
+    Returns:
+        ().
+
+    Source:
+        Passalis and Tefas (2018).
     """
 
     def probabilities(features: jax.Array) -> jax.Array:
@@ -220,13 +312,24 @@ def probabilistic_transfer(own: jax.Array, dense: jax.Array, eps: float = 1e-7) 
         near = (rows @ rows.T + 1) / 2
         return near / near.sum(axis=-1, keepdims=True)
 
-    p, q = probabilities(dense), probabilities(own)
+    p, q = probabilities(dense), probabilities(features)
     return (p * jnp.log((p + eps) / (q + eps))).mean()
 
 
-def hint(own: jax.Array, dense: jax.Array) -> jax.Array:
-    """Mean squared difference of two features. Source: Romero et al. (2015)."""
-    return jnp.square(own - dense).mean()
+def hint(features: Features, dense: Features) -> Term:
+    """Mean squared difference of two features.
+
+    Args:
+        features: (B, ...), of the pruned network.
+        dense: (B, ...), of the dense one.
+
+    Returns:
+        ().
+
+    Source:
+        Romero et al. (2015).
+    """
+    return jnp.square(features - dense).mean()
 
 
 # Terms that compare features. A term of pairs looks at the whole batch, and at the last feature
@@ -257,40 +360,56 @@ REMEDIES: dict[str, Remedy] = {
 
 def retraining_loss(
     remedy: Remedy,
-    own: Outputs,
+    pruned: Outputs,
     dense: Outputs,
-    labels: jax.Array,
+    labels: Labels,
     classes: Sequence[int],
+    *,
     gather: Callable[[jax.Array], jax.Array] = lambda features: features,
-    mixed: tuple[jax.Array, jax.Array] | None = None,
-) -> jax.Array:
-    """The weighted sum of the terms of `remedy` on a batch; labels (B, T).
+    mixed: tuple[Labels, Float[jax.Array, " sample"]] | None = None,
+) -> Term:
+    """The weighted sum of the terms of a remedy on a batch.
 
-    gather: brings together the parts of a batch that lie on several devices, for terms of pairs.
-    mixed: where pictures are of two samples, the second's labels (B, T) and the first's share (B,);
-    all terms but the cross-entropy compare two networks on the same pictures, and look at no label.
-    The performance-weighted loss has no form for it (`compatible_with_mixup`).
+    Args:
+        remedy: the weights.
+        pruned: outputs of the network that is retrained.
+        dense: outputs of the dense one for the same pictures.
+        labels: (B, T) int.
+        classes: how many classes each task has.
+        gather: brings together the parts of a batch that lie on several devices, for terms of
+            pairs.
+        mixed: where pictures are of two samples, the second's labels (B, T) and the first's share
+            (B,); all terms but the cross-entropy compare two networks on the same pictures, and
+            look at no label. The performance-weighted loss has no form for it
+            (`Remedy.compatible_with_mixup`).
 
-    >>> same = Outputs(jnp.zeros((2, 3)), {"conv": jnp.ones((2, 4, 4, 5))})
-    >>> labels = jnp.array([[0], [1]])
-    >>> retraining_loss(REMEDIES["at+kd"], same, same, labels, (3,)).round(4)
-    Array(1.0986, dtype=float32)
+    Returns:
+        ().
+
+    Example:
+        >>> same = Outputs(jnp.zeros((2, 3)), {"conv": jnp.ones((2, 4, 4, 5))})
+        >>> labels = jnp.array([[0], [1]])
+        >>> retraining_loss(REMEDIES["at+kd"], same, same, labels, (3,)).round(4)
+        Array(1.0986, dtype=float32)
     """
+    logits = pruned.logits
     if remedy.pw.on and remedy.pw.retrain:
-        plain = performance_cross_entropy(own.logits, dense.logits, labels, classes, remedy.pw)
+        plain = performance_cross_entropy(logits, dense.logits, labels, classes, remedy.pw)
     elif mixed is not None:
-        plain = mixed_cross_entropy(own.logits, labels, *mixed, classes)
+        others, share = mixed
+        plain = mixed_cross_entropy(logits, labels, others, share, classes)
     else:
-        plain = cross_entropy(own.logits, labels, classes)
+        plain = cross_entropy(logits, labels, classes)
     total = remedy.ce * plain.mean()
     if remedy.kd:
-        taught = distillation(own.logits, dense.logits, classes, remedy.temperature)
-        total += remedy.kd * taught.mean()
+        divergence = distillation(logits, dense.logits, classes, remedy.temperature)
+        total += remedy.kd * divergence.mean()
+    pairs = [(pruned.features[key], dense.features[key]) for key in pruned.features]
     for name, term in TERMS.items():
         if weight := getattr(remedy, name):
-            pairs = [(own.features[key], dense.features[key]) for key in own.features]
             if name in OF_PAIRS:
-                total += weight * term(*map(gather, pairs[-1]))
+                last, dense_last = pairs[-1]
+                total += weight * term(gather(last), gather(dense_last))
             else:
-                total += weight * sum(term(*pair) for pair in pairs)
+                total += weight * sum(term(one, other) for one, other in pairs)
     return total

@@ -11,12 +11,15 @@ import json
 import re
 import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.storage.files import require_regular_file
+
+# What JSON's braces hold, as json.loads gives it: its values are anything until `convert` looks.
+JsonObject: TypeAlias = dict[str, Any]
 
 
 class SchemaError(ValueError):

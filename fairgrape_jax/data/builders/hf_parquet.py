@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from fairgrape_jax.data.builders.image_folder import split_of
 from fairgrape_jax.data.builders.listing import Listing
@@ -18,6 +18,7 @@ from fairgrape_jax.data.builders.tables import Line, cell_text
 from fairgrape_jax.data.images import files
 from fairgrape_jax.data.images.entries import Entry
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.storage.schema import JsonObject
 
 FILE, SPLIT = " file", " split"  # columns that no table has
 ROWS = 64  # pictures in memory at a time
@@ -134,7 +135,7 @@ def class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
         {'y': ['cat', 'dog']}
     """
     try:
-        features: Any = json.loads(metadata[b"huggingface"])["info"]["features"]
+        features: JsonObject = json.loads(metadata[b"huggingface"])["info"]["features"]
         return {
             column: list(map(str, feature["names"]))
             for column, feature in features.items()
@@ -144,7 +145,7 @@ def class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
         return {}
 
 
-def _picture(value: Any, where: str, column: str) -> tuple[bytes, str]:
+def _picture(value: object, where: str, column: str) -> tuple[bytes, str]:
     """The bytes of a cell with a picture, and the path that they had."""
     content, path = value, ""
     if isinstance(value, dict):
@@ -155,13 +156,13 @@ def _picture(value: Any, where: str, column: str) -> tuple[bytes, str]:
     return content, str(path)
 
 
-def _cell(value: Any, names: list[str] | None, where: str) -> str:
+def _cell(value: object, names: list[str] | None, where: str) -> str:
     if isinstance(value, dict | list | bytes):
         raise UsageError(f"{where} holds several values, or bytes; give a column of one value")
     if names is None or value is None:
         return cell_text(value)
     if value == -1:  # Hugging Face's number for no label
         return ""
-    if value not in range(len(names)):
+    if not isinstance(value, int) or value not in range(len(names)):
         raise UsageError(f"{where} is {value!r}; its file names {len(names)} classes")
     return names[value]

@@ -12,7 +12,7 @@ import collections
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict
+from typing import ClassVar, TypedDict
 
 from fairgrape_jax.data.builders.listing import Column, Listing, Options, Row, numbered
 from fairgrape_jax.data.builders.matching import Names, match
@@ -140,7 +140,7 @@ def _annotations(path: Path) -> list[tuple[str, str, list[str]]]:
     """(place, picture, genders) of each entry. UsageError if one is not as it should be."""
     text = read_text(path, "ask the ImageNet team for it")
     try:
-        values: Any = json.loads(text)
+        values: object = json.loads(text)
     except json.JSONDecodeError as error:
         raise UsageError(f"{path} row {error.lineno}: not JSON ({error.msg})") from error
     except RecursionError as error:

@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fairgrape_jax.data.builders import builder, shards
 from fairgrape_jax.data.builders.changes import changes
@@ -35,6 +35,7 @@ from fairgrape_jax.data.sources.stored import stored_in
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.progress import Progress
 from fairgrape_jax.storage import lock
+from fairgrape_jax.storage.schema import JsonObject
 
 
 class Result(NamedTuple):
@@ -149,7 +150,7 @@ def _partial_folder(target: Path) -> Iterator[Path]:
             target.parent.rmdir()
 
 
-def check_options(target: Path, options: Options, made_by: dict[str, Any]) -> None:
+def check_options(target: Path, options: Options, made_by: JsonObject) -> None:
     """Refuse to take a dataset for another one.
 
     Args:

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -31,8 +31,13 @@ from fairgrape_jax.data.builders.shard_plan import SHARD_BYTES, check_plan, plan
 from fairgrape_jax.data.images import decode, files
 from fairgrape_jax.data.images.records import ABOUT, COLUMNS, THREADS, VERSION
 from fairgrape_jax.progress import Progress
+from fairgrape_jax.storage.schema import JsonObject
 
 RECORD_OPTIONS = "group_size:1,uncompressed"  # pictures are compressed already
+
+
+Example: TypeAlias = dict[str, bytes | str | int]  # a value for each feature of TFDS
+Examples: TypeAlias = Iterator[tuple[int, Example]]
 
 
 class Job(NamedTuple):
@@ -51,7 +56,7 @@ class Job(NamedTuple):
 
     listing: Listing
     options: Options
-    made_by: dict[str, Any]
+    made_by: JsonObject
     place: Path
     partial: Path
     shard_bytes: int = SHARD_BYTES
@@ -114,7 +119,7 @@ class ListingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
 
     VERSION = tfds.core.Version(VERSION)
 
-    def __init__(self, *, job: Job, **settings: Any):
+    def __init__(self, *, job: Job, **settings: str):
         """A builder of one dataset.
 
         Args:
@@ -141,16 +146,16 @@ class ListingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: object) -> dict[str, Examples]:
         del dl_manager
         splits = dict.fromkeys(row.split for row in self.job.listing.rows)
         return {split: self._generate_examples(split) for split in splits}
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(self, split: str) -> Examples:
         for key, row in enumerate(row for row in self.job.listing.rows if row.split == split):
             yield key, self.example(row, files.read(row.file))
 
-    def example(self, row: Row, content: bytes) -> dict[str, Any]:
+    def example(self, row: Row, content: bytes) -> Example:
         """What is stored of one row.
 
         Args:
@@ -162,7 +167,7 @@ class ListingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
         """
         values = zip(self.job.listing.columns, row.values, strict=True)
         numbers = {column.name: value for column, value in values}
-        return {"image": content, "name": row.name, "source": row.source} | numbers
+        return {"image": content, "name": row.name, "source": row.source, **numbers}
 
     def _log_download_bytes(self) -> None:
         """Nothing: there is no download."""
@@ -170,7 +175,7 @@ class ListingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
     def _log_download_done(self) -> None:
         """Nothing: the command says what was made."""
 
-    def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
+    def _download_and_prepare(self, dl_manager: object, download_config: object) -> None:
         """Write the shards that are not there yet; then link all of them, with the columns."""
         del download_config
         job, directory = self.job, Path(self.data_dir)
@@ -266,9 +271,9 @@ def copy_as_tfrecord(path: Path) -> None:
     from tensorflow_datasets.core.file_adapters import TfRecordFileAdapter
 
     records = ArrayRecordReader(str(path), "readahead_buffer_size:0")
-    beside = path.with_name(path.name.replace(".array_record", ".tfrecord"))
+    target = path.with_name(path.name.replace(".array_record", ".tfrecord"))
     each = ((i, records.read([i])[0]) for i in range(records.num_records()))
-    TfRecordFileAdapter.write_examples(beside, each)
+    TfRecordFileAdapter.write_examples(target, each)
 
 
 def _examined(row: Row) -> tuple[bytes, str, str]:
@@ -309,7 +314,7 @@ def gathered(
     }
 
 
-def description(listing: Listing, left_out: Sequence[str], sums: dict[str, str]) -> dict[str, Any]:
+def description(listing: Listing, left_out: Sequence[str], sums: dict[str, str]) -> JsonObject:
     """What fairgrape.json says of a prepared dataset, besides what made it.
 
     Args:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import io
 import threading
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 PIXELS = 2 * 89_478_485  # of a picture at the most: Pillow's own limit
 APP1, START_OF_SCAN = b"\xe1", b"\xda"  # markers of a JPEG
@@ -222,5 +225,5 @@ def _pillow(content: bytes) -> np.ndarray:
         raise BrokenPictureError(str(error) or type(error).__name__) from error
 
 
-def _eight_bits(picture: Any) -> np.ndarray:
+def _eight_bits(picture: Image.Image) -> np.ndarray:
     return (np.clip(np.asarray(picture), 0, 65535) >> 8).astype(np.uint8)

@@ -9,13 +9,17 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fairgrape_jax.data.images import buffers, decode
 from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.progress import Progress
+
+if TYPE_CHECKING:
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+    from tensorflow_datasets.proto import tf_example_pb2
 
 ABOUT, COLUMNS = "fairgrape.json", "columns.npz"  # beside the record files of a prepared dataset
 VERSION = "1.0.0"
@@ -64,7 +68,7 @@ def expanded(path: str) -> Path:
 
 
 @functools.cache
-def example_type() -> Any:
+def example_type() -> type[tf_example_pb2.Example]:
     """The protobuf message of a record.
 
     Returns:
@@ -92,12 +96,12 @@ class Records:
         self.paths = [str(path) for path in paths]
 
     @functools.cached_property
-    def _source(self) -> Any:
+    def _source(self) -> ArrayRecordDataSource:
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         return ArrayRecordDataSource(self.paths)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, list[str]]:
         return {"paths": self.paths}
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from llvmlite import ir
@@ -25,7 +25,8 @@ BITS = 22  # of a weight's fraction, as in Pillow: 32 - 8 for a pixel - 2 for th
 SIDE = 16  # rows of a strip, and of the squares that are transposed
 LANES = 4 * SIDE  # bytes of a strip at one place of its rows, 4 a pixel
 HALF, SHIFT, BYTE = np.int32(1 << (BITS - 1)), np.int32(BITS), np.uint32(255)
-intrinsic: Any = extending.intrinsic  # untyped: what it makes is called with one argument less
+Llvm: TypeAlias = Any  # llvmlite's builders, types and values, and numba's: they have no types
+intrinsic: Llvm = extending.intrinsic  # untyped: what it makes is called with one argument less
 
 
 class Taps(NamedTuple):
@@ -108,14 +109,14 @@ def resize(pixels: np.ndarray, box: tuple[float, float, float, float], out: np.n
 
 
 @intrinsic
-def _turn(_: Any, rows: Any, top: Any, x: Any, out: Any) -> Any:
+def _turn(_: Llvm, rows: Llvm, top: Llvm, x: Llvm, out: Llvm) -> Llvm:
     """Transpose SIDE x SIDE pixels of bytes rows (h, 3 w), from row `top` and pixel `x` on.
 
     out[4 (x' SIDE + y)] is the pixel at (top + y, x + x'), of 3 bytes and one of no meaning. Rows
     beyond the last one are the last one.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    def generate(context: Llvm, builder: Llvm, signature: Llvm, values: Llvm) -> Llvm:
         rows, top, x, out = _arrays(context, builder, signature, values)
         height, width = cgutils.unpack_tuple(builder, rows.shape)
         number = top.type
@@ -156,10 +157,10 @@ def _turn(_: Any, rows: Any, top: Any, x: Any, out: Any) -> Any:
 
 
 @intrinsic
-def _weigh(_: Any, column: Any, at: Any, weight: Any, i: Any, out: Any, to: Any) -> Any:
+def _weigh(_: Llvm, column: Llvm, at: Llvm, weight: Llvm, i: Llvm, out: Llvm, to: Llvm) -> Llvm:
     """out[to : to + LANES] = sum over k of weight[k, i] column[at + k LANES : ... + LANES]."""
 
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    def generate(context: Llvm, builder: Llvm, signature: Llvm, values: Llvm) -> Llvm:
         column, at, weight, i, out, to = _arrays(context, builder, signature, values)
         count, size = cgutils.unpack_tuple(builder, weight.shape)
         ints = ir.VectorType(ir.IntType(32), LANES)
@@ -179,7 +180,7 @@ def _weigh(_: Any, column: Any, at: Any, weight: Any, i: Any, out: Any, to: Any)
     return types.void(column, types.intp, weight, types.intp, out, types.intp), generate
 
 
-def _arrays(context: Any, builder: Any, signature: Any, values: Any) -> list[Any]:
+def _arrays(context: Llvm, builder: Llvm, signature: Llvm, values: Llvm) -> list[Llvm]:
     """Of the arguments, arrays as numba's structs of them."""
     return [
         make_array(kind)(context, builder, value) if isinstance(kind, types.Array) else value
@@ -187,17 +188,17 @@ def _arrays(context: Any, builder: Any, signature: Any, values: Any) -> list[Any
     ]
 
 
-def _load(builder: Any, array: Any, place: Any, count: int) -> Any:
+def _load(builder: Llvm, array: Llvm, place: Llvm, count: int) -> Llvm:
     kind = ir.VectorType(ir.IntType(8), count).as_pointer()
     return builder.load(builder.bitcast(builder.gep(array.data, [place]), kind), align=1)
 
 
-def _store(builder: Any, vector: Any, array: Any, place: Any) -> None:
+def _store(builder: Llvm, vector: Llvm, array: Llvm, place: Llvm) -> None:
     pointer = builder.bitcast(builder.gep(array.data, [place]), vector.type.as_pointer())
     builder.store(vector, pointer, align=1)
 
 
-def _shuffled(builder: Any, a: Any, b: Any, order: Iterable[int]) -> Any:
+def _shuffled(builder: Llvm, a: Llvm, b: Llvm, order: Iterable[int]) -> Llvm:
     """The elements of a and b, one after the other, in this order."""
     lanes = list(order)
     mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias
 
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.data.sources import prepared, synthetic, utkface, writers
@@ -12,6 +12,9 @@ from fairgrape_jax.data.sources.base import Reading, Source
 from fairgrape_jax.data.validate import check
 from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.progress import Progress
+
+# What an option of a dataset may be.
+Option: TypeAlias = str | int | float | bool
 
 # A new dataset is one file with an options class and a load function, and one row here.
 SOURCES: dict[str, tuple[type[Source], Callable[..., Dataset]]] = {
@@ -22,7 +25,7 @@ SOURCES: dict[str, tuple[type[Source], Callable[..., Dataset]]] = {
 }
 
 
-def source(name: str, **options: Any) -> Source:
+def source(name: str, **options: Option) -> Source:
     """The options of a dataset.
 
     Args:
@@ -44,7 +47,8 @@ def source(name: str, **options: Any) -> Source:
     for option in options:
         if option not in known:
             raise UsageError(f"{name} has no option {option!r}; known: {', '.join(known)}")
-    return kind(**options)
+    construct: Callable[..., Source] = kind
+    return construct(**options)
 
 
 def load(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from fairgrape_jax.data.dataset import Split
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.storage.schema import JsonObject
 
 # Every use of a seed draws from a stream of its own, so that one choice cannot shift another.
 SPLIT_STREAM, SHARE_STREAM, LIMIT_STREAM, PICTURE_STREAM = range(4)
@@ -60,7 +61,7 @@ class Source:
     GROUPS: ClassVar[tuple[str, ...]] = ()
 
 
-def upgraded(options: dict[str, Any]) -> dict[str, Any]:
+def upgraded(options: JsonObject) -> JsonObject:
     """Options that an earlier version stored, with what it meant by those it did not have.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -91,8 +91,8 @@ def load(
         members = side[~unlabelled[side]]
         kept = kept_indices(source, groups[members], names, training=number == 0)
         parts.append(members[kept])
-    wanted = sum(map(len, parts)) * size * size * 3
-    hold = reading.cache == "memory" or (reading.cache == "auto" and wanted <= CACHE_BYTES)
+    pixel_bytes = sum(map(len, parts)) * size * size * 3
+    hold = reading.cache == "memory" or (reading.cache == "auto" and pixel_bytes <= CACHE_BYTES)
     done, total = 0, sum(map(len, parts))
     evidence = stored.columns["digest"].view(np.uint8).reshape(-1, 32)
     for part in parts:
@@ -106,7 +106,7 @@ def load(
             broken=source.broken,
             workers=reading.workers,
         )
-        images: Any = pictures
+        images: np.ndarray | Pictures = pictures
         if hold:
             images, good = pictures.in_memory(_shifted(progress, done, total))
             part, images = part[good], images if good.all() else images[good]

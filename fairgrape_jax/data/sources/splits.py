@@ -46,7 +46,7 @@ def sides(columns: dict[str, np.ndarray], division: Division) -> list[np.ndarray
     if division.by == "given":
         if division.fold:
             raise UsageError("fold: needs splits by seed; leave out split_by=given")
-        side = _given(columns, division.seed)
+        side = _by_listing(columns, division.seed)
     else:
         units = unit_of(columns, content=division.by == "content")
         side = _by_seed(units, division)
@@ -91,7 +91,7 @@ def _by_seed(units: np.ndarray, division: Division) -> np.ndarray:
     count = int(units.max()) + 1
     if not division.fold:
         return three_ways(count, rng)[units]
-    i, k = parsed_fold(division.fold)
+    i, k = parse_fold(division.fold)
     if k > count:
         raise UsageError(f"fold={division.fold}: only {count} sources to make folds of")
     fold = np.empty(count, np.int64)
@@ -102,7 +102,7 @@ def _by_seed(units: np.ndarray, division: Division) -> np.ndarray:
     return side[units]
 
 
-def parsed_fold(text: str) -> tuple[int, int]:
+def parse_fold(text: str) -> tuple[int, int]:
     """The numbers of a fold.
 
     Args:
@@ -115,7 +115,7 @@ def parsed_fold(text: str) -> tuple[int, int]:
         UsageError: It is not, or not 1 <= i <= k and k >= 3.
 
     Example:
-        >>> parsed_fold("2/5")
+        >>> parse_fold("2/5")
         (2, 5)
     """
     i, _, k = text.partition("/")
@@ -124,7 +124,7 @@ def parsed_fold(text: str) -> tuple[int, int]:
     return int(i), int(k)
 
 
-def _given(columns: dict[str, np.ndarray], seed: int) -> np.ndarray:
+def _by_listing(columns: dict[str, np.ndarray], seed: int) -> np.ndarray:
     """The authors' splits; validation and test that they did not give are tenths of train."""
     present = set(np.unique(columns["split"]).astype(str).tolist())
     if not present <= set(NAMES) or "train" not in present:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from fairgrape_jax.data.dataset import NO_GROUP
 from fairgrape_jax.data.images.records import ABOUT, COLUMNS, Records
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.storage import schema
+from fairgrape_jax.storage.schema import JsonObject
 
 # What NumPy raises for a .npz that is none, or that was altered; a pickle in it is a ValueError.
 UNREADABLE = (
@@ -52,7 +53,7 @@ class About(TypedDict):
     """
 
     builder: str
-    options: dict[str, Any]
+    options: JsonObject
     columns: list[ColumnOf]
     labels: list[str]
     groups: list[str]
