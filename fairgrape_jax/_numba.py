@@ -7,12 +7,19 @@ from typing import Any
 
 
 def njit(loop: Callable[..., Any]) -> Callable[..., Any]:
-    """`loop` compiled at its first call, outside Python's lock; kept on disk where that can be.
+    """A function compiled at its first call, outside Python's lock; kept on disk where that can be.
 
     numba is imported here: it takes a second.
 
-    >>> njit(lambda x: x + 1)(2)
-    3
+    Args:
+        loop: a function that numba compiles.
+
+    Returns:
+        The function.
+
+    Example:
+        >>> njit(lambda x: x + 1)(2)
+        3
     """
     import numba
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable
-from typing import Any
 
 # Controls, line separators, marks that turn the direction of what follows, halves of characters,
 # what XML forbids.
@@ -21,32 +20,60 @@ _FORMULA = re.compile(r"[=+\-@]")  # what a spreadsheet takes for the beginning 
 def visible(text: str) -> str:
     r"""One line in which every character shows: a terminal obeys none of them.
 
-    >>> visible("a\x1b[31m\nb")
-    'a\\x1b[31m\\nb'
+    Args:
+        text: anything.
+
+    Returns:
+        One line.
+
+    Example:
+        >>> visible("a\x1b[31m\nb")
+        'a\\x1b[31m\\nb'
     """
-    return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def lines(text: str) -> str:
-    """As `visible`, but for the ends of lines."""
+    """As `visible`, but for the ends of lines, which stay.
+
+    Args:
+        text: anything.
+
+    Returns:
+        Its lines.
+    """
     return "\n".join(map(visible, text.split("\n")))
 
 
 def markdown(text: str) -> str:
-    """Text without markup of its own: no tag, link, or end of a table's cell; `backticks` stay.
+    """Text without markup of its own: no tag, link, or end of a table's cell.
 
-    >>> markdown("<b>|[x](y)")
-    '&lt;b&gt;\\\\|[x]\\\\(y)'
+    Args:
+        text: anything; `backticks` in it mark code.
+
+    Returns:
+        One line.
+
+    Example:
+        >>> markdown("<b>|[x](y)")
+        '&lt;b&gt;\\\\|[x]\\\\(y)'
     """
     plain = html.escape(visible(text), quote=False)
     return plain.replace("](", "]\\(").replace("|", "\\|")
 
 
-def cells(row: Iterable[Any]) -> list[Any]:
-    """A row of a CSV for people: no cell is a formula to a spreadsheet; numbers stay numbers.
+def csv_cells(row: Iterable[object]) -> list[object]:
+    """A row of a CSV for people: no cell is a formula to a spreadsheet.
 
-    >>> cells(["=1+1", "-0.5", "a", 3])
-    ["'=1+1", '-0.5', 'a', 3]
+    Args:
+        row: words and numbers.
+
+    Returns:
+        The same; numbers stay numbers.
+
+    Example:
+        >>> csv_cells(["=1+1", "-0.5", "a", 3])
+        ["'=1+1", '-0.5', 'a', 3]
     """
     return [_cell(value) if isinstance(value, str) else value for value in row]
 

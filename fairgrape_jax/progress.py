@@ -21,18 +21,26 @@ def _first() -> bool:
 
 
 def say(line: str) -> None:
-    """Print a line at once, on process 0; no name in it controls the terminal."""
+    """Print a line at once, on process 0.
+
+    Args:
+        line: the text; no name in it controls the terminal.
+    """
     if _first():
         print(escape.lines(line), flush=True)
 
 
 @contextlib.contextmanager
 def bar(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """A bar that vanishes when it is done; yields the function that moves it.
+    """A bar that vanishes when it is done; without a terminal, and on other processes, nothing.
 
-    Called without arguments it goes on by one; with (done, total) it is set; with note=TEXT it
-    shows the text behind the title. Without a terminal, and on other processes, the function does
-    nothing.
+    Yields:
+        The function that moves it: without arguments by one; with (done, total) to there; with
+        note=TEXT it shows the text behind the title.
+
+    Args:
+        title: before the bar.
+        total: how many steps there are, if it is known.
     """
     if not sys.stdout.isatty() or not _first():
         yield lambda *_, **options: None

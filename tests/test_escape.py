@@ -29,7 +29,7 @@ def test_shown_names_control_nothing(name):
     escape.visible(name).encode()
     text = escape.markdown(name)
     assert not re.search(r"<|\]\(|[\x00-\x1f]|(?<!\\)\|", text.replace("\\\\", ""))
-    (cell,) = escape.cells([name])
+    (cell,) = escape.csv_cells([name])
     assert not re.match(r"[=@]|[+-](?!\d|\.|inf|nan|Inf|NaN)", cell) or float(cell) is not None
 
 

@@ -10,7 +10,7 @@ import itertools
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Self, TypeVar, Union
+from typing import Annotated, Any, Self, TypeAlias, TypeVar, Union
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -31,6 +31,12 @@ class Command:
     def complete(cls, arguments: Sequence[str]) -> type[Self]:
         """The class that parses `arguments`: one with more fields, where the first of them decide.
 
+        Args:
+            arguments: the words after the name of the command.
+
+        Returns:
+            This class, or one with more fields.
+
         Raises:
             UsageError: for a name in `arguments` that decides and is not known.
         """
@@ -41,9 +47,11 @@ class Command:
         raise NotImplementedError
 
 
-def parse(
-    commands: Mapping[str, Any], arguments: Sequence[str], prog: str = "fairgrape"
-) -> Command:
+# The commands of a program by name; a table in place of a class has commands of its own.
+Commands: TypeAlias = Mapping[str, "type[Command] | Commands"]
+
+
+def parse(commands: Commands, arguments: Sequence[str], prog: str = "fairgrape") -> Command:
     """The command in a line of words.
 
     Args:
@@ -73,11 +81,25 @@ def parse(
     kind, prog = commands[word], f"{prog} {word}"
     if isinstance(kind, Mapping):
         return parse(kind, rest, prog)
-    return parsed(kind.complete(rest), rest, prog)
+    return parse_flags(kind.complete(rest), rest, prog)
 
 
-def parsed(kind: type[Command], arguments: Sequence[str], prog: str, **options: Any) -> Any:
-    """As `tyro.cli(kind, ...)`; a refusal is a UsageError of one line."""
+def parse_flags(kind: type[Command], arguments: Sequence[str], prog: str, **options: Any) -> Any:
+    """Read a dataclass from a command line by `tyro.cli`.
+
+    Args:
+        kind: a command, or another dataclass.
+        arguments: the words.
+        prog: the name of the program and its command.
+        options: further ones of `tyro.cli`.
+
+    Returns:
+        An instance.
+
+    Raises:
+        UsageError: words that cannot be parsed, in one line.
+        SystemExit: with 0 after the help has been printed.
+    """
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -109,28 +131,45 @@ _REGISTRY = tyro.constructors.ConstructorRegistry()
 _REGISTRY.primitive_rule(_word)
 
 
-def known_part(kind: type[Command], arguments: Sequence[str], missing: str) -> Any:
-    """What `kind` reads of `arguments`, whatever else they hold; None if they ask for help.
+def parse_first(kind: type[Command], arguments: Sequence[str], missing: str) -> Any:
+    """Read of a command line what one class knows, whatever else is in it.
+
+    Args:
+        kind: the command.
+        arguments: the words.
+        missing: the message where what decides about the other flags is not there.
+
+    Returns:
+        An instance; None where help is asked for.
 
     Raises:
-        UsageError: `missing`, if what decides about the other flags is not there.
+        UsageError: `missing`.
     """
     try:
-        return parsed(kind, arguments, "", return_unknown_args=True, add_help=False)[0]
+        return parse_flags(kind, arguments, "", return_unknown_args=True, add_help=False)[0]
     except UsageError:
         if {"-h", "--help"} & set(arguments):
             return None
         raise UsageError(missing) from None
 
 
-def extended(kind: type[CommandT], name: str, values: Any) -> type[CommandT]:
-    """`kind` with a field `name` whose own fields are flags without a prefix, `values` as default.
+def with_fields_of(kind: type[CommandT], name: str, values: Any) -> type[CommandT]:
+    """A command with the fields of another dataclass as flags, without a prefix.
 
-    >>> @dataclasses.dataclass(frozen=True)
-    ... class Size:
-    ...     width: int
-    >>> parsed(extended(Command, "size", Size(2)), ["--width", "3"], "draw").size
-    Size(width=3)
+    Args:
+        kind: the command.
+        name: of the new field.
+        values: a dataclass, the defaults.
+
+    Returns:
+        A class of the same name and help.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Size:
+        ...     width: int
+        >>> parse_flags(with_fields_of(Command, "size", Size(2)), ["--width", "3"], "draw").size
+        Size(width=3)
     """
     flags: Any = Annotated[type(values), tyro.conf.arg(name="")]
     field = (name, flags, dataclasses.field(default=values))
@@ -140,10 +179,17 @@ def extended(kind: type[CommandT], name: str, values: Any) -> type[CommandT]:
 
 
 def one_line(box: str) -> str:
-    """What tyro says in a box, in a line: the first of its parts, and the flags that are similar.
+    """What tyro says in a box, in one line.
 
-    >>> one_line("╭─ Bad ─╮\\n│ Unrecognized options: --a │\\n│ ───── │\\n│ For help │\\n╰──╯")
-    'Unrecognized options: --a'
+    Args:
+        box: what tyro printed.
+
+    Returns:
+        The first of its parts, and the flags that are similar.
+
+    Example:
+        >>> one_line("╭─ Bad ─╮\\n│ Unrecognized options: --a │\\n│ ───── │\\n│ For help │\\n╰──╯")
+        'Unrecognized options: --a'
     """
     _title, *rows = [_COLOURS.sub("", line).strip("│| ") for line in box.splitlines()]
     ruled = itertools.groupby(rows, key=lambda row: bool(row.strip(_BORDER)))
@@ -157,17 +203,33 @@ def one_line(box: str) -> str:
 
 
 def nearest(word: str, names: Iterable[str]) -> str:
-    """The name that was probably meant, as the end of a sentence; "" if none is like it.
+    """The name that was probably meant.
 
-    >>> nearest("rnu", ["run", "report"])
-    ' (did you mean run?)'
+    Args:
+        word: what was typed.
+        names: what could have been.
+
+    Returns:
+        The end of a sentence; "" if none is like it.
+
+    Example:
+        >>> nearest("rnu", ["run", "report"])
+        ' (did you mean run?)'
     """
     similar = difflib.get_close_matches(word, list(names), 1)
     return f" (did you mean {similar[0]}?)" if similar else ""
 
 
-def show_help(commands: Mapping[str, Any], prog: str) -> None:
-    """Print what commands there are, and exit with 0."""
+def show_help(commands: Commands, prog: str) -> None:
+    """Print what commands there are, and end.
+
+    Args:
+        commands: the classes by name.
+        prog: the name of the program.
+
+    Raises:
+        SystemExit: always, with 0.
+    """
     kinds: list[Any] = [
         Annotated[_group(name, kind), tyro.conf.subcommand(name)] for name, kind in commands.items()
     ]

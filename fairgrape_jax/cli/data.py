@@ -13,7 +13,7 @@ from typing import Annotated, Self
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from fairgrape_jax import data
-from fairgrape_jax.cli.command import Command, extended, known_part
+from fairgrape_jax.cli.command import Command, parse_first, with_fields_of
 from fairgrape_jax.data.builders import BUILDERS, Options, builder
 from fairgrape_jax.data.images.records import ABOUT, default_data_dir
 from fairgrape_jax.data.sources import prepared
@@ -51,11 +51,21 @@ class Prepare(Command):
 
     @classmethod
     def complete(cls, arguments: Sequence[str]) -> type[Self]:
-        """With the options of the dataset that is named."""
+        """With the options of the dataset that is named.
+
+        Args:
+            arguments: the words after the name of the command.
+
+        Returns:
+            This class, with more fields.
+
+        Raises:
+            UsageError: no dataset is named, or one that there is not.
+        """
         missing = f"prepare: before its options, name what to prepare: {', '.join(BUILDERS)}"
-        if (known := known_part(cls, arguments, missing)) is None:
+        if (known := parse_first(cls, arguments, missing)) is None:
             return cls
-        return extended(cls, "options", builder(known.builder).options())
+        return with_fields_of(cls, "options", builder(known.builder).options())
 
     def run(self) -> None:
         """Write the files; notes say what was left out."""
@@ -71,7 +81,7 @@ class Prepare(Command):
                 options,
                 data_dir=self.data_dir or default_data_dir(),
                 called=self.name,
-                progress=spoken(move, "preparing"),
+                progress=with_lines(move, "preparing"),
                 overwrite=self.overwrite,
                 tfrecord=self.tfrecord,
             )
@@ -114,7 +124,7 @@ class Check(Command):
             seed=self.seed,
         )
         with bar("looking at every picture") as move:
-            lines, sound = check(source, spoken(move, "checking"), self.names)
+            lines, sound = check(source, with_lines(move, "checking"), self.names)
         for line in lines:
             say(line)
         if not sound:
@@ -162,9 +172,21 @@ class Sheet(Command):
 
     @classmethod
     def complete(cls, arguments: Sequence[str]) -> type[Self]:
-        """With the options of the dataset that is named."""
+        """With the options of the dataset that is named.
+
+        Args:
+            arguments: the words after the name of the command.
+
+        Returns:
+            This class, with more fields.
+
+        Raises:
+            UsageError: a dataset that there is not.
+        """
         first = arguments[0] if arguments else "-"
-        return extended(cls, "source", data.source(cls.dataset if first[:1] == "-" else first))
+        return with_fields_of(
+            cls, "source", data.source(cls.dataset if first[:1] == "-" else first)
+        )
 
     def run(self) -> None:
         """Write the picture."""
@@ -187,8 +209,16 @@ DATA_COMMANDS: dict[str, type[Command]] = {
 }
 
 
-def spoken(move: Progress, title: str) -> Progress:
-    """`move`, and where it shows nothing a line now and then."""
+def with_lines(move: Progress, title: str) -> Progress:
+    """Progress that a bar shows, or a line now and then where there is no terminal.
+
+    Args:
+        move: moves the bar.
+        title: of the lines.
+
+    Returns:
+        A function to call in its place.
+    """
     last = time.monotonic()
 
     def both(done: int, total: int) -> None:

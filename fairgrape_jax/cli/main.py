@@ -128,7 +128,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def attempt(arguments: list[str]) -> int:
-    """Do what is asked for; failures become a line and an exit code."""
+    """Do what is asked for; a failure is one line on stderr.
+
+    Args:
+        arguments: the words after the program's name.
+
+    Returns:
+        The exit code.
+    """
     try:
         if arguments[:1] == ["--version"]:
             print(version())
@@ -151,7 +158,7 @@ def attempt(arguments: list[str]) -> int:
     except (OSError, MemoryError) as error:
         if isinstance(error, OSError) and error.filename is None:
             raise  # it would not say of what
-        print(f"fairgrape: error: {escape.visible(in_a_line(error))}", file=sys.stderr)
+        print(f"fairgrape: error: {escape.visible(reason_of(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fairgrape: interrupted; the same command goes on from here", file=sys.stderr)
@@ -183,11 +190,18 @@ def _unread() -> bool:
     return bool(broken)
 
 
-def in_a_line(error: OSError | MemoryError) -> str:
+def reason_of(error: OSError | MemoryError) -> str:
     """What is wrong with a file or with the machine, in a line.
 
-    >>> in_a_line(PermissionError(13, "Permission denied", "runs/a"))
-    'runs/a: Permission denied'
+    Args:
+        error: of a file, with its name, or for want of memory.
+
+    Returns:
+        The line.
+
+    Example:
+        >>> reason_of(PermissionError(13, "Permission denied", "runs/a"))
+        'runs/a: Permission denied'
     """
     if isinstance(error, OSError):
         return f"{os.fsdecode(error.filename2 or error.filename)}: {error.strerror}"
@@ -202,16 +216,25 @@ def version() -> str:
 
 
 def section(title: str, rows: Mapping[str, str]) -> None:
-    """Print a table of names and what they are."""
+    """Print a table of names and what they are.
+
+    Args:
+        title: above the table.
+        rows: what each name is.
+    """
     print(f"{title}:")
     for name, summary in rows.items():
         print(f"  {name:<22} {summary}".rstrip())
 
 
 def experiments(folder: Path) -> dict[str, str]:
-    """The experiment files in `folder` and its experiments/, and the first line of each.
+    """The experiment files of a folder.
 
-    Where there are none, a row that says how to write one.
+    Args:
+        folder: where to look; experiments/ in it too.
+
+    Returns:
+        The first line of each file; without any, how to write one.
     """
     files = sorted([*folder.glob("*.py"), *folder.glob("experiments/*.py")])
     texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in files}
@@ -223,6 +246,13 @@ def experiments(folder: Path) -> dict[str, str]:
 
 
 def first_line(thing: Any) -> str:
-    """The first line of a docstring, of the function behind a partial too."""
+    """The first line of a docstring.
+
+    Args:
+        thing: anything with a docstring, or a partial of a function that has one.
+
+    Returns:
+        The line; "" without one.
+    """
     text = getattr(thing, "func", thing).__doc__ or ""
     return text.strip().splitlines()[0] if text.strip() else ""

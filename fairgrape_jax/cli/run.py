@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 from tyro.conf import DisallowNone, FlagCreatePairsOff, Positional, arg
 
 from fairgrape_jax import config, data
-from fairgrape_jax.cli.command import Command, extended, known_part
+from fairgrape_jax.cli.command import Command, parse_first, with_fields_of
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.parallel import hosts
@@ -28,7 +28,7 @@ CLUSTER = {
 }
 
 
-def _given(metavar: str) -> Any:
+def _flag(metavar: str) -> Any:
     """A flag without a default that would be worth showing."""
     return arg(metavar=metavar, help_behavior_hint="")
 
@@ -47,36 +47,46 @@ class Run(Command):
         Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/ and the file's name)")
     ] = None
     """Directory of the run."""
-    dataset: Annotated[DisallowNone[str | None], _given("NAME")] = None
+    dataset: Annotated[DisallowNone[str | None], _flag("NAME")] = None
     """Another dataset, of those in `fairgrape list`, in place of the experiment's."""
     shard: Annotated[str, arg(metavar="I/N")] = "0/1"
     """The I-th of N parts (from 0) of the seeds and methods; other processes, which share the
     directory, do the others."""
     distributed: FlagCreatePairsOff[bool] = False
     """Over many hosts, the same command on every one (docs/many_hosts.md)."""
-    coordinator_address: Annotated[DisallowNone[str | None], _given("HOST:PORT")] = None
+    coordinator_address: Annotated[DisallowNone[str | None], _flag("HOST:PORT")] = None
     """Where process 0 listens; where no cluster tells."""
-    num_processes: Annotated[DisallowNone[int | None], _given("N")] = None
+    num_processes: Annotated[DisallowNone[int | None], _flag("N")] = None
     """Processes in all; where no cluster tells."""
-    process_id: Annotated[DisallowNone[int | None], _given("I")] = None
+    process_id: Annotated[DisallowNone[int | None], _flag("I")] = None
     """Which of them this one is, from 0; where no cluster tells."""
-    heartbeat_timeout: Annotated[DisallowNone[int | None], _given("SECONDS")] = None
+    heartbeat_timeout: Annotated[DisallowNone[int | None], _flag("SECONDS")] = None
     """Silence after which another process counts as dead (100)."""
-    start_timeout: Annotated[DisallowNone[int | None], _given("SECONDS")] = None
+    start_timeout: Annotated[DisallowNone[int | None], _flag("SECONDS")] = None
     """How long to wait for the others at the start (300)."""
 
     @classmethod
     def complete(cls, arguments: Sequence[str]) -> type[Self]:
-        """With the fields of the experiment that `arguments` name, and its values as defaults."""
+        """With the fields of the experiment that `arguments` name, and its values as defaults.
+
+        Args:
+            arguments: the words after the name of the command.
+
+        Returns:
+            This class, with more fields.
+
+        Raises:
+            UsageError: no experiment is named, or it cannot be read.
+        """
         missing = (
             "run: before all options, name an experiment, a file of experiments/ or a run directory"
         )
-        if (known := known_part(cls, arguments, missing)) is None:
+        if (known := parse_first(cls, arguments, missing)) is None:
             return cls
         experiment = load(known.experiment)
         if known.dataset is not None:
             experiment = dataclasses.replace(experiment, data=data.source(known.dataset))
-        return extended(cls, "values", experiment)
+        return with_fields_of(cls, "values", experiment)
 
     def run(self) -> None:
         """Do the experiment, and write its report when all of it is complete."""
@@ -113,6 +123,12 @@ class Run(Command):
 def shard_of(text: str) -> tuple[int, int]:
     """The numbers of --shard I/N.
 
+    Args:
+        text: I/N.
+
+    Returns:
+        (I, N).
+
     Raises:
         UsageError: unless 0 <= I < N.
 
@@ -127,7 +143,13 @@ def shard_of(text: str) -> tuple[int, int]:
 
 
 def load(path: Path) -> Experiment:
-    """The experiment in a file (its EXPERIMENT) or of a run directory (its config.json).
+    """The experiment in a file, or of a run.
+
+    Args:
+        path: a file that defines EXPERIMENT, or the directory of a run.
+
+    Returns:
+        The experiment.
 
     Raises:
         UsageError: if there is none, with the line of the file that is wrong.
@@ -142,7 +164,7 @@ def load(path: Path) -> Experiment:
     if not isinstance(experiment, Experiment):
         raise UsageError(f"{path}: defines no EXPERIMENT of type fairgrape_jax.config.Experiment")
     try:
-        return config.checked_types(experiment)
+        return config.check_types(experiment)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
 

@@ -19,7 +19,7 @@ from fairgrape_jax.config.experiment import (
 from fairgrape_jax.config.serialize import (
     FORMAT,
     Stored,
-    checked_types,
+    check_types,
     from_dict,
     identity,
     load,
@@ -47,7 +47,7 @@ __all__ = [
     "check",
     "check_flags",
     "check_name",
-    "checked_types",
+    "check_types",
     "densities",
     "flag_differences",
     "from_dict",

@@ -6,7 +6,6 @@ import enum
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -68,7 +67,9 @@ def numeric_flags() -> dict[str, Flag]:
     return flags
 
 
-def flag_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def flag_differences(
+    then: Mapping[str, Flag], now: Mapping[str, Flag]
+) -> dict[str, tuple[Flag, Flag]]:
     """The flags with another value: their names, and both values.
 
     A flag of JAX that one of the two does not name is no difference (another version of JAX); one
@@ -90,7 +91,7 @@ def flag_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[st
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def check_flags(then: Mapping[str, Any], directory: Path) -> None:
+def check_flags(then: Mapping[str, Flag], directory: Path) -> None:
     """Compare the settings of this process with those that a run was begun with.
 
     Args:
@@ -111,13 +112,13 @@ def check_flags(then: Mapping[str, Any], directory: Path) -> None:
         )
 
 
-def _plain(value: Any) -> Flag:
+def _plain(value: object) -> Flag:
     """A setting as JSON holds it."""
     if isinstance(value, enum.Enum):
         value = value.value
     return value if isinstance(value, bool | int | float | str) or value is None else str(value)
 
 
-def _typed(value: Any) -> str:
+def _typed(value: object) -> str:
     """A value as it is set in the environment."""
     return str(int(value)) if isinstance(value, bool) else str(value)

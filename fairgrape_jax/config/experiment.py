@@ -307,6 +307,12 @@ class Experiment:
 def densities(experiment: Experiment) -> list[float]:
     """The density after each round.
 
+    Args:
+        experiment: the experiment.
+
+    Returns:
+        Kept weights over all weights, falling.
+
     Raises:
         UsageError: for a schedule that is none, or densities that do not fall.
     """

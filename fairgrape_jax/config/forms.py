@@ -8,9 +8,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from fairgrape_jax.config.experiment import (
     Allocation,
@@ -35,14 +35,24 @@ class WordForm(NamedTuple):
     """
 
     words: str
-    parse: Callable[[str], Any]
+    parse: Callable[[str], object]
 
 
 def parse_point(word: str) -> Point:
     """A point of the dense training.
 
-    >>> parse_point("initial"), parse_point("3")
-    ('initial', Epoch(number=3))
+    Args:
+        word: dense, initial, or the number of an epoch.
+
+    Returns:
+        The point.
+
+    Raises:
+        ValueError: another word.
+
+    Example:
+        >>> parse_point("initial"), parse_point("3")
+        ('initial', Epoch(number=3))
     """
     if word == "dense":
         return "dense"
@@ -56,8 +66,18 @@ def parse_point(word: str) -> Point:
 def parse_checkpoints(word: str) -> Checkpoints:
     """Which rounds keep their checkpoints.
 
-    >>> parse_checkpoints("best"), parse_checkpoints("last"), parse_checkpoints("last:3")
-    ('best', KeepLast(count=1), KeepLast(count=3))
+    Args:
+        word: all, last, last:N or best.
+
+    Returns:
+        Which are kept.
+
+    Raises:
+        ValueError: another word.
+
+    Example:
+        >>> parse_checkpoints("best"), parse_checkpoints("last"), parse_checkpoints("last:3")
+        ('best', KeepLast(count=1), KeepLast(count=3))
     """
     if word == "all":
         return "all"
@@ -72,10 +92,20 @@ def parse_checkpoints(word: str) -> Checkpoints:
 def parse_groups(word: str) -> Clusters | None:
     """What is scored in place of the groups.
 
-    >>> parse_groups("none"), parse_groups("kmeans:7").count
-    (None, 7)
-    >>> parse_groups("kmeans:7:resnet34:weights.safetensors").embedding
-    Embedding(model='resnet34', weights='weights.safetensors')
+    Args:
+        word: none, kmeans:N or kmeans:N:MODEL:FILE.
+
+    Returns:
+        The clusters; None for the groups themselves.
+
+    Raises:
+        ValueError: another word.
+
+    Example:
+        >>> parse_groups("none"), parse_groups("kmeans:7").count
+        (None, 7)
+        >>> parse_groups("kmeans:7:resnet34:weights.safetensors").embedding
+        Embedding(model='resnet34', weights='weights.safetensors')
     """
     if word in ("", "none"):
         return None
@@ -89,8 +119,18 @@ def parse_groups(word: str) -> Clusters | None:
 def parse_allocation(word: str) -> Allocation:
     """How many weights each layer keeps: a name, a file of densities, or their JSON itself.
 
-    >>> parse_allocation("erk"), parse_allocation('{"fc1": 0.1, "fc2": 1}')
-    ('erk', {'fc1': 0.1, 'fc2': 1.0})
+    Args:
+        word: a row of ALLOCATIONS, the name of a .json or .csv file, or a JSON object.
+
+    Returns:
+        The allocation.
+
+    Raises:
+        ValueError: another word, or a file that is no table of densities.
+
+    Example:
+        >>> parse_allocation("erk"), parse_allocation('{"fc1": 0.1, "fc2": 1}')
+        ('erk', {'fc1': 0.1, 'fc2': 1.0})
     """
     if word in ALLOCATIONS:
         return cast(AllocationName, word)
@@ -113,6 +153,12 @@ def parse_allocation(word: str) -> Allocation:
 def densities_from_json(text: str) -> dict[str, float]:
     """Densities by layer, from a JSON object.
 
+    Args:
+        text: of the file.
+
+    Returns:
+        The densities.
+
     Raises:
         ValueError: if it is none, if a value is no number, or if a layer is there twice.
 
@@ -128,6 +174,12 @@ def densities_from_json(text: str) -> dict[str, float]:
 
 def densities_from_csv(text: str) -> dict[str, float]:
     r"""Densities by layer, from a CSV table with the columns layer and density; it may have others.
+
+    Args:
+        text: of the file.
+
+    Returns:
+        The densities.
 
     Raises:
         ValueError: without these columns, or as for `densities_from_json`.
@@ -150,8 +202,8 @@ def densities_from_csv(text: str) -> dict[str, float]:
     return _densities(_pairs(pairs))
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table: dict[str, Any] = {}
+def _pairs(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    table: dict[str, object] = {}
     for key, value in pairs:
         if key in table:
             raise ValueError(f"layer {key!r} is there twice")
@@ -159,12 +211,12 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _densities(table: Any) -> dict[str, float]:
+def _densities(table: object) -> dict[str, float]:
     return cast(dict[str, float], schema.convert(table, dict[str, float]))
 
 
 # By type of the field. A new union is a row.
-WORD_FORMS: dict[Any, WordForm] = {
+WORD_FORMS: dict[object, WordForm] = {
     Point: WordForm("dense|initial|EPOCH", parse_point),
     Checkpoints: WordForm("all|last|last:N|best", parse_checkpoints),
     Allocation: WordForm("|".join((*ALLOCATIONS, "FILE")), parse_allocation),
@@ -172,11 +224,18 @@ WORD_FORMS: dict[Any, WordForm] = {
 }
 
 
-def as_word(value: Any) -> str:
+def as_word(value: object) -> str:
     """A value of a union as the word that `parse` takes.
 
-    >>> as_word(None), as_word(Clusters(7)), as_word(KeepLast(3)), as_word({"fc1": 0.1})
-    ('none', 'kmeans:7', 'last:3', '{"fc1": 0.1}')
+    Args:
+        value: of a field whose type is in WORD_FORMS.
+
+    Returns:
+        The word.
+
+    Example:
+        >>> as_word(None), as_word(Clusters(7)), as_word(KeepLast(3)), as_word({"fc1": 0.1})
+        ('none', 'kmeans:7', 'last:3', '{"fc1": 0.1}')
     """
     if isinstance(value, dict):
         return json.dumps(value)

@@ -3,46 +3,74 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypedDict
 
-from fairgrape_jax.config.experiment import Epoch, Experiment, Stage
+from fairgrape_jax.config.experiment import Allocation, Epoch, Experiment, Point, Stage
 from fairgrape_jax.config.forms import as_word
+from fairgrape_jax.scoring.importance import Formula
+from fairgrape_jax.selection import Deficit, Select
+
+
+class ScoringChanges(TypedDict, total=False):
+    """Fields of `Scoring`, with the values that a method's official code has for them."""
+
+    allocation: Allocation
+    deficit: Deficit
+    select: Select
+    advances: int
+    fraction: float
+    formula: Formula
+    samples: int
+    micro_batch: int
+
+
+class Changes(TypedDict, total=False):
+    """Fields of `Experiment`, with the values that a method's official code has for them."""
+
+    start: Point
+    rewind: Point
+    schedule: str
+    rounds: int
+    densities: tuple[float, ...]
+    retrain: Stage
+    scoring: ScoringChanges
+
 
 # What the code of the FairGRAPE paper does for each method, as fields of the experiment; synflow
 # as its own authors' code does. Not reproduced are the defects of that code, docs/method.md.
-OFFICIAL: dict[str, dict[str, Any]] = {
+OFFICIAL: dict[str, Changes] = {
     "fairgrape": {
         "start": "dense",
-        "scoring.allocation": "uniform",
-        "scoring.deficit": "absolute",
-        "scoring.select": "greedy",
-        "scoring.advances": 2,
-        "scoring.fraction": 1.0,
-        "scoring.formula": "sum-of-squares",
+        "scoring": {
+            "allocation": "uniform",
+            "deficit": "absolute",
+            "select": "greedy",
+            "advances": 2,
+            "fraction": 1.0,
+            "formula": "sum-of-squares",
+        },
     },
     "magnitude": {
         "start": "dense",
         "schedule": "one-shot",
         "densities": (),
-        "scoring.allocation": "uniform",
+        "scoring": {"allocation": "uniform"},
         "retrain": Stage(),
     },
-    "lottery": {"start": "dense", "rewind": "dense", "scoring.allocation": "uniform"},
+    "lottery": {"start": "dense", "rewind": "dense", "scoring": {"allocation": "uniform"}},
     "snip": {
         "start": "initial",
         "schedule": "one-shot",
         "densities": (),
-        "scoring.allocation": "global",
-        "scoring.samples": 64,
-        "scoring.micro_batch": 64,
+        "scoring": {"allocation": "global", "samples": 64, "micro_batch": 64},
         "retrain": Stage(),
     },
     "grasp": {
         "start": "initial",
         "schedule": "one-shot",
         "densities": (),
-        "scoring.allocation": "global",
-        "scoring.samples": 10,
+        "scoring": {"allocation": "global", "samples": 10},
         "retrain": Stage(),
     },
     "synflow": {
@@ -50,36 +78,48 @@ OFFICIAL: dict[str, dict[str, Any]] = {
         "schedule": "geometric",
         "rounds": 100,
         "densities": (),
-        "scoring.allocation": "global",
+        "scoring": {"allocation": "global"},
         "retrain": Stage(),
     },
 }
 OFFICIAL |= {f"{name}-minority": OFFICIAL[name] for name in ("fairgrape", "snip", "grasp")}
 
 
-def of_method(experiment: Experiment, name: str) -> Experiment:
-    """The experiment as `name` is put through it; methods without official code as by "equal".
+def apply_protocol(experiment: Experiment, name: str) -> Experiment:
+    """The experiment as a method is put through it; without official code as by "equal".
 
     Where the official code prunes an untrained network, training comes after: the final stage, or
     where that is empty the dense one.
+
+    Args:
+        experiment: the experiment.
+        name: of the method.
+
+    Returns:
+        The experiment with the fields that its protocol names.
     """
     if experiment.protocol == "equal" or name not in OFFICIAL:
         return experiment
-    outer = {key: value for key, value in OFFICIAL[name].items() if "." not in key}
-    inner = {
-        key.removeprefix("scoring."): value for key, value in OFFICIAL[name].items() if "." in key
-    }
-    if experiment.densities and "densities" in outer:
-        outer["sparsity"] = round(1 - experiment.densities[-1], 12)
-    if outer["start"] == "initial" and not experiment.final.epochs:
-        outer["final"] = experiment.dense
-    scoring = dataclasses.replace(experiment.scoring, **inner)
-    return dataclasses.replace(experiment, scoring=scoring, **outer)
+    changes = OFFICIAL[name]
+    scoring = dataclasses.replace(experiment.scoring, **changes.get("scoring", {}))
+    fields: dict[str, Any] = {**changes, "scoring": scoring}
+    if experiment.densities and "densities" in changes:
+        fields["sparsity"] = round(1 - experiment.densities[-1], 12)
+    if changes["start"] == "initial" and not experiment.final.epochs:
+        fields["final"] = experiment.dense
+    return dataclasses.replace(experiment, **fields)
 
 
-def points(experiment: Experiment) -> set[int]:
-    """The epochs of the dense training that methods start from or return to."""
-    variants = [of_method(experiment, name) for name in experiment.methods]
+def starting_epochs(experiment: Experiment) -> set[int]:
+    """The epochs of the dense training that methods start from or return to.
+
+    Args:
+        experiment: the experiment.
+
+    Returns:
+        Their numbers.
+    """
+    variants = [apply_protocol(experiment, name) for name in experiment.methods]
     return {
         point.number
         for variant in variants
@@ -89,7 +129,14 @@ def points(experiment: Experiment) -> set[int]:
 
 
 def describe(experiment: Experiment) -> list[str]:
-    """A line for each method of the experiment on what its protocol changes, for the report."""
+    """What the protocol changes for each method.
+
+    Args:
+        experiment: the experiment.
+
+    Returns:
+        The lines, for the report.
+    """
     if experiment.protocol == "equal":
         return [
             "Protocol: equal. Every method has the same start, layer allocation, schedule and "
@@ -97,11 +144,19 @@ def describe(experiment: Experiment) -> list[str]:
         ]
     lines = ["Protocol: official. What the official code does for each method:"]
     for name in experiment.methods:
-        changed = OFFICIAL.get(name)
-        text = ", ".join(f"{key} {_short(value)}" for key, value in (changed or {}).items())
+        text = ", ".join(f"{field} {_word(value)}" for field, value in _fields(name))
         lines.append(f"- {name}: {text or 'has no official code; as by the equal protocol'}")
     return lines
 
 
-def _short(value: Any) -> str:
+def _fields(method: str) -> Iterator[tuple[str, object]]:
+    """The dotted fields that the official protocol of a method sets, with their values."""
+    for field, value in OFFICIAL.get(method, {}).items():
+        if isinstance(value, dict):
+            yield from ((f"{field}.{inner}", part) for inner, part in value.items())
+        else:
+            yield field, value
+
+
+def _word(value: object) -> str:
     return "none" if value in ((), Stage()) else as_word(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 from fairgrape_jax import data, storage
 from fairgrape_jax.config import upgrade
@@ -13,6 +13,7 @@ from fairgrape_jax.config.environment import Flag
 from fairgrape_jax.config.experiment import Experiment
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.storage import schema
+from fairgrape_jax.storage.schema import JsonObject
 
 FORMAT = 3  # of a run's directory; 1 had no checksums, 2 no `execution` (see config/upgrade)
 READ = (2, FORMAT)
@@ -45,7 +46,7 @@ class Stored(TypedDict):
     """
 
     format: int
-    experiment: dict[str, Any]
+    experiment: JsonObject
     versions: dict[str, str]
     devices: dict[str, str | int]
     flags: NotRequired[dict[str, Flag]]
@@ -55,26 +56,39 @@ class Stored(TypedDict):
 class _Begin(TypedDict):
     """What config.json has in every format; what its experiment is differs."""
 
-    experiment: Any
-    format: NotRequired[int | str | list[Any] | None]
+    experiment: object
+    format: NotRequired[int | str | list[object] | None]
     versions: NotRequired[dict[str, str]]
 
 
-def to_dict(experiment: Experiment) -> dict[str, Any]:
-    """Plain values for JSON, every default included; the dataset carries its name."""
+def to_dict(experiment: Experiment) -> JsonObject:
+    """An experiment as plain values for JSON.
+
+    Args:
+        experiment: the experiment.
+
+    Returns:
+        Every field, defaults included; the dataset carries its name.
+    """
     values = json.loads(json.dumps(dataclasses.asdict(experiment)))
     return values | {"data": {"name": experiment.data.name} | values["data"]}
 
 
-def from_dict(values: dict[str, Any]) -> Experiment:
+def from_dict(values: JsonObject) -> Experiment:
     """The inverse of `to_dict`.
+
+    Args:
+        values: as `to_dict` gives them; fields that are left out have their defaults.
+
+    Returns:
+        The experiment.
 
     Raises:
         UsageError: for a dataset, a field or a type that is none, with the path of the field.
     """
     try:
-        schema.convert(values, dict[str, Any])
-        options = schema.convert(values.get("data"), dict[str, Any], "data")
+        schema.convert(values, JsonObject)
+        options = schema.convert(values.get("data"), JsonObject, "data")
         kind = type(data.source(str(options.pop("name", ""))))
         source = schema.convert(options, kind, "data")
         # The class that the field is declared with knows no option of one dataset alone.
@@ -84,10 +98,14 @@ def from_dict(values: dict[str, Any]) -> Experiment:
     return dataclasses.replace(experiment, data=source)
 
 
-def checked_types(experiment: Experiment) -> Experiment:
-    """The same experiment with every field of the type that it is declared with.
+def check_types(experiment: Experiment) -> Experiment:
+    """Every field of an experiment has the type that it is declared with.
 
-    A list becomes the tuple, and a whole number the float, that is meant.
+    Args:
+        experiment: the experiment.
+
+    Returns:
+        The same; a list becomes the tuple, and a whole number the float, that is meant.
 
     Raises:
         UsageError: for a field that holds another type, or holds what JSON has no form for.
@@ -103,6 +121,12 @@ def checked_types(experiment: Experiment) -> Experiment:
 
 def read(path: Path) -> Stored:
     """A run directory's config.json; an experiment of an earlier format is upgraded.
+
+    Args:
+        path: the file.
+
+    Returns:
+        What it holds, the experiment in this version's format.
 
     Raises:
         UsageError: if it is none, or of a format that this version does not read.
@@ -132,14 +156,27 @@ def read(path: Path) -> Stored:
 def load(path: Path) -> Experiment:
     """The experiment of a run directory's config.json.
 
+    Args:
+        path: the file.
+
+    Returns:
+        The experiment.
+
     Raises:
         UsageError: as `read` and `from_dict`.
     """
     return from_dict(read(path)["experiment"])
 
 
-def identity(experiment: Experiment) -> dict[str, Any]:
-    """What makes two runs the same: all but where and how they are executed."""
+def identity(experiment: Experiment) -> JsonObject:
+    """What makes two runs the same.
+
+    Args:
+        experiment: the experiment.
+
+    Returns:
+        Its fields as plain values, but where and how they are executed.
+    """
     values = to_dict(experiment)
     del values["execution"]
     return values

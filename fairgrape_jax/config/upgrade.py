@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
 
 from fairgrape_jax.config.forms import parse_checkpoints, parse_groups, parse_point
 from fairgrape_jax.data.sources.base import upgraded
+from fairgrape_jax.storage.schema import JsonObject
 
 
-def from_format_2(values: dict[str, Any]) -> dict[str, Any]:
+def from_format_2(values: JsonObject) -> JsonObject:
     """An experiment of format 2, where words stood for unions and `execution` lay in many places.
 
     What does not have the form of that format is left as it is, for the check of types to name.
+
+    Args:
+        values: as config.json of a run of format 2 holds them.
+
+    Returns:
+        The same as this version writes them.
 
     Example:
         >>> from_format_2({"devices": 2, "scoring": {"groups": "kmeans:7"}, "start": "3"})
         {'scoring': {'groups': {'count': 7}}, 'start': {'number': 3}, 'execution': {'devices': 2}}
     """
     values = dict(values)
-    execution: dict[str, Any] = {}
+    execution: JsonObject = {}
     for name in ("devices", "lift", "evaluation_batch", "checkpoints", "rollback"):
         if name in values:
             execution[name] = values.pop(name)
@@ -47,7 +53,7 @@ def from_format_2(values: dict[str, Any]) -> dict[str, Any]:
     return values | ({"execution": execution} if execution else {})
 
 
-def _parse(values: dict[str, Any], name: str, parse: Callable[[str], Any]) -> None:
+def _parse(values: JsonObject, name: str, parse: Callable[[str], object]) -> None:
     """Replace a word by what it stands for, as JSON holds it."""
     if isinstance(values.get(name), str):
         with contextlib.suppress(ValueError):
@@ -55,7 +61,7 @@ def _parse(values: dict[str, Any], name: str, parse: Callable[[str], Any]) -> No
             values[name] = made if made is None or isinstance(made, str) else _plain(made)
 
 
-def _plain(value: Any) -> dict[str, Any]:
+def _plain(value: object) -> JsonObject:
     """A dataclass without the fields that are None."""
     parts = {k: v for k, v in vars(value).items() if v is not None}
     return {k: _plain(v) if hasattr(v, "__dict__") else v for k, v in parts.items()}

@@ -5,14 +5,26 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from fairgrape_jax import methods, models, training
-from fairgrape_jax.config.experiment import Epoch, Experiment, densities
-from fairgrape_jax.config.serialize import checked_types
+from fairgrape_jax.config.experiment import Epoch, Experiment, Problem, densities
+from fairgrape_jax.config.serialize import check_types
 from fairgrape_jax.data.augment import AUGMENTATIONS
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.selection import schedules
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A part of an experiment that knows what its fields can hold."""
+
+    def problems(self) -> Iterator[Problem]:
+        """The fields that cannot be used, and what is wrong with each."""
+
 
 LARGEST = 2**31 - 1  # what a seed, a count or a size of an array may be
 
@@ -20,21 +32,33 @@ LARGEST = 2**31 - 1  # what a seed, a count or a size of an array may be
 def check(experiment: Experiment) -> None:
     """Look at everything that can be wrong with an experiment before its data are read.
 
+    Args:
+        experiment: the experiment.
+
     Raises:
         UsageError: for the first field that cannot be used, by its dotted path.
     """
-    checked_types(experiment)
+    check_types(experiment)
     for path, part in _parts(experiment):
         _check_plain(path, part)
     for path, part in _parts(experiment):
-        for field, problem in part.problems() if hasattr(part, "problems") else ():
+        for field, problem in part.problems() if isinstance(part, Checked) else ():
             raise UsageError(f"{_joined(path, field)}: {problem}")
     _check_tables(experiment)
     _check_together(experiment)
 
 
 def check_name(name: str, table: Iterable[str], kind: str) -> None:
-    """UsageError unless `name` is in `table`; it lists what is."""
+    """Refuse a name that is in no table.
+
+    Args:
+        name: what was named.
+        table: what there is.
+        kind: what to call it.
+
+    Raises:
+        UsageError: a name that is not in the table; it lists what is.
+    """
     if name not in table:
         raise UsageError(f"unknown {kind} {name!r}: choose from {', '.join(table)}")
 
@@ -76,16 +100,16 @@ def _check_together(experiment: Experiment) -> None:
         )
 
 
-def _parts(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def _parts(value: DataclassInstance, path: str = "") -> Iterator[tuple[str, DataclassInstance]]:
     """The dataclasses that an experiment consists of, with their dotted paths; itself first."""
     yield path, value
     for field in dataclasses.fields(value):
         part = getattr(value, field.name)
-        if dataclasses.is_dataclass(part):
+        if dataclasses.is_dataclass(part) and not isinstance(part, type):
             yield from _parts(part, _joined(path, field.name))
 
 
-def _check_plain(path: str, part: Any) -> None:
+def _check_plain(path: str, part: DataclassInstance) -> None:
     """UsageError for numbers and words of a dataclass that nothing can be meant by."""
     for field in dataclasses.fields(part):
         name, value = _joined(path, field.name), getattr(part, field.name)

@@ -158,7 +158,7 @@ def read_case(directory: Path) -> Case:
     if known["stage"] != "dense":
         if experiment.remedy.teaches or experiment.remedy.scores:
             dense = _restore(session, seeds / "dense")
-        method = protocols.of_method(experiment, known["method"])
+        method = protocols.apply_protocol(experiment, known["method"])
         session = dataclasses.replace(session, experiment=method)
         if known["kind"] == "scoring" and method.scoring.groups:
             groups = clusters.read_clusters(seeds / "clusters.npz", len(session.dataset.train))

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from fairgrape_jax.reports.audit_sources import Source
 from fairgrape_jax.reports.comparison import Comparison, compare
 from fairgrape_jax.reports.names import Categorical, Groups, examples
 from fairgrape_jax.reports.prediction_tables import Columns, Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Audit:
     """
 
     request: Request
-    ids: Any
+    ids: pa.StringArray
     labels: np.ndarray
     groups: Groups
     dense: np.ndarray
@@ -88,8 +91,14 @@ class Audit:
 def audit(request: Request) -> Audit:
     """Read, match, count and compare.
 
+    Args:
+        request: which files, and how they are to be read.
+
+    Returns:
+        The audit.
+
     Raises:
-        UsageError: for whatever cannot be used as it is.
+        UsageError: whatever cannot be used as it is, with its file and the cure.
     """
     check(request)
     sources = [*request.dense, *[one for each in request.compressed.values() for one in each]]
@@ -157,7 +166,14 @@ def audit(request: Request) -> Audit:
 
 
 def check(request: Request) -> None:
-    """UsageError for a request that cannot be met whatever the files hold."""
+    """Refuse a request that cannot be met whatever the files hold.
+
+    Args:
+        request: which files, and how they are to be read.
+
+    Raises:
+        UsageError: numbers of models that do not fit, or counts below 1.
+    """
     for name, sources in request.compressed.items():
         if len(request.dense) not in (0, 1, len(sources)):
             raise UsageError(

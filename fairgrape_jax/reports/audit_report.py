@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,13 +12,21 @@ from fairgrape_jax import escape, metrics, storage
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.reports import cautions, differences, document, sections, thumbnails
 from fairgrape_jax.reports.audit import Audit
-from fairgrape_jax.reports.comparison import STATISTICS, Comparison, pooled
+from fairgrape_jax.reports.comparison import STATISTICS, Comparison, pool_counts
 from fairgrape_jax.reports.differences import extremes
 from fairgrape_jax.reports.document import Block, Bullets, Document, Table, Text
+from fairgrape_jax.storage.schema import JsonObject
 
 
 def terminal(audit: Audit) -> str:
-    """The table, findings, notes and cautions for a terminal."""
+    """The table, findings, notes and cautions for a terminal.
+
+    Args:
+        audit: what was read and counted.
+
+    Returns:
+        The text, several lines.
+    """
     header, rows = statistics(audit)
     lines = [document.text_table(header, rows)]
     if not audit.request.alone:
@@ -30,7 +37,14 @@ def terminal(audit: Audit) -> str:
 
 
 def statistics(audit: Audit) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the main table."""
+    """Header and rows of the main table.
+
+    Args:
+        audit: what was read and counted.
+
+    Returns:
+        The header, and the rows.
+    """
     if audit.request.alone:
         return sections.statistics_alone(audit.comparisons, audit.groups.names)
     count = len(audit.request.dense)
@@ -39,7 +53,14 @@ def statistics(audit: Audit) -> tuple[list[str], list[list[str]]]:
 
 
 def findings(audit: Audit) -> list[str]:
-    """Which groups fare best and worst, where the samples tell."""
+    """Which groups fare best and worst, where the samples tell.
+
+    Args:
+        audit: what was read and counted.
+
+    Returns:
+        A line each.
+    """
     groups = audit.groups.names
     if audit.request.alone:
         return [line for one in audit.comparisons for line in cautions.findings_alone(one, groups)]
@@ -47,7 +68,14 @@ def findings(audit: Audit) -> list[str]:
 
 
 def warnings(audit: Audit) -> list[str]:
-    """Cautions about these numbers."""
+    """Cautions about these numbers.
+
+    Args:
+        audit: what was read and counted.
+
+    Returns:
+        A line each.
+    """
     groups, tasks = audit.groups.names, audit.tasks
     if audit.request.alone:
         lines = [
@@ -75,33 +103,47 @@ def write(audit: Audit, out: Path, pictures: Path | None = None) -> None:
 
 
 def pies(audit: Audit) -> str:
-    """A CSV of the samples that compression changed; crossed groups have a column each."""
+    """A CSV of the samples that compression changed; crossed groups have a column each.
+
+    Args:
+        audit: what was read and counted.
+
+    Returns:
+        The text of the file.
+    """
     table = io.StringIO(newline="")
     writer = csv.writer(table)
     columns = audit.groups.columns
     headers = ["group"] if len(columns) == 1 else [f"group:{name}" for name in columns]
-    writer.writerow(escape.cells(["set", "id", *headers, "label", "dense", "compressed"]))
+    writer.writerow(escape.csv_cells(["set", "id", *headers, "label", "dense", "compressed"]))
     for name, models in audit.models.items():
         for i in np.flatnonzero(metrics.pies(models, audit.dense)):
             code = audit.groups.codes[i]
             values = audit.groups.values[code] if code >= 0 else [""] * len(columns)
             words = [" ".join(audit.classes[c] for c in m[:, i]) for m in (audit.dense, models)]
             row = [name, audit.ids[int(i)].as_py(), *values, audit.classes[audit.labels[i]], *words]
-            writer.writerow(escape.cells(row))
+            writer.writerow(escape.csv_cells(row))
     return table.getvalue()
 
 
-def numbers(audit: Audit) -> dict[str, Any]:
-    """Everything as plain values; null where undefined."""
+def numbers(audit: Audit) -> JsonObject:
+    """Everything that was counted, as plain values.
 
-    def plain(values: Any) -> Any:
+    Args:
+        audit: what was read and counted.
+
+    Returns:
+        What metrics.json holds: numbers, words, lists and tables of them, None where undefined.
+    """
+
+    def plain(values: np.ndarray) -> list[float | None]:
         return [None if not np.isfinite(x) else float(x) for x in values]
 
-    def rates(table: np.ndarray) -> dict[str, Any]:
+    def rates(table: np.ndarray) -> dict[str, list[float | None]]:
         per_class = metrics.class_metrics(table.sum(axis=0))
         return {row: plain(values) for row, values in per_class.items()}
 
-    def difference(one: Comparison) -> dict[str, Any] | None:
+    def difference(one: Comparison) -> JsonObject | None:
         row = "group_accuracy" if audit.request.alone else "group_change"
         spread = extremes(one.mean[row], one.draws[row])
         groups = audit.groups.names
@@ -116,10 +158,10 @@ def numbers(audit: Audit) -> dict[str, Any]:
             "high": spread.interval[1],
         }
 
-    sets = {}
+    sets: dict[str, JsonObject] = {}
     alone = audit.request.alone
     for one in audit.comparisons:
-        counts, dense = pooled(one)
+        counts, dense = pool_counts(one)
         sets[one.name] = {
             "models": len(one.counts[0]),
             "files": [str(source) for source in audit.request.compressed[one.name]],
@@ -156,7 +198,19 @@ def numbers(audit: Audit) -> dict[str, Any]:
 
 
 def report(audit: Audit, pictures: Path | None = None) -> Document:
-    """The report of an audit, with thumbnails from `pictures`."""
+    """The report of an audit.
+
+    Args:
+        audit: what was read and counted.
+        pictures: a folder or archive of pictures that are called as the samples' ids, for
+            thumbnails.
+
+    Returns:
+        The report.
+
+    Raises:
+        UsageError: pictures without ids to know them by.
+    """
     request, groups = audit.request, audit.groups.names
     files = [f"dense: {', '.join(one.title for one in request.dense)}"] if request.dense else []
     files += [f"{n}: {', '.join(s.title for s in f)}" for n, f in request.compressed.items()]
@@ -177,7 +231,7 @@ def report(audit: Audit, pictures: Path | None = None) -> Document:
         ("What was compared" if request.dense else "What was looked at", [Bullets(files)]),
         ("Before reading on", [Bullets(notes) if notes else Text("Nothing of note.")]),
         ("Metrics", [Table(*statistics(audit))]),
-        ("Which differences the samples tell", told_apart(audit)),
+        ("Which differences the samples tell", difference_blocks(audit)),
         ("Groups", sections.group_figures(audit.comparisons, groups, alone=request.alone)),
         ("Error rates of classes", rates),
     ]
@@ -187,8 +241,15 @@ def report(audit: Audit, pictures: Path | None = None) -> Document:
     return Document(f"{kind}: {', '.join(request.compressed)}", parts)
 
 
-def told_apart(audit: Audit) -> list[Block]:
-    """Which group fares best and worst in each set, and which sets differ."""
+def difference_blocks(audit: Audit) -> list[Block]:
+    """Which group fares best and worst in each set, and which sets differ.
+
+    Args:
+        audit: what was read and counted.
+
+    Returns:
+        The findings, and a table of the differences between sets.
+    """
     lines = findings(audit)
     what = "accuracy is lowest" if audit.request.alone else "the loss is largest"
     nothing = f"Of no set do these samples tell for which group {what}."
@@ -196,7 +257,14 @@ def told_apart(audit: Audit) -> list[Block]:
 
 
 def between_sets(audit: Audit) -> list[Block]:
-    """Each set minus the one with the smallest spread over groups, on the same samples."""
+    """Each set minus the one with the smallest spread over groups, on the same samples.
+
+    Args:
+        audit: what was read and counted.
+
+    Returns:
+        A note and a table; none for a single set.
+    """
     models = list(audit.models.values())
     if len(models) < 2:
         return []
@@ -216,7 +284,18 @@ def between_sets(audit: Audit) -> list[Block]:
 
 
 def exemplars(audit: Audit, pictures: Path | None) -> list[Block]:
-    """The samples that every model of a set changed, with their pictures where there are some."""
+    """The samples that every model of a set changed, with their pictures where there are some.
+
+    Args:
+        audit: what was read and counted.
+        pictures: as for `report`.
+
+    Returns:
+        A text, and for each set its counts, ids and pictures.
+
+    Raises:
+        UsageError: pictures without ids to know them by.
+    """
     blocks: list[Block] = [Text(f"{sections.EXEMPLARS} All are in pies.csv.")]
     changes = {name: metrics.pies(models, audit.dense) for name, models in audit.models.items()}
     addresses_by_place: dict[int, str] = {}

@@ -97,10 +97,21 @@ def _by_name(
 def named_files(
     sets: Sequence[Sequence[str]], flag: str = "--compressed"
 ) -> dict[str, tuple[Path, ...]]:
-    """The files of each set by name; UsageError if a name is there twice.
+    """The files of each set of models.
 
-    >>> named_files([["kd=a.csv", "b.csv"], ["c.csv"]])
-    {'kd': (PosixPath('a.csv'), PosixPath('b.csv')), 'c': (PosixPath('c.csv'),)}
+    Args:
+        sets: for each set its files, the first perhaps as NAME=FILE.
+        flag: of the command line, for messages.
+
+    Returns:
+        The files by the name of their set; without NAME= by that of the first file.
+
+    Raises:
+        UsageError: two sets of one name.
+
+    Example:
+        >>> named_files([["kd=a.csv", "b.csv"], ["c.csv"]])
+        {'kd': (PosixPath('a.csv'), PosixPath('b.csv')), 'c': (PosixPath('c.csv'),)}
     """
     named: dict[str, tuple[Path, ...]] = {}
     for first, *rest in sets:

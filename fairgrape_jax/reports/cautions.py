@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from fairgrape_jax import metrics
-from fairgrape_jax.reports.comparison import Comparison, grouped, pooled
+from fairgrape_jax.reports.comparison import Comparison, pool_counts, without_ungrouped
 from fairgrape_jax.reports.differences import Difference, extremes
 
 NOISY = {
@@ -24,18 +24,38 @@ Tasks = Sequence[tuple[str, Sequence[str]]]
 
 
 def cautions(comparisons: Sequence[Comparison], groups: Sequence[str], tasks: Tasks) -> list[str]:
-    """What a reader must know before using the numbers of compressed models, in plain words."""
+    """What a reader must know before using the numbers of compressed models.
+
+    Args:
+        comparisons: a set of models beside its dense ones, each.
+        groups: their names.
+        tasks: the name of each task and the names of its classes.
+
+    Returns:
+        A line each, those of a set with its name.
+    """
     lines = [*small_groups(comparisons[0], groups)]
-    lines += [f"dense: {line}" for line in collapsed(comparisons[0], groups, tasks, dense=True)]
+    lines += [
+        f"dense: {line}" for line in collapse_warnings(comparisons[0], groups, tasks, dense=True)
+    ]
     for each in comparisons:
-        both = [*collapsed(each, groups, tasks), *_of_changes(each, groups, tasks)]
+        both = [*collapse_warnings(each, groups, tasks), *_of_changes(each, groups, tasks)]
         lines += [f"{each.name}: {line}" for line in both]
     return lines
 
 
 def cautions_alone(one: Comparison, groups: Sequence[str], tasks: Tasks) -> list[str]:
-    """The same for models without anything to compare them with."""
-    lines = [f"{one.name}: {line}" for line in collapsed(one, groups, tasks)]
+    """What a reader must know of models that are compared with nothing.
+
+    Args:
+        one: a set of models.
+        groups: their names.
+        tasks: the name of each task and the names of its classes.
+
+    Returns:
+        A line each.
+    """
+    lines = [f"{one.name}: {line}" for line in collapse_warnings(one, groups, tasks)]
     spread = extremes(one.mean["group_accuracy"], one.draws["group_accuracy"])
     if spread and not spread.clear:
         lines.append(
@@ -47,7 +67,15 @@ def cautions_alone(one: Comparison, groups: Sequence[str], tasks: Tasks) -> list
 
 
 def findings(comparisons: Sequence[Comparison], groups: Sequence[str]) -> list[str]:
-    """Which group loses most, of each set where the samples tell."""
+    """Which group loses most, where the samples tell.
+
+    Args:
+        comparisons: a set of models beside its dense ones, each.
+        groups: their names.
+
+    Returns:
+        A line for each set where they do.
+    """
     lines = []
     for one in comparisons:
         spread = change_spread(one)
@@ -60,7 +88,15 @@ def findings(comparisons: Sequence[Comparison], groups: Sequence[str]) -> list[s
 
 
 def findings_alone(one: Comparison, groups: Sequence[str]) -> list[str]:
-    """The groups that a model serves best and worst, where the samples tell."""
+    """Which groups a set of models serves best and worst.
+
+    Args:
+        one: a set of models.
+        groups: their names.
+
+    Returns:
+        A line, or none where the samples do not tell.
+    """
     spread = extremes(one.mean["group_accuracy"], one.draws["group_accuracy"])
     if not spread or not spread.clear:
         return []
@@ -71,12 +107,27 @@ def findings_alone(one: Comparison, groups: Sequence[str]) -> list[str]:
 
 
 def change_spread(one: Comparison) -> Difference | None:
-    """The smallest minus the largest loss of a group."""
+    """The smallest minus the largest loss of a group.
+
+    Args:
+        one: a set of models beside its dense ones.
+
+    Returns:
+        The difference; None where fewer than two groups have a change.
+    """
     return extremes(one.mean["group_change"], one.draws["group_change"])
 
 
 def small_groups(one: Comparison, groups: Sequence[str]) -> Iterable[str]:
-    """A line for each group with few samples."""
+    """A line for each group with few samples.
+
+    Args:
+        one: a set of models beside its dense ones.
+        groups: their names.
+
+    Returns:
+        The lines.
+    """
     for group, size in zip(groups, one.sizes, strict=True):
         if size < SMALL:
             yield (
@@ -84,15 +135,25 @@ def small_groups(one: Comparison, groups: Sequence[str]) -> Iterable[str]:
             )
 
 
-def collapsed(
+def collapse_warnings(
     one: Comparison, groups: Sequence[str], tasks: Tasks, *, dense: bool = False
 ) -> Iterable[str]:
-    """Of models (or their dense ones) that say one class for everybody, or no better than that."""
+    """Where models say one class for everybody, or are not shown to do better than that.
+
+    Args:
+        one: a set of models beside its dense ones.
+        groups: their names.
+        tasks: the name of each task and the names of its classes.
+        dense: speak of its dense models.
+
+    Returns:
+        A line each.
+    """
     for task, (name, classes) in enumerate(tasks):
         where = f", task {name}" if len(tasks) > 1 else ""
         table = (one.dense if dense else one.counts)[task]
         yield from _one_class(one, table, groups, classes, where)
-        yield from _no_better(one, task, groups, classes, where, dense)
+        yield from _not_better_than_one_class(one, task, groups, classes, where, dense)
 
 
 def _one_class(
@@ -126,10 +187,10 @@ def _one_class(
     ]
     if places:
         each = [f"{groups[p - 1]}: {which(p)}{how_many(p)}" for p in places]
-        yield f"says one class for everyone in a group{where} ({listed(each)})."
+        yield f"says one class for everyone in a group{where} ({join_names(each)})."
 
 
-def _no_better(
+def _not_better_than_one_class(
     one: Comparison,
     task: int,
     groups: Sequence[str],
@@ -159,7 +220,7 @@ def _no_better(
         each = [f"{groups[p - 1]}: {margin(p)}" for p in places]
         yield (
             "is not shown to be more often right than who always says the most frequent class of "
-            f"a group{where} ({listed(each)})."
+            f"a group{where} ({join_names(each)})."
         )
 
 
@@ -174,33 +235,44 @@ def _of_changes(one: Comparison, groups: Sequence[str], tasks: Tasks) -> Iterabl
     noise = [NOISY[row] for row in NOISY if one.low[row][0] > one.mean[row][0]]
     if noise:
         yield (
-            f"{listed(noise)}: the interval lies above the value, so this is mostly noise of few "
-            "samples (resampling adds to a spread what sampling added before); do not compare it."
+            f"{join_names(noise)}: the interval lies above the value, so this is mostly noise of "
+            "few samples (resampling adds to a spread what sampling added before); do not compare "
+            "it."
         )
-    counts, dense = pooled(one)
+    counts, dense = pool_counts(one)
     changes = metrics.class_changes(counts, dense)
     for (_, classes), change in zip(tasks, changes, strict=True):
         left_out = [name for name, row in zip(classes, change, strict=True) if np.isnan(row).any()]
         if left_out:
             yield (
                 f"{len(left_out)} of {len(classes)} classes are left out of CEV and SDE over "
-                f"classes ({listed(left_out)}): the dense model makes no false positives or no "
+                f"classes ({join_names(left_out)}): the dense model makes no false positives or no "
                 "false negatives there, or there are no samples, so a relative change is undefined."
             )
-    change = metrics.group_changes(grouped(counts, one.num_groups), grouped(dense, one.num_groups))
+    change = metrics.group_changes(
+        without_ungrouped(counts, one.num_groups), without_ungrouped(dense, one.num_groups)
+    )
     left_out = [name for name, row in zip(groups, change, strict=True) if np.isnan(row).any()]
     if left_out:
         yield (
             f"{len(left_out)} of {len(groups)} groups are left out of CEV and SDE over groups "
-            f"({listed(left_out)}) for the same reason."
+            f"({join_names(left_out)}) for the same reason."
         )
 
 
-def listed(names: Sequence[str], most: int = 8) -> str:
+def join_names(names: Sequence[str], most: int = 8) -> str:
     """Some names, and how many more there are.
 
-    >>> listed(["a", "b", "c"], most=2)
-    'a, b and 1 more'
+    Args:
+        names: the names.
+        most: how many of them to write out.
+
+    Returns:
+        A text.
+
+    Example:
+        >>> join_names(["a", "b", "c"], most=2)
+        'a, b and 1 more'
     """
     first = ", ".join(names[:most])
     return first if len(names) <= most else f"{first} and {len(names) - most} more"

@@ -9,12 +9,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fairgrape_jax.escape import visible
 from fairgrape_jax.reports.drawing import INK, PAPER, SOFT, Chart, color
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.transforms import Transform
 
 MARKERS = "osD^"
 DASHES = ("-", "--", ":")
@@ -77,7 +81,7 @@ def bars(
     """
     block = len(series) + 1.2
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         ticks, names = [], []
         for g, group in enumerate(groups):
             axes.text(0.0, g * block - 0.1, _short(group, 50), transform=_rows(axes), va="center")
@@ -115,12 +119,12 @@ def _finite(values: Sequence[Sequence[Interval]]) -> list[float]:
     return [one.value for each in values for one in each if math.isfinite(one.value)]
 
 
-def _rows(axes: Any) -> Any:
+def _rows(axes: Axes) -> Transform:
     """Across in parts of the axes, upwards in rows."""
     return axes.get_yaxis_transform()
 
 
-def _whisker(axes: Any, one: Interval, y: float) -> None:
+def _whisker(axes: Axes, one: Interval, y: float) -> None:
     if math.isfinite(one.low) and math.isfinite(one.high):
         axes.plot([one.low, one.high], [y, y], color=INK, linewidth=1.2, marker="|", markersize=5)
 
@@ -147,18 +151,19 @@ def lines(
     """
     bottom, top = _range(curves, zero)
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         for number, curve in enumerate(curves):
             if curve.plain:
                 axes.plot(curve.x, curve.y, "--", color=SOFT, lw=1, label=_legend(curve.name))
                 continue
-            look = {"color": color(number), "linestyle": DASHES[number // 8 % 3]}
+            shade, dashes = color(number), DASHES[number // 8 % 3]
             for each in curve.thin:
-                axes.plot(curve.x, each, **look, alpha=0.35, linewidth=0.8)
+                axes.plot(curve.x, each, color=shade, linestyle=dashes, alpha=0.35, linewidth=0.8)
             axes.plot(
                 curve.x,
                 curve.y,
-                **look,
+                color=shade,
+                linestyle=dashes,
                 linewidth=1.8,
                 marker=MARKERS[number % 4],
                 markersize=4.5,
@@ -168,7 +173,7 @@ def lines(
             for x, low, high in zip(curve.x, curve.low, curve.high, strict=False):
                 if math.isfinite(low) and math.isfinite(high):
                     ends = [max(low, bottom), min(high, top)]
-                    axes.plot([x * step] * 2, ends, color=color(number), linewidth=1.2)
+                    axes.plot([x * step] * 2, ends, color=shade, linewidth=1.2)
         if log:
             _weights(axes)
         axes.set(ylim=(bottom, top), xlabel=visible(across), ylabel=visible(unit))
@@ -189,7 +194,7 @@ def _range(curves: Sequence[Curve], zero: bool) -> tuple[float, float]:
     return (low if zero and low == 0 else low - margin), high + margin
 
 
-def _weights(axes: Any) -> None:
+def _weights(axes: Axes) -> None:
     """A logarithmic axis of weights left in percent, the dense network at its left."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -225,7 +230,7 @@ def plane(label: str, names: Sequence[str], points: np.ndarray) -> Chart:
         if len(labels) <= TITLED
     }
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         axes.plot([low - room, high + room], [low - room, high + room], "--", color=SOFT, lw=1)
         axes.plot(*ring.T, color=color(1), linewidth=1.8)
         axes.axhline(0, color=SOFT, linewidth=0.8)
@@ -268,7 +273,7 @@ def _ellipse(points: np.ndarray) -> np.ndarray:
     return points.mean(axis=0) + circle @ (axes * np.sqrt(np.maximum(sizes, 0))).T
 
 
-def _nothing(axes: Any) -> None:
+def _nothing(axes: Axes) -> None:
     axes.set_axis_off()
     axes.text(0.02, 0.5, "no class with a base rate to compare with", va="center")
 
@@ -290,7 +295,7 @@ def shares(label: str, rows: Sequence[str], parts: Sequence[str], values: np.nda
         if len(rows) * len(parts) <= 2 * TITLED
     }
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         start = np.zeros(len(rows))
         for p, name in enumerate(parts):
             patches = axes.barh(

@@ -58,17 +58,40 @@ class Comparison:
         return int(self.counts[0][0, ..., 1].sum())
 
     def excluded(self, what: str) -> int:
-        """How many classes or groups CEV and SDE leave out."""
+        """How many classes or groups CEV and SDE leave out.
+
+        Args:
+            what: "classes" or "groups".
+
+        Returns:
+            Their number.
+        """
         return int(self.statistic(f"{what}_excluded"))
 
     def statistic(self, name: str, *, dense: bool = False) -> np.ndarray:
-        """A row of `metrics.METRICS` for this set, or for its dense models beside themselves."""
+        """A row of `metrics.METRICS` for this set.
+
+        Args:
+            name: of the row.
+            dense: of the dense models, beside themselves.
+
+        Returns:
+            (), or (G,) for statistics of groups.
+        """
         counts = self.dense if dense else self.counts
         return statistic_of(name, counts, self.dense, self.num_groups)
 
 
-def grouped(counts: metrics.Counts, num_groups: int) -> list[np.ndarray]:
-    """Counts (..., G, C, 3) without the samples of no group."""
+def without_ungrouped(counts: metrics.Counts, num_groups: int) -> list[np.ndarray]:
+    """Counts without the samples of no group.
+
+    Args:
+        counts: of each task (..., G, C, 3), samples of no group perhaps in one more row.
+        num_groups: how many rows are groups.
+
+    Returns:
+        Of each task (..., G, C, 3).
+    """
     return [table[..., :num_groups, :, :] for table in counts]
 
 
@@ -79,9 +102,20 @@ def statistic_of(
     num_groups: int,
     convention: metrics.Convention = "simon-says",
 ) -> np.ndarray:
-    """A row of `metrics.METRICS` of a set: over all samples, or over groups without the others."""
+    """A row of `metrics.METRICS` of a set: over all samples, or over groups without the others.
+
+    Args:
+        name: of the row.
+        counts: of each task (S, ..., G, C, 3).
+        dense: those of the dense models, of the same shape.
+        num_groups: how many rows are groups.
+        convention: of CEV and SDE.
+
+    Returns:
+        (...), or (..., G) for statistics of groups.
+    """
     if name not in metrics.OF_ALL_SAMPLES:
-        counts, dense = grouped(counts, num_groups), grouped(dense, num_groups)
+        counts, dense = without_ungrouped(counts, num_groups), without_ungrouped(dense, num_groups)
     return metrics.of_set(name, convention)(counts, dense)
 
 
@@ -165,6 +199,13 @@ def _margin(counts: metrics.Counts, frequent: Sequence[np.ndarray], num_groups: 
     return np.concatenate(columns, axis=-1)
 
 
-def pooled(one: Comparison) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The counts of all models of a comparison together, (G, C, 3), and of their dense ones."""
+def pool_counts(one: Comparison) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The counts of all models of a comparison together.
+
+    Args:
+        one: the comparison.
+
+    Returns:
+        Of each task (G, C, 3): of the models, and of their dense ones.
+    """
     return [t.sum(axis=0) for t in one.counts], [t.sum(axis=0) for t in one.dense]

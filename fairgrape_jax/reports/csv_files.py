@@ -9,7 +9,7 @@ import gzip
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import pyarrow as pa
 import pyarrow.csv
@@ -29,15 +29,30 @@ LARGEST = (1 << 31) - 1
 DELIMITERS = ";\t"  # instead of the comma, where it cuts the header nowhere
 
 
-def encoding_of(path: Path) -> str:
-    """The encoding that the file's byte order mark names; UTF-8 without one."""
+def detect_encoding(path: Path) -> str:
+    """The encoding of a file.
+
+    Args:
+        path: the file, compressed if it ends in .gz.
+
+    Returns:
+        What its byte order mark names; "utf-8" without one.
+    """
     with _open(path) as file:
         head = file.read(4)
     return next((name for mark, name in MARKS.items() if head.startswith(mark)), "utf-8")
 
 
-def header(path: Path, encoding: str) -> tuple[list[str], str]:
-    """The names of the columns as they are written, and the delimiter."""
+def read_header(path: Path, encoding: str) -> tuple[list[str], str]:
+    """The first row of a CSV file, and what stands between its cells.
+
+    Args:
+        path: the file, compressed if it ends in .gz.
+        encoding: of its text.
+
+    Returns:
+        The names of the columns as they are written, none if it is empty; and the delimiter.
+    """
     with _text(path, encoding) as file:
         names: list[str] = next(filter(None, csv.reader(file)), [])
         if len(names) != 1:
@@ -58,7 +73,7 @@ def read(
     delimiter: str = ",",
     columns: int = 2,
     block: int = BLOCK,
-) -> Any:
+) -> pa.Table:
     """The columns `names` of a CSV file, as a pyarrow table of strings.
 
     Args:
@@ -129,13 +144,13 @@ def _zipped(path: Path) -> bool:
     return path.name.lower().endswith(".gz")
 
 
-def _open(path: Path) -> Any:
-    return gzip.open(path) if _zipped(path) else path.open("rb")
+def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
+    return gzip.GzipFile(path) if _zipped(path) else path.open("rb")
 
 
 def _text(path: Path, encoding: str) -> TextIO:
     return io.TextIOWrapper(_open(path), encoding=encoding, newline="", errors="surrogateescape")
 
 
-def _arrow(path: Path) -> Any:
+def _arrow(path: Path) -> pa.NativeFile:
     return pa.input_stream(str(path), compression="gzip" if _zipped(path) else None)

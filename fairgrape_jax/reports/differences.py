@@ -48,10 +48,17 @@ class Difference:
     def text(self, decimals: int = 2) -> str:
         """The difference and its interval.
 
-        >>> Difference(0, 1, 27.0, (6.0, 47.4), 2).text()
-        '27.00 [6.00, 47.40]'
-        >>> Difference(0, 1, 2.0, (-1, 5.0), 7).text(decimals=0)
-        '2 [-1, 5], corrected for picking two of 7'
+        Args:
+            decimals: of all numbers.
+
+        Returns:
+            VALUE [LOW, HIGH], and whether it was corrected for picking two of many.
+
+        Example:
+            >>> Difference(0, 1, 27.0, (6.0, 47.4), 2).text()
+            '27.00 [6.00, 47.40]'
+            >>> Difference(0, 1, 2.0, (-1, 5.0), 7).text(decimals=0)
+            '2 [-1, 5], corrected for picking two of 7'
         """
         low, high = self.interval
         text = f"{self.value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
@@ -81,12 +88,19 @@ def extremes(values: np.ndarray, draws: np.ndarray) -> Difference | None:
 
 
 def pairs(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Intervals of all differences values[i] - values[j], (2, K, K) low and high.
+    """Intervals of all differences values[i] - values[j].
 
     Two numbers have the percentile interval of their difference. More have simultaneous ones: each
     difference plus and minus its standard error times one factor, the 95 % quantile over replicates
     of the largest standardised deviation of any pair. With more than MANY numbers the factor is
     that of the numbers themselves, which is wider.
+
+    Args:
+        values: (K,) numbers.
+        draws: (R, K), bootstrap replicates of them.
+
+    Returns:
+        (2, K, K) low and high.
     """
     count = values.shape[0]
     value = values[:, None] - values[None, :]

@@ -6,9 +6,9 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jinja2
 import markupsafe
@@ -89,7 +89,12 @@ class Document:
 
 
 def write(document: Document, out: Path) -> None:
-    """report.html, report.md and the pictures that it shows, in `out`."""
+    """Write report.html, report.md and the pictures that it shows.
+
+    Args:
+        document: the report.
+        out: a folder that is there.
+    """
     for _, blocks in document.sections:
         for block in blocks:
             if isinstance(block, Figure) and block.picture:
@@ -101,14 +106,21 @@ def write(document: Document, out: Path) -> None:
 def markdown(document: Document) -> str:
     """The document in Markdown.
 
-    >>> print(markdown(Document("A", [("", [Text("b")]), ("C", [Bullets(["d"])])])).strip())
-    # A
-    <BLANKLINE>
-    b
-    <BLANKLINE>
-    ## C
-    <BLANKLINE>
-    - d
+    Args:
+        document: the report.
+
+    Returns:
+        Its text; small pictures are left out.
+
+    Example:
+        >>> print(markdown(Document("A", [("", [Text("b")]), ("C", [Bullets(["d"])])])).strip())
+        # A
+        <BLANKLINE>
+        b
+        <BLANKLINE>
+        ## C
+        <BLANKLINE>
+        - d
     """
     parts = [f"# {escape.markdown(document.title)}"]
     for heading, blocks in document.sections:
@@ -134,10 +146,18 @@ def _markdown(block: Block) -> str:
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown.
 
-    >>> print(markdown_table(["a", "b"], [["1", "2"]]))
-    | a | b |
-    | --- | --- |
-    | 1 | 2 |
+    Args:
+        header: a word for each column.
+        rows: a word for each column, each.
+
+    Returns:
+        The lines; names in them have no markup.
+
+    Example:
+        >>> print(markdown_table(["a", "b"], [["1", "2"]]))
+        | a | b |
+        | --- | --- |
+        | 1 | 2 |
     """
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(map(escape.markdown, line)) + " |" for line in lines)
@@ -146,12 +166,21 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def text_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: str = "right"
 ) -> str:
-    """A table for a terminal: the first column to the left, the others to `numbers`.
+    """A table for a terminal, the first column to the left.
 
-    >>> print(text_table(["", "b"], [["a", "1"], ["aa", "10"]]))
-         b
-    a    1
-    aa  10
+    Args:
+        header: a word for each column.
+        rows: a word for each column, each.
+        numbers: "right" or "left", where the words of all columns but the first stand.
+
+    Returns:
+        The lines.
+
+    Example:
+        >>> print(text_table(["", "b"], [["a", "1"], ["aa", "10"]]))
+             b
+        a    1
+        aa  10
     """
     lines = [header, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
@@ -164,7 +193,14 @@ def text_table(
 
 
 def page(document: Document) -> str:
-    """The document as one HTML file: no script, no network; light and dark, screen and paper."""
+    """The document as one HTML file: no script, no network; light and dark, screen and paper.
+
+    Args:
+        document: the report.
+
+    Returns:
+        Its text.
+    """
     numbers = itertools.count()
 
     def draw(chart: Chart) -> markupsafe.Markup:
@@ -176,7 +212,7 @@ def page(document: Document) -> str:
 
 @functools.cache
 def _template() -> jinja2.Template:
-    filters: dict[str, Any] = {
+    filters: dict[str, Callable[[str], object]] = {
         "visible": escape.visible,
         "parts": lambda text: re.split(r"`([^`]+)`", escape.visible(text)),  # code is every second
         "split_interval": lambda text: text.partition(" ["),

@@ -12,11 +12,15 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from fairgrape_jax import storage
 from fairgrape_jax.escape import visible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, distinct for readers with any colour vision; then it repeats.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444", "#8a7a00")
@@ -70,14 +74,21 @@ class Chart:
 
     label: str
     height: float
-    draw: Callable[[Any], None]
+    draw: Callable[[Axes], None]
     left: float = 0.62
     series: int = 0
     titles: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def color(series: int) -> str:
-    """The colour of a series, repeating after eight."""
+    """The colour of a series, repeating after eight.
+
+    Args:
+        series: its number; GREY for the one that the others are compared with.
+
+    Returns:
+        A colour that matplotlib knows.
+    """
     return SERIES[series % len(SERIES)]
 
 
@@ -95,7 +106,12 @@ def svg(chart: Chart, salt: str) -> str:
 
 
 def png(path: Path, charts: Sequence[Chart]) -> None:
-    """Write charts side by side, so that the file is there whole or not at all."""
+    """Write charts side by side, so that the file is there whole or not at all.
+
+    Args:
+        path: the file.
+        charts: the panels, from the left.
+    """
     with _drawn(charts, TITLE) as figure, storage.atomic_write(path) as partial:
         for chart, axes in zip(charts, figure.axes, strict=True):
             axes.set_title(visible(chart.label))
@@ -107,7 +123,7 @@ def png(path: Path, charts: Sequence[Chart]) -> None:
 @contextmanager
 def _drawn(
     charts: Sequence[Chart], top: float, options: dict[str, Any] | None = None
-) -> Iterator[Any]:
+) -> Iterator[Figure]:
     """A figure of charts in a row, in our style; what is saved within has it.
 
     Places are counted in inches from what is written around the axes: to have matplotlib measure

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -97,7 +96,7 @@ def _with_one_form_of_ids(tables: Sequence[Table]) -> list[Table]:
     return [dataclasses.replace(t, ids=ids) for t, ids in zip(tables, renamed, strict=True)]
 
 
-def _one_form(columns: Sequence[Any]) -> list[Any]:
+def _one_form(columns: Sequence[pa.StringArray]) -> list[pa.StringArray]:
     """Ids as `names.unify` writes them; whole numbers and words, nearly all ids, cost no loop."""
 
     def every(pattern: str) -> bool:

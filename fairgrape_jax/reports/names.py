@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,14 @@ class Categorical:
     names: tuple[str, ...]
 
     def take(self, rows: np.ndarray) -> Categorical:
-        """The cells of `rows`, in that order."""
+        """Some of the cells.
+
+        Args:
+            rows: (M,) places.
+
+        Returns:
+            These cells, in that order.
+        """
         return Categorical(self.codes[rows], self.names)
 
     def used(self) -> Categorical:
@@ -65,7 +71,14 @@ class Groups:
         return tuple(map(group_name, self.values))
 
     def take(self, rows: np.ndarray) -> Groups:
-        """The samples of `rows`, in that order."""
+        """Some of the samples.
+
+        Args:
+            rows: (M,) places.
+
+        Returns:
+            These samples, in that order.
+        """
         return Groups(self.codes[rows], self.values, self.columns)
 
     def used(self) -> Groups:
@@ -85,8 +98,15 @@ def _renumber(occurring: np.ndarray, size: int) -> np.ndarray:
 def group_name(values: Sequence[str]) -> str:
     """The values of a group as one name; different values never give the same one.
 
-    >>> group_name(["a"]), group_name(["a", "b"]), group_name(["a / b", "c"])
-    ('a', 'a / b', '"a / b" / c')
+    Args:
+        values: its value in each column.
+
+    Returns:
+        The name.
+
+    Example:
+        >>> group_name(["a"]), group_name(["a", "b"]), group_name(["a / b", "c"])
+        ('a', 'a / b', '"a / b" / c')
     """
     if len(values) == 1:
         return values[0]
@@ -122,11 +142,18 @@ def cross(columns: Sequence[Categorical], names: Sequence[str]) -> Groups:
 
 
 def unify(columns: Sequence[Categorical]) -> list[Categorical]:
-    """Columns of one kind over one list of names: equal names have equal codes, in natural order.
+    """Columns of one kind over one list of names, in natural order.
 
-    >>> [c.names for c in unify([Categorical(np.array([0]), ("1.0",)),
-    ...                          Categorical(np.array([0, 1]), ("1", "-0.0"))])]
-    [('0', '1'), ('0', '1')]
+    Args:
+        columns: of one kind.
+
+    Returns:
+        The same columns over one list of names: equal names have equal codes.
+
+    Example:
+        >>> [c.names for c in unify([Categorical(np.array([0]), ("1.0",)),
+        ...                          Categorical(np.array([0, 1]), ("1", "-0.0"))])]
+        [('0', '1'), ('0', '1')]
     """
     occurring = [column.used() for column in columns]
     words = sorted({word for column in occurring for word in column.names})
@@ -143,11 +170,19 @@ def unify(columns: Sequence[Categorical]) -> list[Categorical]:
     ]
 
 
-def examples(values: Sequence[Any], most: int = 3) -> str:
+def examples(values: Sequence[object], most: int = 3) -> str:
     """The first few values, for a message.
 
-    >>> examples(["a", "b", "c", "d"])
-    'a, b, c, ...'
+    Args:
+        values: of any kind.
+        most: how many to write out.
+
+    Returns:
+        A text.
+
+    Example:
+        >>> examples(["a", "b", "c", "d"])
+        'a, b, c, ...'
     """
     first = ", ".join(str(value) for value in values[:most])
     return first + (", ..." if len(values) > most else "")

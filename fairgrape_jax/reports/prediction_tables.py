@@ -13,7 +13,7 @@ import dataclasses
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 from urllib.parse import unquote
 
 import numpy as np
@@ -28,6 +28,7 @@ from fairgrape_jax.reports import csv_files
 from fairgrape_jax.reports.names import Categorical, examples
 
 ID = "id"  # the column of ids where none is named
+Cells: TypeAlias = dict[str, pa.ChunkedArray]  # of a file, by the name of the column
 UNREADABLE = (pa.ArrowException, UnicodeError, OSError, EOFError, zlib.error, csv.Error)
 
 
@@ -69,14 +70,21 @@ class Table:
 
     path: Path
     rows: int
-    ids: Any
+    ids: pa.StringArray  # or None, which pyarrow, having no types, does not tell from it
     cells: dict[str, Categorical]
     predictions: dict[str, Categorical]
     ids_are_rows: bool = False
     ties: int = 0
 
     def take(self, rows: np.ndarray) -> Table:
-        """The samples of `rows`, in that order."""
+        """Some of the samples.
+
+        Args:
+            rows: (M,) places.
+
+        Returns:
+            These samples, in that order.
+        """
         return dataclasses.replace(
             self,
             rows=len(rows),
@@ -129,14 +137,14 @@ class _Csv:
             codecs.lookup(encoding or "utf-8")
         except LookupError as error:
             raise UsageError(f"--encoding: {encoding!r} is no encoding") from error
-        self.encoding = encoding or csv_files.encoding_of(path)
-        self.header, self.delimiter = csv_files.header(path, self.encoding)
+        self.encoding = encoding or csv_files.detect_encoding(path)
+        self.header, self.delimiter = csv_files.read_header(path, self.encoding)
         if not self.header:
             raise UsageError(f"{path}: not readable as CSV: it is empty")
         self.names = [name.strip() for name in self.header]
 
-    def read(self, wanted: Sequence[str], numbers: Sequence[str]) -> dict[str, Any]:
-        written = [self.header[self.names.index(name)] for name in wanted]
+    def read(self, columns: Sequence[str], numbers: Sequence[str]) -> Cells:
+        written = [self.header[self.names.index(name)] for name in columns]
         table = csv_files.read(
             self.path,
             written,
@@ -145,7 +153,7 @@ class _Csv:
             delimiter=self.delimiter,
             columns=len(self.header),
         )
-        return {name: table[place] for place, name in enumerate(wanted)}
+        return {name: table[place] for place, name in enumerate(columns)}
 
 
 class _Parquet:
@@ -172,9 +180,9 @@ class _Parquet:
         ]
         self.names = [*pa.parquet.read_schema(first).names, *self.keys]
 
-    def read(self, wanted: Sequence[str], numbers: Sequence[str]) -> dict[str, Any]:
+    def read(self, columns: Sequence[str], numbers: Sequence[str]) -> Cells:
         schema = pa.schema([(key, pa.string()) for key in self.keys])
-        chunks: dict[str, list[Any]] = {name: [] for name in wanted}
+        chunks: dict[str, list[pa.Array]] = {name: [] for name in columns}
         for file in self.files:
             part = pa.dataset.dataset(
                 [str(file)],
@@ -182,11 +190,11 @@ class _Parquet:
                 partitioning=pa.dataset.HivePartitioning(schema) if self.keys else None,
                 partition_base_dir=str(self.base),
             )
-            for name in wanted:
+            for name in columns:
                 if name not in part.schema.names:
                     raise UsageError(f"{file}: no column {name!r}, which {self.files[0]} has")
-            table = part.to_table(columns={name: pa.dataset.field(name) for name in wanted})
-            for name in wanted:
+            table = part.to_table(columns={name: pa.dataset.field(name) for name in columns})
+            for name in columns:
                 column = table[name]
                 chunks[name] += (
                     column.cast(pa.float64()) if name in numbers else _as_text(column)
@@ -197,7 +205,7 @@ class _Parquet:
         }
 
 
-def _as_text(column: Any) -> Any:
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A Parquet column of any plain type as strings; null and NaN are empty."""
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
@@ -210,33 +218,12 @@ def _as_text(column: Any) -> Any:
     return column.cast(pa.string())
 
 
-def _read(path: Path, source: Any, columns: Columns, predictions: Sequence[str]) -> Table:
-    known = f"(its columns: {', '.join(source.names)})"
-    ids = columns.id or (ID if ID in source.names else "")
-    if ids and ids not in source.names:
-        raise UsageError(f"{path}: no column {ids!r} {known}; name it with --id-column")
-    wanted, scores = [ids] * bool(ids), []
-    for name in predictions:
-        column = name or columns.prediction
-        if column in source.names:
-            wanted.append(column)
-        elif name:
-            raise UsageError(f"{path}: no column {name!r} {known}")
-        else:
-            scores = [column for column in source.names if column.startswith(columns.scores)]
-            wanted += scores
-            if len(scores) < 2:
-                raise UsageError(
-                    f"{path}: no column {column!r} {known}; name it with "
-                    "--prediction-column, or give a column of scores per class, see --score-prefix"
-                )
-    attributes = [name for name in (columns.label, *columns.groups) if name in source.names]
-    wanted = list(dict.fromkeys([*wanted, *attributes]))
-    for name in wanted:
-        if source.names.count(name) > 1:
-            raise UsageError(f"{path}: two columns are named {name!r}")
-    table = source.read(wanted, scores)
-    rows = len(table[wanted[0]])
+def _read(
+    path: Path, source: _Csv | _Parquet, columns: Columns, predictions: Sequence[str]
+) -> Table:
+    ids, scores, names = _columns_to_read(path, source.names, columns, predictions)
+    table = source.read(names, scores)
+    rows = len(table[names[0]])
     if not rows:
         raise UsageError(f"{path}: no rows")
     ties = 0
@@ -246,6 +233,7 @@ def _read(path: Path, source: Any, columns: Columns, predictions: Sequence[str])
             models[name], ties = _highest(path, table, scores, len(columns.scores))
         else:
             models[name] = _categorical(table[name or columns.prediction])
+    attributes = [name for name in (columns.label, *columns.groups) if name in table]
     return Table(
         path=path,
         rows=rows,
@@ -256,7 +244,38 @@ def _read(path: Path, source: Any, columns: Columns, predictions: Sequence[str])
     )
 
 
-def _ids(path: Path, name: str, column: Any) -> Any:
+def _columns_to_read(
+    path: Path, there: Sequence[str], columns: Columns, predictions: Sequence[str]
+) -> tuple[str, list[str], list[str]]:
+    """The column of ids ("" for none), those of scores, and all that are read; each is there."""
+    known = f"(its columns: {', '.join(there)})"
+    ids = columns.id or (ID if ID in there else "")
+    if ids and ids not in there:
+        raise UsageError(f"{path}: no column {ids!r} {known}; name it with --id-column")
+    names, scores = [ids] * bool(ids), []
+    for name in predictions:
+        column = name or columns.prediction
+        if column in there:
+            names.append(column)
+        elif name:
+            raise UsageError(f"{path}: no column {name!r} {known}")
+        else:
+            scores = [column for column in there if column.startswith(columns.scores)]
+            names += scores
+            if len(scores) < 2:
+                raise UsageError(
+                    f"{path}: no column {column!r} {known}; name it with "
+                    "--prediction-column, or give a column of scores per class, see --score-prefix"
+                )
+    attributes = [name for name in (columns.label, *columns.groups) if name in there]
+    names = list(dict.fromkeys([*names, *attributes]))
+    for name in names:
+        if there.count(name) > 1:
+            raise UsageError(f"{path}: two columns are named {name!r}")
+    return ids, scores, names
+
+
+def _ids(path: Path, name: str, column: pa.ChunkedArray) -> pa.StringArray:
     """The ids as one array; those that are no whole numbers are cleaned one by one."""
     ids = pc.utf8_trim_whitespace(column).combine_chunks()
     empty = pc.or_kleene(pc.is_null(ids), pc.equal(ids, ""))
@@ -269,7 +288,7 @@ def _ids(path: Path, name: str, column: Any) -> Any:
     return ids if plain else pa.array(map(spelling.clean, ids.to_pylist()), pa.string())
 
 
-def _categorical(column: Any) -> Categorical:
+def _categorical(column: pa.ChunkedArray) -> Categorical:
     """Distinct cells and their codes."""
     encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):
@@ -283,7 +302,7 @@ def _categorical(column: Any) -> Categorical:
 
 
 def _highest(
-    path: Path, table: dict[str, Any], scores: Sequence[str], prefix: int
+    path: Path, table: Cells, scores: Sequence[str], prefix: int
 ) -> tuple[Categorical, int]:
     """The class with the highest score, and how many samples have two such classes."""
     classes = {spelling.clean(name[prefix:]): name for name in scores}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from fairgrape_jax.metrics.samples import Samples
 from fairgrape_jax.reports.comparison import Comparison, compare
 from fairgrape_jax.runner import layout
 from fairgrape_jax.runner.record import check_record, read_checked_predictions
+from fairgrape_jax.storage.schema import JsonObject
 from fairgrape_jax.training import evaluate
 
 # The parts of weights at which methods are compared: of the rounds of a run, the nearest ones.
@@ -27,7 +27,7 @@ class Model:
 
     name: str  # the method, behind the run's name where several runs are compared
     seed: int
-    record: dict[str, Any]
+    record: JsonObject
     predicted: evaluate.Predictions
     dense: evaluate.Predictions
 
@@ -50,7 +50,18 @@ class Cell(Comparison):
 
 
 def read(run: Path, label: bool = False) -> list[Model]:
-    """All complete stages of a run; dense networks first, then by method, seed and round."""
+    """All complete stages of a run; dense networks first, then by method, seed and round.
+
+    Args:
+        run: its directory.
+        label: put the run's name before that of each method.
+
+    Returns:
+        The networks with their records and predictions.
+
+    Raises:
+        UsageError: what is no run, has no complete stage, or stages that do not belong together.
+    """
     if not (run / "config.json").exists():
         raise UsageError(f"{run}: not a run (no config.json)")
     order = config.load(run / "config.json").methods
@@ -80,19 +91,34 @@ def read(run: Path, label: bool = False) -> list[Model]:
     return models
 
 
-def compared(models: Sequence[Model], replicates: int = 1000) -> list[Cell]:
-    """A cell per method and compared density; the dense networks are the first ones."""
+def compare_rounds(models: Sequence[Model], replicates: int = 1000) -> list[Cell]:
+    """A cell per method and compared density, the dense networks first.
+
+    Args:
+        models: evaluated networks.
+        replicates: of the bootstrap.
+
+    Returns:
+        The cells.
+    """
     cells = []
     for name in dict.fromkeys(model.name for model in models):
         of_method = [model for model in models if model.name == name]
-        for number in compared_rounds(of_method):
+        for number in rounds_to_compare(of_method):
             networks = tuple(model for model in of_method if model.record["round"] == number)
             cells.append(cell(networks, replicates))
     return cells
 
 
-def compared_rounds(models: Sequence[Model]) -> list[int]:
-    """The rounds nearest to LEVELS, and the last one; of those that every seed has completed."""
+def rounds_to_compare(models: Sequence[Model]) -> list[int]:
+    """The rounds nearest to LEVELS, and the last one; of those that every seed has completed.
+
+    Args:
+        models: evaluated networks of one method.
+
+    Returns:
+        The numbers of the rounds, in order.
+    """
     seeds = {model.seed for model in models}
     density: dict[int, float] = {}
     for number in dict.fromkeys(model.record["round"] for model in models):
@@ -107,7 +133,15 @@ def compared_rounds(models: Sequence[Model]) -> list[int]:
 
 
 def cell(models: tuple[Model, ...], replicates: int) -> Cell:
-    """Mean over seeds and 95 % bootstrap interval of every statistic, for one method and round."""
+    """Mean over seeds and 95 % bootstrap interval of every statistic, for one method and round.
+
+    Args:
+        models: of one method after one round, a network per seed.
+        replicates: of the bootstrap.
+
+    Returns:
+        The comparison.
+    """
     record, first = models[0].record, models[0].predicted
     comparison = compare(
         models[0].name,

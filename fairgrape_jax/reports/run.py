@@ -16,7 +16,7 @@ from fairgrape_jax import escape, storage
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.progress import say
 from fairgrape_jax.reports import document, run_report, thumbnails
-from fairgrape_jax.reports.results import Cell, Model, compared, read
+from fairgrape_jax.reports.results import Cell, Model, compare_rounds, read
 
 
 def write(
@@ -41,7 +41,7 @@ def write(
     for model in models:
         if (model.record["groups"], model.record["tasks"]) != (first["groups"], first["tasks"]):
             raise UsageError(f"{model.name}: made on other groups or tasks than {models[0].name}")
-    cells = compared(models)
+    cells = compare_rounds(models)
     predicted = cells[0].models[0].predicted
     small = functools.partial(thumbnails.of_run, runs[0], predicted, place=pictures)
     shows_pictures = with_thumbnails or pictures is not None
@@ -50,12 +50,17 @@ def write(
         out.mkdir(parents=True, exist_ok=True)
         write_csv(out / "metrics.csv", models)
         document.write(report, out)
-    say(short(cells, first["groups"]))
+    say(summary_table(cells, first["groups"]))
     say(f"report: {out / 'report.html'} (and report.md)")
 
 
 def write_csv(path: Path, models: Iterable[Model]) -> None:
-    """One row per model with every metric; metrics per group take a column per group."""
+    """One row per model with every metric; metrics per group take a column per group.
+
+    Args:
+        path: the file.
+        models: evaluated networks.
+    """
     rows = []
     for model in models:
         row = {"method": model.name, "seed": model.seed, "round": model.record["round"]}
@@ -69,13 +74,21 @@ def write_csv(path: Path, models: Iterable[Model]) -> None:
         rows.append(row)
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(escape.cells(rows[0]))
-    writer.writerows(escape.cells(row.get(name, "") for name in rows[0]) for row in rows)
+    writer.writerow(escape.csv_cells(rows[0]))
+    writer.writerows(escape.csv_cells(row.get(name, "") for name in rows[0]) for row in rows)
     storage.write_text(path, text.getvalue())
 
 
-def short(cells: Sequence[Cell], groups: Sequence[str]) -> str:
-    """A few columns for a terminal: the dense networks, and each method at its last round."""
+def summary_table(cells: Sequence[Cell], groups: Sequence[str]) -> str:
+    """A few columns for a terminal: the dense networks, and each method at its last round.
+
+    Args:
+        cells: a method after a round, each.
+        groups: their names.
+
+    Returns:
+        The lines of a table.
+    """
     last = {cell.name: cell for cell in cells}.values()  # a later round replaces an earlier one
     rows = [["method", "weights %", "overall", *groups, "rho(D)", "95 % interval"]]
     for c in last:

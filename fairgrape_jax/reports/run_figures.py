@@ -19,8 +19,16 @@ CURVES = {  # of the figure of disparity: how each is called, whether its axis h
 }
 
 
-def of_method(models: Sequence[Model], name: str) -> tuple[list[float], list[list[Model]]]:
-    """Weights left in percent after each round that all seeds have, and each seed's networks."""
+def rounds_of_method(models: Sequence[Model], name: str) -> tuple[list[float], list[list[Model]]]:
+    """Weights left in percent after each round that all seeds have, and each seed's networks.
+
+    Args:
+        models: evaluated networks.
+        name: of the method.
+
+    Returns:
+        Percent, falling; and for each seed its networks.
+    """
     rounds: dict[int, list[Model]] = {}
     for model in models:
         if model.name == name:
@@ -31,7 +39,14 @@ def of_method(models: Sequence[Model], name: str) -> tuple[list[float], list[lis
 
 
 def accuracy_over_rounds(models: Sequence[Model]) -> Figure:
-    """Accuracy against weights left, a panel per group: every seed thin, the mean thick."""
+    """Accuracy against weights left, a panel per group: every seed thin, the mean thick.
+
+    Args:
+        models: evaluated networks.
+
+    Returns:
+        The figure.
+    """
     groups = models[0].record["groups"]
     names = list(dict.fromkeys(model.name for model in models if not is_dense(model)))
     dense = [model.record["test"]["group_accuracy"] for model in models if is_dense(model)]
@@ -39,7 +54,7 @@ def accuracy_over_rounds(models: Sequence[Model]) -> Figure:
     for k, group in enumerate(groups):
         curves = []
         for name in names:
-            x, seeds = of_method(models, name)
+            x, seeds = rounds_of_method(models, name)
             each = [[m.record["test"]["group_accuracy"][k] for m in seed] for seed in seeds]
             mean = np.mean(each, axis=0)
             curves.append(Curve(name, x, list(mean), thin=each))
@@ -59,12 +74,26 @@ def accuracy_over_rounds(models: Sequence[Model]) -> Figure:
 
 
 def is_dense(model: Model) -> bool:
-    """Whether a model is the unpruned network."""
+    """Whether a model is the unpruned network.
+
+    Args:
+        model: an evaluated network.
+
+    Returns:
+        True for a dense one.
+    """
     return model.record["method"] == "dense"
 
 
 def against_sparsity(cells: Sequence[Cell]) -> list[Block]:
-    """Accuracy and disparity against weights left, a curve per method."""
+    """Accuracy and disparity against weights left, a curve per method.
+
+    Args:
+        cells: a method after a round, each.
+
+    Returns:
+        The figure.
+    """
     pruned = [cell for cell in cells if not cell.dense_itself]
     panels = []
     for row, (unit, zero) in CURVES.items():
@@ -93,7 +122,15 @@ def against_sparsity(cells: Sequence[Cell]) -> list[Block]:
 
 
 def change_per_group(cells: Sequence[Cell], groups: Sequence[str]) -> Figure:
-    """Change of accuracy of each group by method, a panel per density, with every seed."""
+    """Change of accuracy of each group by method, a panel per density, with every seed.
+
+    Args:
+        cells: a method after a round, each.
+        groups: their names.
+
+    Returns:
+        The figure.
+    """
     pruned = [cell for cell in cells if not cell.dense_itself]
     names = list(dict.fromkeys(cell.name for cell in pruned))
     panels = []
@@ -123,7 +160,17 @@ def change_per_group(cells: Sequence[Cell], groups: Sequence[str]) -> Figure:
 
 
 def importance_share(models: Sequence[Model]) -> list[Block]:
-    """Each group's share of importance in every layer (Fig. 5): dense, and after each method."""
+    """Each group's share of importance in every layer: dense, and after each method.
+
+    Source:
+        FairGRAPE (arXiv 2207.10888), Fig. 5.
+
+    Args:
+        models: evaluated networks.
+
+    Returns:
+        The figure; none where no method stored its importance.
+    """
     panels = []
     scored = [model for model in models if "importance" in model.record]
     for name in dict.fromkeys(model.name for model in scored):

@@ -39,14 +39,17 @@ def report(
     record = models[0].record
     groups, tasks = record["groups"], record["tasks"]
     last = last_rounds(cells)
-    notes = [*cautions(last, groups, tasks), *lowered(models)]
+    notes = [*cautions(last, groups, tasks), *rollback_notes(models)]
     return Document(
         ", ".join(run.name for run in runs),
         [
             ("", [Text(introduction(models, cells))]),
             ("Before reading on", [Bullets(notes or ["Nothing of note."])]),
             ("Methods by weights left", [overview(cells, groups)]),
-            ("Which differences the samples tell, after the last round", told_apart(last, groups)),
+            (
+                "Which differences the samples tell, after the last round",
+                difference_blocks(last, groups),
+            ),
             ("All metrics, after the last round", [Table(*sections.statistics(last, groups))]),
             (
                 "Groups, after the last round",
@@ -61,13 +64,21 @@ def report(
             ("Error rates", [error_rates(cells, groups), *class_rates(last, groups, tasks)]),
             ("Share of importance by layer", run_figures.importance_share(models)),
             ("Samples that pruning changed", exemplars(last, groups, pictures)),
-            ("How this was made", how_made(runs)),
+            ("How this was made", provenance(runs)),
         ],
     )
 
 
 def introduction(models: Sequence[Model], cells: Sequence[Cell]) -> str:
-    """How many samples and seeds there are, and what the numbers mean."""
+    """How many samples and seeds there are, and what the numbers mean.
+
+    Args:
+        models: evaluated networks.
+        cells: a method after a round, each.
+
+    Returns:
+        A paragraph.
+    """
     groups = models[0].record["groups"]
     members = [f"{name} {size:,}" for name, size in zip(groups, cells[0].sizes, strict=True)]
     ungrouped = cells[0].total - int(cells[0].sizes.sum())
@@ -80,7 +91,14 @@ def introduction(models: Sequence[Model], cells: Sequence[Cell]) -> str:
 
 
 def last_rounds(cells: Sequence[Cell]) -> list[Cell]:
-    """Each method after its last round, its name saying what is left."""
+    """Each method after its last round, its name saying what is left.
+
+    Args:
+        cells: a method after a round, each.
+
+    Returns:
+        Of each pruned method the last one.
+    """
     pruned = {cell.name: cell for cell in cells if not cell.dense_itself}
     return [dataclasses.replace(cell, name=title(cell)) for cell in pruned.values()]
 
@@ -88,14 +106,29 @@ def last_rounds(cells: Sequence[Cell]) -> list[Cell]:
 def title(cell: Cell) -> str:
     """A method and what it left.
 
-    >>> title(Cell("taylor", 0.1, 2, [], [], {}, {}, {}, {}, ()))
-    'taylor, 10 %'
+    Args:
+        cell: a method after a round.
+
+    Returns:
+        Its name and the percent of the weights.
+
+    Example:
+        >>> title(Cell("taylor", 0.1, 2, [], [], {}, {}, {}, {}, ()))
+        'taylor, 10 %'
     """
     return f"{cell.name}, {100 * cell.density:.3g} %"
 
 
 def overview(cells: Sequence[Cell], groups: Sequence[str]) -> Table:
-    """The main table: a row per method and density."""
+    """The main table: a row per method and density.
+
+    Args:
+        cells: a method after a round, each.
+        groups: their names.
+
+    Returns:
+        The table.
+    """
     header = ["method", "weights %", "seeds", "overall"]
     header += [*groups, *[f"change {name}" for name in groups], "rho(A)", "rho(D)"]
     rows = []
@@ -114,15 +147,30 @@ def overview(cells: Sequence[Cell], groups: Sequence[str]) -> Table:
     return Table(header, rows)
 
 
-def told_apart(cells: Sequence[Cell], groups: Sequence[str]) -> list[Block]:
-    """Which group loses most by each method, and which methods differ."""
+def difference_blocks(cells: Sequence[Cell], groups: Sequence[str]) -> list[Block]:
+    """Which group loses most by each method, and which methods differ.
+
+    Args:
+        cells: a method after a round, each.
+        groups: their names.
+
+    Returns:
+        The findings, and a table of the differences between methods.
+    """
     lines = findings(cells, groups)
     nothing = "Of no method do these samples tell which group loses most."
     return [Bullets(lines) if lines else Text(nothing), *between_methods(cells)]
 
 
 def between_methods(cells: Sequence[Cell]) -> list[Block]:
-    """Each method minus the one with the smallest rho(Delta), on the same samples and seeds."""
+    """Each method minus the one with the smallest rho(Delta), on the same samples and seeds.
+
+    Args:
+        cells: a method after a round, each.
+
+    Returns:
+        A note and a table; none for a single method.
+    """
     if len(cells) < 2:
         return []
     seeds = sorted(set.intersection(*[{m.seed for m in cell.models} for cell in cells]))
@@ -150,7 +198,15 @@ def between_methods(cells: Sequence[Cell]) -> list[Block]:
 
 
 def every_seed(cells: Sequence[Cell], groups: Sequence[str]) -> Table:
-    """The same without averaging: single runs jump at high sparsity, so all are shown."""
+    """The same without averaging: single runs jump at high sparsity, so all are shown.
+
+    Args:
+        cells: a method after a round, each.
+        groups: their names.
+
+    Returns:
+        The table.
+    """
     header = ["method", "weights %", "seed", "overall", *groups, "rho(A)", "rho(D)", "worst", "gap"]
     rows = []
     for cell in cells:
@@ -164,7 +220,15 @@ def every_seed(cells: Sequence[Cell], groups: Sequence[str]) -> Table:
 
 
 def error_rates(cells: Sequence[Cell], groups: Sequence[str]) -> Table:
-    """FPR and FNR, overall and per group, averaged over seeds."""
+    """FPR and FNR, overall and per group, averaged over seeds.
+
+    Args:
+        cells: a method after a round, each.
+        groups: their names.
+
+    Returns:
+        The table.
+    """
     header = ["method", "weights %", "FPR", *[f"FPR {name}" for name in groups]]
     header += ["FNR", *[f"FNR {name}" for name in groups]]
     rows = []
@@ -174,7 +238,7 @@ def error_rates(cells: Sequence[Cell], groups: Sequence[str]) -> Table:
             np.mean([np.array([t[rate], *t[f"group_{rate}"]], float) for t in tests], axis=0)
             for rate in ("fpr", "fnr")
         ]
-        numbers = [sections.value(x) for x in np.concatenate(values)]
+        numbers = [sections.format_value(x) for x in np.concatenate(values)]
         rows.append([cell.name, f"{100 * cell.density:.1f}", *numbers])
     return Table(header, rows)
 
@@ -182,7 +246,16 @@ def error_rates(cells: Sequence[Cell], groups: Sequence[str]) -> Table:
 def class_rates(
     cells: Sequence[Cell], groups: Sequence[str], tasks: Sequence[tuple[str, Sequence[str]]]
 ) -> list[Block]:
-    """Rates of each class after the last round, as a table where there is one task, and drawn."""
+    """Rates of each class after the last round, as a table where there is one task, and drawn.
+
+    Args:
+        cells: a method after a round, each.
+        groups: their names.
+        tasks: the name of each task and the names of its classes.
+
+    Returns:
+        Tables and figures.
+    """
     blocks: list[Block] = []
     for cell in cells if len(tasks) == 1 else []:
         blocks += sections.class_table(cell, tasks[0][1])
@@ -193,8 +266,15 @@ def class_rates(
     return blocks
 
 
-def lowered(models: Sequence[Model]) -> list[str]:
-    """A line for each network whose training went back from a number that was not finite."""
+def rollback_notes(models: Sequence[Model]) -> list[str]:
+    """A line for each network whose training went back from a number that was not finite.
+
+    Args:
+        models: evaluated networks.
+
+    Returns:
+        The lines.
+    """
     return [
         f"{model.name}, seed {model.seed}, round {model.record['round']}: trained at rates x "
         f"{math.prod(one['factor'] for one in past):g}, {past[0]['what']} not being finite before"
@@ -206,14 +286,23 @@ def lowered(models: Sequence[Model]) -> list[str]:
 def exemplars(
     cells: Sequence[Cell], groups: Sequence[str], pictures: Pictures | None
 ) -> list[Block]:
-    """The PIEs of each method: how many of each group, and the first by name or test number."""
+    """The PIEs of each method: how many of each group, and the first by name or test number.
+
+    Args:
+        cells: a method after a round, each.
+        groups: their names.
+        pictures: gives the data: addresses of test samples; None for no thumbnails.
+
+    Returns:
+        A text, and for each method its counts, ids and pictures.
+    """
     predicted = cells[0].models[0].predicted
     ids = predicted.names or list(map(str, range(len(predicted.groups))))
     if predicted.names is None and predicted.places is not None:
         ids = list(map(str, predicted.places.tolist()))
     what = "the index in predictions.csv, from 0" if predicted.names is None else "file names"
     blocks: list[Block] = [Text(f"{sections.EXEMPLARS} Ids are {what}.")]
-    changes = {cell.name: changed(cell) for cell in cells}
+    changes = {cell.name: changed_samples(cell) for cell in cells}
     addresses: Mapping[int, str] = {}
     if pictures is not None:
         first = [np.flatnonzero(hit)[: thumbnails.MOST].tolist() for hit in changes.values()]
@@ -226,15 +315,29 @@ def exemplars(
     return blocks
 
 
-def changed(cell: Cell) -> np.ndarray:
-    """(N,) bool: samples on which every network differs from its dense one, in any task."""
+def changed_samples(cell: Cell) -> np.ndarray:
+    """The samples on which every network differs from its dense one, in any task.
+
+    Args:
+        cell: a method after a round.
+
+    Returns:
+        (N,) bool.
+    """
     predictions = np.stack([model.predicted.predictions for model in cell.models])
     dense = np.stack([model.dense.predictions for model in cell.models])
     return (predictions != dense).any(axis=-1).all(axis=0)
 
 
-def how_made(runs: Sequence[Path]) -> list[Block]:
-    """Devices, versions and settings, and what the protocol changes for each method."""
+def provenance(runs: Sequence[Path]) -> list[Block]:
+    """Devices, versions and settings, and what the protocol changes for each method.
+
+    Args:
+        runs: their directories; the first one's settings are shown.
+
+    Returns:
+        Texts and lists.
+    """
     stored = config.read(runs[0] / "config.json")
     settings = {k: v for k, v in stored["experiment"].items() if not isinstance(v, dict)}
     made = [f"`{name}`: {value}" for name, value in (settings | stored["versions"]).items()]

@@ -9,7 +9,7 @@ import numpy as np
 from fairgrape_jax import metrics
 from fairgrape_jax.reports import charts, differences
 from fairgrape_jax.reports.charts import Interval
-from fairgrape_jax.reports.comparison import Comparison, grouped, pooled
+from fairgrape_jax.reports.comparison import Comparison, pool_counts, without_ungrouped
 from fairgrape_jax.reports.document import Block, Figure, Pictures, Table, Text
 from fairgrape_jax.reports.drawing import GREY
 
@@ -62,32 +62,61 @@ PLANE = (
 )
 
 
-def value(number: float) -> str:
+def format_value(number: float) -> str:
     """Two decimals, n/a for NaN.
 
-    >>> value(1234.5), value(float("nan"))
-    ('1,234.50', 'n/a')
+    Args:
+        number: percent or points.
+
+    Returns:
+        A word.
+
+    Example:
+        >>> format_value(1234.5), format_value(float("nan"))
+        ('1,234.50', 'n/a')
     """
     return f"{number:,.2f}" if np.isfinite(number) else "n/a"
 
 
-def with_interval(one: Comparison, row: str, place: int) -> str:
-    """A statistic and its interval."""
+def format_interval(one: Comparison, row: str, place: int) -> str:
+    """A statistic and its interval.
+
+    Args:
+        one: a set of models beside its dense ones.
+        row: the statistic.
+        place: of the group; 0 for what is no statistic of groups.
+
+    Returns:
+        VALUE [LOW, HIGH], n/a where undefined.
+    """
     mean, low, high = (part[row][place] for part in (one.mean, one.low, one.high))
-    return f"{value(mean)} [{value(low)}, {value(high)}]" if np.isfinite(mean) else "n/a"
+    return (
+        f"{format_value(mean)} [{format_value(low)}, {format_value(high)}]"
+        if np.isfinite(mean)
+        else "n/a"
+    )
 
 
 def statistics(
     comparisons: Sequence[Comparison], groups: Sequence[str], base: str = "dense"
 ) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the main table: a row per statistic and group, a column per set."""
+    """The main table: a row per statistic and group, a column per set.
+
+    Args:
+        comparisons: a set of models beside its dense ones, each.
+        groups: their names.
+        base: the title of the column of the dense models.
+
+    Returns:
+        Header and rows.
+    """
     header = ["", "samples", base, *[one.name for one in comparisons]]
     rows = []
     for row, title, of_dense in ROWS:
         dense = np.atleast_1d(comparisons[0].statistic(row, dense=True))
         for place, (label, size) in enumerate(_labels(comparisons[0], row, title, groups)):
-            cells = [with_interval(one, row, place) for one in comparisons]
-            rows.append([label, size, value(dense[place]) if of_dense else "", *cells])
+            cells = [format_interval(one, row, place) for one in comparisons]
+            rows.append([label, size, format_value(dense[place]) if of_dense else "", *cells])
     for what in ("classes", "groups"):
         cells = [str(one.excluded(what)) for one in comparisons]
         if any(cell != "0" for cell in cells):
@@ -98,9 +127,17 @@ def statistics(
 def statistics_alone(
     comparisons: Sequence[Comparison], groups: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
-    """The same of models that are compared with nothing."""
+    """The main table of models that are compared with nothing.
+
+    Args:
+        comparisons: sets of models.
+        groups: their names.
+
+    Returns:
+        Header and rows.
+    """
     rows = [
-        [label, size, *[with_interval(one, row, place) for one in comparisons]]
+        [label, size, *[format_interval(one, row, place) for one in comparisons]]
         for row, title, of_dense in ROWS
         if of_dense
         for place, (label, size) in enumerate(_labels(comparisons[0], row, title, groups))
@@ -116,7 +153,15 @@ def _labels(one: Comparison, row: str, title: str, groups: Sequence[str]) -> lis
 
 
 def intervals(one: Comparison, row: str) -> list[Interval]:
-    """A statistic with its interval, of each place that it has."""
+    """A statistic with its interval, of each place that it has.
+
+    Args:
+        one: a set of models beside its dense ones.
+        row: the statistic.
+
+    Returns:
+        One of each group, or a single one.
+    """
     parts = (one.mean[row], one.low[row], one.high[row])
     return [Interval(*map(float, place)) for place in zip(*parts, strict=True)]
 
@@ -124,7 +169,16 @@ def intervals(one: Comparison, row: str) -> list[Interval]:
 def group_figures(
     comparisons: Sequence[Comparison], groups: Sequence[str], *, alone: bool = False
 ) -> list[Block]:
-    """Change and accuracy of each group, with intervals; alone: there is no change."""
+    """Change and accuracy of each group, with intervals.
+
+    Args:
+        comparisons: a set of models beside its dense ones, each.
+        groups: their names.
+        alone: they are compared with nothing, so there is no change.
+
+    Returns:
+        The figures.
+    """
     names = [one.name for one in comparisons]
     accuracy = [intervals(one, "group_accuracy") for one in comparisons]
     range_note = "The range of the axis is that of the values."
@@ -163,13 +217,23 @@ def group_figures(
 def class_figures(
     comparisons: Sequence[Comparison], groups: Sequence[str], classes: Sequence[str], task: int = 0
 ) -> list[Block]:
-    """Where each class and each group moved in the plane of FPR and FNR."""
+    """Where each class and each group moved in the plane of FPR and FNR.
+
+    Args:
+        comparisons: a set of models beside its dense ones, each.
+        groups: their names.
+        classes: their names.
+        task: which one.
+
+    Returns:
+        A figure of the classes and one of the groups for each set.
+    """
     figures: list[Block] = []
     for one in comparisons:
-        counts, dense = pooled(one)
+        counts, dense = pool_counts(one)
         of_classes = metrics.class_changes(counts, dense)[task]
         of_groups = metrics.group_changes(
-            grouped(counts, one.num_groups), grouped(dense, one.num_groups)
+            without_ungrouped(counts, one.num_groups), without_ungrouped(dense, one.num_groups)
         )
         for what, names, changes in (
             ("classes", classes, of_classes),
@@ -183,11 +247,18 @@ def class_figures(
 def class_table(
     one: Comparison, classes: Sequence[str], task: int = 0, *, alone: bool = False
 ) -> list[Block]:
-    """Rates of each class before and after, the largest change of recall first.
+    """Rates of each class before and after, the largest loss of recall first.
 
-    alone: there is no before; the lowest recall is first.
+    Args:
+        one: a set of models beside its dense ones.
+        classes: their names.
+        task: which one.
+        alone: it is compared with nothing; the lowest recall is first.
+
+    Returns:
+        A line and a table of CLASSES_SHOWN rows at most.
     """
-    counts, dense = pooled(one)
+    counts, dense = pool_counts(one)
     after, before = (metrics.class_metrics(x[task].sum(axis=0)) for x in (counts, dense))
     samples = one.counts[task][0, ..., 1].sum(axis=0)
     rank = after["recall"] if alone else after["recall"] - before["recall"]
@@ -199,7 +270,11 @@ def class_table(
     for title in rates.values():
         header += [title] if alone else [f"{title} dense", "after"]
     rows = [
-        [classes[c], f"{samples[c]:,}", *[value(part[rate][c]) for rate in rates for part in parts]]
+        [
+            classes[c],
+            f"{samples[c]:,}",
+            *[format_value(part[rate][c]) for rate in rates for part in parts],
+        ]
         for c in places
     ]
     first = "with the lowest recall" if alone else "that lose most recall"
@@ -210,7 +285,15 @@ def class_table(
 
 
 def difference_table(names: Sequence[str], compared: differences.Models) -> list[Block]:
-    """Each set of models minus the one with the smallest spread over groups."""
+    """Each set of models minus the one with the smallest spread over groups.
+
+    Args:
+        names: of the sets.
+        compared: their measures, resampled together.
+
+    Returns:
+        A note and a table.
+    """
     base = compared.smallest
     reach = [
         differences.pairs(compared.values[:, k], compared.draws[:, :, k])
@@ -259,7 +342,8 @@ def exemplars(
     count = np.bincount(members[in_group & changed], minlength=len(groups))
     lines = [*zip(groups, sizes, count, strict=True), ("all", len(changed), changed.sum())]
     rows = [
-        [group, f"{n:,}", f"{k:,}", value(100 * k / n if n else np.nan)] for group, n, k in lines
+        [group, f"{n:,}", f"{k:,}", format_value(100 * k / n if n else np.nan)]
+        for group, n, k in lines
     ]
     blocks: list[Block] = [Text(f"{name}:"), Table(["group", "samples", "PIEs", "%"], rows)]
     if changed.any():

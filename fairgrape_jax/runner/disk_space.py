@@ -72,9 +72,9 @@ def estimate_room(experiment: Experiment, directory: Path, tree: Any, dataset: D
         root = directory / f"seed_{seed}"
         if not layout.is_complete(root / "dense"):
             stages, checkpoints = stages + 1, checkpoints + 1
-            checkpoints += len(protocols.points(experiment))
+            checkpoints += len(protocols.starting_epochs(experiment))
         for method in experiment.methods:
-            rounds = len(config.densities(protocols.of_method(experiment, method)))
+            rounds = len(config.densities(protocols.apply_protocol(experiment, method)))
             each = [layout.round_directory(root / method, n) for n in range(1, rounds + 1)]
             missing = [stage for stage in each if not layout.is_complete(stage)]
             kept = retention.most_kept(rounds, experiment.execution.checkpoints)

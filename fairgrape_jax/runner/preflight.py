@@ -103,7 +103,7 @@ def check_layers(experiment: Experiment, full: Tree, layers: Sequence[str] = ())
         UsageError: with the name of the layer.
     """
     for name in experiment.methods:
-        of_method = protocols.of_method(experiment, name)
+        of_method = protocols.apply_protocol(experiment, name)
         by_method, minimum = METHODS[name].counts, of_method.min_keep_per_layer
         allocation = of_method.scoring.allocation
         if is_global(allocation) and by_method:

@@ -182,7 +182,7 @@ def is_finished(session: Session, directory: Path, seed: int, method: str) -> bo
 
 def rounds_of(session: Session, directory: Path, seed: int, method: str) -> list[Round]:
     """The rounds of a method, with the experiment as the method is put through it."""
-    experiment = protocols.of_method(session.experiment, method)
+    experiment = protocols.apply_protocol(session.experiment, method)
     of_method = dataclasses.replace(session, experiment=experiment)
     count = len(config.densities(experiment))
     numbers = range(1, count + 1)
@@ -192,7 +192,7 @@ def rounds_of(session: Session, directory: Path, seed: int, method: str) -> list
 def dense_stage(session: Session, directory: Path, seed: int) -> Dense:
     """The dense network of a seed: restored if it is complete, else trained."""
     this, network = Round(session, directory, seed), initial_network(session, seed)
-    points = protocols.points(session.experiment)
+    points = protocols.starting_epochs(session.experiment)
     if restored := restore_dense(this, network, points):
         return restored
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fairgrape_jax import config
-from fairgrape_jax.cli.command import parsed
+from fairgrape_jax.cli.command import parse_flags
 from fairgrape_jax.config import Clusters, Embedding, Epoch, Execution, Experiment, KeepLast
 from fairgrape_jax.config.forms import WORD_FORMS, as_word, parse_checkpoints
 from fairgrape_jax.data import Reading, source
@@ -126,7 +126,7 @@ def test_a_value_of_another_type_is_named(path, value):
 def test_lists_and_whole_numbers_are_what_was_meant():
     loose = dataclasses.replace(PLAIN, seeds=[0, 1], mixup=1, densities=[0.5])
     exact = dataclasses.replace(PLAIN, seeds=(0, 1), mixup=1.0, densities=(0.5,))
-    found = config.checked_types(loose)
+    found = config.check_types(loose)
     assert found == exact
     assert hash(found) == hash(exact)
 
@@ -152,9 +152,9 @@ def test_a_union_survives_json_and_the_command_line(path, value):
     assert config.from_dict(stored) == experiment
     flag = f"--{path.replace('_', '-')}"
     for default in (PLAIN, experiment):  # the help and the parser show and take the default, too
-        read = parsed(Experiment, [flag, as_word(value)], "run", default=default)
+        read = parse_flags(Experiment, [flag, as_word(value)], "run", default=default)
         assert read == experiment
-    assert parsed(Experiment, [], "run", default=experiment) == experiment
+    assert parse_flags(Experiment, [], "run", default=experiment) == experiment
 
 
 NO_WORDS = {
@@ -176,7 +176,7 @@ NO_WORDS = {
 @pytest.mark.parametrize(("path", "word"), [(p, w) for p, words in NO_WORDS.items() for w in words])
 def test_a_word_that_is_none_is_refused_with_those_that_there_are(path, word):
     with pytest.raises(UsageError, match=f"--{path}: '{word}' is ") as error:
-        parsed(Experiment, [f"--{path}={word}"], "run", default=PLAIN)
+        parse_flags(Experiment, [f"--{path}={word}"], "run", default=PLAIN)
     assert "(see `run --help`)" in str(error.value)
 
 

@@ -150,9 +150,9 @@ def test_the_official_protocol_changes_what_its_table_says(tmp_path):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_official_variant_is_a_valid_experiment(name):
     experiment = dataclasses.replace(TINY, methods=(name,), protocol="official")
-    config.check(protocols.of_method(experiment, name))
+    config.check(protocols.apply_protocol(experiment, name))
     equal = dataclasses.replace(experiment, protocol="equal")
-    assert protocols.of_method(equal, name) == equal
+    assert protocols.apply_protocol(equal, name) == equal
 
 
 def test_clusters_stand_for_the_groups_while_pruning_alone(tmp_path):

@@ -100,7 +100,7 @@ def test_the_encoding_is_what_the_first_bytes_say(encoding, suffix, tmp_path):
     assert words(table.predictions[""]) == [row[2] for row in rows[1:]]
     for block in (64, 65, 66, 67, 129):
         same = csv_files.read(
-            path, ["label"], encoding=csv_files.encoding_of(path), columns=4, block=block
+            path, ["label"], encoding=csv_files.detect_encoding(path), columns=4, block=block
         )
         assert same["label"].to_pylist() == ["名"] * 500
 

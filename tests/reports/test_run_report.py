@@ -59,11 +59,11 @@ def test_the_report_says_who_is_in_no_group_and_what_the_samples_tell(written):
 
 def test_methods_are_compared_on_shared_seeds_only(made, tmp_path):
     models = results.read(made)
-    cells = run_report.last_rounds(results.compared(models, 20))
+    cells = run_report.last_rounds(results.compare_rounds(models, 20))
     shared = run_report.between_methods(cells)
     assert len(shared) == 2
     other = made_runs.make(tmp_path / "other", seeds=(5,))
-    others = run_report.last_rounds(results.compared(results.read(other), 20))
+    others = run_report.last_rounds(results.compare_rounds(results.read(other), 20))
     (line,) = run_report.between_methods([cells[0], others[1]])
     assert "share no seed" in line.text
 

@@ -280,7 +280,7 @@ def test_a_stopped_run_goes_on_with_a_rollback(stopped, tmp_path, capsys):
     assert record["history"][0]["epoch"] == 4  # the order of the data is that of the first try
     line = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[1])
     assert line["rollbacks"] == record["rollbacks"]
-    found = run_report.lowered(results.read(tmp_path / "run"))
+    found = run_report.rollback_notes(results.read(tmp_path / "run"))
     assert found == [
         "magnitude, seed 0, round 1: trained at rates x 1e-32, "
         f"{record['rollbacks'][0]['what']} not being finite before"

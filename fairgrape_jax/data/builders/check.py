@@ -294,7 +294,7 @@ def write_duplicates(path: Path, stored: Stored, equal: Duplicates) -> None:
     columns = stored.about["columns"]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(escape.cells(["set", "name", *(c["name"] for c in columns), "side"]))
+        writer.writerow(escape.csv_cells(["set", "name", *(c["name"] for c in columns), "side"]))
         for number, members in enumerate(equal.sets):
             for i in members:
                 numbers = stored.columns["values"][i]
@@ -303,7 +303,7 @@ def write_duplicates(path: Path, stored: Stored, equal: Duplicates) -> None:
                     for c, v in zip(columns, numbers, strict=True)
                 ]
                 row = [number, _name(stored, i), *words, NAMES[equal.side[i]]]
-                writer.writerow(escape.cells(row))
+                writer.writerow(escape.csv_cells(row))
 
 
 def _name(stored: Stored, i: int) -> str:
