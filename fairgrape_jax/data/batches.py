@@ -105,7 +105,7 @@ def train_batches(
         images (batch, H, W, C) uint8; labels (batch, T) int32; ids (batch,) int32, the places of
         the samples in the split.
     """
-    make = functools.partial(_train_batch, split, batch, seed, epoch, part)
+    make = functools.partial(_train_batch, split, batch, seed, epoch, part=part)
     numbers = range(start, epochs * steps_per_epoch(len(split), batch))
     return make_batches(make, numbers, split, getattr(split.images, "workers", 0))
 
@@ -128,7 +128,7 @@ def batch_ids(split: Split, batch: int, seed: int, epoch: int, step: int) -> np.
 
 
 def _train_batch(
-    split: Split, batch: int, seed: int, first: int, part: tuple[int, int], number: int
+    split: Split, batch: int, seed: int, first: int, number: int, *, part: tuple[int, int]
 ) -> dict[str, np.ndarray]:
     """Batch `number`, counted from the beginning of epoch `first`."""
     epoch, step = divmod(number, steps_per_epoch(len(split), batch))

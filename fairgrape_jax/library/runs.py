@@ -61,7 +61,7 @@ def run(
         if not (begun / "config.json").exists():
             raise UsageError(f"{begun}: a folder without config.json is not a run")
         experiment, directory = config.load(begun / "config.json"), directory or begun
-    experiment = config.checked_types(experiment)
+    experiment = config.check_types(experiment)
     config.check(experiment)
     index, count = shard
     if not 0 <= index < count:

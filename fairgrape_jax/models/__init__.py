@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.models.small import CNN, MLP
@@ -41,7 +41,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
 
 
 def create(
-    name: str, num_classes: int, *, axis_name: str | None = None, dtype: Any = jnp.float32
+    name: str, num_classes: int, *, axis_name: str | None = None, dtype: DTypeLike = jnp.float32
 ) -> nn.Module:
     """A network of the table.
 

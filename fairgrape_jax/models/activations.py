@@ -116,13 +116,15 @@ def shrink(maps: np.ndarray, size: int) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _features(module: nn.Module, names: tuple[str, ...], variables: Tree, images: Any) -> Any:
+def _features(
+    module: nn.Module, names: tuple[str, ...], variables: Tree, images: jax.Array
+) -> dict[str, jax.Array]:
     return run(module, variables, images, names)[1]
 
 
 def run(
-    module: nn.Module, variables: Any, images: jax.Array, names: Sequence[str] = (), **options: Any
-) -> tuple[Any, dict[str, jax.Array], Any]:
+    module: nn.Module, variables: Tree, images: jax.Array, names: Sequence[str] = (), **options: Any
+) -> tuple[jax.Array, dict[str, jax.Array], Tree]:
     """Apply a network, and capture the outputs of some of its modules.
 
     Args:
@@ -156,7 +158,7 @@ def run(
     )
     features = {}
     for name in names:
-        value: Any = changed["intermediates"]
+        value: Tree = changed["intermediates"]
         for part in name.split("/"):
             value = value[part]
         features[name] = value["__call__"][0].astype(jnp.float32)
@@ -179,7 +181,7 @@ def module_names(module: nn.Module, shape: tuple[int, ...]) -> list[str]:
         paths.add("/".join(inner.path))
         return False
 
-    def init(key: jax.Array) -> Any:
+    def init(key: jax.Array) -> Tree:
         return module.init(key, jnp.zeros((1, *shape)), capture_intermediates=note)
 
     jax.eval_shape(init, jax.random.key(0))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+from jax.typing import DTypeLike
 
 from fairgrape_jax.models.resnet import conv_norm
 
@@ -89,7 +90,7 @@ class InvertedResidual(nn.Module):
     width: int
     stride: int
     axis_name: str | None
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -135,7 +136,7 @@ class MobileNetV2(nn.Module):
 
     num_classes: int
     axis_name: str | None = None
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:

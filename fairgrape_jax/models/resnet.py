@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 
 def conv_norm(
@@ -19,7 +20,7 @@ def conv_norm(
     *,
     train: bool,
     axis_name: str | None,
-    dtype: Any,
+    dtype: DTypeLike,
     **conv: Any,
 ) -> jax.Array:
     """A convolution padded by half its kernel, then batch norm, inside the calling module.
@@ -73,7 +74,7 @@ class BasicBlock(nn.Module):
     width: int
     stride: int
     axis_name: str | None
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -107,7 +108,7 @@ class Bottleneck(nn.Module):
     width: int
     stride: int
     axis_name: str | None
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -151,7 +152,7 @@ class ResNet(nn.Module):
     stage_sizes: tuple[int, ...]
     num_classes: int
     axis_name: str | None = None
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
+from numpy.typing import ArrayLike
 
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.models.mobilenet import MobileNetV2
@@ -40,7 +41,7 @@ _TO_TORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
 _TO_FLAX = {ndim: tuple(np.argsort(order)) for ndim, order in _TO_TORCH.items()}
 
 
-def from_torchvision(name: str, state_dict: Mapping[str, Any]) -> Variables:
+def from_torchvision(name: str, state_dict: Mapping[str, ArrayLike]) -> Variables:
     """Flax variables of a torchvision network from its state dict.
 
     Prefixes of all keys (`module.`, `_orig_mod.`, `model.`) and an entry of a checkpoint that holds
@@ -137,7 +138,7 @@ def _template(name: str, num_classes: int) -> dict[_Path, jax.ShapeDtypeStruct]:
     return flatten_dict(jax.eval_shape(module.init, jax.random.key(0), image))
 
 
-def _head(leaves: Mapping[_Path, Any]) -> _Path:
+def _head(leaves: Mapping[_Path, jax.ShapeDtypeStruct | np.ndarray]) -> _Path:
     """The path of the kernel of the only dense layer."""
     (head,) = (path for path, leaf in leaves.items() if leaf.ndim == 2)
     return head
@@ -153,7 +154,7 @@ def _torch_key(path: _Path) -> str:
     return ".".join([*modules, _LEAVES.get(path[-1], path[-1])])
 
 
-def _to_flax(key: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _to_flax(key: str, value: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     expected = tuple(shape[axis] for axis in _TO_TORCH[len(shape)])
     if np.shape(value) != expected:
         raise UsageError(f"{key!r} has the shape {np.shape(value)}: it must be {expected}")

@@ -10,11 +10,12 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import DTypeLike
 from safetensors import SafetensorError, deserialize
 
 from fairgrape_jax.errors import UsageError
 
-DTYPES: dict[str, Any] = {
+DTYPES: dict[str, DTypeLike] = {
     "F64": np.float64,
     "F32": np.float32,
     "F16": np.float16,

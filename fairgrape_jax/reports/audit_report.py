@@ -322,7 +322,7 @@ def exemplars(audit: Audit, pictures: Path | None) -> list[Block]:
             changed,
             audit.groups.codes,
             audit.groups.names,
-            lambda place: audit.ids[place].as_py(),
-            addresses_by_place,
+            id_of=lambda place: audit.ids[place].as_py(),
+            thumbnails=addresses_by_place,
         )
     return blocks

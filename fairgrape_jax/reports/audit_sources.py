@@ -31,6 +31,7 @@ class Source:
 
 
 def models(
+    *,
     table: Path | None = None,
     dense: Sequence[Path] = (),
     compressed: Sequence[Sequence[str]] = (),

@@ -153,7 +153,7 @@ def collapse_warnings(
         where = f", task {name}" if len(tasks) > 1 else ""
         table = (one.dense if dense else one.counts)[task]
         yield from _one_class(one, table, groups, classes, where)
-        yield from _not_better_than_one_class(one, task, groups, classes, where, dense)
+        yield from _not_better_than_one_class(one, task, groups, classes, where=where, dense=dense)
 
 
 def _one_class(
@@ -166,17 +166,18 @@ def _one_class(
     single = (rows[..., 2] > 0).sum(axis=-1) == 1  # (S, 1 + G)
     class_of = rows[..., 2].argmax(axis=-1)
 
-    def how_many(place: int) -> str:
+    def count_of_models(place: int) -> str:
         count, seeds = int(single[:, place].sum()), len(rows)
         return "" if count == seeds else f" ({count} of {seeds} models)"
 
-    def which(place: int) -> str:
+    def predicted_class(place: int) -> str:
         return " or ".join(dict.fromkeys(classes[c] for c in class_of[single[:, place], place]))
 
     if several_labels[0] and single[:, 0].any():
         yield (
-            f"says one class for everyone{where}: {which(0)}{how_many(0)}. A model that does not "
-            "look at its input treats all groups alike; nothing here speaks for it."
+            f"says one class for everyone{where}: {predicted_class(0)}{count_of_models(0)}. A "
+            "model that does not look at its input treats all groups alike; nothing here speaks "
+            "for it."
         )
     if single[:, 0].all():
         return
@@ -186,7 +187,7 @@ def _one_class(
         if several_labels[place] and (single[:, place] & ~single[:, 0]).any()
     ]
     if places:
-        each = [f"{groups[p - 1]}: {which(p)}{how_many(p)}" for p in places]
+        each = [f"{groups[p - 1]}: {predicted_class(p)}{count_of_models(p)}" for p in places]
         yield f"says one class for everyone in a group{where} ({join_names(each)})."
 
 
@@ -195,6 +196,7 @@ def _not_better_than_one_class(
     task: int,
     groups: Sequence[str],
     classes: Sequence[str],
+    *,
     where: str,
     dense: bool,
 ) -> Iterable[str]:

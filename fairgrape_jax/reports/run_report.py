@@ -310,7 +310,12 @@ def exemplars(
         blocks.append(Text(f"Pictures: of the first {thumbnails.MOST} of each method."))
     for name, hit in changes.items():
         blocks += sections.exemplars(
-            name, hit, predicted.groups, groups, ids.__getitem__, addresses
+            name,
+            hit,
+            predicted.groups,
+            groups,
+            id_of=ids.__getitem__,
+            thumbnails=addresses,
         )
     return blocks
 

@@ -324,6 +324,7 @@ def exemplars(
     changed: np.ndarray,
     members: np.ndarray,
     groups: Sequence[str],
+    *,
     id_of: Callable[[int], str],
     thumbnails: Mapping[int, str] | None = None,
 ) -> list[Block]:
