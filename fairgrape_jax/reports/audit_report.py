@@ -136,51 +136,6 @@ def numbers(audit: Audit) -> JsonObject:
         What metrics.json holds: numbers, words, lists and tables of them, None where undefined.
     """
 
-    def plain(values: np.ndarray) -> list[float | None]:
-        return [None if not np.isfinite(x) else float(x) for x in values]
-
-    def rates(table: np.ndarray) -> dict[str, list[float | None]]:
-        per_class = metrics.class_metrics(table.sum(axis=0))
-        return {row: plain(values) for row, values in per_class.items()}
-
-    def difference(one: Comparison) -> JsonObject | None:
-        row = "group_accuracy" if audit.request.alone else "group_change"
-        spread = extremes(one.mean[row], one.draws[row])
-        groups = audit.groups.names
-        if spread is None:
-            return None
-        return {
-            "of": row,
-            "highest": groups[spread.high],
-            "lowest": groups[spread.low],
-            "value": spread.value,
-            "low": spread.interval[0],
-            "high": spread.interval[1],
-        }
-
-    sets: dict[str, JsonObject] = {}
-    alone = audit.request.alone
-    for one in audit.comparisons:
-        counts, dense = pool_counts(one)
-        sets[one.name] = {
-            "models": len(one.counts[0]),
-            "files": [str(source) for source in audit.request.compressed[one.name]],
-            "statistics": {
-                row: {
-                    "value": plain(one.mean[row]),
-                    "low": plain(one.low[row]),
-                    "high": plain(one.high[row]),
-                }
-                for row in (sections.ALONE if alone else STATISTICS)
-            },
-            "extremes": difference(one),
-            "class_rates": rates(counts[0]),
-        }
-        if not alone:
-            sets[one.name] |= {
-                "excluded": {what: one.excluded(what) for what in ("classes", "groups")},
-                "dense_class_rates": rates(dense[0]),
-            }
     names = audit.groups.names
     return {
         "samples": len(audit.labels),
@@ -193,7 +148,58 @@ def numbers(audit: Audit) -> JsonObject:
         "replicates": audit.request.replicates,
         "notes": [*audit.notes, *warnings(audit)],
         "findings": findings(audit),
-        "sets": sets,
+        "sets": {one.name: _numbers_of_set(audit, one) for one in audit.comparisons},
+    }
+
+
+def _numbers_of_set(audit: Audit, one: Comparison) -> JsonObject:
+    """What metrics.json holds of a set of models."""
+    alone = audit.request.alone
+    counts, dense = pool_counts(one)
+    values = {
+        "models": len(one.counts[0]),
+        "files": [str(source) for source in audit.request.compressed[one.name]],
+        "statistics": {
+            row: {
+                "value": _plain(one.mean[row]),
+                "low": _plain(one.low[row]),
+                "high": _plain(one.high[row]),
+            }
+            for row in (sections.ALONE if alone else STATISTICS)
+        },
+        "extremes": _extremes(audit, one),
+        "class_rates": _class_rates(counts[0]),
+    }
+    if alone:
+        return values
+    return values | {
+        "excluded": {what: one.excluded(what) for what in ("classes", "groups")},
+        "dense_class_rates": _class_rates(dense[0]),
+    }
+
+
+def _plain(values: np.ndarray) -> list[float | None]:
+    return [None if not np.isfinite(x) else float(x) for x in values]
+
+
+def _class_rates(table: np.ndarray) -> dict[str, list[float | None]]:
+    rates = metrics.class_metrics(table.sum(axis=0))
+    return {name: _plain(values) for name, values in rates.items()}
+
+
+def _extremes(audit: Audit, one: Comparison) -> JsonObject | None:
+    """The groups with the largest and the smallest change, or accuracy, and their difference."""
+    row = "group_accuracy" if audit.request.alone else "group_change"
+    spread = extremes(one.mean[row], one.draws[row])
+    if spread is None:
+        return None
+    return {
+        "of": row,
+        "highest": audit.groups.names[spread.high],
+        "lowest": audit.groups.names[spread.low],
+        "value": spread.value,
+        "low": spread.interval[0],
+        "high": spread.interval[1],
     }
 
 
