@@ -84,14 +84,19 @@ SHARED_STEPS = (
 @pytest.fixture(scope="module", autouse=True)
 def programs(request):
     """Compiled programs hold memory maps, of which a process has some 65,000: then XLA crashes."""
-    from tests.helpers import shared_steps  # not before a test needs it: it imports the package
-
     name = "/".join(request.path.parts[-2:])
     jax.config.update("jax_disable_most_optimizations", not name.startswith(ALL_PASSES))
-    share = name.startswith(SHARED_STEPS)
-    with shared_steps.shared() if share else contextlib.nullcontext():
+    with steps_of_a_file(name.startswith(SHARED_STEPS)):
         yield
     jax.clear_caches()
+
+
+def steps_of_a_file(share):
+    if not share:
+        return contextlib.nullcontext()
+    from tests.helpers import shared_steps  # not before a test needs it: it imports the package
+
+    return shared_steps.shared()
 
 
 # --- what a test run costs

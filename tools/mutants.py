@@ -17,11 +17,12 @@ from __future__ import annotations
 import argparse
 import ast
 import collections
-import copy
 import dataclasses
+import gc
 import importlib
 import importlib.abc
 import importlib.util
+import json
 import os
 import random
 import signal
@@ -36,20 +37,24 @@ ROOT = Path(__file__).resolve().parents[1]
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.txt")
 FULL, SAMPLE = "in full", "sample"
 MASKS = ("tests/test_mask_trees.py", "tests/test_masks.py")
+GROUP_METRICS = ("tests/metrics/test_group_metrics.py", "tests/metrics/test_frame.py")
 SELECTION = ("tests/selection", "tests/methods/test_methods.py")
 # Of each module (or of all of a folder): whether all mutants are tried, and the tests, which are
 # tried in this order; the examples of its docstrings come before them.
 TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "kernels.py": (FULL, (*MASKS, "tests/test_front_door.py")),
     "masks.py": (FULL, MASKS),
+    "metrics/frame.py": (FULL, GROUP_METRICS),
+    "metrics/columns.py": (FULL, GROUP_METRICS),
+    "metrics/extremes.py": (FULL, GROUP_METRICS),
     "metrics/similarity.py": (FULL, ("tests/metrics/test_similarity.py",)),
-    "metrics": (FULL, ("tests/metrics", "tests/test_front_door.py", "tests/reports")),
-    "selection/greedy.py": (FULL, ("tests/selection/test_greedy.py", *SELECTION)),
-    "selection/counts.py": (FULL, ("tests/selection/test_allocation.py", *SELECTION)),
-    "selection/allocation.py": (FULL, ("tests/selection/test_allocation.py", *SELECTION)),
-    "selection/inputs.py": (FULL, ("tests/selection/test_inputs.py", *SELECTION)),
-    "selection/schedules.py": (FULL, ("tests/config/test_protocols.py",)),
-    "methods/pruning.py": (FULL, ("tests/methods", "tests/selection/test_allocation.py")),
+    "metrics": (FULL, ("tests/metrics/test_metrics.py",)),
+    "selection/greedy.py": (FULL, ("tests/selection/test_greedy.py",)),
+    "selection/counts.py": (FULL, ("tests/selection/test_counts.py",)),
+    "selection/allocation.py": (FULL, ("tests/selection/test_allocation.py",)),
+    "selection/inputs.py": (FULL, ("tests/selection/test_checks.py",)),
+    "selection/schedules.py": (FULL, ("tests/selection/test_schedules.py",)),
+    "methods/pruning.py": (FULL, ("tests/methods/test_pruning.py",)),
     "selection": (SAMPLE, SELECTION),
     "scoring": (SAMPLE, ("tests/scoring", "tests/methods/test_methods.py")),
 }
@@ -176,26 +181,33 @@ def mutants(path: str, text: str, part: str) -> list[Mutant]:
     ['return None', 'return x <= 1', 'return x > 1', 'return x < 2', 'return x < 0']
     """
     tree, all_mutants = ast.parse(text), []
-    original = ast.unparse(tree).splitlines()
-    for number, (parent, name, index) in enumerate(places(tree)):
-        node = get(parent, name, index)
-        for change in changes(node):
-            changed = copy.deepcopy(tree)
-            holder, field, i = next(x for k, x in enumerate(places(changed)) if k == number)
-            if i is None:
-                setattr(holder, field, copy.deepcopy(change))
-            else:
-                getattr(holder, field)[i] = copy.deepcopy(change)
-            source = ast.unparse(ast.fix_missing_locations(changed))
-            before, after = first_difference(original, source.splitlines())
-            line = getattr(node, "lineno", getattr(parent, "lineno", 0))
-            all_mutants.append(Mutant(path, line, before, after, source, part))
+    parts = [ast.unparse(statement) for statement in tree.body]
+    for number, statement in enumerate(tree.body):
+        holder = ast.Module([statement], [])
+        for parent, name, index in list(places(holder)):
+            node = get(parent, name, index)
+            for change in changes(node):
+                put(parent, name, index, ast.copy_location(change, node))
+                changed = ast.unparse(holder)
+                put(parent, name, index, node)
+                before, after = first_difference(parts[number], changed)
+                source = "\n".join([*parts[:number], changed, *parts[number + 1 :]])
+                line = getattr(node, "lineno", getattr(parent, "lineno", 0))
+                all_mutants.append(Mutant(path, line, before, after, source, part))
     return list({m.source: m for m in all_mutants if m.before != m.after}.values())
 
 
-def first_difference(a: Sequence[str], b: Sequence[str]) -> tuple[str, str]:
+def put(parent: ast.AST, name: str, index: int | None, node: ast.AST) -> None:
+    """Have a node at a place."""
+    if index is None:
+        setattr(parent, name, node)
+    else:
+        getattr(parent, name)[index] = node
+
+
+def first_difference(a: str, b: str) -> tuple[str, str]:
     """The first line in which they differ, in each."""
-    for one, other in zip(a, b, strict=False):
+    for one, other in zip(a.splitlines(), b.splitlines(), strict=False):
         if one != other:
             return one.strip(), other.strip()
     return "", ""
@@ -290,6 +302,7 @@ def run_tests(path: str, source: str | None, log: Any) -> int:
         folder = tempfile.mkdtemp(prefix="numba-", dir=Path(log.name).parent)
         numba.config.CACHE_DIR = folder  # type: ignore[attr-defined]
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--assert=plain"]
+    options += ["-p", "no:unraisableexception"]  # collects garbage, several times
     options += ["--tb=line", "--hypothesis-seed=0"]
     return int(pytest.main([*options, *tests_of(path)]))
 
@@ -343,15 +356,21 @@ def preload(folder: str) -> None:
         importlib.import_module(name)
     for name in ("numba", "pyarrow.csv", "hypothesis", "chex", "tyro", "matplotlib.pyplot"):
         importlib.import_module(name)
+    importlib.import_module("fairlearn.metrics")
+    gc.disable()  # also in the forks: a test run of seconds need not be tidied up after
+    gc.freeze()
 
 
-def try_all(mutants: Sequence[Mutant], jobs: int, folder: Path) -> dict[Mutant, str]:
-    """What became of each mutant."""
+def try_all(
+    mutants: Sequence[Mutant], jobs: int, folder: Path, record: Path | None
+) -> dict[Mutant, str]:
+    """What became of each mutant; record: where that is kept, so that a second run goes on."""
+    ended, names = read_record(record, mutants), numbered(mutants)
+    mutants = [mutant for mutant in mutants if mutant not in ended]
     limits = {m.path: 0.0 for m in mutants}
     for path in limits:
         limits[path] = 20 + 8 * seconds_without(path, folder)
     running: dict[int, tuple[Any, float]] = {}
-    ended: dict[Mutant, str] = {}
     waiting = list(reversed(mutants))
     while waiting or running:
         while waiting and len(running) < jobs:
@@ -360,11 +379,34 @@ def try_all(mutants: Sequence[Mutant], jobs: int, folder: Path) -> dict[Mutant, 
             running[child] = mutant, time.monotonic() + limits[mutant.path]
         mutant, outcome = wait(running)
         ended[mutant] = outcome
+        if record is not None:
+            with record.open("a", encoding="utf-8") as file:
+                print(json.dumps([*names[mutant], outcome]), file=file)
         if outcome == "survived":
             print(mutant, flush=True)
         elif len(ended) % 50 == 0:
-            print(f"({len(ended)} of {len(mutants)})", flush=True)
+            print(f"({len(ended)} tried)", flush=True)
     return ended
+
+
+def numbered(mutants: Sequence[Mutant]) -> dict[Mutant, list[str | int]]:
+    """What names each mutant in a record: its key, and which of those with the same key it is."""
+    seen: collections.Counter[tuple[str, str, str]] = collections.Counter()
+    names: dict[Mutant, list[str | int]] = {}
+    for mutant in mutants:
+        names[mutant] = [*mutant.key, seen[mutant.key]]
+        seen[mutant.key] += 1
+    return names
+
+
+def read_record(record: Path | None, mutants: Sequence[Mutant]) -> dict[Mutant, str]:
+    """What became of those in a record that were killed; what survived is tried again."""
+    if record is None or not record.exists():
+        return {}
+    lines = map(json.loads, record.read_text(encoding="utf-8").splitlines())
+    killed = {tuple(name): outcome for *name, outcome in lines if outcome != "survived"}
+    names = {mutant: tuple(name) for mutant, name in numbered(mutants).items()}
+    return {mutant: killed[name] for mutant, name in names.items() if name in killed}
 
 
 def score(ended: dict[Mutant, str]) -> list[str]:
@@ -393,6 +435,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the sample (%(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at a time (%(default)s)")
     parser.add_argument("--least", type=float, default=90, help="per cent (%(default)s)")
+    text = "a file of what became of each: those killed in it are not tried again"
+    parser.add_argument("--record", type=Path, help=text)
     parser.add_argument("--list", action="store_true", help="list the mutants and end")
     options = parser.parse_args()
     chosen = collect(options.only, options.sample, options.seed)
@@ -402,7 +446,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         preload(folder)
-        ended = try_all(chosen, options.jobs, Path(folder))
+        ended = try_all(chosen, options.jobs, Path(folder), options.record)
     print("\n".join(score(ended)))
     killed = sum(outcome != "survived" for outcome in ended.values())
     return int(100 * killed < options.least * len(ended))

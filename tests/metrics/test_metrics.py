@@ -1,11 +1,13 @@
 """Metrics against the paper's printed tables, closed forms and plain counting."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 
 from fairgrape_jax import metrics
+from fairgrape_jax.metrics.bias import modal, relative_changes
 from fairgrape_jax.metrics.resample import kinds
 from tests.helpers.datasets import GOLDEN_FILES
 
@@ -253,6 +255,66 @@ def test_a_class_whose_base_rate_is_zero_is_excluded_and_counted():
         metrics.cev(changes, "simon")
 
 
+def test_a_change_is_unknown_where_either_rate_is_and_in_every_axis_alike():
+    nan = np.nan
+    rates = np.array([[3, 8], [nan, 8], [3, 8], [3, 8], [0, 8], [3, nan]])
+    base = np.array([[2, 4], [2, 4], [nan, 4], [2, 0], [2, 4], [2, 4]])
+    expected = np.array([[0.5, 1], [nan, nan], [nan, nan], [nan, nan], [-1, 1], [nan, nan]])
+    np.testing.assert_array_equal(relative_changes(rates, base), expected)
+    for shape in ((2, 3, 2), (3, 2, 1, 2), (1, 6, 2)):
+        many = relative_changes(rates.reshape(shape), base.reshape(shape))
+        np.testing.assert_array_equal(many, expected.reshape(shape))
+
+
+def test_what_is_left_out_is_counted_of_each_model():
+    """A group without samples of class 1 has no FNR, and a model without errors no base rate."""
+    rng = np.random.default_rng(3)
+    tables = [metrics.from_confusion(rng.integers(1, 9, (2, 3, 4, 2, 2)))]  # models, groups
+    base = [tables[0] + metrics.from_confusion(rng.integers(1, 9, (2, 3, 4, 2, 2)))]
+    missing = np.array([[1, 0, 2], [0, 4, 3]])
+    for place in np.ndindex(2, 3):
+        base[0][place][: missing[place]] = metrics.from_confusion(np.array([[9, 3], [0, 0]]))
+    found = metrics.groups_excluded(tables, base)
+    np.testing.assert_array_equal(found, missing)
+    for place in np.ndindex(2, 3):
+        one = metrics.groups_excluded([tables[0][place]], [base[0][place]])
+        assert one == missing[place]
+    with pytest.raises(ValueError, match=r"zip\(\)"):
+        metrics.class_changes(tables * 2, base)
+
+
+def test_rates_of_a_class_against_the_rest():
+    rng = np.random.default_rng(4)
+    confusion = rng.integers(0, 9, (2, 5, 3, 3))
+    found = metrics.class_metrics(metrics.from_confusion(confusion))
+    assert set(found) == {"accuracy", "fpr", "fnr", "recall", "f1"}
+    for i, j, c in np.ndindex(2, 5, 3):
+        table = confusion[i, j]
+        hit, missed, wrong = (
+            table[c, c],
+            table[c].sum() - table[c, c],
+            table[:, c].sum() - table[c, c],
+        )
+        rest = table.sum() - hit - missed - wrong
+        one = {name: values[i, j, c] for name, values in found.items()}
+        assert one == pytest.approx(
+            {
+                "accuracy": 100 * (hit + rest) / table.sum(),
+                "fpr": 100 * wrong / (wrong + rest),
+                "fnr": 100 * missed / (hit + missed),
+                "recall": 100 * hit / (hit + missed),
+                "f1": 200 * hit / (2 * hit + missed + wrong),
+            }
+        )
+
+
+def test_classes_and_groups_that_nobody_is_of_have_counts_of_zero():
+    found = metrics.tally(np.zeros((2, 1), int), np.zeros((2, 1), int), np.zeros(2, int), 3, [4])[0]
+    expected = np.zeros((3, 4, 3), int)
+    expected[0, 0] = 2
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_exemplars_by_both_rules():
     dense = np.array([[0, 0, 1, 1], [0, 2, 1, 1]])
     models = np.array([[1, 0, 1, 2], [2, 2, 1, 0]])
@@ -378,6 +440,23 @@ def test_whole_kinds_of_samples_are_drawn_as_samples_are():
         assert (high - low) / 2 == pytest.approx(spread, rel=0.35)
 
 
+@pytest.mark.parametrize("largest", [1, 2, 1000, 2**31, 2**32 - 1, 2**40])
+def test_kinds_are_told_apart_whatever_the_numbers_of_classes(largest):
+    """All combinations, some of them several times; products beyond 64 bits would fall together."""
+    rows = np.array(list(itertools.product([0, 2], *[[0, largest]] * 6)))
+    rows = np.repeat(rows, np.arange(len(rows)) % 3 + 1, axis=0)
+    ids, labels, models, dense = rows[:, 0], rows[:, 1:3], rows[:, 3:5], rows[:, 5:]
+    first, number = kinds(labels, ids, models[None], dense[None])
+    expected, times = np.unique(rows, axis=0, return_counts=True)
+    order = np.lexsort(rows[first].T[::-1])
+    np.testing.assert_array_equal(rows[first][order], expected)
+    np.testing.assert_array_equal(number[order], times)
+    mixed = np.array([[0, 1], [1, 0], [1, 2], [2, 1], [2, 2], [0, 3]])  # a group of 3, a class of 4
+    for one in (mixed, mixed[:, ::-1]):
+        found, _ = kinds(one[:, 1:], one[:, 0], one[None, :, 1:], one[None, :, 1:])
+        assert len(found) == len(one)
+
+
 def test_many_classes_and_models_do_not_overflow_the_key():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 1000, (50, 1))
@@ -386,5 +465,189 @@ def test_many_classes_and_models_do_not_overflow_the_key():
     assert len(first) == number.sum() == 50
 
 
-def test_one_group_has_no_spread():
-    assert np.isnan(metrics.rho([90.0]))
+@pytest.mark.parametrize("shape", [(), (2,), (3, 2), (1, 4)])
+def test_one_group_has_no_spread(shape):
+    alone = metrics.rho(np.full((*shape, 1), 90.0))
+    assert alone.shape == shape
+    assert np.isnan(alone).all()
+    np.testing.assert_array_equal(metrics.rho(np.full((*shape, 2), 90.0)), np.zeros(shape))
+
+
+def test_a_group_without_a_rate_takes_no_part_in_the_odds():
+    """By hand: group 2 has none of class 1, so neither FNR of it nor FPR of class 0."""
+    table = np.array([[[6, 4], [0, 10]], [[9, 1], [5, 5]], [[10, 0], [0, 0]]])
+    counts = [metrics.from_confusion(table)]
+    # FPR of class 1 is 40, 10, 0; FNR 0, 50, none.
+    assert metrics.equalized_odds_difference(counts) == pytest.approx(50)
+    # How often class 1 is predicted: 14 and 6 of 20, 0 of 10.
+    assert metrics.demographic_parity_difference(counts) == pytest.approx(70)
+    assert metrics.equalized_odds_difference([np.zeros((2, 2, 3), int)]) == 0
+    assert metrics.demographic_parity_difference([np.zeros((2, 2, 3), int)]) == 0
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_samples_of_no_group_are_one_more_row(groups):
+    labels, predicted, ids, _, classes = predictions(groups=groups)
+    some = np.where(np.arange(len(ids)) % 5 == 0, -1, ids)
+    counts = metrics.tally(labels, predicted, some, groups, classes)
+    apart = metrics.tally(labels, predicted, np.where(some < 0, groups, some), groups + 1, classes)
+    for table, expected, size in zip(counts, apart, classes, strict=True):
+        assert table.shape == (groups + 1, size, 3)
+        np.testing.assert_array_equal(table, expected)
+        assert table[-1, :, 1].sum() == (some < 0).sum() > 0
+    # They count overall, and are no group.
+    values = metrics.evaluate_all(counts, counts, groups)
+    assert values["accuracy"] == pytest.approx(100 * (labels == predicted).mean())
+    right = (labels == predicted)[some == 0].mean()
+    assert values["group_accuracy"][0] == pytest.approx(100 * right)
+    assert len(values["group_accuracy"]) == groups
+    assert len(metrics.evaluate_all(counts, counts)["group_accuracy"]) == groups + 1
+
+
+def test_a_statistic_of_several_models_is_a_mean_or_of_the_mean_rates():
+    models, other = (
+        [
+            np.stack(tables)
+            for tables in zip(*(metrics.tally(*predictions(s)) for s in seeds), strict=True)
+        ]
+        for seeds in ((0, 1, 2), (3, 4, 5))
+    )
+    for name, metric in metrics.METRICS.items():
+        found = metrics.of_set(name)(models, other)
+        one_by_one = [
+            metric([t[i] for t in models], [t[i] for t in other]) for i in range(len(models[0]))
+        ]
+        summed = metric([t.sum(axis=0) for t in models], [t.sum(axis=0) for t in other])
+        relative = name.startswith(("cev", "sde", "classes_excluded", "groups_excluded"))
+        expected = summed if relative else np.mean(one_by_one, axis=0)
+        np.testing.assert_allclose(found, expected, rtol=1e-12, err_msg=name)
+        scale = {"cev": 5000, "sde": 100 / np.sqrt(2)}.get(name.partition("_")[0])
+        plain = metrics.of_set(name, "measure-twice")(models, other)
+        np.testing.assert_allclose(plain, expected / (scale or 1), rtol=1e-12, err_msg=name)
+
+
+def test_exemplars_of_many_models_and_classes():
+    """The mode by counting: of equally frequent classes the lowest."""
+    rng = np.random.default_rng(2)
+    for classes in (1, 2, 3, 12):
+        for number in (1, 2, 4, 9):
+            votes = rng.integers(0, classes, (number, 60))
+            dense = rng.integers(0, classes, (2, 60))
+            mode, before = (
+                np.array([np.bincount(column).argmax() for column in x.T]) for x in (votes, dense)
+            )
+            np.testing.assert_array_equal(modal(votes), mode)
+            expected = mode != before
+            np.testing.assert_array_equal(metrics.pies(votes, dense, "modal"), expected)
+            each = metrics.pies(votes, dense[0])
+            np.testing.assert_array_equal(each, (votes != dense[0]).all(axis=0))
+    assert metrics.pies(np.zeros((3, 0), int), np.zeros(0, int), "modal").shape == (0,)
+
+
+def to_resample(n=30):
+    """Samples, two models and their dense ones."""
+    labels, predicted, ids, groups, classes = predictions(n=n)
+    other = np.where(np.arange(n)[:, None] % 3 == 0, labels, predicted)
+    samples = metrics.Samples(labels, ids, classes, groups)
+    return samples, np.stack([predicted, other]), np.stack([labels, predicted])
+
+
+def drawn_counts(*data, **keywords):
+    """The counts of every replicate, in the order drawn: pairs of tables, before and after."""
+    drawn = []
+
+    def keep(counts, dense):
+        drawn.append((counts, dense))
+        return counts[0][0, :, 0, 0, 0].astype(float)
+
+    values = metrics.replicate(keep, *data, **keywords)
+    assert len(values) == sum(tables[0].shape[1] for tables, _ in drawn)
+    return drawn
+
+
+@pytest.mark.parametrize("n", [3, 30, 400])  # each sample a kind of its own, and kinds of many
+@pytest.mark.parametrize("chunk", [1, 1000, 4_000_000])
+def test_a_replicate_is_as_many_samples_of_each_group_for_all_models(monkeypatch, n, chunk):
+    monkeypatch.setattr("fairgrape_jax.metrics.resample.CHUNK", chunk)
+    samples, models, dense = to_resample(n)
+    classes, groups = samples.classes, samples.num_groups
+    sizes = np.bincount(samples.groups, minlength=groups)
+    count = 0
+    for tables, before in drawn_counts(samples, models, dense, replicates=25):
+        assert [t.shape[2:] for t in tables] == [(groups, c, 3) for c in classes]
+        count += tables[0].shape[1]
+        numbers = 2 * len(models) * groups * 3 * sum(classes)
+        assert tables[0].shape[1] <= max(1, chunk // numbers)
+        for table, old in zip(tables, before, strict=True):
+            # Labels and predictions of a group are as many as there are samples in it.
+            np.testing.assert_array_equal(
+                table[..., 1].sum(-1), np.broadcast_to(sizes, table.shape[:3])
+            )
+            np.testing.assert_array_equal(table[..., 2].sum(-1), table[..., 1].sum(-1))
+            # The same draw for all models, before and after.
+            np.testing.assert_array_equal(table[..., 1], old[..., 1])
+            np.testing.assert_array_equal(table[0, ..., 1], table[-1, ..., 1])
+            # Hits are no more than what is labelled, or predicted, so.
+            assert (table[..., 0] <= np.minimum(table[..., 1], table[..., 2])).all()
+    assert count == 25
+
+
+def test_replicates_spread_as_samples_do_and_average_to_the_data():
+    samples, models, dense = to_resample(400)
+    drawn = drawn_counts(samples, models, dense, replicates=600)
+    classes, exact = samples.classes, list(zip(*samples.tally(models), strict=True))
+    for task in range(len(classes)):
+        table = np.concatenate([tables[task] for tables, _ in drawn], axis=1)  # (S, R, G, C, 3)
+        both = (exact[0][task] + exact[1][task]) / 2
+        spread = np.sqrt(both.max() / 600)
+        np.testing.assert_allclose(table.mean(axis=(0, 1)), both, atol=6 * spread + 0.5)
+        # Labelled so: binomial within a group.
+        size, labelled = exact[0][task][..., 1].sum(-1, keepdims=True), exact[0][task][..., 1]
+        expected = labelled * (1 - labelled / size)
+        np.testing.assert_allclose(table[0, ..., 1].var(axis=0), expected, rtol=0.4)
+
+
+def test_an_interval_holds_its_share_of_the_replicates():
+    def statistic(counts, dense):
+        return counts[0].mean(axis=0)
+
+    def draws(**keywords):
+        return metrics.replicate(statistic, *to_resample(), **keywords)
+
+    values = draws(replicates=9)
+    np.testing.assert_array_equal(values, draws(replicates=9, seed=0))
+    assert (values != draws(replicates=9, seed=1)).any()
+    for level in (0.5, 0.95):
+        tail = 50 * (1 - level)
+        expected = np.percentile(values, [tail, 100 - tail], axis=0)
+        np.testing.assert_allclose(metrics.interval(values, level), expected)
+    assert metrics.interval(np.arange(1001.0)) == pytest.approx(np.array([25, 975]))
+    undefined = metrics.interval(np.array([[np.nan, 1.0], [np.nan, np.nan], [np.nan, 3.0]]), 0.5)
+    np.testing.assert_array_equal(undefined, [[np.nan, 1.5], [np.nan, 2.5]])
+
+
+@pytest.mark.parametrize(("more", "expected"), [(0, 1000), (1, 1000), (-1, 200)])
+def test_fewer_replicates_of_very_many_kinds(monkeypatch, more, expected):
+    samples, models, dense = to_resample()
+    number = len(kinds(samples.labels, samples.groups, models, dense)[0])
+    monkeypatch.setattr("fairgrape_jax.metrics.resample.MANY_KINDS", number + more)
+    accuracy = metrics.each(metrics.accuracy)
+    assert len(metrics.replicate(accuracy, samples, models, dense)) == expected
+    assert len(metrics.replicate(accuracy, samples, models, dense, replicates=300)) == 300
+
+
+@pytest.mark.parametrize("times", [1, 9])  # drawn one by one, and as whole kinds
+def test_samples_and_models_are_drawn_evenly_and_groups_may_be_empty(times):
+    """Two kinds of samples in group 1, of which one is a hit of the first model."""
+    labels = np.repeat([[0], [1]], times, axis=0)
+    models = np.stack([np.zeros_like(labels), np.full_like(labels, 2)])  # never right
+    samples = metrics.Samples(labels, np.ones(2 * times, int), [3], 3)
+    drawn = drawn_counts(samples, models, models, replicates=4000)
+    tables = np.concatenate([after[0] for after, _ in drawn], axis=1)
+    assert not tables[:, :, [0, 2]].any()
+    # Each of both places is of the first model half of the time, and then half of it are hits.
+    first = (tables[..., 1, 0, 2] > 0).mean(axis=1)
+    np.testing.assert_allclose(first, 0.5, atol=0.04)
+    hits = tables[..., 1, :, 0].sum(axis=-1)
+    assert hits.mean() == pytest.approx(0.5 * times, rel=0.06)
+    np.testing.assert_allclose(tables[..., 1, :, 1].mean(axis=(0, 1)), [times, times, 0], rtol=0.04)

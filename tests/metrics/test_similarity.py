@@ -1,5 +1,7 @@
 """Similarities: what they must not depend on, and plain float64 NumPy on whole matrices."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,6 +47,14 @@ def test_svcca_keeps_the_directions_of_most_variance():
 
     expected = 1 - canonical(reduced(x), reduced(y))[0].mean()
     assert similarity.svcca_distance(moments(x, y), 0.9) == pytest.approx(expected, abs=1e-9)
+
+
+def test_svcca_keeps_99_percent_of_the_variance_by_default():
+    x, y = pair(1, noise=2.0)
+    x = x @ np.diag([1, 1, 1, 1, 1, 0.01])  # a direction of next to no variance
+    found = similarity.svcca_distance(moments(x, y))
+    assert found == similarity.svcca_distance(moments(x, y), 0.99)
+    assert abs(found - similarity.svcca_distance(moments(x, y), 1.0)) > 1e-3
 
 
 def test_pwcca_weighs_by_the_projections_of_the_units():
@@ -95,18 +105,75 @@ def test_linear_cka_is_that_of_the_features():
     assert cka(x, y) == pytest.approx(expected, rel=1e-10)
 
 
-def test_hsic_by_its_definitions():
+@pytest.mark.parametrize("n", [4, 5, 7])
+def test_hsic_by_its_definitions(n):
     rng = np.random.default_rng(6)
-    k, l = (linear_kernel(rng.normal(size=(7, 3))) for _ in range(2))  # noqa: E741
-    h = np.eye(7) - 1 / 7
+    k, l = (linear_kernel(rng.normal(size=(n, 3))) for _ in range(2))  # noqa: E741
+    h = np.eye(n) - 1 / n
     assert similarity.hsic(k, l) == pytest.approx(np.trace(k @ h @ l @ h))
     # The U-statistic as a sum over distinct indices (Song et al., 2012, Eq. 4).
-    i, j, q, r = np.meshgrid(*[range(7)] * 4, indexing="ij")
+    i, j, q, r = np.meshgrid(*[range(n)] * 4, indexing="ij")
     distinct = (i != j) & (i != q) & (i != r) & (j != q) & (j != r) & (q != r)
     terms = k[i, j] * (l[i, j] + l[q, r] - 2 * l[i, q])
     assert similarity.hsic_unbiased(k, l) == pytest.approx(terms[distinct].mean())
     with pytest.raises(ValueError, match="4 samples or more, not 3"):
         similarity.hsic_unbiased(k[:3, :3], l[:3, :3])
+
+
+def test_hsic_centres_rows_and_columns():
+    rng = np.random.default_rng(7)
+    k, m = rng.normal(size=(2, 6, 6))  # of no symmetry
+    h = np.eye(6) - 1 / 6
+    assert similarity.hsic(k, m) == pytest.approx(((h @ k @ h) * m).sum())
+
+
+@pytest.mark.parametrize("width", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("n", [3, 6, 7])  # an odd number of pairs, of which one is the median
+def test_the_rbf_kernel_is_that_of_distances_over_their_median(n, width):
+    x = np.random.default_rng(n).normal(size=(n, 4))
+    distances = np.array([[np.linalg.norm(a - b) for b in x] for a in x])
+    median = np.median(distances[np.triu_indices(n, 1)])
+    expected = np.exp(-(distances**2) / (2 * (width * median) ** 2))
+    np.testing.assert_allclose(rbf_kernel(x, width), expected, rtol=1e-9)
+    if width == 1:
+        np.testing.assert_array_equal(rbf_kernel(x), rbf_kernel(x, width))
+    assert rbf_kernel(x + 1e7).max() <= 1  # squares that rounding makes negative
+
+
+def test_where_most_samples_are_equal_distances_are_as_they_are():
+    kernel = rbf_kernel(np.array([[0.0], [0.0], [0.0], [0.0], [3.0]]))
+    np.testing.assert_allclose(kernel[:, 0], [1, 1, 1, 1, np.exp(-9 / 2)])
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_directions_without_variance_take_no_part(scale):
+    """A unit twice, one that is constant, and one that moves by no more than rounding does."""
+    x, y = pair(10)
+    expected = 1 - canonical(x, y)[0].mean()
+    more = np.column_stack([x, x[:, 0], np.full(len(x), 3.0)]) * scale
+    assert similarity.svcca_distance(moments(more, y), 1.0) == pytest.approx(expected, abs=1e-6)
+    assert similarity.svcca_distance(moments(x, y * scale), 1.0) == pytest.approx(expected)
+    rng = np.random.default_rng(11)
+    steep = rng.normal(size=(200, 3)) * np.array([1, 1e-3, 3e-7])  # of variance 1, 1e-6, 1e-13
+    other = steep[:, 1:] / [1e-3, 3e-7] + rng.normal(size=(200, 2))
+    expected = 1 - canonical(steep[:, :2], other)[0].mean()
+    found = similarity.svcca_distance(moments(steep * scale, other), 1.0)
+    assert found == pytest.approx(expected, abs=1e-3)
+
+
+def test_directions_that_hold_exactly_what_is_kept_are_enough():
+    a, b = np.array([1, 1, -1, -1.0]), np.array([1, -1, 1, -1.0])
+    x = np.column_stack([np.sqrt(3) * a, b])  # 3 and 1 of a variance of 4
+    for keep, expected in ((0.75, 1), (0.74, 1), (0.76, 0), (1.0, 0)):
+        found = similarity.svcca_distance(moments(x, b[:, None]), keep)
+        assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_no_distance_is_below_zero():
+    for seed in range(20):
+        x, _ = pair(seed, n=40)
+        assert similarity.svcca_distance(moments(x, x @ orthogonal(6))) >= 0
+        assert similarity.pwcca_distance(moments(x, x @ orthogonal(6))) >= 0
 
 
 def test_the_minibatch_form_does_not_depend_on_the_batch_and_the_biased_one_does():
@@ -132,6 +199,8 @@ def test_moments_add_up_over_batches():
         total = total + other
     expected = similarity.pwcca_distance(moments(x, y))
     assert similarity.pwcca_distance(total) == pytest.approx(expected, abs=1e-9)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        total.count = 0
 
 
 def test_layers_of_two_networks():

@@ -222,3 +222,41 @@ def test_lamp_scores_sum_only_what_is_not_smaller():
     weights = rng.permutation(np.sqrt(squares))
     np.testing.assert_allclose(lamp_scores(weights), definition[::-1], rtol=1e-12)
     np.testing.assert_allclose(lamp_scores(weights * 1e-160), definition[::-1], rtol=1e-12)
+
+
+def test_what_a_layer_has_not_got_the_others_keep():
+    alive = {
+        "a": {"kernel": np.arange(10) < 2},
+        "b": {"kernel": np.ones(10, bool)},
+        "c": {"kernel": np.ones(20, bool)},
+    }
+    assert allocate(alive, 0.2) == {"a": 2, "b": 2, "c": 4}
+    assert allocate(alive, 0.5) == {"a": 2, "b": 6, "c": 12}  # 18 by one rate of 30
+    assert sum(allocate(alive, 0.8).values()) == 32
+    assert allocate(alive, 0.3, minimum=5) == {"a": 2, "b": 5, "c": 7}  # its floor of 3, too
+
+
+@pytest.mark.parametrize(("last", "least"), [(10, 2), (14, 2), (15, 3)])
+def test_uniform_plus_keeps_the_first_layer_and_a_fifth_of_the_last_rounded_down(last, least):
+    alive = {
+        name: {"kernel": np.ones(n, bool)} for name, n in zip("abc", (10, 100, last), strict=True)
+    }
+    size = 110 + last
+    lowest = allocate(alive, (10 + least) / size, "uniform+")
+    assert lowest == {"a": 10, "b": 0, "c": least}
+    with pytest.raises(ValueError, match=rf"at least {10 + least} weights.* leaves {9 + least}"):
+        allocate(alive, (9 + least) / size, "uniform+")
+    assert allocate(alive, 0.9, "uniform+")["a"] == 10
+    few = alive | {"c": {"kernel": np.arange(last) < 1}}
+    assert allocate(few, 40 / size, "uniform+") == {"a": 10, "b": 29, "c": 1}
+
+
+def test_lamp_scores_at_the_borders():
+    np.testing.assert_array_equal(lamp_scores(np.zeros(3)), [0, 0, 0])
+    np.testing.assert_array_equal(lamp_scores(np.array([0.0, -2.0, 0.0])), [1, 0, 0])
+    assert lamp_scores(np.zeros(0)).shape == (0,)
+
+
+def test_the_first_name_that_is_no_layer_is_named():
+    with pytest.raises(ValueError, match="'x' is no layer"):
+        allocate(ALIVE, 0.5, {"fc": 0.5, "x": 0.1, "y": 0.1})

@@ -150,3 +150,104 @@ def test_a_density_that_is_none_is_refused_by_every_allocation(value):
 def test_a_least_number_that_is_none_is_refused(minimum):
     with pytest.raises(ValueError, match="minimum: "):
         allocate(MASKS, 0.5, minimum=minimum)
+
+
+# -- formulas -------------------------------------------------------------------------------------
+TARGETS = (0.01, 0.3, 0.5, 0.75, 0.9, 0.98, 0.999)
+
+
+@pytest.mark.parametrize("sparsity", TARGETS)
+@pytest.mark.parametrize("count", [1, 2, 3, 10])
+def test_each_schedule_by_its_formula(sparsity, count):
+    i = np.arange(1, count + 1)
+    expected = {
+        "geometric": (1 - sparsity) ** (i / count),
+        "linear": 1 - sparsity * i / count,
+        "cubic": 1 - (sparsity - sparsity * (1 - i / count) ** 3),
+        "one-shot": [1 - sparsity],
+    }
+    assert set(expected) == set(schedules.SCHEDULES)
+    for name, formula in schedules.SCHEDULES.items():
+        found = formula(sparsity, count)
+        assert len(found) == len(expected[name])
+        np.testing.assert_allclose(found, expected[name], rtol=1e-12, atol=1e-15)
+        whole = schedules.densities(sparsity, 0.6, schedule=name, count=count)
+        if name != "geometric" or count != schedules.rounds(sparsity, 0.6):
+            np.testing.assert_allclose(whole, expected[name], rtol=1e-12)
+        # The target itself, without what 1 - sparsity rounds off.
+        assert whole[-1] == round(1 - sparsity, 12)
+
+
+@pytest.mark.parametrize("keep", [0.25, 0.5, 0.7, 0.9, 0.975])
+@pytest.mark.parametrize("sparsity", TARGETS)
+def test_as_many_rounds_as_the_formula_gives_and_each_keeps_its_part(sparsity, keep):
+    count = schedules.rounds(sparsity, keep)
+    # The smallest count, at least one, at which nothing more than the target is left.
+    left = [keep**i for i in range(1, 2000)]
+    assert count == next(i for i, x in enumerate(left, 1) if x <= (1 - sparsity) * (1 + 1e-9))
+    for rounds in (0, count):
+        found = schedules.densities(sparsity, keep, count=rounds)
+        np.testing.assert_allclose(found[:-1], left[: count - 1], rtol=1e-12)
+        assert found[-1] == round(1 - sparsity, 12)
+    for name in set(schedules.SCHEDULES) - {"one-shot"}:
+        assert len(schedules.densities(sparsity, keep, schedule=name)) == count
+        assert len(schedules.densities(sparsity, keep, schedule=name, count=count + 1)) == count + 1
+    assert len(schedules.densities(sparsity, keep, schedule="one-shot")) == 1
+
+
+@pytest.mark.parametrize(("keep", "count"), [(0.5, 3), (0.7, 5), (0.9, 22), (0.1, 1)])
+def test_a_target_met_exactly_takes_no_round_more(keep, count):
+    assert schedules.rounds(1 - keep**count, keep) == count
+    found = schedules.densities(1 - keep**count, keep)
+    np.testing.assert_allclose(found, [keep**i for i in range(1, count + 1)], rtol=1e-11)
+    # A little beyond it does; no round falls below the target.
+    assert schedules.rounds(1 - keep**count * 0.99, keep) == count + 1
+    assert min(schedules.densities(1 - keep**count * 0.99, keep)[:-1]) >= keep**count * 0.99
+
+
+@pytest.mark.parametrize("schedule", schedules.SCHEDULES)
+@pytest.mark.parametrize(
+    ("sparsity", "target"), [(0.98, 0.02), (0.9000000000004, 0.1), (0.900000000004, 0.099999999996)]
+)
+def test_a_target_has_twelve_digits(schedule, sparsity, target):
+    for count in (0, 1, 3):
+        assert schedules.densities(sparsity, 0.5, schedule=schedule, count=count)[-1] == target
+        assert schedules.falling_densities(sparsity, count, schedule=schedule)[-1] == target
+
+
+@pytest.mark.parametrize("sparsity", TARGETS)
+@pytest.mark.parametrize("schedule", schedules.SCHEDULES)
+def test_the_front_doors_densities(schedule, sparsity):
+    for rounds in (0, 1, 2, 3, 22):
+        found = schedules.falling_densities(sparsity, rounds, schedule=schedule)
+        assert found[-1] == round(1 - sparsity, 12)
+        assert all(after < before for before, after in zip([1, *found], found, strict=False))
+        if schedule == "one-shot":
+            assert len(found) == 1
+        else:
+            assert len(found) == (rounds or schedules.rounds(sparsity, 0.9))
+        if rounds and schedule == "geometric":
+            steps = np.diff(np.log([1, *found]))
+            np.testing.assert_allclose(steps, math.log(1 - sparsity) / rounds, rtol=1e-6)
+        if not rounds:
+            assert found == schedules.densities(sparsity, 0.9, schedule=schedule)
+    one = schedules.falling_densities(sparsity, keep_per_round=0.5, schedule=schedule)
+    assert one == schedules.densities(sparsity, 0.5, schedule=schedule)
+
+
+@pytest.mark.parametrize("listed", [[0.5], [0.9, 0.5, 1e-6], (0.99, np.float32(0.5))])
+def test_listed_densities_that_fall_are_taken_as_they_are(listed):
+    assert schedules.check_falling(listed) == [float(x) for x in listed]
+
+
+def test_no_listed_densities_are_refused():
+    with pytest.raises(ValueError, match="must fall"):
+        schedules.check_falling(())
+
+
+def test_the_most_rounds_are_taken_and_one_more_is_not():
+    most = schedules.MOST_ROUNDS
+    assert len(schedules.linear(0.5, most)) == most
+    assert schedules.rounds(0.5, 0.5 ** (1 / (most - 0.5))) == most
+    with pytest.raises(ValueError, match="takes 100001 rounds, more than 100000"):
+        schedules.rounds(0.5, 0.5 ** (1 / (most + 0.5)))
