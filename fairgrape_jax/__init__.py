@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fairgrape_jax.errors import TrainingError, UsageError
+    from fairgrape_jax.library.audits import audit
     from fairgrape_jax.library.runs import run
     from fairgrape_jax.masks import apply_masks, full_masks, is_kernel
     from fairgrape_jax.methods.library import prune
@@ -37,6 +38,7 @@ _WHERE = {
     "masked": "training.masked",
     "set_masks": "training.masked",
     "group_metrics": "metrics.frame",
+    "audit": "library.audits",
     "run": "library.runs",
     "load": "runner.stage",
     "UsageError": "errors",
@@ -60,6 +62,7 @@ __all__ = [  # noqa: RUF022
     "set_masks",
     # what it did to whom
     "group_metrics",
+    "audit",
     # whole experiments
     "run",
     "load",

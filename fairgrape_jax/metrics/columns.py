@@ -181,13 +181,27 @@ def groups(array: np.ndarray, name: str = "groups") -> tuple[list[Any], np.ndarr
     elif array.dtype.kind == "O":
         negative = [isinstance(x, int | float) and x < 0 for x in array.tolist()]
         out = out | np.array(negative, bool)
+    return encode(name, array, out)
+
+
+def encode(name: str, array: np.ndarray, absent: np.ndarray) -> tuple[list[Any], np.ndarray]:
+    """The values that occur, in order, and the number of each cell's: -1 for what is absent.
+
+    Args:
+        name: of the argument, for messages.
+        array: (N,) of `column`.
+        absent: (N,) bool.
+
+    Raises:
+        ValueError: words and numbers in one column.
+    """
     codes = np.full(len(array), -1, np.int64)
-    if out.all():
+    if absent.all():
         return [], codes
-    inside = _plain(array[~out]) if array.dtype.kind == "O" else array[~out]
-    names, numbers = _codes({name: inside})
-    codes[~out] = numbers[name]
-    return names, codes
+    present = _plain(array[~absent]) if array.dtype.kind == "O" else array[~absent]
+    values, numbers = _codes({name: present})
+    codes[~absent] = numbers[name]
+    return values, codes
 
 
 def _codes(arrays: Mapping[str, np.ndarray]) -> tuple[list[Any], dict[str, np.ndarray]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from fairgrape_jax import metrics, spelling
 from fairgrape_jax.errors import UsageError
@@ -37,6 +38,7 @@ class Request:
         convention: of CEV and SDE.
         replicates: of the bootstrap; by default 1,000, or 200 where there are very many kinds of
             samples.
+        by_flags: whether messages name the fields as flags of the command, or as arguments.
     """
 
     dense: tuple[Source, ...]
@@ -47,11 +49,37 @@ class Request:
     min_group: int = 1
     convention: metrics.Convention = "simon-says"
     replicates: int | None = None
+    by_flags: bool = True
+
+    def option(self, name: str) -> str:
+        """A field as the user knows it: `--min-group` or `min_group=`."""
+        return f"--{name.replace('_', '-')}" if self.by_flags else f"{name}="
 
     @property
     def alone(self) -> bool:
         """Whether there is nothing to compare the models with."""
         return not self.dense
+
+
+@dataclasses.dataclass(frozen=True)
+class Predicted:
+    """What all models say of the same samples.
+
+    Attributes:
+        ids: a pyarrow array of strings, (N,).
+        ids_are_rows: whether they are the numbers of rows, from 1.
+        label: of each sample.
+        groups: of each sample; -1 for those of none.
+        predictions: of each model.
+        origin: where the samples are from, for messages.
+    """
+
+    ids: Any
+    ids_are_rows: bool
+    label: Categorical
+    groups: Groups
+    predictions: dict[Source, Categorical]
+    origin: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,26 +139,45 @@ def audit(request: Request) -> Audit:
         [matching.agreed(list(tables.values()), c, "group")[0] for c in request.columns.groups],
         request.columns.groups,
     )
-    rows, more = _rows(request, groups, labelled_by)
-    groups, notes = groups.take(rows).used(), notes + more
+    cells = {s: tables[s.path].predictions[s.column] for s in dict.fromkeys(sources)}
+    samples = Predicted(
+        first.ids, first.ids_are_rows, label, groups, cells, origin=str(labelled_by.path)
+    )
+    return of_samples(request, samples, notes)
+
+
+def of_samples(request: Request, predicted: Predicted, notes: Sequence[str] = ()) -> Audit:
+    """Count and compare.
+
+    Args:
+        request: what to audit.
+        predicted: the samples and what the models say of them.
+        notes: on how they were read.
+
+    Raises:
+        UsageError: for whatever cannot be used as it is.
+    """
+    rows, more = _rows(request, predicted.groups, predicted.origin)
+    groups, notes = predicted.groups.take(rows).used(), [*notes, *more]
     if len(groups.values) < 2:
+        cure = "Name another column with --group-column (the label column makes each class a group)"
         raise UsageError(
             f"column {' x '.join(groups.columns)!r}: {groups.names[0]!r} is the only group; a "
-            "comparison needs two or more. Name another column with --group-column (the label "
-            "column makes each class a group)"
+            f"comparison needs two or more{f'. {cure}' if request.by_flags else ''}"
         )
-    cells = {s: tables[s.path].predictions[s.column].take(rows) for s in dict.fromkeys(sources)}
+    cells = {source: column.take(rows) for source, column in predicted.predictions.items()}
     for source, column in cells.items():
         if (empty := int((column.codes < 0).sum())) > 0:
             raise UsageError(f"{source}: {empty:,} samples have no prediction")
-    label, *predictions = names.unify([label.take(rows), *cells.values()])
+    label, *predictions = names.unify([predicted.label.take(rows), *cells.values()])
     cells = dict(zip(cells, predictions, strict=True))
     classes = label.names
     for source, column in cells.items():
-        notes += _check_classes(source, label, column)
-    order = _order(classes, request.positive)
+        notes += _check_classes(request, source, label, column)
+    order = _order(request, classes)
     if len(classes) == 2:
-        notes.append(f"FPR and FNR are those of class {classes[order[1]]} (--positive).")
+        option = request.option("positive")
+        notes.append(f"FPR and FNR are those of class {classes[order[1]]} ({option}).")
     place = np.argsort(order).astype(np.int32)
 
     def codes(each: Sequence[Source]) -> np.ndarray:
@@ -153,7 +200,7 @@ def audit(request: Request) -> Audit:
     )
     return Audit(
         request=request,
-        ids=first.take(rows).ids,
+        ids=predicted.ids.take(pa.array(rows)),
         labels=samples.labels[:, 0],
         groups=groups,
         dense=dense,
@@ -161,7 +208,7 @@ def audit(request: Request) -> Audit:
         classes=tuple(classes[c] for c in order),
         comparisons=comparisons,
         notes=tuple(dict.fromkeys(notes)),
-        ids_are_rows=first.ids_are_rows,
+        ids_are_rows=predicted.ids_are_rows,
     )
 
 
@@ -177,11 +224,12 @@ def check(request: Request) -> None:
     for name, sources in request.compressed.items():
         if len(request.dense) not in (0, 1, len(sources)):
             raise UsageError(
-                f"--dense: {len(request.dense)} files for the {len(sources)} of {name}; give one "
-                "for all, or one for each in the same order"
+                f"{request.option('dense')}: {len(request.dense)} models for the {len(sources)} of "
+                f"{name}; give one for all, or one for each in the same order"
             )
     if request.min_group < 1 or (request.replicates is not None and request.replicates < 1):
-        raise UsageError("--min-group and --replicates must be at least 1")
+        least, replicates = request.option("min_group"), request.option("replicates")
+        raise UsageError(f"{least} and {replicates} must be at least 1")
 
 
 def _tables(request: Request, sources: Sequence[Source]) -> tuple[dict[Path, Table], list[str]]:
@@ -211,7 +259,7 @@ def _tables(request: Request, sources: Sequence[Source]) -> tuple[dict[Path, Tab
     return dict(zip(read, matched, strict=True)), notes
 
 
-def _rows(request: Request, groups: Groups, table: Table) -> tuple[np.ndarray, list[str]]:
+def _rows(request: Request, groups: Groups, origin: str) -> tuple[np.ndarray, list[str]]:
     """The samples to count, and notes on those of no group and of small ones."""
     ungrouped = groups.codes < 0
     sizes = np.bincount(groups.codes[~ungrouped], minlength=len(groups.values))
@@ -225,15 +273,17 @@ def _rows(request: Request, groups: Groups, table: Table) -> tuple[np.ndarray, l
         if 0 < size < request.min_group:
             notes.append(
                 f"Group {name} was left out: {size} samples are fewer than {request.min_group} "
-                "(--min-group)."
+                f"({request.option('min_group')})."
             )
     keep = ungrouped | np.append(sizes >= request.min_group, False)[groups.codes]
     if not (keep & ~ungrouped).any():
-        raise UsageError(f"{table.path}: no sample is left in a group; {' '.join(notes)}")
+        raise UsageError(f"{origin}: no sample is left in a group; {' '.join(notes)}")
     return np.flatnonzero(keep), notes
 
 
-def _check_classes(source: Source, label: Categorical, predictions: Categorical) -> list[str]:
+def _check_classes(
+    request: Request, source: Source, label: Categorical, predictions: Categorical
+) -> list[str]:
     """A note on predictions that are no label; UsageError if none is one, or they are scores."""
     all_names = label.names
     labels = set(np.unique(label.codes).tolist())
@@ -248,9 +298,10 @@ def _check_classes(source: Source, label: Categorical, predictions: Categorical)
     )
     whole = all(re.fullmatch("-?[0-9]+", all_names[c]) for c in labels)
     if whole and any(re.fullmatch(r"-?[0-9]+\.[0-9]+", all_names[c]) for c in strange):
+        cure = ", or a column of scores for each class (--score-prefix)" * request.by_flags
         raise UsageError(
-            f"{source}: the predictions look like scores, not classes ({both}); give the class, "
-            "or a column of scores for each class (--score-prefix)"
+            f"{source}: the predictions look like scores, not classes ({both}); give the class"
+            f"{cure}"
         )
     if len(strange) == len(predicted):
         raise UsageError(
@@ -263,16 +314,17 @@ def _check_classes(source: Source, label: Categorical, predictions: Categorical)
     ]
 
 
-def _order(classes: Sequence[str], positive: str) -> list[int]:
+def _order(request: Request, classes: Sequence[str]) -> list[int]:
     """The places of the classes, the positive one of two last."""
-    order = list(range(len(classes)))
+    positive, order = request.positive, list(range(len(classes)))
     if not positive:
         return order
     known = {name: code for code, name in enumerate(classes)}
     code = known.get(positive, known.get(spelling.renaming([*classes, positive])(positive)))
     if len(classes) != 2 or code is None:
         raise UsageError(
-            f"--positive: {positive!r} is not one of two classes ({examples(classes)})"
+            f"{request.option('positive')}: {positive!r} is not one of two classes "
+            f"({examples(classes)})"
         )
     return [1 - code, code]
 
@@ -283,21 +335,17 @@ def _same(request: Request, dense: np.ndarray, models: Mapping[str, np.ndarray])
     for name, sources in request.compressed.items():
         for number, source in enumerate(sources):
             others = request.dense[number : number + 1] or request.dense
-            if any(_identical(source, other) for other in others):
+            if any(source.is_same(other) for other in others):
                 notes.append(
                     f"{name}: {source.title} is the dense model's own: nothing can differ."
                 )
             elif len(dense) and (dense[number % len(dense)] == models[name][number]).all():
                 notes.append(
                     f"{name}: {source.title} says of every sample what the dense model says: "
-                    "nothing differs. Is it the right file?"
+                    "nothing differs. Are these the right predictions?"
                 )
-            if any(_identical(source, other) for other in sources[:number]):
+            if any(source.is_same(other) for other in sources[:number]):
                 notes.append(
                     f"{name}: {source.title} is there twice: intervals over models are too narrow."
                 )
     return notes
-
-
-def _identical(one: Source, other: Source) -> bool:
-    return one.column == other.column and (one.path == other.path or one.path.samefile(other.path))

@@ -307,7 +307,8 @@ def exemplars(audit: Audit, pictures: Path | None) -> list[Block]:
     addresses_by_place: dict[int, str] = {}
     if pictures is not None:
         if audit.ids_are_rows:
-            raise UsageError("--thumbnails: no file has ids, by which to know a sample's picture")
+            option = "--thumbnails" if audit.request.by_flags else "pictures="
+            raise UsageError(f"{option}: there are no ids, by which to know a sample's picture")
         first_places = [
             np.flatnonzero(changed)[: thumbnails.MOST].tolist() for changed in changes.values()
         ]

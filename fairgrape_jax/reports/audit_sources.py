@@ -24,6 +24,12 @@ class Source:
     def __str__(self) -> str:
         return f"{self.path} (column {self.column})" if self.column else str(self.path)
 
+    def is_same(self, other: Source) -> bool:
+        """Whether both are one column of one file, by whatever path."""
+        return self.column == other.column and (
+            self.path == other.path or self.path.samefile(other.path)
+        )
+
     @property
     def title(self) -> str:
         """The file without its folders, and the column."""

@@ -2,7 +2,7 @@
 
 A table has a row per sample: an id, the label, one or several columns of predictions (or a score
 per class) and columns that say which group the sample belongs to. `names` says which cells are one
-name. Only this file and `csv_files` import pyarrow.
+name.
 """
 
 from __future__ import annotations

@@ -234,7 +234,7 @@ BAD = {
     "positive": (["--positive", "cat"], "--positive: 'cat' is not one of two classes (0, 1)"),
     "dense models": (
         ["--dense", "dense.csv", "dense.csv", "--compressed", "p.csv", "p.csv", "p.csv"],
-        "--dense: 2 files for the 3 of p",
+        "--dense: 2 models for the 3 of p",
     ),
     "one name for two": (
         ["--compressed", "p.csv", "--compressed", "p.csv"],

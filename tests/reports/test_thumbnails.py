@@ -72,5 +72,5 @@ def test_an_audit_shows_the_samples_that_changed(tmp_path, monkeypatch, capsys):
     (tmp_path / "rows.csv").write_text("label,prediction,group\n0,0,a\n1,1,b\n")
     line = ["audit", "--dense", "rows.csv", "--compressed", "rows.csv", "--out", "bad"]
     assert main([*line, "--thumbnails", "faces"]) == 2
-    assert "no file has ids" in capsys.readouterr().err
+    assert "--thumbnails: there are no ids" in capsys.readouterr().err
     assert not (tmp_path / "bad").exists()
