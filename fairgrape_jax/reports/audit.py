@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +19,6 @@ from fairgrape_jax.reports.audit_sources import Source
 from fairgrape_jax.reports.comparison import Comparison, compare
 from fairgrape_jax.reports.names import Categorical, Groups, examples
 from fairgrape_jax.reports.prediction_tables import Columns, Table
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +49,11 @@ class Request:
     by_flags: bool = True
 
     def option(self, name: str) -> str:
-        """A field as the user knows it: `--min-group` or `min_group=`."""
+        """A field as the user knows it: `--min-group` or `min_group=`.
+
+        Args:
+            name: of the field.
+        """
         return f"--{name.replace('_', '-')}" if self.by_flags else f"{name}="
 
     @property
@@ -74,7 +75,7 @@ class Predicted:
         origin: where the samples are from, for messages.
     """
 
-    ids: Any
+    ids: pa.StringArray
     ids_are_rows: bool
     label: Categorical
     groups: Groups

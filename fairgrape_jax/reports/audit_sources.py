@@ -25,7 +25,11 @@ class Source:
         return f"{self.path} (column {self.column})" if self.column else str(self.path)
 
     def is_same(self, other: Source) -> bool:
-        """Whether both are one column of one file, by whatever path."""
+        """Whether both are one column of one file, by whatever path.
+
+        Args:
+            other: another source.
+        """
         return self.column == other.column and (
             self.path == other.path or self.path.samefile(other.path)
         )
