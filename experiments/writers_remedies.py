@@ -141,7 +141,7 @@ def against_none(
         dense = np.stack([m.dense.predictions == labels for m in models[0]])
         spans = []
         for groups, columns in ((populations, (0, 2)), (labels[:, 0], (2,))):
-            compared = differences.between_models(correct, dense, groups, int(groups.max()) + 1)
+            compared = differences.compare_models(correct, dense, groups, int(groups.max()) + 1)
             for k in columns:
                 low, high = differences.pairs(compared.values[:, k], compared.draws[:, :, k])
                 spans.append(

@@ -40,7 +40,7 @@ def renaming(words: Sequence[str]) -> Callable[[str], str]:
     return str
 
 
-def unified(words: Iterable[str]) -> dict[str, str]:
+def unify_spelling(words: Iterable[str]) -> dict[str, str]:
     """The one spelling of each word of a column.
 
     Args:
@@ -50,7 +50,7 @@ def unified(words: Iterable[str]) -> dict[str, str]:
         The spelling for each different cell.
 
     Example:
-        >>> unified(["1.0", "1", "-0.0"]), unified(["1.0", "01"])
+        >>> unify_spelling(["1.0", "1", "-0.0"]), unify_spelling(["1.0", "01"])
         ({'1.0': '1', '1': '1', '-0.0': '0'}, {'1.0': '1.0', '01': '01'})
     """
     distinct = list(dict.fromkeys(words))

@@ -160,7 +160,7 @@ def load(path: Path) -> Experiment:
         return config.load(path / "config.json")
     if not path.is_file():
         raise UsageError(f"{path}: no such experiment; see `fairgrape list`")
-    experiment = _executed(path)
+    experiment = _execute(path)
     if not isinstance(experiment, Experiment):
         raise UsageError(f"{path}: defines no EXPERIMENT of type fairgrape_jax.config.Experiment")
     try:
@@ -169,7 +169,7 @@ def load(path: Path) -> Experiment:
         raise UsageError(f"{path}: {error}") from error
 
 
-def _executed(path: Path) -> object:
+def _execute(path: Path) -> object:
     """What a Python file calls EXPERIMENT."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:

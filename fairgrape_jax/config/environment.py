@@ -104,7 +104,7 @@ def check_flags(then: Mapping[str, Flag], directory: Path) -> None:
     for name, (before, here) in flag_differences(then, numeric_flags()).items():
         prefix, _, flag = name.rpartition(" ")
         variable = f"--{flag}" if prefix else flag.upper()
-        cure = f"no {variable}" if before is None else f"{variable}={_typed(before)}"
+        cure = f"no {variable}" if before is None else f"{variable}={_as_variable(before)}"
         cure += f" in {prefix}" if prefix else ""
         raise UsageError(
             f"{directory}: was begun with {name}={before}, which is {here} here, and the numbers "
@@ -119,6 +119,6 @@ def _plain(value: object) -> Flag:
     return value if isinstance(value, bool | int | float | str) or value is None else str(value)
 
 
-def _typed(value: object) -> str:
+def _as_variable(value: object) -> str:
     """A value as it is set in the environment."""
     return str(int(value)) if isinstance(value, bool) else str(value)

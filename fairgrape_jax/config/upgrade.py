@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 
 from fairgrape_jax.config.forms import parse_checkpoints, parse_groups, parse_point
-from fairgrape_jax.data.sources.base import upgraded
+from fairgrape_jax.data.sources.base import upgrade_options
 from fairgrape_jax.storage.schema import JsonObject
 
 
@@ -43,7 +43,7 @@ def from_format_2(values: JsonObject) -> JsonObject:
             scoring["groups"] = f"{scoring['groups']}:{embedding}"
         _parse(scoring, "groups", parse_groups)
     if isinstance(values.get("data"), dict):
-        data = values["data"] = upgraded(dict(values["data"]))
+        data = values["data"] = upgrade_options(dict(values["data"]))
         reading = {name: data.pop(name) for name in ("workers", "cache") if name in data}
         if reading:
             execution["reading"] = reading

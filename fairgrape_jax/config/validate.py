@@ -43,7 +43,7 @@ def check(experiment: Experiment) -> None:
         _check_plain(path, part)
     for path, part in _parts(experiment):
         for field, problem in part.problems() if isinstance(part, Checked) else ():
-            raise UsageError(f"{_joined(path, field)}: {problem}")
+            raise UsageError(f"{_dotted(path, field)}: {problem}")
     _check_tables(experiment)
     _check_together(experiment)
 
@@ -106,13 +106,13 @@ def _parts(value: DataclassInstance, path: str = "") -> Iterator[tuple[str, Data
     for field in dataclasses.fields(value):
         part = getattr(value, field.name)
         if dataclasses.is_dataclass(part) and not isinstance(part, type):
-            yield from _parts(part, _joined(path, field.name))
+            yield from _parts(part, _dotted(path, field.name))
 
 
 def _check_plain(path: str, part: DataclassInstance) -> None:
     """UsageError for numbers and words of a dataclass that nothing can be meant by."""
     for field in dataclasses.fields(part):
-        name, value = _joined(path, field.name), getattr(part, field.name)
+        name, value = _dotted(path, field.name), getattr(part, field.name)
         for one in value if isinstance(value, tuple | list) else [value]:
             if isinstance(one, float) and not abs(one) < 3e38:
                 raise UsageError(f"{name}: {one} is not a finite number")  # as float32, too
@@ -122,5 +122,5 @@ def _check_plain(path: str, part: DataclassInstance) -> None:
                 raise UsageError(f"{name}: {one!r} holds a zero byte")
 
 
-def _joined(path: str, field: str) -> str:
+def _dotted(path: str, field: str) -> str:
     return ".".join(filter(None, (path, field)))

@@ -68,7 +68,7 @@ def group_batches(
     if size < 1:
         raise UsageError(f"size={size}: a micro-batch needs at least 1 sample")
     if over == "classes":
-        drawn = _balanced(split.labels[:, 0], fraction, seed, samples)
+        drawn = _draw_balanced(split.labels[:, 0], fraction, seed, samples)
     else:
         chosen = over if isinstance(over, tuple) else range(num_groups)
         part = 1.0 if samples and over != "groups" else fraction
@@ -81,7 +81,7 @@ def group_batches(
     cut = [_cut(members, size) for members in drawn]
     counts = [len(indices) for indices, _ in cut]
     group = np.repeat(np.arange(len(cut), dtype=np.int32), counts)
-    order = _interleaved(counts)
+    order = _interleave(counts)
     indices, valid = (np.concatenate(parts)[order] for parts in zip(*cut, strict=True))
     return GroupBatches(indices, valid, group[order])
 
@@ -93,7 +93,9 @@ def _drawn(groups: np.ndarray, group: int, fraction: float, seed: int) -> np.nda
     return np.random.default_rng([seed, group]).permutation(members)[: max(count, 1)]
 
 
-def _balanced(labels: np.ndarray, fraction: float, seed: int, samples: int) -> list[np.ndarray]:
+def _draw_balanced(
+    labels: np.ndarray, fraction: float, seed: int, samples: int
+) -> list[np.ndarray]:
     """Of each class that occurs equally many samples, and at most as many as the rarest has."""
     classes, sizes = np.unique(labels, return_counts=True)
     count = samples or math.ceil(fraction * len(labels) / len(classes) - 1e-9)
@@ -114,7 +116,7 @@ def _cut(members: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     return members[chosen].astype(np.int32), valid
 
 
-def _interleaved(counts: list[int]) -> np.ndarray:
+def _interleave(counts: list[int]) -> np.ndarray:
     """Order of rows listed group by group that spreads each group evenly from first to last."""
     place = np.concatenate([(np.arange(count) + 0.5) / count for count in counts])
     return np.argsort(place, kind="stable")

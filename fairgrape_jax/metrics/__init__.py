@@ -112,7 +112,7 @@ CONVENTIONAL: dict[str, Callable[[Convention], Metric]] = {
 }
 
 
-def of_set(name: str, convention: Convention = "simon-says") -> Statistic:
+def set_statistic(name: str, convention: Convention = "simon-says") -> Statistic:
     """A row of METRICS as a statistic of several models: of their mean rates, or the mean.
 
     Args:
@@ -191,7 +191,6 @@ __all__ = [
     "group_fpr",
     "groups_excluded",
     "interval",
-    "of_set",
     "pies",
     "pooled",
     "ratio",
@@ -204,6 +203,7 @@ __all__ = [
     "sde",
     "sde_classes",
     "sde_groups",
+    "set_statistic",
     "tally",
     "worst_group",
 ]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 
-def of_valid_samples(valid: jax.Array) -> AbstractContextManager[None]:
+def normalise_by_valid_samples(valid: jax.Array) -> AbstractContextManager[None]:
     """Leave samples that are not valid out of the batch statistics, and drop nothing.
 
     Args:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.models.mobilenet import MobileNetV2
 from fairgrape_jax.models.resnet import resnet18, resnet34, resnet50
-from fairgrape_jax.models.weights import check_keys, read, unwrapped
+from fairgrape_jax.models.weights import check_keys, read, unwrap
 
 Constructor = Callable[..., nn.Module]
 Variables = dict[str, Any]
@@ -61,7 +61,7 @@ def from_torchvision(name: str, state_dict: Mapping[str, ArrayLike]) -> Variable
     """
     narrowest = _template(name, 1)
     keys = [_torch_key(path) for path in narrowest]
-    weights = unwrapped(state_dict, keys[0])
+    weights = unwrap(state_dict, keys[0])
     weights = {k: v for k, v in weights.items() if not k.endswith("num_batches_tracked")}
     check_keys(name, keys, weights)
     head = weights[_torch_key(_head(narrowest))]

@@ -83,7 +83,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def unwrapped(state_dict: Mapping[str, Any], anchor: str) -> dict[str, Any]:
+def unwrap(state_dict: Mapping[str, Any], anchor: str) -> dict[str, Any]:
     """A state dict without what wraps it: an entry of a checkpoint, prefixes of its keys.
 
     Args:
@@ -95,7 +95,7 @@ def unwrapped(state_dict: Mapping[str, Any], anchor: str) -> dict[str, Any]:
 
     Example:
         >>> checkpoint = {"state_dict": {"module.conv1.weight": 1, "other": 2}}
-        >>> sorted(unwrapped(checkpoint, "conv1.weight"))
+        >>> sorted(unwrap(checkpoint, "conv1.weight"))
         ['conv1.weight', 'other']
     """
     held = state_dict
@@ -121,21 +121,22 @@ def check_keys(name: str, expected: Collection[str], actual: Collection[str]) ->
     missing, extra = sorted(set(expected) - set(actual)), sorted(set(actual) - set(expected))
     if missing:
         near = difflib.get_close_matches(missing[0], extra, SHOWN, 0.0) or sorted(actual)
-        there = f"; there are {_shown(near, len(extra or actual))}" if near else "; there is no key"
+        keys = _quote_keys(near, len(extra or actual))
+        there = f"; there are {keys}" if near else "; there is no key"
         raise UsageError(
-            f"the weights for {name} lack {_shown(missing, len(missing))}{there}: give a full "
+            f"the weights for {name} lack {_quote_keys(missing, len(missing))}{there}: give a full "
             "state dict of that network"
         )
     if extra:
         raise UsageError(
-            f"{name} has no {_shown(extra, len(extra))}: give a state dict of that network"
+            f"{name} has no {_quote_keys(extra, len(extra))}: give a state dict of that network"
         )
 
 
-def _shown(keys: Collection[str], count: int) -> str:
+def _quote_keys(keys: Collection[str], count: int) -> str:
     """The first few keys, and how many there are.
 
-    >>> _shown(["a", "b"], 9)
+    >>> _quote_keys(["a", "b"], 9)
     "'a', 'b', ... (9 in all)"
     """
     first = list(keys)[:SHOWN]

@@ -259,10 +259,10 @@ def difference_blocks(audit: Audit) -> list[Block]:
     lines = findings(audit)
     what = "accuracy is lowest" if audit.request.alone else "the loss is largest"
     nothing = f"Of no set do these samples tell for which group {what}."
-    return [Bullets(lines) if lines else Text(nothing), *between_sets(audit)]
+    return [Bullets(lines) if lines else Text(nothing), *compare_sets(audit)]
 
 
-def between_sets(audit: Audit) -> list[Block]:
+def compare_sets(audit: Audit) -> list[Block]:
     """Each set minus the one with the smallest spread over groups, on the same samples.
 
     Args:
@@ -277,7 +277,7 @@ def between_sets(audit: Audit) -> list[Block]:
     if len({len(each) for each in models}) > 1:
         return [Text("The sets have different numbers of models: they are not compared.")]
     labels = audit.labels[:, None]
-    compared = differences.between_models(
+    compared = differences.compare_models(
         np.stack([each[..., None] == labels for each in models]),
         None
         if audit.request.alone
@@ -313,7 +313,7 @@ def exemplars(audit: Audit, pictures: Path | None) -> list[Block]:
             np.flatnonzero(changed)[: thumbnails.MOST].tolist() for changed in changes.values()
         ]
         ids = {place: audit.ids[place].as_py() for places in first_places for place in places}
-        addresses = thumbnails.by_name(pictures, ids.values())
+        addresses = thumbnails.pictures_by_name(pictures, ids.values())
         addresses_by_place = {
             place: addresses[name] for place, name in ids.items() if name in addresses
         }

@@ -116,7 +116,7 @@ def statistic_of(
     """
     if name not in metrics.OF_ALL_SAMPLES:
         counts, dense = without_ungrouped(counts, num_groups), without_ungrouped(dense, num_groups)
-    return metrics.of_set(name, convention)(counts, dense)
+    return metrics.set_statistic(name, convention)(counts, dense)
 
 
 def compare(

@@ -140,12 +140,12 @@ def _open_quote(path: Path, encoding: str, delimiter: str) -> bool:
     return False
 
 
-def _zipped(path: Path) -> bool:
+def _is_gzip(path: Path) -> bool:
     return path.name.lower().endswith(".gz")
 
 
 def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
-    return gzip.GzipFile(path) if _zipped(path) else path.open("rb")
+    return gzip.GzipFile(path) if _is_gzip(path) else path.open("rb")
 
 
 def _text(path: Path, encoding: str) -> TextIO:
@@ -153,4 +153,4 @@ def _text(path: Path, encoding: str) -> TextIO:
 
 
 def _arrow(path: Path) -> pa.NativeFile:
-    return pa.input_stream(str(path), compression="gzip" if _zipped(path) else None)
+    return pa.input_stream(str(path), compression="gzip" if _is_gzip(path) else None)

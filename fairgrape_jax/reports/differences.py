@@ -146,7 +146,7 @@ class Models:
         return int(np.where(np.isnan(spread), np.inf, spread).argmin())
 
 
-def between_models(
+def compare_models(
     correct: np.ndarray,
     dense: np.ndarray | None,
     groups: np.ndarray,

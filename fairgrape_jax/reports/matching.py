@@ -28,14 +28,14 @@ def align(tables: Sequence[Table], *, drop: bool = False) -> tuple[list[Table], 
     """
     with_ids = [table for table in tables if table.ids is not None]
     if not with_ids:
-        return _in_order_of_rows(tables), 0
+        return _match_by_row(tables), 0
     for table in tables:
         if table.ids is None:
             raise UsageError(
                 f"{table.path}: no column {ID!r}, which {with_ids[0].path} has; "
                 "name one that all files have with --id-column"
             )
-    tables = _with_one_form_of_ids(tables)
+    tables = _spell_ids_alike(tables)
     first = tables[0]
     keep = np.ones(first.rows, bool)
     places, elsewhere = [], set()
@@ -70,7 +70,7 @@ def align(tables: Sequence[Table], *, drop: bool = False) -> tuple[list[Table], 
     return matched, int((~keep).sum()) + len(elsewhere)
 
 
-def _in_order_of_rows(tables: Sequence[Table]) -> list[Table]:
+def _match_by_row(tables: Sequence[Table]) -> list[Table]:
     first = tables[0]
     for table in tables[1:]:
         if table.rows != first.rows:
@@ -82,7 +82,7 @@ def _in_order_of_rows(tables: Sequence[Table]) -> list[Table]:
     return [dataclasses.replace(table, ids=ids, ids_are_rows=True) for table in tables]
 
 
-def _with_one_form_of_ids(tables: Sequence[Table]) -> list[Table]:
+def _spell_ids_alike(tables: Sequence[Table]) -> list[Table]:
     """The same with equal ids written alike; UsageError for an id that is there twice."""
     renamed = _one_form([table.ids for table in tables])
     for table, ids in zip(tables, renamed, strict=True):

@@ -43,7 +43,7 @@ def write(
             raise UsageError(f"{model.name}: made on other groups or tasks than {models[0].name}")
     cells = compare_rounds(models)
     predicted = cells[0].models[0].predicted
-    small = functools.partial(thumbnails.of_run, runs[0], predicted, place=pictures)
+    small = functools.partial(thumbnails.pictures_of_run, runs[0], predicted, place=pictures)
     shows_pictures = with_thumbnails or pictures is not None
     report = run_report.report(runs, models, cells, small if shows_pictures else None)
     with storage.name_path_in_errors(out):

@@ -159,10 +159,10 @@ def difference_blocks(cells: Sequence[Cell], groups: Sequence[str]) -> list[Bloc
     """
     lines = findings(cells, groups)
     nothing = "Of no method do these samples tell which group loses most."
-    return [Bullets(lines) if lines else Text(nothing), *between_methods(cells)]
+    return [Bullets(lines) if lines else Text(nothing), *compare_methods(cells)]
 
 
-def between_methods(cells: Sequence[Cell]) -> list[Block]:
+def compare_methods(cells: Sequence[Cell]) -> list[Block]:
     """Each method minus the one with the smallest rho(Delta), on the same samples and seeds.
 
     Args:
@@ -186,7 +186,7 @@ def between_methods(cells: Sequence[Cell]) -> list[Block]:
     networks = [[m for m in cell.models if m.seed in seeds] for cell in cells]
     for each in networks:
         each.sort(key=lambda model: model.seed)
-    compared = differences.between_models(
+    compared = differences.compare_models(
         np.stack(
             [[m.predicted.predictions == m.predicted.labels for m in each] for each in networks]
         ),

@@ -39,7 +39,7 @@ def data_address(pixels: np.ndarray) -> str:
     return f"data:image/{form};base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
 
 
-def by_name(place: Path, names: Iterable[str]) -> dict[str, str]:
+def pictures_by_name(place: Path, names: Iterable[str]) -> dict[str, str]:
     """The pictures of a folder or archive that `names` name, as data: addresses.
 
     Args:
@@ -71,7 +71,7 @@ def by_name(place: Path, names: Iterable[str]) -> dict[str, str]:
     return addresses
 
 
-def of_run(
+def pictures_of_run(
     run: Path, predicted: Predictions, rows: Sequence[int], place: Path | None = None
 ) -> dict[int, str]:
     """Pictures of test samples of a run.
@@ -95,7 +95,7 @@ def of_run(
                 f"{run}: its predictions do not name pictures (its dataset has no files, or it is "
                 "a run of before); leave out --pictures to load its dataset"
             )
-        addresses = by_name(place, [predicted.names[row] for row in rows])
+        addresses = pictures_by_name(place, [predicted.names[row] for row in rows])
         return {row: addresses[n] for row in rows if (n := predicted.names[row]) in addresses}
     test = data.load(config.load(run / "config.json").data).test
     places = np.arange(len(predicted.groups)) if predicted.places is None else predicted.places

@@ -21,7 +21,7 @@ from fairgrape_jax.errors import UsageError
 from fairgrape_jax.losses.distillation import Performance, Remedy
 from fairgrape_jax.masks import Tree, full_masks, layer_names
 from fairgrape_jax.models.activations import module_names
-from fairgrape_jax.models.batchnorm import of_valid_samples
+from fairgrape_jax.models.batchnorm import normalise_by_valid_samples
 from fairgrape_jax.scoring.importance import Execution
 from fairgrape_jax.scoring.statistics import ScoredNetwork, Statistic
 from fairgrape_jax.training import evaluate
@@ -209,7 +209,7 @@ def make_scored_network(
 
         def loss(params: Tree, images: Any, labels: Any, valid: Any) -> jax.Array:
             if form == "mixed":
-                with of_valid_samples(valid.reshape(-1, len(images)).any(axis=0)):
+                with normalise_by_valid_samples(valid.reshape(-1, len(images)).any(axis=0)):
                     logits, _ = apply(params, images, train=True, mutable="batch_stats")
             else:
                 logits = apply(params, images)

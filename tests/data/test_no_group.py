@@ -14,7 +14,7 @@ from PIL import Image
 from fairgrape_jax import data, metrics
 from fairgrape_jax.data.batches import epoch_order, group_batches, train_batches
 from fairgrape_jax.data.dataset import NO_GROUP, Dataset
-from fairgrape_jax.data.sources.base import limited
+from fairgrape_jax.data.sources.base import limit_split
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.reports import run as report
 from fairgrape_jax.runner import run
@@ -104,7 +104,7 @@ def test_they_are_trained_on_and_in_no_micro_batch():
 def test_a_limit_keeps_their_share():
     split = split_of([600, 300, 100])
     groups = np.where(np.arange(1000) % 5 == 0, NO_GROUP, split.groups).astype(np.int32)
-    kept = limited(dataclasses.replace(split, groups=groups), 100, 0)
+    kept = limit_split(dataclasses.replace(split, groups=groups), 100, 0)
     assert np.count_nonzero(kept.groups == NO_GROUP) == 20
     assert len(kept) == 100
 

@@ -13,7 +13,7 @@ import pytest
 from fairgrape_jax import config, data
 from fairgrape_jax.data.dataset import Dataset, Split
 from fairgrape_jax.data.sources import utkface
-from fairgrape_jax.data.sources.base import apportion, limited, with_share
+from fairgrape_jax.data.sources.base import apportion, limit_split, with_share
 from fairgrape_jax.errors import UsageError
 from tests.helpers.datasets import ROOT, assert_same, split_of
 
@@ -56,12 +56,12 @@ def test_with_share_needs_members_and_others(group):
 
 def test_limited_keeps_shares_and_every_group():
     split = split_of([600, 300, 97, 3])
-    np.testing.assert_array_equal(np.bincount(limited(split, 100, 0).groups), [60, 30, 9, 1])
-    np.testing.assert_array_equal(np.bincount(limited(split, 2, 0).groups), [1, 1, 1, 1])
-    assert len(limited(split, 5000, 0)) == 1000
-    kept = limited(split, 100, 7).labels[:, 0]
+    np.testing.assert_array_equal(np.bincount(limit_split(split, 100, 0).groups), [60, 30, 9, 1])
+    np.testing.assert_array_equal(np.bincount(limit_split(split, 2, 0).groups), [1, 1, 1, 1])
+    assert len(limit_split(split, 5000, 0)) == 1000
+    kept = limit_split(split, 100, 7).labels[:, 0]
     assert np.all(np.diff(kept) > 0)
-    np.testing.assert_array_equal(kept, limited(split, 100, 7).labels[:, 0])
+    np.testing.assert_array_equal(kept, limit_split(split, 100, 7).labels[:, 0])
 
 
 def test_apportion_adds_up():

@@ -229,13 +229,16 @@ def test_cev_and_sde_are_those_that_simon_says_prints(name):
         teacher = metrics.from_confusion(golden["teacher_confusion"].astype(np.int64))
         dense = np.broadcast_to(teacher, models.shape)
         exact = golden[f"{name}.cev_sde"]
-    found = [metrics.of_set(metric)([models], [dense]) for metric in ("cev_classes", "sde_classes")]
+    found = [
+        metrics.set_statistic(metric)([models], [dense])
+        for metric in ("cev_classes", "sde_classes")
+    ]
     assert (f"{found[0]:.1f}", f"{found[1]:.2f}") == PRINTED[name]
     np.testing.assert_allclose(found, exact, rtol=1e-9)
     changes = metrics.class_changes([models.sum(axis=0)], [dense.sum(axis=0)])[0]
     assert metrics.cev(changes, "measure-twice") == pytest.approx(exact[0] / 5000)
     assert metrics.sde(changes, "measure-twice") == pytest.approx(exact[1] / 100 * np.sqrt(2))
-    assert metrics.of_set("classes_excluded")([models], [dense]) == 0
+    assert metrics.set_statistic("classes_excluded")([models], [dense]) == 0
 
 
 def test_a_class_whose_base_rate_is_zero_is_excluded_and_counted():

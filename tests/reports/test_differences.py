@@ -102,7 +102,7 @@ def test_sets_of_models_are_compared_on_the_same_samples_and_seeds():
         ]
     )
     right, base = (models == labels)[..., None], (dense == labels)[..., None]
-    compared = differences.between_models(right, base, groups, 3, replicates=300)
+    compared = differences.compare_models(right, base, groups, 3, replicates=300)
     values, draws = compared.values, compared.draws
     assert draws.shape == (300, 2, 3)
     for each, row in zip(models, values, strict=True):
@@ -119,7 +119,7 @@ def test_sets_of_models_are_compared_on_the_same_samples_and_seeds():
         np.testing.assert_allclose(
             draws.std(axis=0)[list(values[:, 0]).index(row[0])], spread, rtol=0.2
         )
-    same = differences.between_models(right[[0, 0]], base, groups, 3, replicates=50).draws
+    same = differences.compare_models(right[[0, 0]], base, groups, 3, replicates=50).draws
     np.testing.assert_array_equal(same[:, 0], same[:, 1])
 
 
@@ -127,7 +127,7 @@ def test_sets_without_dense_models_have_the_spread_of_their_accuracy():
     rng = np.random.default_rng(0)
     groups = np.arange(300) % 2
     right = rng.random((2, 1, 300, 1)) < np.where(groups, 0.9, 0.5)[:, None]
-    compared = differences.between_models(right, None, groups, 2, replicates=20)
+    compared = differences.compare_models(right, None, groups, 2, replicates=20)
     assert compared.measures == ("accuracy", "worst group", "rho(A)")
     rates = [[100 * each[0, groups == k].mean() for k in (0, 1)] for each in right]
     np.testing.assert_allclose(compared.values[:, 2], np.std(rates, axis=1, ddof=1))

@@ -60,11 +60,11 @@ def test_the_report_says_who_is_in_no_group_and_what_the_samples_tell(written):
 def test_methods_are_compared_on_shared_seeds_only(made, tmp_path):
     models = results.read(made)
     cells = run_report.last_rounds(results.compare_rounds(models, 20))
-    shared = run_report.between_methods(cells)
+    shared = run_report.compare_methods(cells)
     assert len(shared) == 2
     other = made_runs.make(tmp_path / "other", seeds=(5,))
     others = run_report.last_rounds(results.compare_rounds(results.read(other), 20))
-    (line,) = run_report.between_methods([cells[0], others[1]])
+    (line,) = run_report.compare_methods([cells[0], others[1]])
     assert "share no seed" in line.text
 
 
@@ -107,11 +107,11 @@ def test_thumbnails_from_the_dataset_of_the_run(made, monkeypatch):
     object.__setattr__(dataset.test, "images", pixels)
     monkeypatch.setattr(thumbnails.data, "load", lambda _: dataset)
     predicted = results.read(made)[0].predicted
-    found = thumbnails.of_run(made, predicted, [3, 200])
+    found = thumbnails.pictures_of_run(made, predicted, [3, 200])
     assert found == {row: thumbnails.data_address(pixels[row]) for row in (3, 200)}
     object.__setattr__(dataset.test, "labels", 1 - dataset.test.labels)
     with pytest.raises(UsageError, match="its test labels differ"):
-        thumbnails.of_run(made, predicted, [3])
+        thumbnails.pictures_of_run(made, predicted, [3])
 
 
 def test_a_report_is_the_same_bytes_whatever_the_hash_seed(made, written, tmp_path):

@@ -42,12 +42,14 @@ def test_pictures_are_found_by_path_name_and_stem(tmp_path):
     picture(tmp_path / "b" / "1.jpg", 200)
     picture(tmp_path / "b" / "two.png", 90)
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
-    found = thumbnails.by_name(tmp_path, ["a/1.jpg", "b/1", "two", "1.jpg", "broken", "../x", "no"])
+    found = thumbnails.pictures_by_name(
+        tmp_path, ["a/1.jpg", "b/1", "two", "1.jpg", "broken", "../x", "no"]
+    )
     assert sorted(found) == ["a/1.jpg", "b/1", "two"]  # 1.jpg is two pictures
     shades = [int(pixels(address)[5, 5, 0]) for _, address in sorted(found.items())]
     assert np.abs(np.array(shades) - [10, 200, 90]).max() < 6
     with pytest.raises(UsageError, match="no picture is called as a sample is"):
-        thumbnails.by_name(tmp_path, ["three"])
+        thumbnails.pictures_by_name(tmp_path, ["three"])
 
 
 def test_an_audit_shows_the_samples_that_changed(tmp_path, monkeypatch, capsys):

@@ -13,7 +13,7 @@ from fairgrape_jax.data.builders.listing import (
     Options,
     Row,
     class_number,
-    numbered,
+    number_names,
 )
 from fairgrape_jax.data.builders.matching import Names, match
 from fairgrape_jax.data.builders.tables import read_table
@@ -68,7 +68,7 @@ def read(place: Path, options: FairFace, scratch: Path) -> Listing:
     names = Names(files.by_name(contents.entries, parts=2), place, contents.others)
     matches = match([(line.cells["file"], line.where) for _, line in lines], names, options)
     classes = {"race": RACES, "gender": GENDERS, "age": AGES}
-    numbers = {column: numbered(known) for column, known in classes.items()}
+    numbers = {column: number_names(known) for column, known in classes.items()}
     rows = []
     for split, (where, cells) in lines:
         if name := matches.names.get(cells["file"]):

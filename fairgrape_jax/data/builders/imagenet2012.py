@@ -8,7 +8,14 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from fairgrape_jax import spelling
-from fairgrape_jax.data.builders.listing import Column, Listing, Options, Row, leave_out, numbered
+from fairgrape_jax.data.builders.listing import (
+    Column,
+    Listing,
+    Options,
+    Row,
+    leave_out,
+    number_names,
+)
 from fairgrape_jax.data.builders.matching import Names, match
 from fairgrape_jax.data.builders.rows import empty_cells
 from fairgrape_jax.data.builders.tables import read_table, read_text
@@ -59,7 +66,7 @@ def read(place: Path, options: ImageNet2012, scratch: Path) -> Listing:
         "validation": _validation(place, scratch),
     }
     synsets = tuple(sorted({synset for synset, _ in pictures["train"]}))
-    number_of = numbered(synsets)
+    number_of = number_names(synsets)
     rows = [
         Row(PurePosixPath(e.name).name, e, str(e), (number_of[synset],), e.name, split)
         for split, members in pictures.items()
@@ -122,14 +129,14 @@ def _grouped(listing: Listing, table: Path, options: ImageNet2012) -> Listing:
     matches = match([(line.cells["file"], line.where) for line in lines], names, options)
     empty = empty_cells(lines, ("group",), options)
     cells = [spelling.clean(line.cells["group"]) for line in lines]
-    unified = spelling.unified(filter(None, cells))
+    unified = spelling.unify_spelling(filter(None, cells))
     group_of = {
         matches.names[line.cells["file"]]: unified.get(cell, "")
         for line, cell in zip(lines, cells, strict=True)
         if line.cells["file"] in matches.names
     }
     classes = spelling.in_order(filter(None, group_of.values()))
-    number_of = numbered(classes) | {"": NO_GROUP}
+    number_of = number_names(classes) | {"": NO_GROUP}
     rows = [
         dataclasses.replace(row, values=(*row.values, number_of[group_of[row.name]]))
         for row in listing.rows

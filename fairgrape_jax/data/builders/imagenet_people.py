@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import ClassVar, TypedDict
 
-from fairgrape_jax.data.builders.listing import Column, Listing, Options, Row, numbered
+from fairgrape_jax.data.builders.listing import Column, Listing, Options, Row, number_names
 from fairgrape_jax.data.builders.matching import Names, match
 from fairgrape_jax.data.builders.tables import read_table, read_text
 from fairgrape_jax.data.images import files
@@ -89,7 +89,7 @@ def read(place: Path, options: ImageNetPeople, scratch: Path) -> Listing:
     dropped[f"of a class with fewer than {options.minimum}"] = sum(
         count for synset, count in counts.items() if synset not in synsets
     )
-    number_of = numbered(synsets)
+    number_of = number_names(synsets)
     rows = []
     for where, listed, synset, gender in chosen:
         if synset in number_of:

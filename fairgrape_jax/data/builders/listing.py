@@ -152,7 +152,7 @@ def class_number(where: str, column: str, value: str, classes: Mapping[str, int]
     return classes[name]
 
 
-def numbered(classes: Sequence[str]) -> dict[str, int]:
+def number_names(classes: Sequence[str]) -> dict[str, int]:
     """The number of each class.
 
     Args:
@@ -162,7 +162,7 @@ def numbered(classes: Sequence[str]) -> dict[str, int]:
         The place of each.
 
     Example:
-        >>> numbered(("no", "yes"))
+        >>> number_names(("no", "yes"))
         {'no': 0, 'yes': 1}
     """
     return {name: number for number, name in enumerate(classes)}
@@ -236,7 +236,7 @@ def check_any(count: int, place: Path, left_out: Sequence[str]) -> None:
         raise UsageError(f"{place}: no picture is left ({why})")
 
 
-def without_unused(listing: Listing, options: Options) -> Listing:
+def drop_unused(listing: Listing, options: Options) -> Listing:
     """The listing, if every class of every column has a picture.
 
     Args:

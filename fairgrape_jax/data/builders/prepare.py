@@ -26,7 +26,7 @@ from fairgrape_jax.data.builders.listing import (
     check_allowed,
     check_any,
     check_names,
-    without_unused,
+    drop_unused,
 )
 from fairgrape_jax.data.builders.shard_plan import SHARD_BYTES
 from fairgrape_jax.data.images import files
@@ -100,12 +100,12 @@ def prepare(
     with _partial_folder(target) as partial:
         listing = row.read(place, options, partial / "unpacked")
         check_any(len(listing.rows), place, listing.left_out)
-        listing = without_unused(listing, options)
+        listing = drop_unused(listing, options)
         check_names(listing)
         if is_there:
             check_unchanged(target, listing, options, progress)
             return Result(target, is_new=False)
-        listing = dataclasses.replace(listing, rows=tuple(shuffled(listing.rows)))
+        listing = dataclasses.replace(listing, rows=tuple(shuffle_rows(listing.rows)))
         job = shards.Job(
             listing=listing,
             options=options,
@@ -200,7 +200,7 @@ def check_unchanged(
         )
 
 
-def shuffled(rows: Sequence[Row]) -> list[Row]:
+def shuffle_rows(rows: Sequence[Row]) -> list[Row]:
     """Put rows in an order that follows from their names alone: no run of one class or person.
 
     Args:

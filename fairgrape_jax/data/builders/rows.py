@@ -15,7 +15,7 @@ from fairgrape_jax.data.builders.listing import (
     Listing,
     Options,
     Row,
-    numbered,
+    number_names,
 )
 from fairgrape_jax.data.builders.matching import Names, match
 from fairgrape_jax.data.builders.tables import Line
@@ -88,7 +88,9 @@ def from_lines(lines: Sequence[Line], names: Names, options: TableOptions, roles
     left_out = empty_cells(lines, (*needed, *options.groups), options)
     whole = [line for line in lines if all(line.cells[name].strip() for name in needed)]
     cells = {name: [spelling.clean(line.cells[name]) for line in whole] for name in columns}
-    spellings = {name: spelling.unified(filter(None, column)) for name, column in cells.items()}
+    spellings = {
+        name: spelling.unify_spelling(filter(None, column)) for name, column in cells.items()
+    }
     called = [(line.cells[roles.file], line.where) for line in lines]
     matches = match([row for row in called if row[0].strip()], names, options)
     kept = [line for line in whole if line.cells[roles.file] in matches.names]
@@ -102,7 +104,7 @@ def from_lines(lines: Sequence[Line], names: Names, options: TableOptions, roles
         if gone and kept:
             shown = ", ".join(spelling.in_order(gone)[:NAMED])
             left_out += (f"no picture is left of {name} {shown}",)
-    number_of = {name: numbered(known) | {"": NO_GROUP} for name, known in classes.items()}
+    number_of = {name: number_names(known) | {"": NO_GROUP} for name, known in classes.items()}
     numbers = zip(*([number_of[n][value] for value in values[n]] for n in columns), strict=True)
     rows = []
     for line, row_values in zip(kept, numbers, strict=True):

@@ -11,7 +11,7 @@ from fairgrape_jax.data.builders.listing import Listing, Row
 SHARD_BYTES, SHARD_ROWS = 256 << 20, 20_000  # what is done again after a kill, at most
 
 
-def planned(rows: Sequence[Row], shard_bytes: int) -> list[range]:
+def plan_shards(rows: Sequence[Row], shard_bytes: int) -> list[range]:
     """Cut rows into shards.
 
     Args:

@@ -27,7 +27,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from fairgrape_jax import storage
 from fairgrape_jax.data.builders.listing import Listing, Options, Row, check_any, leave_out
-from fairgrape_jax.data.builders.shard_plan import SHARD_BYTES, check_plan, planned
+from fairgrape_jax.data.builders.shard_plan import SHARD_BYTES, check_plan, plan_shards
 from fairgrape_jax.data.images import decode, files
 from fairgrape_jax.data.images.records import ABOUT, COLUMNS, THREADS, VERSION
 from fairgrape_jax.progress import Progress
@@ -180,7 +180,7 @@ class ListingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
         del download_config
         job, directory = self.job, Path(self.data_dir)
         rows = job.listing.rows
-        plan = planned(rows, job.shard_bytes)
+        plan = plan_shards(rows, job.shard_bytes)
         check_plan(job.partial, job.listing, plan)
         written: list[Shard] = []
         for number, numbers in enumerate(plan):
@@ -213,7 +213,7 @@ class ListingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
             # tfds.load reads the first format, tfds.data_source the one with random access.
             self.info.set_file_format("tfrecord", override=True, override_if_initialized=True)
             self.info.add_alternative_file_format("array_record")
-        columns: Any = gathered(job.listing, plan, written)
+        columns: Any = gather_columns(job.listing, plan, written)
         np.savez_compressed(directory / COLUMNS, **columns)
         about = job.made_by | description(job.listing, left_out, sums)
         (directory / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
@@ -228,7 +228,7 @@ class ListingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
             self.info.features.get_serialized_info()
         )
         with ThreadPoolExecutor(THREADS) as pool:
-            pictures = list(pool.map(_examined, rows))
+            pictures = list(pool.map(_examine, rows))
         digests, broken = [], []
         writer = ArrayRecordWriter(str(path), RECORD_OPTIONS)
         for row, (content, digest, fault) in zip(rows, pictures, strict=True):
@@ -276,7 +276,7 @@ def copy_as_tfrecord(path: Path) -> None:
     TfRecordFileAdapter.write_examples(target, each)
 
 
-def _examined(row: Row) -> tuple[bytes, str, str]:
+def _examine(row: Row) -> tuple[bytes, str, str]:
     """The bytes of a row's picture, their sha256, and what is wrong with them ("" for nothing)."""
     try:
         content = files.read(row.file)
@@ -286,7 +286,7 @@ def _examined(row: Row) -> tuple[bytes, str, str]:
     return content, hashlib.sha256(content).hexdigest(), fault
 
 
-def gathered(
+def gather_columns(
     listing: Listing, plan: Sequence[range], written: Sequence[Shard]
 ) -> dict[str, np.ndarray]:
     """Everything but the pictures, an array with an entry per record for each.

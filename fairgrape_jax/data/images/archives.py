@@ -59,7 +59,7 @@ class _Bounded(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def unpacked(path: Path) -> Iterator[IO[bytes]]:
+def unpack(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that may be gzipped.
 
     Args:
@@ -137,7 +137,7 @@ def entries(path: Path, scratch: Path, others: dict[str, str]) -> Iterator[Entry
         if path.suffix.lower() == ".zip":
             yield from _zipped(path, others)
             return
-        plain = path if path.suffix.lower() == ".tar" else _unpacked(path, scratch)
+        plain = path if path.suffix.lower() == ".tar" else _unpack_layers(path, scratch)
         with plain.open("rb") as file:
             yield from _in_tar(plain, file, 0, "", others)
     except UsageError:
@@ -192,7 +192,7 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def _unpacked(path: Path, scratch: Path) -> Path:
+def _unpack_layers(path: Path, scratch: Path) -> Path:
     """The plain tar of a compressed one, made once."""
     status = path.stat()
     plain = scratch / f"{path.name}-{status.st_size}-{status.st_mtime_ns}.tar"
@@ -200,7 +200,7 @@ def _unpacked(path: Path, scratch: Path) -> Path:
         scratch.mkdir(parents=True, exist_ok=True)
         half = plain.with_suffix(".half")
         try:
-            with unpacked(path) as content, half.open("wb") as out:
+            with unpack(path) as content, half.open("wb") as out:
                 shutil.copyfileobj(content, out, 1 << 20)
             half.rename(plain)
         finally:

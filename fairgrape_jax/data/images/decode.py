@@ -64,7 +64,7 @@ def decode(
         return _pillow(content) if pixels is None else pixels
     out = np.empty((size, size, 3), np.uint8) if out is None else out
     if not _fast_into(out, content, fit, reduced):
-        out[...] = fitted(_pillow(content), size, fit)
+        out[...] = fit_to_square(_pillow(content), size, fit)
     return out
 
 
@@ -89,7 +89,7 @@ def fault(content: bytes) -> str:
     return ""
 
 
-def fitted(pixels: np.ndarray, size: int, fit: Fit = "stretch") -> np.ndarray:
+def fit_to_square(pixels: np.ndarray, size: int, fit: Fit = "stretch") -> np.ndarray:
     """Resize a picture to a square, by Pillow's bilinear filter.
 
     Args:
@@ -171,13 +171,13 @@ def _needs_pillow(content: bytes) -> bool:
     at = 2
     while content[at : at + 1] == b"\xff" and content[at + 1 : at + 2] != START_OF_SCAN:
         length = int.from_bytes(content[at + 2 : at + 4], "big")
-        if content[at + 1 : at + 2] == APP1 and _turned(content[at + 4 : at + 2 + length]):
+        if content[at + 1 : at + 2] == APP1 and _is_turned(content[at + 4 : at + 2 + length]):
             return True
         at += 2 + length
     return False
 
 
-def _turned(block: bytes) -> bool:
+def _is_turned(block: bytes) -> bool:
     if block[:6] != b"Exif\0\0":
         return b"Orientation" in block
     from PIL import ExifTags, Image

@@ -46,10 +46,10 @@ def default_data_dir() -> Path:
     Returns:
         The folder, whether it is there or not.
     """
-    return expanded(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
+    return expand_home(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
 
 
-def expanded(path: str) -> Path:
+def expand_home(path: str) -> Path:
     """A path, its ~ being the home folder.
 
     Args:

@@ -101,8 +101,8 @@ def resize(pixels: np.ndarray, box: tuple[float, float, float, float], out: np.n
     across, down = taps(width, left, right, out.shape[1]), taps(height, top, bottom, out.shape[0])
     first, last = int(down.start[0]), int(down.start[-1]) + len(down.weight)
     rows = np.empty((last - first, 3 * out.shape[1]), np.uint8)
-    _narrowed(np.ascontiguousarray(pixels)[first:last].reshape(last - first, -1), *across, rows)
-    _lowered(rows, down.start - np.int32(first), down.weight, out.reshape(len(out), -1, copy=False))
+    _narrow(np.ascontiguousarray(pixels)[first:last].reshape(last - first, -1), *across, rows)
+    _lower(rows, down.start - np.int32(first), down.weight, out.reshape(len(out), -1, copy=False))
 
 
 # Two pieces are written as vectors: what numba makes of their loops takes three times as long.
@@ -134,10 +134,10 @@ def _turn(_: Llvm, rows: Llvm, top: Llvm, x: Llvm, out: Llvm) -> Llvm:
                 early = 4 if piece == 3 else 0
                 place = builder.add(start, number(12 * piece - early))
                 loaded = _load(builder, rows, place, 16)
-                parts.append(_shuffled(builder, loaded, loaded, [i + early for i in spread]))
-            low = _shuffled(builder, parts[0], parts[1], range(32))
-            high = _shuffled(builder, parts[2], parts[3], range(32))
-            whole = _shuffled(builder, low, high, range(64))
+                parts.append(_shuffle(builder, loaded, loaded, [i + early for i in spread]))
+            low = _shuffle(builder, parts[0], parts[1], range(32))
+            high = _shuffle(builder, parts[2], parts[3], range(32))
+            whole = _shuffle(builder, low, high, range(64))
             lines.append(builder.bitcast(whole, ir.VectorType(ir.IntType(32), SIDE)))
         step = SIDE // 2
         while step:  # blocks of `step` pixels off the diagonal change places
@@ -146,8 +146,8 @@ def _turn(_: Llvm, rows: Llvm, top: Llvm, x: Llvm, out: Llvm) -> Llvm:
                     one, other = lines[y], lines[y + step]
                     upper = [i + SIDE - step if i & step else i for i in range(SIDE)]
                     lower = [i + SIDE if i & step else i + step for i in range(SIDE)]
-                    lines[y] = _shuffled(builder, one, other, upper)
-                    lines[y + step] = _shuffled(builder, one, other, lower)
+                    lines[y] = _shuffle(builder, one, other, upper)
+                    lines[y + step] = _shuffle(builder, one, other, lower)
             step //= 2
         for y, line in enumerate(lines):
             _store(builder, line, out, number(4 * SIDE * y))
@@ -171,7 +171,7 @@ def _weigh(_: Llvm, column: Llvm, at: Llvm, weight: Llvm, i: Llvm, out: Llvm, to
             entry = builder.add(i, builder.mul(loop.index, size))
             factor = builder.load(builder.gep(weight.data, [entry]))
             one = builder.insert_element(ir.Constant(ints, ir.Undefined), factor, ir.IntType(32)(0))
-            term = builder.mul(pixels, _shuffled(builder, one, one, [0] * LANES))
+            term = builder.mul(pixels, _shuffle(builder, one, one, [0] * LANES))
             builder.store(builder.add(builder.load(total), term), total)
         shifted = builder.lshr(builder.load(total), ir.Constant(ints, [BITS] * LANES))
         _store(builder, builder.trunc(shifted, ir.VectorType(ir.IntType(8), LANES)), out, to)
@@ -198,7 +198,7 @@ def _store(builder: Llvm, vector: Llvm, array: Llvm, place: Llvm) -> None:
     builder.store(vector, pointer, align=1)
 
 
-def _shuffled(builder: Llvm, a: Llvm, b: Llvm, order: Iterable[int]) -> Llvm:
+def _shuffle(builder: Llvm, a: Llvm, b: Llvm, order: Iterable[int]) -> Llvm:
     """The elements of a and b, one after the other, in this order."""
     lanes = list(order)
     mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
@@ -206,7 +206,7 @@ def _shuffled(builder: Llvm, a: Llvm, b: Llvm, order: Iterable[int]) -> Llvm:
 
 
 @njit
-def _narrowed(pixels, start, weight, out):
+def _narrow(pixels, start, weight, out):
     """Fill rows `out` (h, 3 W) from pixels (h, 3 w)."""
     height, width, size = len(pixels), pixels.shape[1] // 3, len(start)
     turned, narrow = np.zeros(LANES * width, np.uint8), np.empty(size * SIDE, np.uint32)
@@ -234,7 +234,7 @@ def _narrowed(pixels, start, weight, out):
 
 
 @njit
-def _lowered(rows, start, weight, out):
+def _lower(rows, start, weight, out):
     """Fill rows `out` (H, 3 W) from rows (h, 3 W)."""
     length = rows.shape[1]
     total = np.empty(length, np.int32)

@@ -32,7 +32,7 @@ def members(path: Path) -> list[zipfile.ZipInfo]:
     Raises:
         zipfile.BadZipFile: It is no zip archive, or a damaged one.
     """
-    return _opened(path).archive.infolist()
+    return _open_archive(path).archive.infolist()
 
 
 def is_link(info: zipfile.ZipInfo) -> bool:
@@ -64,7 +64,7 @@ def read(path: Path, number: int) -> bytes:
         IndexError: There is no such member.
         zipfile.BadZipFile: It is damaged.
     """
-    archive, lock = _opened(path)
+    archive, lock = _open_archive(path)
     with lock:
         member = archive.open(archive.infolist()[number])
     try:
@@ -74,7 +74,7 @@ def read(path: Path, number: int) -> bytes:
             member.close()
 
 
-def _opened(path: Path) -> _Shared:
+def _open_archive(path: Path) -> _Shared:
     there = path.stat()
     return _open(path, (there.st_ino, there.st_size, there.st_mtime_ns), os.getpid())
 

@@ -61,7 +61,7 @@ class Source:
     GROUPS: ClassVar[tuple[str, ...]] = ()
 
 
-def upgraded(options: JsonObject) -> JsonObject:
+def upgrade_options(options: JsonObject) -> JsonObject:
     """Options that an earlier version stored, with what it meant by those it did not have.
 
     Args:
@@ -71,7 +71,7 @@ def upgraded(options: JsonObject) -> JsonObject:
         The same, of this version.
 
     Example:
-        >>> upgraded({"limit": 80})
+        >>> upgrade_options({"limit": 80})
         {'limit': 80, 'limit_evaluation': 10}
     """
     limit = options.get("limit")
@@ -232,7 +232,7 @@ def with_share(split: Split, group_id: int, share: float, seed: int) -> Split:
 
 
 def limit_indices(groups: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """The samples that `limited` keeps.
+    """The samples that `limit_split` keeps.
 
     Args:
         groups: (N,) group ids; those in no group are drawn like one more.
@@ -255,7 +255,7 @@ def limit_indices(groups: np.ndarray, n: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(drawn))
 
 
-def limited(split: Split, n: int, seed: int) -> Split:
+def limit_split(split: Split, n: int, seed: int) -> Split:
     """At most `n` random samples, with the group shares of the whole.
 
     Rounded by largest remainder; every group present keeps at least 1, so a limit below the

@@ -13,7 +13,7 @@ from fairgrape_jax.data.images.records import (
     Pictures,
     dataset_directory,
     default_data_dir,
-    expanded,
+    expand_home,
 )
 from fairgrape_jax.data.sources.base import Reading, Source, check_options, kept_indices
 from fairgrape_jax.data.sources.splits import NAMES, Division, Rule, sides
@@ -108,7 +108,7 @@ def load(
         )
         images: np.ndarray | Pictures = pictures
         if hold:
-            images, good = pictures.in_memory(_shifted(progress, done, total))
+            images, good = pictures.in_memory(_shift(progress, done, total))
             part, images = part[good], images if good.all() else images[good]
             notes += _lost(pictures)
         done += len(part)
@@ -140,7 +140,7 @@ def read(source: Prepared) -> Stored:
     Raises:
         UsageError: There is no whole dataset.
     """
-    place = expanded(source.path) if source.path else default_data_dir()
+    place = expand_home(source.path) if source.path else default_data_dir()
     if not source.dataset:
         raise UsageError(
             f"dataset is empty: name one of those in {place} (`fairgrape data list` shows them)"
@@ -222,7 +222,7 @@ def _number(kind: str, name: str, numbers: dict[str, int], source: Prepared) -> 
     return numbers[name]
 
 
-def _shifted(progress: Progress | None, done: int, total: int) -> Progress | None:
+def _shift(progress: Progress | None, done: int, total: int) -> Progress | None:
     return None if progress is None else lambda i, _: progress(done + i, total)
 
 

@@ -143,7 +143,7 @@ def load(
         for number, members in enumerate(_parts(digests, source))
     ]
     order = np.concatenate(chosen)
-    images = _decoded([kept[i] for i in order], [contents[i] for i in order], source, progress)
+    images = _decode([kept[i] for i in order], [contents[i] for i in order], source, progress)
     ends = np.cumsum([len(part) for part in chosen])[:-1]
     splits = [
         Split(pixels, labels[part], groups[part], called[part])
@@ -277,7 +277,7 @@ def _group_names(column: str, races: tuple[str, ...]) -> tuple[str, ...]:
     return {"gender": GENDERS, "race": races, "both": both}[column]
 
 
-def _decoded(
+def _decode(
     pictures: Sequence[Face],
     contents: Sequence[bytes],
     source: UTKFace,
