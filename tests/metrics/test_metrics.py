@@ -516,7 +516,7 @@ def test_a_statistic_of_several_models_is_a_mean_or_of_the_mean_rates():
         for seeds in ((0, 1, 2), (3, 4, 5))
     )
     for name, metric in metrics.METRICS.items():
-        found = metrics.of_set(name)(models, other)
+        found = metrics.set_statistic(name)(models, other)
         one_by_one = [
             metric([t[i] for t in models], [t[i] for t in other]) for i in range(len(models[0]))
         ]
@@ -525,7 +525,7 @@ def test_a_statistic_of_several_models_is_a_mean_or_of_the_mean_rates():
         expected = summed if relative else np.mean(one_by_one, axis=0)
         np.testing.assert_allclose(found, expected, rtol=1e-12, err_msg=name)
         scale = {"cev": 5000, "sde": 100 / np.sqrt(2)}.get(name.partition("_")[0])
-        plain = metrics.of_set(name, "measure-twice")(models, other)
+        plain = metrics.set_statistic(name, "measure-twice")(models, other)
         np.testing.assert_allclose(plain, expected / (scale or 1), rtol=1e-12, err_msg=name)
 
 
