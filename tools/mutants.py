@@ -391,11 +391,11 @@ def try_all(
 
 def numbered(mutants: Sequence[Mutant]) -> dict[Mutant, list[str | int]]:
     """What names each mutant in a record: its key, and which of those with the same key it is."""
-    seen: collections.Counter[tuple[str, str, str]] = collections.Counter()
+    counts: collections.Counter[tuple[str, str, str]] = collections.Counter()
     names: dict[Mutant, list[str | int]] = {}
     for mutant in mutants:
-        names[mutant] = [*mutant.key, seen[mutant.key]]
-        seen[mutant.key] += 1
+        names[mutant] = [*mutant.key, counts[mutant.key]]
+        counts[mutant.key] += 1
     return names
 
 
