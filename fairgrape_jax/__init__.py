@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from fairgrape_jax.config.registered import register
+    from fairgrape_jax.data.sources.arrays import from_arrays
     from fairgrape_jax.errors import TrainingError, UsageError
     from fairgrape_jax.library.audits import audit
     from fairgrape_jax.library.runs import run
@@ -41,6 +43,8 @@ _WHERE = {
     "audit": "library.audits",
     "run": "library.runs",
     "load": "runner.stage",
+    "from_arrays": "data.sources.arrays",
+    "register": "config.registered",
     "UsageError": "errors",
     "TrainingError": "errors",
 }
@@ -66,6 +70,9 @@ __all__ = [  # noqa: RUF022
     # whole experiments
     "run",
     "load",
+    # data and rows of one's own
+    "from_arrays",
+    "register",
     # errors
     "UsageError",
     "TrainingError",

@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fairgrape_jax
@@ -11,12 +12,16 @@ from fairgrape_jax import models
 from fairgrape_jax.cli.command import Command, parse
 from fairgrape_jax.cli.data import DATA_COMMANDS
 from fairgrape_jax.cli.main import COMMANDS
+from fairgrape_jax.cli.python_files import load_plugins
 from fairgrape_jax.data import SOURCES
 from fairgrape_jax.data.builders import BUILDERS
 from fairgrape_jax.methods import METHODS, Method
+from fairgrape_jax.metrics import METRICS
 from fairgrape_jax.selection import allocate
+from tests.helpers import plugins
 from tests.helpers.odd_network import Odd, alive_in, pruned
 
+tables = plugins.tables
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(fairgrape_jax.__file__).parent
 README = (ROOT / "README.md").read_text()
@@ -34,7 +39,7 @@ def test_the_example_of_a_layer_runs():
     assert names["mask"].sum() == names["layer"].shape[1] // 10
 
 
-@pytest.mark.parametrize("code", blocks("python", EXTENDING), ids=["groups", "statistic"])
+@pytest.mark.parametrize("code", blocks("python", EXTENDING)[:2], ids=["groups", "statistic"])
 @pytest.mark.parametrize("allocation", ["uniform", "global"])
 def test_the_methods_of_the_guide_keep_what_a_method_promises(code, allocation, monkeypatch):
     assert len(code.splitlines()) <= 20
@@ -47,6 +52,29 @@ def test_the_methods_of_the_guide_keep_what_a_method_promises(code, allocation, 
         found = alive_in(chosen)
         assert (sum(found.values()) if allocation == "global" else found[layer]) == wanted
     assert "everybody" not in METHODS  # else the guide should show another one
+
+
+def test_the_arrays_of_the_data_page_are_a_dataset():
+    names = {}
+    exec(blocks("python", (ROOT / "docs/data.md").read_text())[0], names)
+    assert [task.name for task in names["faces"].tasks] == ["smile", "age"]
+    assert names["faces"].groups == ("blue", "red")
+    assert len(names["faces"].train) == 480
+
+
+def test_the_rows_of_the_guide_are_registered_from_a_file(tables, tmp_path):
+    (code,) = blocks("python", EXTENDING)[2:]
+    (tmp_path / "my_rows.py").write_text(code)
+    load_plugins([tmp_path / "my_rows.py"])
+    assert METHODS.origins["everybody"].file == "my_rows.py"
+    params = {"kernel": np.ones((1, 3), np.float32)}
+    scores = {"kernel": np.array([[[0.1, 0.4, 0.5]], [[0.8, 0.2, 0.0]]])}
+    masks, _ = fairgrape_jax.prune(
+        params, fairgrape_jax.full_masks(params), 0.4, method="everybody", scores=scores
+    )
+    assert masks["kernel"].tolist() == [[False, True, False]]
+    counts = [np.array([[[k, 10, 10]] for k in (1, 5, 9)])]
+    assert METRICS["middle_group"](counts, counts) == 50.0
 
 
 @pytest.mark.parametrize(
@@ -78,6 +106,11 @@ PLACEHOLDERS = {"EXPERIMENT": "experiments/writers.py", "runs/small": "experimen
 PLACEHOLDERS |= {"data prepare NAME": "data prepare folder_csv", "sheet ...": "sheet synthetic"}
 PLACEHOLDERS |= {"--num-processes N": "--num-processes 2", "--process-id I": "--process-id 1"}
 PLACEHOLDERS |= {"--process-id $i": "--process-id 0"}
+PLACEHOLDERS |= {
+    "run RUN": "run experiments/writers.py",
+    "run mine.py": "run experiments/writers.py",
+}
+PLACEHOLDERS |= {"--plugin my_rows.py": ""}
 COMMANDS_IN_DOCUMENTS = sorted({line for path in DOCUMENTS for line in commands(path)})
 
 

@@ -10,7 +10,7 @@ import platform
 import select
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,12 +20,16 @@ from tyro.conf import Positional, arg
 
 import fairgrape_jax
 from fairgrape_jax import data, escape, storage
+from fairgrape_jax.cli import new
 from fairgrape_jax.cli.audit import Audit
 from fairgrape_jax.cli.command import Command, parse
 from fairgrape_jax.cli.data import DATA_COMMANDS
+from fairgrape_jax.cli.new import New
+from fairgrape_jax.cli.python_files import load_plugins
 from fairgrape_jax.cli.run import Run
 from fairgrape_jax.errors import Preempted, TrainingError, UsageError
 from fairgrape_jax.parallel import hosts, preemption
+from fairgrape_jax.registry import Table
 
 BROKEN_PIPE = 141  # what a shell reports of a program whose reader has gone
 
@@ -67,32 +71,48 @@ class Replay(Command):
 
     directory: Annotated[Path, Positional, arg(metavar="RUN/STAGE/not_finite")]
     """The directory that the stopped run has named."""
+    plugin: Annotated[tuple[Path, ...], arg(metavar="FILE...", help_behavior_hint="")] = ()
+    """Python files that the run was begun with."""
 
     def run(self) -> None:
         """Replay the step; TrainingError if every number is finite now."""
         from fairgrape_jax.recovery import replay
 
+        load_plugins(self.plugin)
         if not replay.replay(self.directory):
             raise TrainingError("replay: every number is finite here")
 
 
 @dataclasses.dataclass(frozen=True)
 class List(Command):
-    """Models, methods, datasets, metrics, experiments."""
+    """Models, methods, datasets, metrics, templates, experiments."""
+
+    plugin: Annotated[tuple[Path, ...], arg(metavar="FILE...", help_behavior_hint="")] = ()
+    """Python files that register some (docs/extending.md)."""
 
     def run(self) -> None:
-        """Print the tables, a line per row."""
+        """Print the tables, a line per row; those from outside with whose they are."""
         from fairgrape_jax import methods, metrics, models
 
-        section("models", {name: first_line(make) for name, make in models.MODELS.items()})
-        section("methods", {name: method.summary for name, method in methods.METHODS.items()})
-        section("datasets", {name: first_line(kind) for name, (kind, _) in data.SOURCES.items()})
-        section("metrics", {name: first_line(fn) for name, fn in metrics.METRICS.items()})
+        load_plugins(self.plugin)
+        summaries: list[tuple[Table[Any], Callable[[Any], str]]] = [
+            (models.MODELS, first_line),
+            (methods.METHODS, lambda method: method.summary),
+            (data.SOURCES, lambda row: first_line(row[0])),
+            (metrics.METRICS, first_line),
+        ]
+        for table, summary in summaries:
+            wrong = table.load_all()
+            rows = {name: summary(row) for name, row in table.items()}
+            rows |= {name: f"{rows[name]} ({origin})" for name, origin in table.origins.items()}
+            section(f"{table.kind}s", rows | wrong)
+        section("templates (fairgrape new NAME --template TEMPLATE)", new.summaries())
         section("experiments (in this folder)", experiments(Path()))
 
 
 # A new command is a class here; those that the help lists, in its order.
 COMMANDS: dict[str, type[Command] | Mapping[str, type[Command]]] = {
+    "new": New,
     "run": Run,
     "report": Report,
     "audit": Audit,
@@ -241,7 +261,8 @@ def experiments(folder: Path) -> dict[str, str]:
     rows = {str(p): t.strip('"').splitlines()[0] for p, t in texts.items() if "\nEXPERIMENT" in t}
     return rows or {
         "none": "an experiment is a Python file with EXPERIMENT = fairgrape_jax.config.Experiment("
-        "data=..., model=...), here or in experiments/; `fairgrape run FILE --help` shows the rest"
+        "data=..., model=...), here or in experiments/; `fairgrape new NAME` writes one, "
+        "`fairgrape run FILE --help` shows the rest"
     }
 
 

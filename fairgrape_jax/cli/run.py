@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -14,6 +11,7 @@ from tyro.conf import DisallowNone, FlagCreatePairsOff, Positional, arg
 
 from fairgrape_jax import config, data
 from fairgrape_jax.cli.command import Command, parse_first, with_fields_of
+from fairgrape_jax.cli.python_files import execute, load_plugins
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.parallel import hosts
@@ -52,6 +50,10 @@ class Run(Command):
     shard: Annotated[str, arg(metavar="I/N")] = "0/1"
     """The I-th of N parts (from 0) of the seeds and methods; other processes, which share the
     directory, do the others."""
+    plugin: Annotated[tuple[Path, ...], arg(metavar="FILE...", help_behavior_hint="")] = ()
+    """Python files that register methods, models, datasets or metrics (docs/extending.md)."""
+    accept_changed_plugins: FlagCreatePairsOff[bool] = False
+    """Go on with a run although a plugin is not what it was then; the report says so."""
     distributed: FlagCreatePairsOff[bool] = False
     """Over many hosts, the same command on every one (docs/many_hosts.md)."""
     coordinator_address: Annotated[DisallowNone[str | None], _flag("HOST:PORT")] = None
@@ -83,6 +85,7 @@ class Run(Command):
         )
         if (known := parse_first(cls, arguments, missing)) is None:
             return cls
+        load_plugins(known.plugin)
         experiment = load(known.experiment)
         if known.dataset is not None:
             experiment = dataclasses.replace(experiment, data=data.source(known.dataset))
@@ -99,7 +102,7 @@ class Run(Command):
         config.check(experiment)
         if cluster is not None:
             hosts.join_cluster(cluster)
-        runs.run(experiment, out, shard=shard)
+        runs.run(experiment, out, shard=shard, accept_changed_plugins=self.accept_changed_plugins)
 
     def cluster(self) -> hosts.Cluster | None:
         """How to join the other processes; None for a run of one process.
@@ -160,33 +163,10 @@ def load(path: Path) -> Experiment:
         return config.load(path / "config.json")
     if not path.is_file():
         raise UsageError(f"{path}: no such experiment; see `fairgrape list`")
-    experiment = _execute(path)
+    experiment = getattr(execute(path, "experiment"), "EXPERIMENT", None)
     if not isinstance(experiment, Experiment):
         raise UsageError(f"{path}: defines no EXPERIMENT of type fairgrape_jax.config.Experiment")
     try:
         return config.check_types(experiment)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
-
-
-def _execute(path: Path) -> object:
-    """What a Python file calls EXPERIMENT."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{path}: not a Python file that holds an EXPERIMENT")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.absolute()))  # an experiment may build on one beside it
-    try:
-        spec.loader.exec_module(module)
-    except UsageError:
-        raise
-    except Exception as error:
-        lines = [
-            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
-        ]
-        at = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
-        kind = type(error).__name__
-        raise UsageError(f"{path} line {at}: is no experiment ({kind}: {error})") from error
-    finally:
-        sys.path.pop(0)
-    return getattr(module, "EXPERIMENT", None)

@@ -11,6 +11,7 @@ from fairgrape_jax import data, storage
 from fairgrape_jax.config import upgrade
 from fairgrape_jax.config.environment import Flag
 from fairgrape_jax.config.experiment import Experiment
+from fairgrape_jax.config.registered import Registered, check_available
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.storage import schema
 from fairgrape_jax.storage.schema import JsonObject
@@ -43,6 +44,7 @@ class Stored(TypedDict):
         devices: kind, platform, count, processes.
         flags: what `numeric_flags` gave; runs of before format 3 have none.
         input: of the network; earlier runs have none.
+        registered: rows from outside that it uses; none in runs of before there were such.
     """
 
     format: int
@@ -51,6 +53,7 @@ class Stored(TypedDict):
     devices: dict[str, str | int]
     flags: NotRequired[dict[str, Flag]]
     input: NotRequired[Input]
+    registered: NotRequired[list[Registered]]
 
 
 class _Begin(TypedDict):
@@ -163,9 +166,35 @@ def load(path: Path) -> Experiment:
         The experiment.
 
     Raises:
-        UsageError: as `read` and `from_dict`.
+        UsageError: as `read` and `from_dict`; for a dataset or other row from outside that nobody
+            has registered here, with the file that did when the run was begun.
     """
-    return from_dict(read(path)["experiment"])
+    stored = read(path)
+    check_available(stored.get("registered", []), path.parent)
+    return from_dict(stored["experiment"])
+
+
+def load_for_report(path: Path) -> Experiment:
+    """As `load`, for those who look at what a run has left: nothing from outside is needed.
+
+    Args:
+        path: of the config.json.
+
+    Returns:
+        The experiment; its `data` is a plain `Source`, with the options that every dataset has.
+
+    Raises:
+        UsageError: as `read`, and for a field or a type that is none.
+    """
+    values = read(path)["experiment"]
+    try:
+        options = schema.convert(values.get("data"), JsonObject, "data")
+        common = {field.name for field in dataclasses.fields(data.Source)}
+        source = schema.convert({k: v for k, v in options.items() if k in common}, data.Source)
+        experiment = schema.convert(values | {"data": {}}, Experiment)
+    except schema.SchemaError as error:
+        raise UsageError(f"{path}: not the config.json of a run ({error})") from error
+    return dataclasses.replace(experiment, data=source)
 
 
 def identity(experiment: Experiment) -> JsonObject:

@@ -12,6 +12,7 @@ from fairgrape_jax.config.experiment import Epoch, Experiment, Problem, densitie
 from fairgrape_jax.config.serialize import check_types
 from fairgrape_jax.data.augment import AUGMENTATIONS
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.registry import Table
 from fairgrape_jax.selection import schedules
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Checked(Protocol):
         """The fields that cannot be used, and what is wrong with each."""
 
 
+GUIDE = "docs/extending.md"
 LARGEST = 2**31 - 1  # what a seed, a count or a size of an array may be
 
 
@@ -59,8 +61,12 @@ def check_name(name: str, table: Iterable[str], kind: str) -> None:
     Raises:
         UsageError: a name that is not in the table; it lists what is.
     """
-    if name not in table:
-        raise UsageError(f"unknown {kind} {name!r}: choose from {', '.join(table)}")
+    there = table.find(name) if isinstance(table, Table) else name in table
+    if not there:
+        hint = ""
+        if isinstance(table, Table):
+            hint = f"; one of your own is registered by a file that --plugin names, see `{GUIDE}`"
+        raise UsageError(f"unknown {kind} {name!r}: choose from {', '.join(table)}{hint}")
 
 
 def _check_tables(experiment: Experiment) -> None:

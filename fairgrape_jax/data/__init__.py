@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fairgrape_jax.data.dataset import Dataset, Split, Task
     from fairgrape_jax.data.sources import SOURCES, load, source
+    from fairgrape_jax.data.sources.arrays import from_arrays
     from fairgrape_jax.data.sources.base import Reading, Source
     from fairgrape_jax.data.validate import check
 
@@ -22,6 +23,7 @@ __all__ = [
     "Split",
     "Task",
     "check",
+    "from_arrays",
     "load",
     "source",
 ]
@@ -33,6 +35,7 @@ _HOMES = {
     "SOURCES": "sources",
     "load": "sources",
     "source": "sources",
+    "from_arrays": "sources.arrays",
     "Reading": "sources.base",
     "Source": "sources.base",
     "check": "validate",

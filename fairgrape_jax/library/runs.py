@@ -33,6 +33,7 @@ def run(
     directory: str | Path = "",
     *,
     shard: tuple[int, int] = (0, 1),
+    accept_changed_plugins: bool = False,
 ) -> Finished:
     """Do an experiment, or go on where it was stopped; what is complete is not done again.
 
@@ -46,6 +47,8 @@ def run(
         directory: of the run; made where it is not there.
         shard: (i, n), do the i-th of n parts of the seeds and methods; other processes, which share
             the directory, do the others.
+        accept_changed_plugins: go on where a row that was registered from outside is not what it
+            was when the run was begun; its report says so.
 
     Returns:
         What is finished now; see `Finished`.
@@ -70,7 +73,7 @@ def run(
         raise UsageError("directory: name the directory of the run")
     out = Path(directory)
     with preemption.catch_signals():
-        complete = runner.run(experiment, out, shard)
+        complete = runner.run(experiment, out, shard, accept_changed_plugins=accept_changed_plugins)
         if complete and hosts.is_process_0():
             write([out], out)
     return Finished(out, complete, stage.stages(out))

@@ -23,9 +23,10 @@ from fairgrape_jax.methods import (
     synflow,
     undecayed,
 )
-from fairgrape_jax.methods.base import Method, Problem
+from fairgrape_jax.methods.base import Method, Problem, check_row
 from fairgrape_jax.methods.minority import restrict_to_minority
 from fairgrape_jax.methods.pruning import prune
+from fairgrape_jax.registry import Table
 
 FAIRGRAPE = Method(
     "each group's share of (w*g)^2 kept", fairgrape.score, fairgrape.choose, needs=("scores",)
@@ -33,7 +34,7 @@ FAIRGRAPE = Method(
 SNIP = Method("largest |w*g|", snip.score, needs=("a loss",))
 GRASP = Method("least -w*Hg: the flow of gradient kept", grasp.score, needs=("a run",))
 
-METHODS: dict[str, Method] = {
+_ROWS = {
     "fairgrape": FAIRGRAPE,
     "fairgrape-maxmin": Method(
         "most (w*g)^2 retained for the worst group",
@@ -96,6 +97,7 @@ METHODS: dict[str, Method] = {
     "snip-minority": restrict_to_minority(SNIP, needs=("a run",)),
     "grasp-minority": restrict_to_minority(GRASP, needs=("a run",)),
 }
+METHODS: Table[Method] = Table("method", _ROWS, check_row)
 
 __all__ = [
     "METHODS",

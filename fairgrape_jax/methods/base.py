@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -95,3 +95,20 @@ class Method:
     counts: Callable[[Problem, float], dict[str, int]] | None = None
     rewinds: bool = False
     needs: tuple[Need, ...] = ()
+
+
+def check_row(name: str, row: Any) -> None:
+    """ValueError for what is no row of the table of methods."""
+    if name.lower() == "dense":
+        raise ValueError("a run calls the network before pruning so; give it another name")
+    if not isinstance(row, Method) or not callable(row.score):
+        raise ValueError(
+            f"{row!r:.60} is no Method(summary, score) with a score that can be called"
+        )
+    for field in ("choose", "counts"):
+        if not (getattr(row, field) is None or callable(getattr(row, field))):
+            raise ValueError(
+                f"{field} is {getattr(row, field)!r:.60}; give a function, or leave it out"
+            )
+    if unknown := set(row.needs) - set(get_args(Need)):
+        raise ValueError(f"needs {min(unknown)!r}: choose from {', '.join(get_args(Need))}")

@@ -81,7 +81,7 @@ def prune(
         >>> masks["kernel"].tolist(), info["density"]
         ([[True, False, False, True]], 0.5)
     """
-    if method not in METHODS:
+    if not METHODS.find(method):
         raise ValueError(f"method: {method!r} is none of {', '.join(METHODS)}")
     check_masks(masks, params)
     row = METHODS[method]

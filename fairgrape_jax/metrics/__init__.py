@@ -7,12 +7,13 @@ and percentage points. A new row is covered by the tests that run over the table
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 
+from fairgrape_jax.errors import TrainingError
 from fairgrape_jax.metrics.bias import (
     Convention,
     cev,
@@ -64,11 +65,12 @@ from fairgrape_jax.metrics.spread import (
     rho_f1,
     worst_group,
 )
+from fairgrape_jax.registry import Table
 
 # What JSON holds of a metric: numbers, None for NaN, and lists of them.
 Plain: TypeAlias = float | list["Plain"] | None
 
-METRICS: dict[str, Metric] = {
+_ROWS: dict[str, Metric] = {
     "accuracy": accuracy,
     "fpr": fpr,
     "fnr": fnr,
@@ -93,6 +95,34 @@ METRICS: dict[str, Metric] = {
     "group_fnr": group_fnr,
     "group_f1": group_f1,
 }
+COLUMNS = ("method", "seed", "round", "density")  # what metrics.csv has besides
+
+
+def _check_row(name: str, row: object) -> None:
+    """ValueError for what is no row of the table of metrics; it is tried on two small tasks."""
+    if name in COLUMNS:
+        raise ValueError("metrics.csv has another column of this name; give it another one")
+    if not callable(row):
+        raise ValueError(f"{row!r:.60} is no function of (counts, dense)")
+    tables = [np.full((3, 2, 3), 4), np.arange(27).reshape(3, 3, 3)]
+    tables[1][0] = 0  # a group without samples
+    try:
+        with np.errstate(all="ignore"):
+            value = np.asarray(row(tables, tables), float)
+    except Exception as error:
+        raise ValueError(
+            f"fails on the counts of three groups, of which one is empty ({type(error).__name__}: "
+            f"{error})"
+        ) from error
+    of_groups = name.startswith("group_")
+    if value.shape != ((3,) if of_groups else ()):
+        raise ValueError(
+            f"gives an array of shape {value.shape} for three groups; a metric gives one number, "
+            "or one for each group where its name begins with group_"
+        )
+
+
+METRICS: Table[Metric] = Table("metric", _ROWS, _check_row)
 # Their published values for several models are those of the mean rates, not means over the models.
 OF_MEAN_RATES = (
     *("cev_classes", "sde_classes", "classes_excluded"),
@@ -126,35 +156,53 @@ def set_statistic(name: str, convention: Convention = "simon-says") -> Statistic
     return (pooled if name in OF_MEAN_RATES else each)(metric)
 
 
-def evaluate_all(counts: Counts, dense: Counts, num_groups: int | None = None) -> dict[str, Plain]:
-    """Every row of METRICS as plain numbers and lists.
+def evaluate_all(
+    counts: Counts,
+    dense: Counts,
+    num_groups: int | None = None,
+    names: Sequence[str] | None = None,
+) -> dict[str, Plain]:
+    """Rows of METRICS as plain numbers and lists.
 
     Args:
         counts: of each task (G, C, 3).
         dense: those of the unpruned model, of the same shape.
         num_groups: how many of the counts' rows are groups, all by default; a row beyond them, of
             samples in no group, counts overall alone.
+        names: of the rows; those of this package by default.
 
     Returns:
         By name a number, or a list of one for each group; None for NaN: JSON knows no NaN.
+
+    Raises:
+        TrainingError: a metric that was registered from outside fails.
     """
 
     grouped, dense_grouped = (
         [table[..., :num_groups, :, :] for table in tables] for tables in (counts, dense)
     )
 
-    def value(name: str, metric: Metric) -> np.ndarray:
+    def value(name: str) -> np.ndarray:
+        metric = METRICS[name]
         if name in OF_ALL_SAMPLES:
             return metric(counts, dense)
-        return metric(grouped, dense_grouped)
+        if name not in METRICS.origins:
+            return metric(grouped, dense_grouped)
+        try:
+            return np.asarray(metric(grouped, dense_grouped), float)
+        except Exception as error:
+            raise TrainingError(
+                f"metric {name!r} of {METRICS.origins[name]} fails ({type(error).__name__}: "
+                f"{error}); what was completed before is kept"
+            ) from error
 
-    return {name: _plain(np.asarray(value(name, metric))) for name, metric in METRICS.items()}
+    return {name: _plain(np.asarray(value(name))) for name in names or METRICS.built_in}
 
 
 def _plain(value: np.ndarray) -> Plain:
     if value.ndim:
         return [_plain(part) for part in value]
-    return None if np.isnan(value) else value.item()
+    return value.item() if np.isfinite(value) else None
 
 
 __all__ = [

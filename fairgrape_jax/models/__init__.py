@@ -17,6 +17,7 @@ from fairgrape_jax.models.torchvision import (
     load_pretrained,
     to_torchvision,
 )
+from fairgrape_jax.registry import Table
 
 __all__ = [
     "FEATURES",
@@ -27,7 +28,21 @@ __all__ = [
     "to_torchvision",
 ]
 
-MODELS: dict[str, Constructor] = NETWORKS | {"cnn": CNN, "mlp": MLP}
+
+def _check_row(name: str, row: Constructor) -> None:
+    """ValueError for what is no row of the table of networks."""
+    try:
+        module = row(num_classes=2, axis_name=None, dtype=jnp.float32)
+    except Exception as error:
+        raise ValueError(
+            "cannot be made with num_classes, axis_name and dtype, as a network is "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"makes {module!r:.60}, and a network is a flax.linen.Module")
+
+
+MODELS: Table[Constructor] = Table("model", NETWORKS | {"cnn": CNN, "mlp": MLP}, _check_row)
 
 # The ends of a network's stages: what terms of a loss and measures of similarity compare.
 FEATURES: dict[str, tuple[str, ...]] = {
@@ -68,7 +83,7 @@ def create(
         >>> module.apply(variables, jnp.zeros((4, 28, 28, 1))).shape
         (4, 10)
     """
-    if name not in MODELS:
+    if not MODELS.find(name):
         raise UsageError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
     if isinstance(num_classes, bool) or not hasattr(num_classes, "__index__"):
         raise UsageError(f"model {name!r} wants a whole number of classes, not {num_classes!r}")

@@ -21,6 +21,7 @@ from fairgrape_jax import config, data, parallel, storage
 from fairgrape_jax.config import protocols
 from fairgrape_jax.data import augment, batches
 from fairgrape_jax.data.dataset import Dataset
+from fairgrape_jax.data.sources import arrays
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree, apply_masks
 from fairgrape_jax.parallel import hosts
@@ -152,6 +153,7 @@ def read_case(directory: Path) -> Case:
     stored = config.read(root / "config.json")
     config.check_flags(stored.get("flags", {}), root)
     experiment = config.load(root / "config.json")
+    experiment = dataclasses.replace(experiment, data=arrays.locate(experiment.data, root))
     session = _open(experiment, int(stored["devices"]["count"]))
     network, dense = _restore(session, directory), None
     seeds = root / f"seed_{known['seed_of_run']}"

@@ -64,7 +64,7 @@ def read(run: Path, label: bool = False) -> list[Model]:
     """
     if not (run / "config.json").exists():
         raise UsageError(f"{run}: not a run (no config.json)")
-    order = config.load(run / "config.json").methods
+    order = config.load_for_report(run / "config.json").methods
     stages = [(record, directory) for directory, record in layout.read_records(run)]
     if not stages:
         raise UsageError(f"{run}: no stage is complete yet")

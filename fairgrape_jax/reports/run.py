@@ -74,8 +74,9 @@ def write_csv(path: Path, models: Iterable[Model]) -> None:
         rows.append(row)
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(escape.csv_cells(rows[0]))
-    writer.writerows(escape.csv_cells(row.get(name, "") for name in rows[0]) for row in rows)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer.writerow(escape.csv_cells(names))
+    writer.writerows(escape.csv_cells(row.get(name, "") for name in names) for row in rows)
     storage.write_text(path, text.getvalue())
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from fairgrape_jax import config
 from fairgrape_jax.config import protocols
+from fairgrape_jax.metrics import METRICS
 from fairgrape_jax.reports import differences, run_figures, sections, thumbnails
 from fairgrape_jax.reports.cautions import cautions, findings
 from fairgrape_jax.reports.document import Block, Bullets, Document, Table, Text
@@ -40,6 +41,7 @@ def report(
     groups, tasks = record["groups"], record["tasks"]
     last = last_rounds(cells)
     notes = [*cautions(last, groups, tasks), *rollback_notes(models)]
+    notes += [line for run in runs for line in config.describe(registered(run))[1]]
     return Document(
         ", ".join(run.name for run in runs),
         [
@@ -51,6 +53,7 @@ def report(
                 difference_blocks(last, groups),
             ),
             ("All metrics, after the last round", [Table(*sections.statistics(last, groups))]),
+            *from_outside(models, last, groups),
             (
                 "Groups, after the last round",
                 [
@@ -320,6 +323,77 @@ def exemplars(
     return blocks
 
 
+def registered(run: Path) -> list[config.Registered]:
+    """The rows from outside that a run has used.
+
+    Args:
+        run: its directory.
+
+    Returns:
+        As config.json has them.
+    """
+    return config.read(run / "config.json").get("registered", [])
+
+
+def from_outside(
+    models: Sequence[Model], cells: Sequence[Cell], groups: Sequence[str]
+) -> list[tuple[str, list[Block]]]:
+    """A section of the metrics that are not of this package, as the run has recorded them.
+
+    Nobody's code is run for a report: there are no intervals, but the range of the seeds.
+
+    Args:
+        models: every evaluated network.
+        cells: each method after its last round.
+        groups: their names.
+
+    Returns:
+        A title with its blocks; nothing where there are no such metrics.
+    """
+    networks = {"dense": [model for model in models if model.record["method"] == "dense"]}
+    networks |= {cell.name: list(cell.models) for cell in cells}
+    tests = {name: [model.record["test"] for model in each] for name, each in networks.items()}
+    known = dict.fromkeys(name for each in tests.values() for test in each for name in test)
+    rows = []
+    for metric in (name for name in known if name not in METRICS.built_in):
+        places = enumerate(groups) if metric.startswith("group_") else [(None, "")]
+        for place, group in places:
+            row = [f"{metric} {group}".rstrip()]
+            for each in tests.values():
+                values = [test.get(metric) for test in each]
+                values = [v if place is None or v is None else v[place] for v in values]
+                row.append(value_and_range(values))
+            rows.append(row)
+    if not rows:
+        return []
+    text = (
+        "Metrics that were registered from outside, as the run has recorded them: the mean over "
+        "seeds, in brackets the lowest and the highest."
+    )
+    table = Table(["", *tests], rows)
+    return [("Metrics from outside, after the last round", [Text(text), table])]
+
+
+def value_and_range(values: Sequence[float | None]) -> str:
+    """The mean of numbers with the lowest and the highest of several.
+
+    Args:
+        values: one for each seed, None where it is not defined.
+
+    Returns:
+        A text; n/a where one is missing.
+
+    Example:
+        >>> value_and_range([1.0, 2.0]), value_and_range([1.0]), value_and_range([1.0, None])
+        ('1.50 [1.00, 2.00]', '1.00', 'n/a')
+    """
+    known = [v for v in values if v is not None]
+    if len(known) < len(values) or not known:
+        return "n/a"
+    mean = sections.format_value(float(np.mean(known)))
+    return f"{mean} [{min(known):,.2f}, {max(known):,.2f}]" if len(known) > 1 else mean
+
+
 def changed_samples(cell: Cell) -> np.ndarray:
     """The samples on which every network differs from its dense one, in any task.
 
@@ -347,10 +421,11 @@ def provenance(runs: Sequence[Path]) -> list[Block]:
     settings = {k: v for k, v in stored["experiment"].items() if not isinstance(v, dict)}
     made = [f"`{name}`: {value}" for name, value in (settings | stored["versions"]).items()]
     device = "{count} x {kind} ({platform})".format(**stored["devices"])
-    first, *rest = protocols.describe(config.load(runs[0] / "config.json"))
+    first, *rest = protocols.describe(config.load_for_report(runs[0] / "config.json"))
     where = (
         f"`fairgrape run` on {device}. Every round of every seed: metrics.csv. Every prediction: "
         "predictions.csv of each round."
     )
     lines = [line.removeprefix("- ") for line in rest]
+    lines += [line for run in runs for line in config.describe(registered(run))[0]]
     return [Text(where), Text(first), *([Bullets(lines)] if lines else []), Bullets(made, most=40)]

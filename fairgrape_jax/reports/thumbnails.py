@@ -13,6 +13,7 @@ from PIL import Image
 
 from fairgrape_jax import config, data
 from fairgrape_jax.data.images import decode, files
+from fairgrape_jax.data.sources import arrays
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.reports.names import examples
 from fairgrape_jax.training.evaluate import Predictions
@@ -97,7 +98,15 @@ def pictures_of_run(
             )
         addresses = pictures_by_name(place, [predicted.names[row] for row in rows])
         return {row: addresses[n] for row in rows if (n := predicted.names[row]) in addresses}
-    test = data.load(config.load(run / "config.json").data).test
+    stored = config.read(run / "config.json")
+    for row in stored.get("registered", []):
+        if row["kind"] == "dataset":
+            raise UsageError(
+                f"{run}: its dataset {row['name']!r} is registered from outside, and a report runs "
+                "no code of others; give --pictures, where predictions name pictures, or leave out "
+                "--thumbnails"
+            )
+    test = data.load(arrays.locate(config.from_dict(stored["experiment"]).data, run)).test
     places = np.arange(len(predicted.groups)) if predicted.places is None else predicted.places
     if len(places) and places.max() >= len(test):
         raise UsageError(

@@ -11,6 +11,7 @@ from fairgrape_jax import models, parallel
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.masks import Tree, full_masks
+from fairgrape_jax.metrics import METRICS
 from fairgrape_jax.rounds import steps
 from fairgrape_jax.rounds.steps import Steps
 from fairgrape_jax.training.state import State, init_state
@@ -24,11 +25,13 @@ class Session:
         experiment: what is done.
         dataset: with which data.
         steps: by which compiled steps, and on which devices.
+        metrics: the rows of the table of metrics that records hold.
     """
 
     experiment: Experiment
     dataset: Dataset
     steps: Steps
+    metrics: tuple[str, ...] = METRICS.built_in
 
     @property
     def devices(self) -> list[jax.Device]:

@@ -112,7 +112,9 @@ def write(
     counts, dense_counts = (tally(session.dataset, p) for p in (tested, dense))
     record = record | {
         "density": masks.density(host_masks),
-        "test": metrics.evaluate_all(counts, dense_counts, len(session.dataset.groups)),
+        "test": metrics.evaluate_all(
+            counts, dense_counts, len(session.dataset.groups), session.metrics
+        ),
         "validation_accuracy": metrics.accuracy(tally(session.dataset, validated)),
         "groups": list(session.dataset.groups),
         "tasks": [[task.name, list(task.classes)] for task in session.dataset.tasks],

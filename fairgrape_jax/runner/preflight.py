@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fairgrape_jax import config, masks, parallel
-from fairgrape_jax.config import Experiment, protocols
+from fairgrape_jax import config, masks, metrics, parallel
+from fairgrape_jax.config import Experiment, Registered, protocols
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.methods import METHODS, Problem, pruning
+from fairgrape_jax.progress import say
 from fairgrape_jax.rounds import select
 from fairgrape_jax.selection.allocation import ALLOCATIONS, is_global
 
@@ -31,6 +32,12 @@ def check_directory(experiment: Experiment, directory: Path) -> None:
             raise UsageError(f"{directory}: not empty and not a run; give a new folder")
         return
     here, there = (config.identity(e) for e in (experiment, config.load(stored)))
+    fingerprints = [values["data"].get("fingerprint", "") for values in (there, here)]
+    if fingerprints[0] != fingerprints[1] and all(fingerprints):
+        raise UsageError(
+            f"{directory}: was begun with other arrays (fingerprint {fingerprints[0][:12]}, "
+            f"{fingerprints[1][:12]} here); give the same ones, or another --out"
+        )
     for field in here:
         if here[field] != there[field]:
             raise UsageError(
@@ -41,12 +48,45 @@ def check_directory(experiment: Experiment, directory: Path) -> None:
     config.check_flags(config.read(stored).get("flags", {}), directory)
 
 
-def check_same_request(experiment: Experiment, dataset: Dataset) -> None:
+def check_registered(
+    experiment: Experiment, directory: Path, *, accept_changes: bool = False
+) -> list[Registered]:
+    """The rows from outside that config.json is to record, compared with those it has.
+
+    Args:
+        experiment: what is asked for.
+        directory: of the run.
+        accept_changes: whether a row may be another one than when the run was begun.
+
+    Raises:
+        UsageError: for a row that is missing or, unless that is accepted, has changed.
+    """
+    path = directory / "config.json"
+    if not path.exists():
+        return config.used_rows(experiment)
+    recorded = config.read(path).get("registered", [])
+    return config.check_same(recorded, experiment, directory, accept_changes=accept_changes)
+
+
+def metric_names(registered: Sequence[Registered]) -> tuple[str, ...]:
+    """The metrics that the records of a run hold; those that came later are said and left out."""
+    own = tuple(row["name"] for row in registered if row["kind"] == "metric")
+    for name, origin in metrics.METRICS.origins.items():
+        if name not in own:
+            say(f"note: metric {name!r} of {origin} came after the run was begun, and is left out")
+    return (*metrics.METRICS.built_in, *own)
+
+
+def check_same_request(
+    experiment: Experiment, dataset: Dataset, registered: Sequence[Registered] = ()
+) -> None:
     """UsageError unless all processes were given the same experiment and read the same data."""
-    request = np.frombuffer(json.dumps(config.to_dict(experiment)).encode(), np.uint8)
+    request = json.dumps([config.to_dict(experiment), list(registered)])
     flags = np.frombuffer(json.dumps(config.numeric_flags()).encode(), np.uint8)
     splits = (dataset.train, dataset.validation, dataset.test)
-    if not parallel.processes_agree([request, flags, *(split.evidence() for split in splits)]):
+    if not parallel.processes_agree(
+        [np.frombuffer(request.encode(), np.uint8), flags, *(split.evidence() for split in splits)]
+    ):
         raise UsageError(
             "--distributed: the processes were given different options or read different data; "
             "start all with the same command on the same files"

@@ -13,8 +13,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.metadata
+import json
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +25,7 @@ import jax
 from fairgrape_jax import config, data, parallel, storage
 from fairgrape_jax.config import Experiment, protocols
 from fairgrape_jax.data.dataset import Dataset
+from fairgrape_jax.data.sources import arrays
 from fairgrape_jax.methods import METHODS
 from fairgrape_jax.parallel import hosts, preemption
 from fairgrape_jax.progress import bar, say
@@ -52,13 +55,21 @@ class Dense(NamedTuple):
     predictions: Predictions
 
 
-def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)) -> bool:
+def run(
+    experiment: Experiment,
+    directory: Path,
+    shard: tuple[int, int] = (0, 1),
+    *,
+    accept_changed_plugins: bool = False,
+) -> bool:
     """Do, or finish, the whole experiment in a directory.
 
     Args:
         experiment: what to do.
         directory: where; several processes, each with a shard of its own, may share it.
         shard: (i, n), do the i-th of n parts of the study's runs (`resume.shards`).
+        accept_changed_plugins: go on where a row from outside (`config.register`) is not what it
+            was when the run was begun; its report says so.
 
     Returns:
         Whether the experiment is complete.
@@ -71,7 +82,7 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
         OSError: if a file cannot be written. In the last three cases complete rounds stay, and the
             same call goes on.
     """
-    session = prepare(experiment, directory)
+    session = prepare(experiment, directory, accept_changed_plugins)
     with batch_size.advise_on_error(experiment, session.dataset, session.devices):
         for seed in experiment.seeds:
             run_seed(session, directory, seed, shard)
@@ -83,7 +94,9 @@ def run(experiment: Experiment, directory: Path, shard: tuple[int, int] = (0, 1)
     return complete
 
 
-def prepare(experiment: Experiment, directory: Path) -> Session:
+def prepare(
+    experiment: Experiment, directory: Path, accept_changed_plugins: bool = False
+) -> Session:
     """Check the request, read the data, build the steps, and write RUN/config.json."""
     config.check(experiment)
     devices = parallel.local_devices(experiment.execution.devices)
@@ -91,13 +104,18 @@ def prepare(experiment: Experiment, directory: Path) -> Session:
     # between hosts are made in the first exchange, and that has a time limit.
     parallel.broadcast_from_process_0(0)
     preflight.check_directory(experiment, directory)
+    registered = preflight.check_registered(
+        experiment, directory, accept_changes=accept_changed_plugins
+    )
     if hosts.is_process_0():
         storage.check_writable(directory)
     with bar("reading") as move:
-        dataset = data.load(experiment.data, move, experiment.execution.reading)
+        source = arrays.locate(experiment.data, directory)
+        dataset = data.load(source, move, experiment.execution.reading)
     preflight.check_fit(experiment, dataset, parallel.device_count(devices))
-    preflight.check_same_request(experiment, dataset)
+    preflight.check_same_request(experiment, dataset, registered)
     session = open_session(experiment, dataset, devices)
+    session = dataclasses.replace(session, metrics=preflight.metric_names(registered))
     network = initial_network(session, experiment.seeds[0])
     preflight.check_layers(experiment, network.masks, session.steps.layers)
     if hosts.is_process_0():
@@ -108,17 +126,26 @@ def prepare(experiment: Experiment, directory: Path) -> Session:
         say(f"note: {line}")
     parallel.broadcast_from_process_0(0)  # no process looks at the directory from here on
     if hosts.is_process_0():
-        write_config(experiment, directory, dataset, devices)
+        write_config(experiment, directory, dataset, devices, registered)
+        arrays.keep(source)
         lock.remove_leftovers(directory)
     return session
 
 
 def write_config(
-    experiment: Experiment, directory: Path, dataset: Dataset, devices: list[jax.Device]
+    experiment: Experiment,
+    directory: Path,
+    dataset: Dataset,
+    devices: list[jax.Device],
+    registered: Sequence[config.Registered] = (),
 ) -> None:
-    """RUN/config.json: every field, with versions, flags and machine; kept as it is on resuming."""
+    """RUN/config.json: every field, with versions, flags and machine; kept as it is on resuming,
+    but for rows from outside whose change was accepted."""
     path = directory / "config.json"
     if path.exists():
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored.get("registered", []) != list(registered):
+            write_json(path, stored | {"registered": list(registered)})
         return
     directory.mkdir(parents=True, exist_ok=True)
     packages = ("fairgrape-jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -135,6 +162,7 @@ def write_config(
                 "mean": list(dataset.mean),
                 "std": list(dataset.std),
             },
+            "registered": list(registered),
             "devices": {
                 "kind": devices[0].device_kind,
                 "platform": devices[0].platform,

@@ -166,7 +166,7 @@ def load(run: str | Path, stage: str = "") -> LoadedStage:
     if not (directory / "config.json").exists():
         raise UsageError(f"{directory}: not a run (no config.json)")
     stored = config.read(directory / "config.json")
-    experiment = config.from_dict(stored["experiment"])
+    experiment = config.load_for_report(directory / "config.json")
     place = directory / _chosen(directory, experiment, stage)
     record = layout.read_record(place)
     cure = f"delete {place} and run again to make it anew"

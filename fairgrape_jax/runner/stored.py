@@ -89,7 +89,7 @@ def read_stage(path: Path) -> StoredStage:
     run = next((p for p in (path, *path.parents) if (p / "config.json").is_file()), None)
     if run is None:
         raise UsageError(f"{path}: not a run, and no stage of one (no config.json there or above)")
-    experiment = config.load(run / "config.json")
+    experiment = config.load_for_report(run / "config.json")
     directory = path if path != run else _only_last_stage(run)
     record = layout.read_record(directory)
     if record is None:

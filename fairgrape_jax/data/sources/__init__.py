@@ -7,22 +7,52 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from fairgrape_jax.data.dataset import Dataset
-from fairgrape_jax.data.sources import prepared, synthetic, utkface, writers
+from fairgrape_jax.data.sources import arrays, prepared, synthetic, utkface, writers
 from fairgrape_jax.data.sources.base import Reading, Source
 from fairgrape_jax.data.validate import check
 from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.progress import Progress
+from fairgrape_jax.registry import Table
+
+# The class of a dataset's options, and what loads it: (options, progress, reading) to a Dataset.
+Row = tuple[type[Source], Callable[..., Dataset]]
+
+
+def _check_row(name: str, row: object) -> None:
+    """ValueError for what is no row of the table of datasets."""
+    if not (isinstance(row, tuple) and len(row) == 2 and callable(row[1])):
+        raise ValueError("give (the class of its options, the function that loads it)")
+    kind = row[0]
+    is_source = isinstance(kind, type) and issubclass(kind, Source)
+    if not is_source or not kind.__dataclass_params__.frozen or kind is Source:
+        raise ValueError("its options must be a frozen dataclass, a subclass of data.Source")
+    if kind.name != name:
+        raise ValueError(
+            f"its options say name = {kind.name!r}; a ClassVar `name` must be {name!r}"
+        )
+    if missing := [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is field.default_factory is dataclasses.MISSING
+    ]:
+        raise ValueError(f"its option {missing[0]!r} has no default; give it one")
+
 
 # What an option of a dataset may be.
 Option: TypeAlias = str | int | float | bool
 
 # A new dataset is one file with an options class and a load function, and one row here.
-SOURCES: dict[str, tuple[type[Source], Callable[..., Dataset]]] = {
-    "writers": (writers.Writers, writers.load),
-    "utkface": (utkface.UTKFace, utkface.load),
-    "synthetic": (synthetic.Synthetic, synthetic.load),
-    "prepared": (prepared.Prepared, prepared.load),
-}
+SOURCES: Table[Row] = Table(
+    "dataset",
+    {
+        "writers": (writers.Writers, writers.load),
+        "utkface": (utkface.UTKFace, utkface.load),
+        "synthetic": (synthetic.Synthetic, synthetic.load),
+        "prepared": (prepared.Prepared, prepared.load),
+        "arrays": (arrays.Arrays, arrays.load),
+    },
+    _check_row,
+)
 
 
 def source(name: str, **options: Option) -> Source:
@@ -73,7 +103,7 @@ def load(
     return dataset
 
 
-def _row(name: str) -> tuple[type[Source], Callable[..., Dataset]]:
-    if name not in SOURCES:
+def _row(name: str) -> Row:
+    if not SOURCES.find(name):
         raise UsageError(f"dataset {name!r} is unknown; known: {', '.join(SOURCES)}")
     return SOURCES[name]

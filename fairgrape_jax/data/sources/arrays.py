@@ -1,0 +1,571 @@
+"""Arrays of one's own as a dataset: in memory, and as records where a run must be resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import weakref
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fairgrape_jax import spelling
+from fairgrape_jax.data.dataset import NO_GROUP, Dataset, Split, Task
+from fairgrape_jax.data.images.records import ABOUT, THREADS, dataset_directory, expand_home
+from fairgrape_jax.data.sources.base import (
+    SPLIT_STREAM,
+    Reading,
+    Source,
+    check_options,
+    kept_indices,
+    stream,
+    three_ways,
+)
+from fairgrape_jax.data.sources.splits import NAMES
+from fairgrape_jax.data.sources.stored import stored_in
+from fairgrape_jax.data.validate import not_finite, samples
+from fairgrape_jax.errors import UsageError
+from fairgrape_jax.progress import Progress
+
+DATASET = "arrays"  # what the records are called in their folder
+BY_SEED = -1  # the part of a sample that the seed puts somewhere
+GROUP = "group"  # the column of the groups
+CHUNK = 4096  # pictures looked at together, which bounds the memory of their other forms
+
+Labels = Any  # (N,), (N, T), or {task: (N,)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays(Source):
+    """Arrays that `fairgrape_jax.from_arrays` was called with.
+
+    path: the folder of their records; empty: they are in memory, and a run keeps them in its own
+    folder. label: some of the tasks, with commas between them; empty: all.
+    """
+
+    fingerprint: str = ""
+    """SHA-256 of the arrays and names; empty: whatever the folder holds."""
+
+    name: ClassVar[str] = DATASET
+
+    def __post_init__(self) -> None:
+        # Held as long as one of those that name them lives.
+        object.__setattr__(self, "_content", IN_MEMORY.get(self.fingerprint))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Content:
+    """What `from_arrays` was given, in one form.
+
+    Attributes:
+        images: (N, H, W, C) uint8.
+        labels: (N, T) int32.
+        groups: (N,) int32, NO_GROUP for a sample in none.
+        parts: (N,) int8, 0, 1, 2 for training, validation, test; BY_SEED for all, or none.
+        tasks: what is predicted.
+        names: of the groups.
+        mean: of each channel, of pictures in [0, 1].
+        std: their standard deviation.
+        notes: what a user should know of them.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    parts: np.ndarray
+    tasks: tuple[Task, ...]
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+
+
+# What is in memory, by fingerprint.
+IN_MEMORY: weakref.WeakValueDictionary[str, Content] = weakref.WeakValueDictionary()
+
+
+def from_arrays(
+    images: Any,
+    labels: Labels,
+    groups: Any,
+    *,
+    splits: Any = None,
+    classes: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    group_names: Sequence[str] = (),
+    directory: str | Path | None = None,
+    **options: Any,
+) -> Arrays:
+    """Pictures, labels and groups as the `data` of an experiment.
+
+    A run writes them as records (those of `fairgrape data prepare`) into its own folder, so that
+    `fairgrape run RUN` goes on without the arrays; other arrays are refused there.
+
+    Args:
+        images: (N, H, W, C) or (N, H, W), of NumPy or JAX in any order: whole numbers from 0 to
+            255, or floats from 0 to 1, which are rounded to 256 levels.
+        labels: (N,) for one task, (N, T) or {name: (N,)} for several; whole numbers from 0, or
+            words.
+        groups: (N,) whole numbers from 0, negative for a sample in no group; or words, "" or None
+            for no group.
+        splits: (N,) of "train", "validation", "test", or 0, 1, 2; by default 80/10/10 by the seed,
+            equal pictures on one side.
+        classes: names of the classes where labels are numbers; {task: names} for several tasks.
+        group_names: names of the groups where groups are numbers.
+        directory: write the records here, for several runs; by default each run keeps its own.
+        options: of every dataset: seed, minority, share, limit, limit_evaluation.
+
+    Returns:
+        A source, for `Experiment(data=...)` or `data.load`. A copy of the arrays is held as long as
+        it lives.
+
+    Raises:
+        UsageError: for what is no picture, label or group, with the samples; for a folder that
+            holds other arrays.
+
+    Example:
+        >>> from fairgrape_jax import data
+        >>> rng = np.random.default_rng(0)
+        >>> images = rng.integers(0, 256, (90, 8, 8, 3), np.uint8)
+        >>> labels, groups = rng.integers(0, 2, 90), rng.choice(["young", "old", ""], 90)
+        >>> source = from_arrays(images, {"smile": labels}, groups, classes=["no", "yes"])
+        >>> faces = data.load(source)
+        >>> faces.groups, faces.tasks[0].classes, len(faces.train)
+        (('old', 'young'), ('no', 'yes'), 72)
+    """
+    pixels, notes = _images(images)
+    tasks, columns = _labels(labels, classes, len(pixels))
+    names, ids = _groups(groups, group_names, len(pixels))
+    mean, std = _statistics(pixels)
+    content = Content(
+        pixels, columns, ids, _parts(splits, len(pixels)), tasks, names, mean, std, notes
+    )
+    digest = fingerprint(content)
+    content = IN_MEMORY.setdefault(digest, content)  # stays until `source` holds it
+    path = "" if directory is None else str(directory)
+    known = {field.name for field in dataclasses.fields(Source)} - {"path"}
+    if unknown := options.keys() - known:
+        raise UsageError(
+            f"from_arrays: no option {min(unknown)!r}; known: {', '.join(sorted(known))}"
+        )
+    source = Arrays(path=path, fingerprint=digest, **options)
+    dataset_of(content, source)  # what is wrong with the options is said here
+    if path:
+        keep(source)
+    return source
+
+
+def load(
+    source: Arrays, progress: Progress | None = None, reading: Reading | None = None
+) -> Dataset:
+    """The dataset, from memory or from its records.
+
+    Args:
+        source: Its options.
+        progress: Called with (pictures read, pictures in all).
+        reading: Of no use here: all is read into memory.
+
+    Returns:
+        The dataset; the same from both.
+
+    Raises:
+        UsageError: The arrays are neither in memory nor in the folder, or those in the folder are
+            others or damaged.
+    """
+    content = IN_MEMORY.get(source.fingerprint)
+    if content is None:
+        if not source.path:
+            raise UsageError(
+                "arrays: these are not in this process; call from_arrays with them again, or give "
+                "path, a folder that it has written"
+            )
+        content = read(source, progress)
+    return dataset_of(content, source)
+
+
+def locate(source: Source, directory: Path) -> Source:
+    """A source as a run in a directory reads it: arrays without a folder are kept in the run's.
+
+    Args:
+        source: Any dataset's.
+        directory: Of the run.
+
+    Returns:
+        The same, with the folder.
+    """
+    if isinstance(source, Arrays) and not source.path:
+        return dataclasses.replace(source, path=str(directory / "data"))
+    return source
+
+
+def keep(source: Source) -> None:
+    """Write the records of arrays that are in memory, unless they are there.
+
+    Args:
+        source: Any dataset's; only that of arrays with a folder is looked at.
+
+    Raises:
+        UsageError: The folder holds other arrays.
+    """
+    if not isinstance(source, Arrays) or not source.path:
+        return
+    content = IN_MEMORY.get(source.fingerprint)
+    if content is None:
+        return
+    target = dataset_directory(DATASET, expand_home(source.path))
+    if (target / ABOUT).exists():
+        there = stored_in(target).about["options"].get("fingerprint", "")
+        if there != source.fingerprint:
+            raise UsageError(_others(target, str(there), source.fingerprint))
+        return
+    from fairgrape_jax.data.builders.arrays import write
+
+    write(content, source.fingerprint, target)
+
+
+def dataset_of(content: Content, source: Arrays) -> Dataset:
+    """The dataset that options make of arrays.
+
+    Args:
+        content: The arrays.
+        source: The options.
+
+    Returns:
+        Three splits.
+
+    Raises:
+        UsageError: An option cannot be used.
+    """
+    check_options(source, content.names)
+    if source.group not in ("", GROUP):
+        raise UsageError(f"group={source.group!r}: arrays have one column of groups, {GROUP!r}")
+    if source.size and content.images.shape[1:3] != (source.size, source.size):
+        raise UsageError(f"size={source.size}: arrays keep their size; resize them before")
+    known = [task.name for task in content.tasks]
+    chosen = [name.strip() for name in source.label.split(",")] if source.label else known
+    if unknown := [name for name in chosen if name not in known]:
+        raise UsageError(f"label={unknown[0]!r}: no such task; known: {', '.join(known)}")
+    tasks = [known.index(name) for name in chosen]
+    parts = content.parts
+    if (parts == BY_SEED).any():
+        units = _equal_pictures(content.images)
+        parts = three_ways(int(units.max()) + 1, stream(source.seed, SPLIT_STREAM))[units]
+    splits = []
+    for number in range(len(NAMES)):
+        members = np.flatnonzero(parts == number)
+        kept = kept_indices(source, content.groups[members], content.names, training=number == 0)
+        rows = members[kept]
+        labels = content.labels[rows][:, tasks]
+        splits.append(Split(content.images[rows], labels, content.groups[rows]))
+    missing = int((content.groups == NO_GROUP).sum())
+    notes = list(content.notes)
+    if missing:
+        notes.append(
+            f"{missing:,} of {len(content.groups):,} pictures are in no group: they are trained on "
+            "and count overall, and for no group"
+        )
+    train, validation, test = splits
+    return Dataset(
+        train=train,
+        validation=validation,
+        test=test,
+        tasks=tuple(content.tasks[task] for task in tasks),
+        groups=content.names,
+        mean=content.mean,
+        std=content.std,
+        notes=tuple(notes),
+        allow_missing_groups=missing > 0,
+    )
+
+
+def fingerprint(content: Content) -> str:
+    """SHA-256 of all that makes a dataset of arrays, in hexadecimal.
+
+    Args:
+        content: The arrays.
+    """
+    about = describe(content)
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for array in (content.images, content.labels, content.groups, content.parts):
+        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        digest.update(np.ascontiguousarray(little).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def describe(content: Content) -> dict[str, Any]:
+    """All but the arrays themselves, as plain values.
+
+    Args:
+        content: The arrays.
+    """
+    return {
+        "shape": list(content.images.shape[1:]),
+        "tasks": [[task.name, list(task.classes)] for task in content.tasks],
+        "groups": list(content.names),
+        "mean": list(content.mean),
+        "std": list(content.std),
+        "notes": list(content.notes),
+    }
+
+
+def read(source: Arrays, progress: Progress | None = None) -> Content:
+    """The arrays of a folder of records.
+
+    Args:
+        source: With the folder.
+        progress: Called with (pictures read, pictures in all).
+
+    Returns:
+        The arrays, in the order that they had.
+
+    Raises:
+        UsageError: There are none, or others, or damaged ones.
+    """
+    target = dataset_directory(DATASET, expand_home(source.path))
+    if not (target / ABOUT).is_file():
+        raise UsageError(f"{target}: holds no arrays; call from_arrays with them, and run again")
+    stored = stored_in(target)
+    about = stored.about["options"]
+    there = str(about.get("fingerprint", ""))
+    if source.fingerprint not in ("", there):
+        raise UsageError(_others(target, there, source.fingerprint))
+    again = f"remove {target} and call from_arrays with the arrays again"
+    try:
+        shape = tuple(map(int, about["shape"]))
+        names, classes = tuple(about["groups"]), [Task(n, tuple(c)) for n, c in about["tasks"]]
+        order = np.argsort(stored.columns["name"].astype(np.int64))
+        images = np.empty((len(order), *shape), np.uint8)
+
+        def fill(place: int) -> None:
+            images[place] = unpack(stored.records.content(order[place]), shape)
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            for done, _ in enumerate(pool.map(fill, range(len(order))), 1):
+                if progress and (done % CHUNK == 0 or done == len(order)):
+                    progress(done, len(order))
+        values = stored.columns["values"][order].astype(np.int32)
+        split = stored.columns["split"][order].astype(str)
+        parts = np.array([NAMES.index(s) if s in NAMES else BY_SEED for s in split], np.int8)
+        content = Content(
+            images,
+            np.ascontiguousarray(values[:, :-1]),
+            np.ascontiguousarray(values[:, -1]),
+            parts,
+            tuple(classes),
+            names,
+            tuple(about["mean"]),
+            tuple(about["std"]),
+            tuple(about["notes"]),
+        )
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise UsageError(f"{target}: cannot be read ({error}); {again}") from error
+    if fingerprint(content) != there:
+        raise UsageError(f"{target}: is not as it was written; {again}")
+    return content
+
+
+def pack(picture: np.ndarray) -> bytes:
+    """A picture as a PNG file, to the bit; other than of 1 or 3 channels these lie side by side.
+
+    Args:
+        picture: (H, W, C) uint8.
+
+    Example:
+        >>> pixels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+        >>> bool((unpack(pack(pixels), (2, 3, 4)) == pixels).all())
+        True
+    """
+    from PIL import Image  # as in every dataset, when a picture is needed
+
+    flat = picture if picture.shape[-1] == 3 else picture.reshape(len(picture), -1)
+    file = io.BytesIO()
+    Image.fromarray(flat).save(file, "png", compress_level=1)
+    return file.getvalue()
+
+
+def unpack(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    """The picture of `pack`.
+
+    Args:
+        content: The PNG file.
+        shape: (H, W, C).
+
+    Returns:
+        (H, W, C) uint8.
+    """
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as picture:
+        return np.asarray(picture).reshape(shape)
+
+
+def _others(target: Path, there: str, here: str) -> str:
+    return (
+        f"{target}: holds other arrays (fingerprint {there[:12]}, here {here[:12]}); give the "
+        "arrays that it was written with, or another folder"
+    )
+
+
+def _equal_pictures(images: np.ndarray) -> np.ndarray:
+    """A number for each picture, the same for equal ones."""
+    digests = [hashlib.sha256(image.data).digest() for image in images]
+    return np.unique(np.array(digests, "V32").view("S32"), return_inverse=True)[1].reshape(-1)
+
+
+def _images(images: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(N, H, W, C) uint8, a copy; and what was lost by rounding."""
+    array = np.asarray(images)
+    if array.ndim == 3:
+        array = array[..., None]
+    if array.ndim != 4 or 0 in array.shape:
+        raise UsageError(
+            f"images: shape {np.shape(images)}; give (N, H, W, C), or (N, H, W), of one or more"
+        )
+    _, height, width, channels = array.shape
+    if height in (1, 3, 4) and width == channels > 4:
+        raise UsageError(
+            f"images: shape {array.shape} has its channels first; transpose them with (0, 2, 3, 1)"
+        )
+    if array.dtype == np.uint8:
+        return np.array(array, order="C"), ()
+    if np.issubdtype(array.dtype, np.integer):
+        _refuse("images", "are not from 0 to 255", (array < 0) | (array > 255))
+        return array.astype(np.uint8, order="C"), ()
+    if array.dtype.name == "bfloat16" or np.issubdtype(array.dtype, np.floating):
+        return _rounded(array)
+    raise UsageError(f"images: are {array.dtype}; give uint8 (0 to 255), or floats (0 to 1)")
+
+
+def _rounded(array: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Floats from 0 to 1 as 256 levels."""
+    pixels, largest = np.empty(array.shape, np.uint8), 0.0
+    for first in range(0, len(array), CHUNK):
+        part = array[first : first + CHUNK].astype(np.float64)
+        outside = ~((part >= 0) & (part <= 1))
+        if outside.any():
+            if lost := not_finite(part):
+                raise UsageError(f"images: some are{lost.removeprefix(',')}")
+            raise UsageError(
+                f"images: floats from {part.min():.4g} to {part.max():.4g}; give them from 0 to 1, "
+                "or uint8"
+            )
+        level = np.rint(part * 255)
+        pixels[first : first + CHUNK] = level
+        largest = max(largest, float(np.abs(part - level / 255).max()))
+    if largest < 1e-3 / 255:  # they were uint8 once
+        return pixels, ()
+    return pixels, (f"images were rounded to 256 levels, by {largest:.2g} at the most",)
+
+
+def _labels(labels: Labels, classes: Any, count: int) -> tuple[tuple[Task, ...], np.ndarray]:
+    """The tasks, and (N, T) int32."""
+    if isinstance(labels, Mapping):
+        columns = {str(name): np.asarray(column) for name, column in labels.items()}
+    else:
+        array = np.asarray(labels)
+        if array.ndim == 2:
+            columns = {f"label {i}": column for i, column in enumerate(array.T)}
+        else:
+            columns = {"label": array}
+    if not columns:
+        raise UsageError("labels: no task; give one column or more")
+    tasks, codes = [], []
+    for name, column in columns.items():
+        names = classes.get(name, ()) if isinstance(classes, Mapping) else classes or ()
+        known, numbers = _coded(f"labels of task {name!r}", column, names, count)
+        if (numbers == NO_GROUP).any():
+            _refuse(f"labels of task {name!r}", "are negative or empty", numbers == NO_GROUP)
+        tasks.append(Task(name, known))
+        codes.append(numbers)
+    if isinstance(classes, Mapping) and (unknown := classes.keys() - columns.keys()):
+        raise UsageError(f"classes: {min(unknown)!r} is no task; known: {', '.join(columns)}")
+    return tuple(tasks), np.stack(codes, axis=1)
+
+
+def _groups(groups: Any, names: Sequence[str], count: int) -> tuple[tuple[str, ...], np.ndarray]:
+    known, numbers = _coded("groups", np.asarray(groups), names, count)
+    if not len(known):
+        raise UsageError("groups: every sample is in none; give two groups or more")
+    return known, numbers
+
+
+def _coded(
+    what: str, column: np.ndarray, names: Sequence[str], count: int
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """The names of the values of a column in order, and (N,) int32; NO_GROUP for no value."""
+    if column.shape != (count,):
+        raise UsageError(f"{what}: shape {column.shape}; give ({count},), one for each picture")
+    if column.dtype == object or column.dtype.kind in "US":
+        return _words(what, column, names)
+    if column.dtype == bool:
+        column = column.astype(np.int32)
+    if not np.issubdtype(column.dtype, np.integer):
+        raise UsageError(f"{what}: are {column.dtype}{not_finite(column)}; give whole numbers")
+    present = np.unique(column[column >= 0])
+    known = tuple(map(str, names)) or tuple(map(str, range(len(present))))
+    if len(present) and present[-1] >= len(known):
+        if names:
+            wrong = column >= len(known)
+            _refuse(what, f"are beyond the {len(known)} names", wrong)
+        missing = int(np.setdiff1d(np.arange(len(present)), present)[0])
+        raise UsageError(
+            f"{what}: {missing} has no sample and {present[-1]} has; number them from 0 without a "
+            "gap, or name all of them"
+        )
+    return known, np.where(column < 0, NO_GROUP, column).astype(np.int32)
+
+
+def _words(
+    what: str, column: np.ndarray, names: Sequence[str]
+) -> tuple[tuple[str, ...], np.ndarray]:
+    if column.dtype.kind == "S":
+        column = np.char.decode(column, "utf-8")
+    words = ["" if word is None else word for word in column.tolist()]
+    wrong = np.array([not isinstance(word, str) for word in words])
+    _refuse(what, "are neither words nor None, among words", wrong)
+    known = tuple(map(str, names)) or spelling.in_order(filter(None, words))
+    numbers = {name: number for number, name in enumerate(known)} | {"": NO_GROUP}
+    _refuse(what, "are none of the names", np.array([word not in numbers for word in words]))
+    return known, np.array([numbers[word] for word in words], np.int32)
+
+
+def _parts(splits: Any, count: int) -> np.ndarray:
+    if splits is None:
+        return np.full(count, BY_SEED, np.int8)
+    column = np.asarray(splits)
+    if column.shape != (count,):
+        raise UsageError(f"splits: shape {column.shape}; give ({count},), one for each picture")
+    if np.issubdtype(column.dtype, np.integer):
+        _refuse("splits", "are none of 0, 1, 2", (column < 0) | (column > 2))
+        parts = column.astype(np.int8)
+    else:
+        words = list(map(str, column.tolist()))
+        _refuse("splits", f"are none of {', '.join(NAMES)}", ~np.isin(words, NAMES))
+        parts = np.array([NAMES.index(word) for word in words], np.int8)
+    for number, name in enumerate(NAMES):
+        if not (parts == number).any():
+            raise UsageError(f"splits: no sample is in {name}; give some of each")
+    return parts
+
+
+def _refuse(what: str, problem: str, wrong: np.ndarray) -> None:
+    """UsageError if anything of some samples is wrong."""
+    if wrong.any():
+        bad = np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1))
+        raise UsageError(f"{what}: some {problem}{samples(bad)}")
+
+
+def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, of pictures in [0, 1]; 1 for a constant one."""
+    total = np.zeros((2, images.shape[-1]), np.int64)
+    for first in range(0, len(images), CHUNK):
+        part = images[first : first + CHUNK].reshape(-1, images.shape[-1]).astype(np.int64)
+        total += part.sum(axis=0), np.square(part).sum(axis=0)
+    mean, square = total / (images[..., 0].size * np.array([[255.0], [255.0**2]]))
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    std = np.where(std < 1e-3, 1.0, std)
+    return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
