@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fairgrape_jax.config.registered import register
     from fairgrape_jax.data.sources.arrays import from_arrays
     from fairgrape_jax.errors import TrainingError, UsageError
+    from fairgrape_jax.exporters.folder import export
     from fairgrape_jax.library.audits import audit
     from fairgrape_jax.library.runs import run
     from fairgrape_jax.masks import apply_masks, full_masks, is_kernel
@@ -45,6 +46,7 @@ _WHERE = {
     "load": "runner.stage",
     "from_arrays": "data.sources.arrays",
     "register": "config.registered",
+    "export": "exporters.folder",
     "UsageError": "errors",
     "TrainingError": "errors",
 }
@@ -73,6 +75,8 @@ __all__ = [  # noqa: RUF022
     # data and rows of one's own
     "from_arrays",
     "register",
+    # what leaves
+    "export",
     # errors
     "UsageError",
     "TrainingError",

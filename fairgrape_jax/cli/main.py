@@ -24,6 +24,7 @@ from fairgrape_jax.cli import new
 from fairgrape_jax.cli.audit import Audit
 from fairgrape_jax.cli.command import Command, parse
 from fairgrape_jax.cli.data import DATA_COMMANDS
+from fairgrape_jax.cli.export import Export
 from fairgrape_jax.cli.new import New
 from fairgrape_jax.cli.python_files import load_plugins
 from fairgrape_jax.cli.run import Run
@@ -116,6 +117,7 @@ COMMANDS: dict[str, type[Command] | Mapping[str, type[Command]]] = {
     "run": Run,
     "report": Report,
     "audit": Audit,
+    "export": Export,
     "replay": Replay,
     "data": DATA_COMMANDS,
     "list": List,

@@ -1,0 +1,172 @@
+"""A finished stage of a run as a model to export, and its recorded predictions to compare with."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from fairgrape_jax import data, losses
+from fairgrape_jax.data import augment
+from fairgrape_jax.data.batches import read_images
+from fairgrape_jax.data.dataset import MOST_SCORES, Dataset
+from fairgrape_jax.errors import UsageError
+from fairgrape_jax.exporters.base import Model
+from fairgrape_jax.exporters.card import allocation_name, card
+from fairgrape_jax.masks import Tree
+from fairgrape_jax.models.torchvision import NETWORKS
+from fairgrape_jax.progress import bar
+from fairgrape_jax.runner.stage import LoadedStage, load
+
+CLOSE = 1e-3  # probabilities that may change places between two machines
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """What a run wrote down of the samples that an export is tried on.
+
+    Attributes:
+        classes: The number of classes of each task.
+        predictions: (N, T) int, the predicted class of each task.
+        scores: (N, K) float, the probability of every class of every task; None where only that of
+            the predicted one was kept.
+    """
+
+    classes: tuple[int, ...]
+    predictions: np.ndarray
+    scores: np.ndarray | None
+
+    def compare(self, logits: np.ndarray) -> tuple[int, float]:
+        """How many predictions differ, and the largest difference of a probability.
+
+        Args:
+            logits: (N, K) of the same samples. Another class is no difference where both are as
+                probable, to CLOSE.
+        """
+        predicted = np.asarray(losses.predictions(jax.numpy.asarray(logits), self.classes))
+        other = predicted != self.predictions
+        if self.scores is None:
+            return int(other.sum()), float("nan")
+        heads = losses.split_heads(jax.numpy.asarray(logits, "float32"), self.classes)
+        scores = np.concatenate([np.asarray(jax.nn.softmax(head)) for head in heads], axis=-1)
+        begins = np.cumsum([0, *self.classes[:-1]])
+        rows = np.arange(len(predicted))[:, None]
+        margin = (
+            self.scores[rows, begins + self.predictions] - self.scores[rows, begins + predicted]
+        )
+        return int((other & (margin > CLOSE)).sum()), float(np.abs(scores - self.scores).max())
+
+
+def read(path: Path, samples: int) -> tuple[Model, Recorded]:
+    """The model of a stage, and what the run predicted.
+
+    Args:
+        path: RUN or RUN/STAGE, as `runner.stage.load` takes the stage.
+        samples: How many of the test split it is tried on, at most.
+
+    Raises:
+        UsageError: There is no such stage, or its dataset cannot be read or is another one.
+    """
+    absolute = path.absolute()
+    run = next((p for p in (absolute, *absolute.parents) if (p / "config.json").is_file()), None)
+    if run is None:
+        raise UsageError(f"{path}: not a run, and no stage of one (no config.json there or above)")
+    stage = load(run, "" if run == absolute else absolute.relative_to(run).as_posix())
+    dataset = _dataset(path, stage)
+    places = stage.predictions.places
+    chosen = np.arange(len(stage.predictions.groups))[:samples]
+    images, good = read_images(dataset.test, chosen if places is None else places[chosen])
+    chosen, images = chosen[good], images[good]
+    predicted, scores = stage.predictions.predictions[chosen], stage.predictions.scores
+    recorded = Recorded(
+        dataset.classes,
+        predicted,
+        None if scores is None or sum(dataset.classes) > MOST_SCORES else scores[chosen],
+    )
+    return _model(run, stage, dataset, images), recorded
+
+
+def _dataset(path: Path, stage: LoadedStage) -> Dataset:
+    """The dataset of the run; UsageError where it is not there, or is not what it was."""
+    try:
+        with bar("reading") as move:
+            dataset = data.load(stage.experiment.data, move, stage.experiment.execution.reading)
+    except (UsageError, OSError) as error:
+        raise UsageError(
+            f"{path}: an export is compared with the run's predictions, for which the pictures of "
+            f"its test split are needed ({error}); bring the data to where the run had them"
+        ) from error
+    labels, places = stage.predictions.labels, stage.predictions.places
+    test = dataset.test.labels
+    rows = np.arange(len(labels)) if places is None else places
+    same = len(rows) == 0 or (rows.max() < len(test) and np.array_equal(test[rows], labels))
+    tasks = {task.name: task.classes for task in dataset.tasks}
+    if tasks != stage.tasks or dataset.groups != stage.groups or not same:
+        raise UsageError(
+            f"{path}: the dataset is not what it was: other groups, classes or test samples than "
+            "the run's predictions are of; bring back the data that the run was made with"
+        )
+    return dataset
+
+
+def _model(run: Path, stage: LoadedStage, dataset: Dataset, images: np.ndarray) -> Model:
+    module, mean, std = stage.module, dataset.mean, dataset.std
+
+    def apply(variables: Tree, pictures: Any) -> Any:
+        return module.apply(variables, augment.normalise(pictures, mean, std), train=False)
+
+    variables = jax.tree.map(np.asarray, jax.device_get(dict(stage.variables)))
+    masks = {
+        name: stage.masks if name == "params" else jax.tree.map(lambda _: None, tree)
+        for name, tree in variables.items()
+    }
+    exact = stage.experiment.precision == "float32"
+    return Model(
+        name=stage.experiment.model,
+        variables=variables,
+        masks=masks,
+        apply=apply,
+        inputs=images,
+        config=_config(stage, dataset),
+        card=card(run, stage),
+        tolerance=1e-4 if exact else 3e-2,
+    )
+
+
+def _config(stage: LoadedStage, dataset: Dataset) -> dict[str, Any]:
+    """How the network is used, in plain values; no path, and nothing of a sample."""
+    height, width, channels = dataset.shape
+    values: dict[str, Any] = {
+        "library": f"fairgrape_jax {importlib.metadata.version('fairgrape-jax')}",
+        "model": stage.experiment.model,
+        "num_classes": sum(dataset.classes),
+        "tasks": {name: list(classes) for name, classes in stage.tasks.items()},
+        "groups": list(stage.groups),
+        "method": stage.method,
+        "allocation": allocation_name(stage.experiment),
+        "density": stage.density,
+        "input": {
+            "shape": [height, width, channels],
+            "layout": "NHWC",
+            "mean": list(map(float, dataset.mean)),
+            "std": list(map(float, dataset.std)),
+            "meaning": "pixels divided by 255, minus mean, over std; programs (stablehlo, onnx) "
+            "take the pixels from 0 to 255, uint8, and do it themselves",
+        },
+    }
+    if stage.experiment.model in NETWORKS and "resnet" in stage.experiment.model:
+        # What timm reads of config.json; its MobileNet-V2 has other keys.
+        values["architecture"] = stage.experiment.model
+        values["pretrained_cfg"] = {
+            "input_size": [channels, height, width],
+            "mean": values["input"]["mean"],
+            "std": values["input"]["std"],
+            "num_classes": values["num_classes"],
+            "first_conv": "conv1",
+            "classifier": "fc",
+        }
+    return values
