@@ -81,7 +81,6 @@ def load(
     tasks, labels = label_columns(stored, source)
     names, groups = group_column(stored, source)
     check_options(source, names)
-    size = source.size or SIZE
     splits, notes = [], list(stored.about["notes"])
     unlabelled: np.ndarray = np.any(labels < 0, axis=1)
     if unlabelled.any():
@@ -91,23 +90,11 @@ def load(
         members = side[~unlabelled[side]]
         kept = kept_indices(source, groups[members], names, training=number == 0)
         parts.append(members[kept])
-    pixel_bytes = sum(map(len, parts)) * size * size * 3
-    hold = reading.cache == "memory" or (reading.cache == "auto" and pixel_bytes <= CACHE_BYTES)
     done, total = 0, sum(map(len, parts))
-    evidence = stored.columns["digest"].view(np.uint8).reshape(-1, 32)
     for part in parts:
-        pictures = Pictures(
-            stored.records,
-            part,
-            stored.columns["name"][part],
-            evidence[part],
-            size=size,
-            fit=source.fit,
-            broken=source.broken,
-            workers=reading.workers,
-        )
+        pictures = _pictures(stored, source, part, reading.workers)
         images: np.ndarray | Pictures = pictures
-        if hold:
+        if _hold_in_memory(reading, total, pictures.size):
             images, good = pictures.in_memory(_shift(progress, done, total))
             part, images = part[good], images if good.all() else images[good]
             notes += _lost(pictures)
@@ -126,6 +113,26 @@ def load(
         notes=tuple(notes),
         allow_missing_groups=bool((groups == NO_GROUP).any()),
     )
+
+
+def _pictures(stored: Stored, source: Prepared, part: np.ndarray, workers: int) -> Pictures:
+    """Some of the pictures, on disk."""
+    return Pictures(
+        stored.records,
+        part,
+        stored.columns["name"][part],
+        stored.columns["digest"].view(np.uint8).reshape(-1, 32)[part],
+        size=source.size or SIZE,
+        fit=source.fit,
+        broken=source.broken,
+        workers=workers,
+    )
+
+
+def _hold_in_memory(reading: Reading, count: int, size: int) -> bool:
+    """Whether so many pictures of that side are decoded once, and held."""
+    fits = 3 * count * size * size <= CACHE_BYTES
+    return reading.cache == "memory" or (reading.cache == "auto" and fits)
 
 
 def read(source: Prepared) -> Stored:

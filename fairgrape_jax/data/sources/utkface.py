@@ -120,20 +120,7 @@ def load(
         raise UsageError(f"split_by={source.split_by!r}: give content or name")
     if not source.path:
         raise UsageError(f"path is empty: give utkface {EXPECTED}")
-    with tempfile.TemporaryDirectory(prefix="fairgrape-") as scratch:
-        listed = faces(Path(source.path), Path(scratch))
-        kept = [face for face in listed.faces if source.others or face.race != OTHERS]
-        if not kept:
-            raise UsageError(f"{source.path}: only pictures of race Others; set others=True")
-        with ThreadPoolExecutor(THREADS) as pool:
-            contents = list(pool.map(_content, kept))
-            faults = list(pool.map(decode.fault, contents))
-    left_out = len(listed.faces) - len(kept)
-    broken = [face.name for face, fault in zip(kept, faults, strict=True) if fault]
-    if len(broken) == len(kept):
-        raise UsageError(f"{source.path}: no picture of {len(kept)} can be decoded; {EXPECTED}")
-    kept = [face for face, fault in zip(kept, faults, strict=True) if not fault]
-    contents = [content for content, fault in zip(contents, faults, strict=True) if not fault]
+    kept, contents, left_out, notes = _read(source)
     digests = [hashlib.sha256(content).digest() for content in contents]
     labels = _column(kept, tasks[0].name)[:, None]
     groups = _column(kept, group_column(source))
@@ -161,12 +148,34 @@ def load(
         std=(0.229, 0.224, 0.225),
         notes=(
             "UTKFace is for non-commercial research: do not publish its pictures.",
-            *listed.notes,
-            *_skipped("name not understood", listed.misnamed),
-            *_skipped("cannot be decoded", broken),
+            *notes,
             *_composition(left_out, equal, source.split_by),
         ),
     )
+
+
+def _read(source: UTKFace) -> tuple[list[Face], list[bytes], int, tuple[str, ...]]:
+    """The faces of a source, their files, how many are of another race, and what was skipped."""
+    with tempfile.TemporaryDirectory(prefix="fairgrape-") as scratch:
+        listed = faces(Path(source.path), Path(scratch))
+        kept = [face for face in listed.faces if source.others or face.race != OTHERS]
+        if not kept:
+            raise UsageError(f"{source.path}: only pictures of race Others; set others=True")
+        with ThreadPoolExecutor(THREADS) as pool:
+            contents = list(pool.map(_content, kept))
+            faults = list(pool.map(decode.fault, contents))
+    left_out = len(listed.faces) - len(kept)
+    broken = [face.name for face, fault in zip(kept, faults, strict=True) if fault]
+    if len(broken) == len(kept):
+        raise UsageError(f"{source.path}: no picture of {len(kept)} can be decoded; {EXPECTED}")
+    kept = [face for face, fault in zip(kept, faults, strict=True) if not fault]
+    contents = [content for content, fault in zip(contents, faults, strict=True) if not fault]
+    notes = (
+        *listed.notes,
+        *_skipped("name not understood", listed.misnamed),
+        *_skipped("cannot be decoded", broken),
+    )
+    return kept, contents, left_out, notes
 
 
 def faces(place: Path, scratch: Path) -> Faces:
