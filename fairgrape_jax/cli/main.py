@@ -26,6 +26,7 @@ from fairgrape_jax.cli.command import Command, parse
 from fairgrape_jax.cli.data import DATA_COMMANDS
 from fairgrape_jax.cli.export import Export
 from fairgrape_jax.cli.new import New
+from fairgrape_jax.cli.plan import Plan
 from fairgrape_jax.cli.python_files import load_plugins
 from fairgrape_jax.cli.run import Run
 from fairgrape_jax.errors import Preempted, TrainingError, UsageError
@@ -115,6 +116,7 @@ class List(Command):
 COMMANDS: dict[str, type[Command] | Mapping[str, type[Command]]] = {
     "new": New,
     "run": Run,
+    "plan": Plan,
     "report": Report,
     "audit": Audit,
     "export": Export,

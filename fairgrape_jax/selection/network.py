@@ -225,7 +225,7 @@ def solve_tree(
     if len(devices) > 1:
         placed = parallel.replicate(placed, devices)
     chosen, info, sound, left = jax.device_get(
-        _solve_leaves(*placed, jax.device_put(keep), segments, finish, tuple(devices))
+        solve_leaves(*placed, jax.device_put(keep), segments, finish, tuple(devices))
     )
     _check(names, segments, sound, left, keep)
     flat = [joined(chosen, leaves) for leaves in numbers]
@@ -259,9 +259,17 @@ def _as_float32(rows: Any, name: str) -> Any:
 
 
 @functools.partial(jax.jit, static_argnames=("segments", "finish", "devices"))
-def _solve_leaves(
-    rows: Any, alive: Any, keep: Any, segments: Any, finish: Any, devices: Any
-) -> Any:
+def solve_leaves(rows: Any, alive: Any, keep: Any, segments: Any, finish: Any, devices: Any) -> Any:
+    """The choice in all layers as one program: masks, info, which leaves are sound, how many alive.
+
+    Args:
+        rows: (G, *w.shape) float32 of each leaf.
+        alive: (*w.shape) bool of each.
+        keep: (L,) int32, how many each segment keeps.
+        segments: for each leaf the segment that it belongs to.
+        finish: as for `select_threshold`.
+        devices: over which the blocks are cut.
+    """
     rows = [leaf.reshape(len(leaf), math.prod(leaf.shape[1:])) for leaf in rows]
     rows = [_some_group(jnp.asarray(leaf)) for leaf in rows]
     alive = [jnp.asarray(leaf).reshape(-1) for leaf in alive]

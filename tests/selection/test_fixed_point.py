@@ -19,7 +19,7 @@ from fairgrape_jax.selection import (
     solve_threshold,
     solve_tree,
 )
-from fairgrape_jax.selection.network import _solve_leaves
+from fairgrape_jax.selection.network import solve_leaves
 from tests.helpers.datasets import GOLDEN_FILES
 from tests.helpers.layers import FAMILIES, Case, compare, share_error, table
 
@@ -154,10 +154,10 @@ def test_global_allocation_is_the_choice_from_one_long_layer():
 
 def test_rounds_of_a_run_compile_once():
     importance, mask = tree()
-    before = _solve_leaves._cache_size()
+    before = solve_leaves._cache_size()
     for density in (0.7, 0.5, 0.2, 0.01):
         mask = select_tree(importance, mask, density)
-    assert _solve_leaves._cache_size() <= before + 1
+    assert solve_leaves._cache_size() <= before + 1
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_memory_beside_the_importance_is_at_most_one_and_a_half_times_it():
     rows = tuple(jax.ShapeDtypeStruct((7, *leaf.shape), jnp.float32) for leaf in alive)
     layers = tuple(range(len(alive)))
     keep = np.zeros(len(alive), np.int32)
-    compiled = _solve_leaves.lower(rows, alive, keep, layers, "greedy", ()).compile()
+    compiled = solve_leaves.lower(rows, alive, keep, layers, "greedy", ()).compile()
     importance = sum(np.prod(leaf.shape) * 4 for leaf in rows)
     assert compiled.memory_analysis().temp_size_in_bytes <= 1.5 * importance
 

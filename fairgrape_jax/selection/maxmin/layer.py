@@ -90,8 +90,7 @@ class Layer:
     @property
     def step(self) -> int:
         """Every which weight is in a sample; 1 for a layer that is small enough as it is."""
-        n = len(self.alive)
-        return min(n // SAMPLE, STEP) if n > 2 * SAMPLE else 1
+        return sampling_step(len(self.alive))
 
     def sample(self) -> Layer:
         """Every so many of the weights, and as large a part of them to keep."""
@@ -100,6 +99,15 @@ class Layer:
         count = int(np.count_nonzero(alive))
         keep = min(count, max(1, round(share * count)))
         return Layer(np.ascontiguousarray(self.rows[:, :: self.step]), alive, keep)
+
+
+def sampling_step(n: int) -> int:
+    """Every which weight of a layer of n is in its sample; 1 for one that is searched as it is.
+
+    >>> sampling_step(1000), sampling_step(300_000)
+    (1, 3)
+    """
+    return min(n // SAMPLE, STEP) if n > 2 * SAMPLE else 1
 
 
 def select_maxmin(importance: LayerScores, previous: LayerMask, keep: int) -> NumpyMask:

@@ -102,14 +102,14 @@ def on_blocks(devices: Sequence[jax.Device], layers: Sequence[Layer]) -> Survey:
     """The passes over all layers at once, their weights laid out in blocks on the devices."""
     rows, powers = zip(*(_scaled(layer) for layer in layers), strict=True)
     alive = tuple(layer.alive for layer in layers)
-    blocks = _pack(*jax.device_put((rows, alive)), max(len(devices), 1))
+    blocks = pack_layers(*jax.device_put((rows, alive)), max(len(devices), 1))
     # What the blocks hold is the importance over these powers of two.
     shift = np.stack(powers) + on_host(blocks.shift)
     if len(devices) > 1:
         blocks = parallel.shard_arrays(blocks, devices, CUT)
     keep = np.array([layer.keep for layer in layers], np.int32)
     before, after = np.array([layer.near for layer in layers], np.int32).T
-    capacity = max(2 * (len(layer.alive) // NEAR) for layer in layers)
+    capacity = capacity_of([len(layer.alive) for layer in layers])
     totals = np.stack([np.where(layer.totals > 0, layer.totals, 1) for layer in layers])
     totals = np.ldexp(totals, -shift)
     scale = np.ldexp(np.float32(1), np.frexp(totals)[1] + 1)  # a power of two above them
@@ -117,7 +117,9 @@ def on_blocks(devices: Sequence[jax.Device], layers: Sequence[Layer]) -> Survey:
     def survey(weights: np.ndarray) -> list[Band]:
         factor = (weights / totals).astype(np.float32)
         on_devices = jax.device_put((factor, before, after, scale))
-        high, low, bits, keys = jax.device_get(_look(blocks, *on_devices, capacity, tuple(devices)))
+        high, low, bits, keys = jax.device_get(
+            survey_blocks(blocks, *on_devices, capacity, tuple(devices))
+        )
         base = (high * 2.0**-HIGH + low * 2.0 ** -float(bits)) * scale / totals
         return [
             Band(row[:count].view(np.float32) / total, held, int(inside))
@@ -127,6 +129,11 @@ def on_blocks(devices: Sequence[jax.Device], layers: Sequence[Layer]) -> Survey:
         ]
 
     return survey
+
+
+def capacity_of(sizes: Sequence[int]) -> int:
+    """The most weights near an edge that a pass brings to sight, of layers of so many weights."""
+    return max(2 * (size // NEAR) for size in sizes)
 
 
 def _scaled(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
@@ -139,14 +146,16 @@ def _scaled(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.partial(jax.jit, static_argnames="shards")
-def _pack(rows: Any, alive: Any, shards: int) -> Blocks:
+def pack_layers(rows: Any, alive: Any, shards: int) -> Blocks:
+    """Importances (G, n) and masks (n,) of layers in blocks, their number divisible by `shards`."""
     return bl.pack(rows, alive, range(len(rows)), shards)
 
 
 @functools.partial(jax.jit, static_argnames=("capacity", "devices"))
-def _look(
+def survey_blocks(
     blocks: Blocks, factor: Any, before: Any, after: Any, scale: Any, capacity: int, devices: Any
 ) -> Any:
+    """One pass over the blocks of all layers, cut over `devices`; see `look`."""
     if len(devices) < 2:
         return look(blocks, factor, before, after, scale, capacity, None)
     each = functools.partial(look, capacity=capacity, axis=parallel.AXIS)

@@ -1,0 +1,82 @@
+"""The least time that a program can take on a chip, by the chip's data sheet."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from fairgrape_jax.plan.compiled import Facts
+from fairgrape_jax.plan.hlo import Collectives
+from fairgrape_jax.plan.targets import Target
+
+# What a step took on a real chip over its floor: a ResNet-50 in bfloat16 at 224 pixels, batch 256,
+# on an H100, docs/benchmarks/h100.json; docs/scaling.md has the other steps.
+UTILISATION = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Floor:
+    """Seconds that one call of a program takes at least; the largest of the three is its floor.
+
+    Attributes:
+        compute: its operations at the chip's peak.
+        memory: its traffic at the bandwidth of the memory.
+        links: its collectives over the links between chips.
+    """
+
+    compute: float
+    memory: float
+    links: float
+
+    @property
+    def seconds(self) -> float:
+        """The floor, were all three at once."""
+        return max(self.compute, self.memory, self.links)
+
+    @property
+    def bound(self) -> str:
+        """What the program waits for."""
+        parts = {"compute": self.compute, "memory": self.memory, "links": self.links}
+        return max(parts, key=lambda name: parts[name])
+
+
+def floor_of(facts: Facts, target: Target, precision: str) -> Floor | None:
+    """The floor of a program; None for a processor, which has no data sheet.
+
+    Where it is not compiled its traffic is not known: then every argument is read once.
+    """
+    chip = target.chip
+    if precision not in chip.peak:
+        return None
+    moved = facts.traffic or facts.arguments
+    return Floor(
+        compute=facts.flops / chip.peak[precision],
+        memory=moved / chip.bandwidth,
+        links=sum(exchange(each, target) for each in facts.collectives),
+    )
+
+
+def exchange(collectives: Collectives, target: Target) -> float:
+    """Seconds at least for the collectives of one kind.
+
+    An all-reduce sends each byte twice around the chips, the others once; over hosts of several
+    GPUs every GPU sends its part alone. Messages take no time by themselves.
+
+    Example:
+        >>> from fairgrape_jax.plan.targets import parse
+        >>> sums = Collectives("all-reduce", 1, 9 * 10**9, 9 * 10**9, 1)
+        >>> exchange(sums, parse("h100:1")), exchange(sums, parse("h100:8"))
+        (0.0, 0.035)
+    """
+    chip, count, hosts = target.chip, target.chips, target.hosts
+    times = 2 if collectives.kind == "all-reduce" else 1
+    inside = count if chip.link == chip.far else min(count, chip.per_host)
+    near = times * (inside - 1) / inside * collectives.bytes / chip.link
+    if chip.link == chip.far or hosts == 1:
+        return near
+    return max(near, times * (hosts - 1) / hosts * collectives.bytes / chip.per_host / chip.far)
+
+
+def finite(number: float) -> float | None:
+    """The number as JSON has it, None for infinity."""
+    return number if math.isfinite(number) else None
