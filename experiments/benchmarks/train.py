@@ -1,12 +1,12 @@
 """What a training step costs: with masks and without, by pmap and shard_map, by precision.
 
 Command:  python -m experiments.benchmarks.train [--model resnet18] [--size 64] [--batch 32]
-          [--depthwise] [--blind] [--augmentations paper imagenet] [--json FILE]
+          [--blind] [--xla-convolutions] [--augmentations paper imagenet] [--json FILE]
 Rows, measured in turn in one run, with images/s and their ratio to the first one:
   without masks, pmap, float32     the step of a run, no parameter masked
   with masks, ...                  the same with a mask for every kernel, 90 % of it zero
   ..., shard_map; ..., bfloat16    where a run has these options
-  grouped convolutions             --depthwise, MobileNet-V2: what our sums of shifts replace
+  XLA's convolutions               --xla-convolutions: what ours replace on a CPU
   blind, with masks                --blind: without looking whether every number is finite
   NAME augmentation, with masks    --augmentations: the step with pictures altered on the device
   PyTorch                          where torch, torchvision and CUDA are at hand
@@ -27,7 +27,6 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from experiments.benchmarks.timing import (
     PEAKS,
@@ -42,7 +41,7 @@ from fairgrape_jax import models, parallel
 from fairgrape_jax.config import Execution, Experiment
 from fairgrape_jax.data import batches, source
 from fairgrape_jax.data.dataset import Dataset
-from fairgrape_jax.models import mobilenet
+from fairgrape_jax.models import convolution
 from fairgrape_jax.parallel.devices import Lift
 from fairgrape_jax.rounds.session import initial_network, open_session
 from fairgrape_jax.training import Carry, finite
@@ -62,7 +61,7 @@ def main() -> None:
     parser.add_argument("--optimizer", default="adam")
     parser.add_argument("--steps", type=int, default=1, help="steps of one measurement")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--depthwise", action="store_true", help="also the grouped convolutions")
+    parser.add_argument("--xla-convolutions", action="store_true", help="also those of XLA")
     parser.add_argument("--blind", action="store_true", help="also steps that do not look")
     parser.add_argument("--augmentations", nargs="*", default=[])
     parser.add_argument("--json", type=Path, help="append the rows to this file")
@@ -74,14 +73,14 @@ def main() -> None:
         for masked in (False, True):
             name = f"{'with' if masked else 'without'} masks, {lift}, {precision}"
             work[name] = training(options, dataset, masked=masked, lift=lift, precision=precision)
-    if options.depthwise:
-        grouped = training(options, dataset)
+    if options.xla_convolutions:
+        usual = training(options, dataset)
 
-        def traced_with_grouped_convolutions() -> Any:
-            with mock.patch.object(mobilenet, "_depthwise", lax.conv_general_dilated):
-                return grouped()
+        def traced_with_those_of_xla() -> Any:
+            with mock.patch.object(convolution, "choose_form", return_value="xla"):
+                return usual()
 
-        work["grouped convolutions, with masks"] = traced_with_grouped_convolutions
+        work["XLA's convolutions, with masks"] = traced_with_those_of_xla
     if options.blind:
         unseeing = training(options, dataset)
 

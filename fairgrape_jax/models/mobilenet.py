@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
 from jax.typing import DTypeLike
 
 from fairgrape_jax.models.resnet import conv_norm
@@ -23,43 +21,6 @@ STAGES = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-
-
-def shifted_depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """A depthwise convolution padded by half its kernel, as a sum of shifted products.
-
-    Args:
-        x: (B, H, W, C).
-        kernel: (k, k, 1, C), k odd.
-        stride: Of both axes.
-
-    Returns:
-        (B, ceil(H/stride), ceil(W/stride), C).
-
-    Example:
-        >>> x = jnp.arange(9.0).reshape(1, 3, 3, 1)
-        >>> shifted_depthwise(x, jnp.ones((3, 3, 1, 1)), 2)[0, :, :, 0].tolist()
-        [[8.0, 12.0], [20.0, 24.0]]
-    """
-    size = kernel.shape[0]
-    high, wide = (stride * ((n - 1) // stride) + 1 for n in x.shape[1:3])
-    x = jnp.pad(x, ((0, 0), (size // 2, size // 2), (size // 2, size // 2), (0, 0)))
-    products = (
-        x[:, i : i + high : stride, j : j + wide : stride] * kernel[i, j, 0]
-        for i in range(size)
-        for j in range(size)
-    )
-    return sum(products, start=next(products))
-
-
-def _depthwise(
-    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], *args: Any, **kwargs: Any
-) -> jax.Array:
-    # A train step on 32 images of 64x64 takes XLA:CPU 0.70 s with its own grouped convolutions and
-    # 0.19 s with these sums (2 cores, jax 0.10.2; experiments/benchmarks/train.py --depthwise).
-    if jax.default_backend() == "cpu":
-        return shifted_depthwise(x, kernel, strides[0])
-    return lax.conv_general_dilated(x, kernel, strides, *args, **kwargs)
 
 
 def relu6(x: jax.Array) -> jax.Array:
@@ -108,12 +69,8 @@ class InvertedResidual(nn.Module):
         y, index = x, 0
         if self.expansion != 1:
             y, index = relu6(layer(x, ("conv_0_0", "conv_0_1"), hidden)), 1
-        grouped: dict[str, Any] = {
-            "feature_group_count": hidden,
-            "conv_general_dilated": _depthwise,
-        }
         names = f"conv_{index}_0", f"conv_{index}_1"
-        y = relu6(layer(y, names, hidden, 3, self.stride, **grouped))
+        y = relu6(layer(y, names, hidden, 3, self.stride, feature_group_count=hidden))
         y = layer(y, (f"conv_{index + 1}", f"conv_{index + 2}"), self.width)
         return x + y if x.shape == y.shape else y
 

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from fairgrape_jax.models.convolution import conv_general_dilated
+
 
 def conv_norm(
     x: jax.Array,
@@ -48,6 +50,7 @@ def conv_norm(
         use_bias=False,
         dtype=dtype,
         kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        conv_general_dilated=conv_general_dilated,
         name=conv_name,
         **conv,
     )(x)

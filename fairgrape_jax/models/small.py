@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from fairgrape_jax.models.convolution import conv_general_dilated
+
 
 def halve(x: jax.Array) -> jax.Array:
     """2x2 max pooling, an odd last row or column dropped.
@@ -52,8 +54,14 @@ class CNN(nn.Module):
             (B, num_classes) float32.
         """
         for index, features in enumerate((16, 32), 1):
-            x = nn.relu(nn.Conv(features, (3, 3), dtype=self.dtype, name=f"conv{index}")(x))
-            x = halve(x)
+            layer = nn.Conv(
+                features,
+                (3, 3),
+                dtype=self.dtype,
+                conv_general_dilated=conv_general_dilated,
+                name=f"conv{index}",
+            )
+            x = halve(nn.relu(layer(x)))
         x = x.reshape(x.shape[0], -1)
         x = nn.relu(nn.Dense(128, dtype=self.dtype, name="fc1")(x))
         return nn.Dense(self.num_classes, dtype=self.dtype, name="fc2")(x).astype(

@@ -10,14 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from jax import lax
 from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import save_file
 
 from fairgrape_jax import models
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.models import mobilenet
-from fairgrape_jax.models.mobilenet import MobileNetV2, shifted_depthwise
+from fairgrape_jax.models.mobilenet import MobileNetV2
 from fairgrape_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 from fairgrape_jax.models.torchvision import NETWORKS
 from tests.helpers.golden_networks import CLASSES, GOLDEN, SEED, golden_state, shapes_of, zeros_of
@@ -126,44 +125,6 @@ def test_init_depends_on_nothing_but_the_seed(name):
 def test_the_small_cnn_has_207_thousand_weights():
     kernels = [leaf for leaf in jax.tree.leaves(shapes_of("cnn", 10, 1)) if leaf.ndim > 1]
     assert sum(leaf.size for leaf in kernels) == 206_736
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("height", [1, 6])
-def test_shifted_depthwise_is_the_grouped_convolution(height, stride):
-    keys = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(keys[0], (2, height, 5, 4))
-    kernel = jax.random.normal(keys[1], (3, 3, 1, 4))
-
-    @jax.jit
-    def grouped(x, kernel):
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            (stride, stride),
-            ((1, 1), (1, 1)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=4,
-        )
-
-    expected, expected_vjp = jax.vjp(grouped, x, kernel)
-    value, vjp = jax.vjp(jax.jit(partial(shifted_depthwise, stride=stride)), x, kernel)
-    assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
-    cotangent = jax.random.normal(keys[2], value.shape)
-    for got, wanted in zip(vjp(cotangent), expected_vjp(cotangent), strict=True):
-        assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.usefixtures("short_mobilenet")
-def test_the_two_depthwise_formulations_make_the_same_network(monkeypatch):
-    module = models.create("mobilenet_v2", CLASSES)
-    images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
-    variables = jax.jit(module.init)(jax.random.key(0), images)
-    on_cpu = jax.jit(module.apply)(variables, images)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    elsewhere = jax.jit(lambda *args: module.apply(*args))
-    assert "feature_group_count=96" in str(jax.make_jaxpr(elsewhere)(variables, images))
-    assert_allclose(elsewhere(variables, images), on_cpu, rtol=1e-5, atol=1e-5)
 
 
 def test_relu6_passes_gradients_strictly_above_zero():
