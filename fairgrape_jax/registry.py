@@ -94,13 +94,26 @@ class Table(dict[str, RowT]):
         self._add(name, row, origin, place)
 
     def unregister(self, name: str) -> None:
-        """Take out a row from outside. UsageError for a name of this package, or an unknown one."""
+        """Take out a row from outside.
+
+        Args:
+            name: of the row.
+
+        Raises:
+            UsageError: if there is none, or it is of this package.
+        """
         if name not in self.origins:
             raise UsageError(f"{self.kind} {name!r}: was not registered from outside")
         del self[name], self.origins[name], self._places[name]
 
     def find(self, name: str) -> bool:
         """Whether there is such a row; that of an installed package is loaded now.
+
+        Args:
+            name: of the row.
+
+        Returns:
+            True where it can be had.
 
         Raises:
             UsageError: if two have the name, or the package's row cannot be loaded.

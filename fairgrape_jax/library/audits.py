@@ -36,7 +36,14 @@ class Model(Source):
         return self.name
 
     def is_same(self, other: Source) -> bool:
-        """Never: two columns are compared by what they say."""
+        """Never: two columns are compared by what they say.
+
+        Args:
+            other: another model.
+
+        Returns:
+            False.
+        """
         return False
 
     @property

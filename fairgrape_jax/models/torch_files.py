@@ -100,7 +100,14 @@ def read(path: Path) -> Any:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a file begins like one of PyTorch, by its content and not by its name."""
+    """Whether a file begins like one of PyTorch, by its content and not by its name.
+
+    Args:
+        path: The file.
+
+    Returns:
+        True for a zip archive, or a pickle as PyTorch begins one.
+    """
     with path.open("rb") as file:
         return file.read(4) in (b"PK\x03\x04", b"\x80\x02\x8a\x0a")
 
@@ -144,13 +151,13 @@ def _read_legacy(file: BinaryIO) -> Any:
     if (magic, protocol) != (LEGACY_MAGIC, LEGACY_PROTOCOL) or not isinstance(machine, dict):
         raise _RefusedError("no checkpoint of PyTorch")
     order = "<" if machine.get("little_endian", True) else ">"
-    wanted = {storage.key: storage for storage in _storages(tree)}
+    storages = {storage.key: storage for storage in _storages(tree)}
     contents: dict[str, bytes] = {}
     for key in keys if isinstance(keys, list) else []:
         count = int.from_bytes(file.read(8), "little" if order == "<" else "big")
-        if key not in wanted or count != wanted[key].size:
+        if key not in storages or count != storages[key].size:
             raise _RefusedError("damaged: its storages are not those that it names")
-        contents[key] = file.read(count * wanted[key].dtype.itemsize)
+        contents[key] = file.read(count * storages[key].dtype.itemsize)
 
     def content(storage: _Storage) -> bytes:
         numbers = contents.get(storage.key, b"")
@@ -162,7 +169,14 @@ def _read_legacy(file: BinaryIO) -> Any:
 
 
 def is_legacy(file: BinaryIO) -> bool:
-    """Whether the file is of PyTorch before 1.6; it stands at its begin afterwards."""
+    """Whether a file has the form of PyTorch before 1.6.
+
+    Args:
+        file: The file; it stands at its begin afterwards.
+
+    Returns:
+        True for a file of PyTorch before 1.6.
+    """
     file.seek(0)
     first = file.read(15)
     file.seek(0)
@@ -189,7 +203,7 @@ def _check_opcodes(content: bytes) -> int:
     number = 0
     for number, (opcode, argument, place) in enumerate(pickletools.genops(content)):
         if opcode.name == "GLOBAL":
-            _found(*str(argument).split(" ", 1))
+            _allowed(*str(argument).split(" ", 1))
         elif opcode.name not in OPCODES:
             raise _RefusedError(
                 f"its pickle makes objects ({opcode.name}), which is refused: {CURE}"
@@ -203,7 +217,7 @@ def _check_opcodes(content: bytes) -> int:
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        return _found(module, name)
+        return _allowed(module, name)
 
     def persistent_load(self, reference: Any) -> _Storage:
         if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage":
@@ -234,7 +248,7 @@ def _named(*parts: Any) -> str:
     return ":".join(map(str, parts))
 
 
-_FOUND: dict[tuple[str, str], Any] = {
+_ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
@@ -245,9 +259,9 @@ _FOUND: dict[tuple[str, str], Any] = {
 }
 
 
-def _found(module: str, name: str) -> Any:
+def _allowed(module: str, name: str) -> Any:
     try:
-        return _FOUND[module, name]
+        return _ALLOWED[module, name]
     except KeyError:
         raise _RefusedError(
             f"its pickle asks for {module}.{name}, which is refused: only tensors and plain "
