@@ -2,8 +2,9 @@
 
 Command:  python -m experiments.benchmarks.round [--model resnet18] [--size 64] [--groups 7]
           [--images 448] [--steps 14] [--method fairgrape] [--json FILE]
-Importance is scored on a fifth of the pictures, selection keeps 0.9 of the weights, retraining is
-`--steps` steps (an epoch by default), evaluation is of as many pictures as there are to train on.
+Importance is scored on `--fraction` of the pictures, selection keeps `--keep` of the weights,
+retraining is `--steps` steps (an epoch by default), evaluation is of as many pictures as there are
+to train on.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from experiments.benchmarks.timing import (
 from fairgrape_jax import parallel
 from fairgrape_jax.config import Experiment, Scoring
 from fairgrape_jax.data import batches, source
+from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.methods import METHODS, Problem, prune
 from fairgrape_jax.rounds.predict import predict
 from fairgrape_jax.rounds.score import importance
@@ -43,6 +45,9 @@ def main() -> None:
     parser.add_argument("--micro-batch", type=int, default=16)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=0, help="steps of retraining; 0: an epoch")
+    parser.add_argument("--fraction", type=float, default=0.2, help="of the pictures, scored")
+    parser.add_argument("--keep", type=float, default=0.9, help="of the weights")
+    parser.add_argument("--select", default="threshold", choices=("threshold", "greedy"))
     parser.add_argument("--method", default="fairgrape", choices=METHODS)
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--devices", type=int, default=1)
@@ -50,7 +55,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="append the rows to this file")
     options = parser.parse_args()
 
-    parts = round_parts(options)
+    dataset = pictures(options.groups, options.images // options.groups, options.size)
+    parts = round_parts(options, dataset)
     for work in parts.values():  # not counted: it compiles
         seconds(work)
     times: dict[str, list[float]] = {name: [] for name in parts}
@@ -74,14 +80,13 @@ def main() -> None:
     add_json(options.json, vars(options), rows)
 
 
-def round_parts(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
+def round_parts(options: argparse.Namespace, dataset: Dataset) -> dict[str, Callable[[], Any]]:
     """What a round does, in its order; each part works on what the part before it left."""
-    dataset = pictures(options.groups, options.images // options.groups, options.size)
     experiment = Experiment(
         source("synthetic"),
         options.model,
         batch=options.batch,
-        scoring=Scoring(0.2, options.micro_batch),
+        scoring=Scoring(options.fraction, options.micro_batch),
         precision=options.precision,
     )
     session = open_session(experiment, dataset, parallel.local_devices(options.devices))
@@ -100,8 +105,9 @@ def round_parts(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
             jax.device_get(held["carry"].state.params),
             jax.device_get(first.masks),
             lambda over: held["scores"],
+            select=options.select,
         )
-        chosen = prune(METHODS[options.method], problem, 0.9)
+        chosen = prune(METHODS[options.method], problem, options.keep)
         held["alive"] = parallel.replicate(chosen, session.devices)
         return held["alive"]
 
