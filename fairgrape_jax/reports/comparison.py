@@ -14,7 +14,7 @@ from fairgrape_jax.metrics.samples import Samples
 # What is given with an interval, in this order; metrics of groups take a place per group.
 STATISTICS = (
     *("accuracy", "group_accuracy", "group_change", "rho_accuracy", "rho_change"),
-    *("worst_group", "gap", "ratio", "fpr", "fnr", "group_fpr", "group_fnr"),
+    *("excess_gap", "worst_group", "gap", "ratio", "fpr", "fnr", "group_fpr", "group_fnr"),
     *("cev_classes", "sde_classes", "cev_groups", "sde_groups"),
     *("demographic_parity_difference", "equalized_odds_difference"),
 )

@@ -20,6 +20,7 @@ ROWS = (
     ("group_change", "change of {}", False),
     ("rho_accuracy", "rho(A)", True),
     ("rho_change", "rho(Delta)", False),
+    ("excess_gap", "excess gap", False),
     ("worst_group", "worst group", True),
     ("gap", "gap", True),
     ("ratio", "lowest / highest (%)", True),
@@ -46,9 +47,9 @@ MEANING = (
     "numbers differ is said by the interval of their difference alone, not by two intervals."
 )
 MEANING_OF_CHANGES = (
-    "Change: accuracy minus the dense model's; rho(Delta): its standard deviation over groups. CEV "
-    "and SDE: spread and asymmetry of the relative changes of FPR and FNR, of the models' mean "
-    "rates."
+    "Change: accuracy minus the dense model's; rho(Delta): its standard deviation over groups; "
+    "excess gap: how much more the group that loses most loses than all samples do. CEV and SDE: "
+    "spread and asymmetry of the relative changes of FPR and FNR, of the models' mean rates."
 )
 CONVENTIONS = {
     "simon-says": "changes in percent, CEV halved, SDE over the square root of 2 (Simon Says)",
