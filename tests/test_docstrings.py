@@ -23,7 +23,8 @@ BANNED = set(
 # arguments is. The others are being put in order.
 STRAIGHT = (
     *("__init__.py", "_numba.py", "errors.py", "escape.py", "progress.py", "registry.py"),
-    *("cli", "config", "data", "library", "losses", "metrics", "models", "reports", "spelling.py"),
+    *("cli", "config", "data", "exporters", "library", "losses", "metrics", "models", "plan"),
+    *("reports", "spelling.py"),
 )
 
 

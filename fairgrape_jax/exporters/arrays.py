@@ -42,7 +42,14 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def check_safetensors(model: Model) -> None:
-    """UsageError for an array of a type that the format does not have."""
+    """Refuse what safetensors cannot hold.
+
+    Args:
+        model: What is exported.
+
+    Raises:
+        UsageError: An array of a type that the format does not have.
+    """
     _check_types(model, {str(np.dtype(kind)) for kind in weights.DTYPES.values()}, "safetensors")
 
 
@@ -90,7 +97,14 @@ def _write_masks(model: Model, folder: Path, options: Options) -> None:
 
 
 def read_masks(path: Path) -> dict[str, np.ndarray]:
-    """The masks of a file that `--to masks` wrote, bool, by the names of their leaves."""
+    """The masks of a file.
+
+    Args:
+        path: A file that `--to masks` wrote.
+
+    Returns:
+        Bool arrays by the names of their leaves.
+    """
     stored = storage.read_arrays(path)
     names = [name for name in stored if name + SHAPE in stored]
     return {name: unpack(stored[name], stored[name + SHAPE].tolist()) for name in names}

@@ -97,6 +97,12 @@ def leaves(tree: Tree) -> dict[str, np.ndarray]:
 
     A name is the path of the leaf, like params/conv1/kernel.
 
+    Args:
+        tree: Nested containers of arrays.
+
+    Returns:
+        The arrays by name.
+
     Raises:
         UsageError: Two leaves have one name.
 
@@ -116,17 +122,38 @@ def leaves(tree: Tree) -> dict[str, np.ndarray]:
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:
-    """The name of the leaf at a path."""
+    """The name of the leaf at a path.
+
+    Args:
+        path: The keys of the leaf, as jax.tree_util gives them.
+
+    Returns:
+        The name.
+    """
     return jax.tree_util.keystr(path, simple=True, separator="/") or "params"
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether a leaf of a tree is an array; functions and plain values are not."""
+    """Whether a leaf of a tree is an array.
+
+    Args:
+        leaf: Of a tree.
+
+    Returns:
+        True for NumPy's and JAX's arrays; functions and plain values are none.
+    """
     return isinstance(leaf, np.ndarray | np.generic | jax.Array)
 
 
 def mask_leaves(model: Model) -> dict[str, np.ndarray]:
-    """The masks of a model, by the names of the leaves that they are of."""
+    """The masks of a model.
+
+    Args:
+        model: What is exported.
+
+    Returns:
+        Bool arrays by the names of the leaves that they are of.
+    """
     named: dict[str, np.ndarray] = {}
 
     def note(mask: Any, name: Any) -> None:
@@ -143,6 +170,13 @@ def _names(tree: Tree) -> Tree:
 
 def with_leaves(tree: Tree, arrays: Mapping[str, np.ndarray]) -> Tree:
     """A tree with other arrays, by name.
+
+    Args:
+        tree: Nested containers of arrays.
+        arrays: The new ones by name.
+
+    Returns:
+        The tree with these arrays.
 
     Raises:
         UsageError: A name is missing or extra, or an array is of another shape or type.

@@ -78,13 +78,28 @@ def card(run: Path, stage: LoadedStage) -> str:
 
 
 def allocation_name(experiment: Experiment) -> str:
-    """How the run chose the number of weights of each layer, in a word."""
+    """How the run chose the number of weights of each layer, in a word.
+
+    Args:
+        experiment: Of the run.
+
+    Returns:
+        A word.
+    """
     allocation = experiment.scoring.allocation
     return allocation if isinstance(allocation, str) else "a table of densities by layer"
 
 
 def plain_card(name: str, density: float | None) -> str:
-    """The card of a network of the user's: what is known of it is that nothing was measured."""
+    """The card of a network of the user's: what is known of it is that nothing was measured.
+
+    Args:
+        name: Of the network.
+        density: Kept weights over all; None where there are no masks.
+
+    Returns:
+        The card's text.
+    """
     rows = {"network": name or "a function of the user's"}
     if density is not None:
         rows["sparsity"] = f"{100 * (1 - density):.2f} % of the weights under masks are zero"

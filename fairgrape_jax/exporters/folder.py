@@ -137,7 +137,18 @@ def own_model(
     inputs: Any = None,
     name: str = "",
 ) -> Model:
-    """A network of the user's as a model to export; the arguments are those of `export`."""
+    """A network of the user's as a model to export.
+
+    Args:
+        params: The network's arrays.
+        masks: Bool arrays of the prunable ones, None elsewhere.
+        apply: (params, inputs) to outputs; None for a network that is exported as arrays alone.
+        inputs: A batch that it is tried on.
+        name: Of the network.
+
+    Returns:
+        The model.
+    """
     if not leaves(params):
         raise UsageError("export: params hold no array")
     if inputs is not None and apply is None:
@@ -207,14 +218,14 @@ def _read_back(
     outputs = _in_pieces(function, model.inputs, options.batch)
     if exporter.program and not options.batch:
         _try_other_numbers(function, model.inputs, outputs, model.tolerance)
-    wanted = _in_pieces(model.function(expected), model.inputs, options.batch)
-    if outputs.shape != wanted.shape or not np.isfinite(outputs).all():
+    reference = _in_pieces(model.function(expected), model.inputs, options.batch)
+    if outputs.shape != reference.shape or not np.isfinite(outputs).all():
+        fault = "not all finite" if outputs.shape == reference.shape else f"not {reference.shape}"
         raise UsageError(
-            f"export: what was written gives outputs {outputs.shape} that are "
-            f"{'not all finite' if outputs.shape == wanted.shape else f'not {wanted.shape}'}; "
-            "nothing is kept of it"
+            f"export: what was written gives outputs {outputs.shape} that are {fault}; nothing is "
+            "kept of it"
         )
-    largest = float(np.abs(outputs - wanted).max() / max(np.abs(wanted).max(), 1e-30))
+    largest = float(np.abs(outputs - reference).max() / max(np.abs(reference).max(), 1e-30))
     if largest > model.tolerance:
         raise UsageError(
             f"export: what was written gives other outputs than the network, by {largest:.1e} of "
@@ -234,9 +245,9 @@ def _try_other_numbers(
             again = np.asarray(function(inputs[rows]), np.float32)
         except Exception as error:
             why = f": {' '.join(str(error).split())[:200]}"
-        wanted = outputs[rows]
-        bound = tolerance * max(np.abs(wanted).max(), 1e-30)
-        if again.shape != wanted.shape or not (np.abs(again - wanted) <= bound).all():
+        reference = outputs[rows]
+        bound = tolerance * max(np.abs(reference).max(), 1e-30)
+        if again.shape != reference.shape or not (np.abs(again - reference) <= bound).all():
             raise UsageError(
                 f"export: the program does not hold for {count} inputs{why}; where the network is "
                 "for one number of inputs alone, give it as --batch; nothing is kept of it"

@@ -26,7 +26,14 @@ library_name: {library}
 
 
 def front_matter(model: Model) -> str:
-    """What huggingface_hub reads of a model card."""
+    """What huggingface_hub reads of a model card.
+
+    Args:
+        model: What is exported.
+
+    Returns:
+        YAML between its rules.
+    """
     library = "timm" if "architecture" in model.config and fits(model) else "jax"
     pipeline = "pipeline_tag: image-classification\n" if "tasks" in model.config else ""
     return FRONT_MATTER.format(library=library, pipeline=pipeline)

@@ -16,7 +16,14 @@ NAME = "model.onnx"
 
 
 def check(model: Model) -> None:
-    """UsageError, with the extra's name, where its packages are missing."""
+    """Refuse where the packages of the format are missing.
+
+    Args:
+        model: What is exported.
+
+    Raises:
+        UsageError: The packages of the extra are missing; it names it.
+    """
     missing = [n for n in ("jax2onnx", "onnxruntime") if importlib.util.find_spec(n) is None]
     if missing:
         raise UsageError(

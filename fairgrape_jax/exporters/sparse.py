@@ -96,6 +96,12 @@ def encode(arrays: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]) ->
 def decode(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The arrays and masks of `encode`.
 
+    Args:
+        content: Of a file.
+
+    Returns:
+        The arrays, and the masks, by name.
+
     Raises:
         ValueError: The content is none of `encode`, of another version, cut off or altered.
 
@@ -130,14 +136,30 @@ def decode(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> None:
-    """Write `encode` to a file, there whole or not at all."""
+    """Write `encode` to a file, there whole or not at all.
+
+    Args:
+        path: The file.
+        arrays: By name.
+        masks: Bool, by the names of the arrays that they are of.
+    """
     content = encode(arrays, masks)
     with storage.atomic_write(path) as partial:
         partial.write_bytes(content)
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The arrays and masks of a file, by name. UsageError if it is none, or damaged."""
+    """The arrays and masks of a file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The arrays, and the masks, by name.
+
+    Raises:
+        UsageError: It is no such file, or damaged.
+    """
     try:
         return decode(storage.require_regular_file(path).read_bytes())
     except (OSError, ValueError) as error:
@@ -145,7 +167,14 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
 
 
 def sizes(content: bytes) -> Sizes:
-    """What the content of a file takes, beside its entropy and the dense arrays."""
+    """What the content of a file takes, beside its entropy and the dense arrays.
+
+    Args:
+        content: Of a file.
+
+    Returns:
+        Bytes of each.
+    """
     arrays, masks = decode(content)
     bits, kept = 0.0, []
     for name, array in arrays.items():
@@ -244,8 +273,8 @@ def _values(kinds: list[str], counts: list[int], streams: Iterable[bytes]) -> li
             np.frombuffer(zlib.decompress(next(read)), np.uint8) for _ in range(dtype.itemsize)
         ]
         flat = np.ascontiguousarray(np.stack(planes, axis=-1)).view(dtype).reshape(-1)
-        own = [n for n, k in zip(counts, kinds, strict=True) if k == kind]
-        parts[kind] = iter(np.split(flat, np.cumsum(own)[:-1]))
+        of_kind = [n for n, k in zip(counts, kinds, strict=True) if k == kind]
+        parts[kind] = iter(np.split(flat, np.cumsum(of_kind)[:-1]))
     return [next(parts[kind]) for kind in kinds]
 
 

@@ -22,7 +22,14 @@ _STORAGES = {np.dtype(kind): name for name, kind in torch_files.STORAGES.items()
 
 
 def state_dict(model: Model) -> dict[str, np.ndarray]:
-    """The weights under torchvision's keys, and the counters that its batch norms have."""
+    """The weights under torchvision's keys, and the counters that its batch norms have.
+
+    Args:
+        model: What is exported.
+
+    Returns:
+        Arrays by key, in torch's shapes.
+    """
     state = models.to_torchvision(model.name, model.variables)
     counters = {}
     for key in state:
@@ -94,7 +101,14 @@ def _name(module: str, name: str) -> bytes:
 
 
 def check(model: Model) -> None:
-    """UsageError for a network that torchvision does not have."""
+    """Refuse a network that torchvision does not have.
+
+    Args:
+        model: What is exported.
+
+    Raises:
+        UsageError: torchvision does not have the network.
+    """
     if model.name not in NETWORKS:
         what = f"{model.name!r} is" if model.name else "a network of your own is"
         raise UsageError(
@@ -104,7 +118,14 @@ def check(model: Model) -> None:
 
 
 def fits(model: Model) -> bool:
-    """Whether torchvision has the network, of 3 channels, in float32."""
+    """Whether torchvision has the network, of 3 channels, in float32.
+
+    Args:
+        model: What is exported.
+
+    Returns:
+        True where it can be exported.
+    """
     try:
         check(model)
     except UsageError:

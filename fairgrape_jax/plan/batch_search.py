@@ -40,8 +40,15 @@ class BatchSearch:
 def sizes(most: int) -> list[int]:
     """The batches that are looked at: steps of at most an eighth.
 
-    >>> sizes(40)
-    [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 20, 22, 24, 26, 28, 30, 32, 36, 40]
+    Args:
+        most: the largest.
+
+    Returns:
+        The sizes, rising.
+
+    Example:
+        >>> sizes(40)[14:]
+        [15, 16, 18, 20, 22, 24, 26, 28, 30, 32, 36, 40]
     """
     result: list[int] = []
     step = size = 1

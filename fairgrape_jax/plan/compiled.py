@@ -112,7 +112,15 @@ def lower(program: Program, devices: int, *, compile_it: bool = True) -> Facts:
 
 
 def argument_bytes(program: Program, devices: int) -> int:
-    """Bytes of the arguments on one device."""
+    """Bytes of the arguments on one device.
+
+    Args:
+        program: what is called, with its arguments.
+        devices: over how many it is spread.
+
+    Returns:
+        Bytes.
+    """
     total = 0
     for leaf in jax.tree.leaves(program.arguments):
         place = getattr(leaf, "sharding", None)
@@ -122,7 +130,15 @@ def argument_bytes(program: Program, devices: int) -> int:
 
 
 def compile_facts(facts: Facts, lowered: Any) -> Facts:
-    """The facts with what the compiler makes of the program."""
+    """The facts with what the compiler makes of the program.
+
+    Args:
+        facts: what is known without compiling.
+        lowered: the program, as `jax.jit(...).lower` gives it.
+
+    Returns:
+        The facts, with memory, collectives, or what the compiler says it cannot do.
+    """
     started = time.perf_counter()
     try:
         compiled = lowered.compile()
@@ -157,10 +173,17 @@ def compile_facts(facts: Facts, lowered: Any) -> Facts:
 
 
 def compilers_bytes(message: str) -> int:
-    """The bytes that a compiler says a program would use; 0 if it does not say.
+    """The bytes that a compiler says a program would use.
 
-    >>> compilers_bytes("Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.")
-    22011707392
+    Args:
+        message: the compiler's error.
+
+    Returns:
+        Bytes; 0 if it does not say.
+
+    Example:
+        >>> compilers_bytes("Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.")
+        22011707392
     """
     result = _USED.search(message)
     return int(float(result[1]) * _UNITS[result[2]]) if result else 0
@@ -170,6 +193,12 @@ def lowered_cost(lowered: Any) -> dict[str, float]:
     """Operations and bytes of a lowered program, counted on this machine by XLA.
 
     A compiled program's own count leaves out what libraries compute (cuDNN's convolutions).
+
+    Args:
+        lowered: the program, as `jax.jit(...).lower` gives it.
+
+    Returns:
+        By the names of XLA's analysis: "flops", "bytes accessed" and others.
     """
     from jax._src.lib import xla_client as xc  # counted without a device of the target
 

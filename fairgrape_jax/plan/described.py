@@ -38,7 +38,14 @@ class Description:
 
 
 def describe(dataset: Dataset) -> Description:
-    """What a dataset's programs depend on."""
+    """What a dataset's programs depend on.
+
+    Args:
+        dataset: with its pictures.
+
+    Returns:
+        Its numbers.
+    """
     members = dataset.train.groups[dataset.train.groups >= 0]
     sizes = np.bincount(members, minlength=len(dataset.groups))
     return Description(
@@ -52,7 +59,14 @@ def describe(dataset: Dataset) -> Description:
 
 
 def problems(description: Description) -> Iterator[str]:
-    """What is wrong with numbers that were given by hand."""
+    """What is wrong with numbers that were given by hand.
+
+    Yields:
+        A line for each.
+
+    Args:
+        description: the numbers that a dataset's programs depend on.
+    """
     for name in ("train", "validation", "test"):
         if getattr(description, name) < 1:
             yield f"{name}: {getattr(description, name)} samples; give 1 or more"
@@ -66,6 +80,12 @@ def problems(description: Description) -> Iterator[str]:
 
 def described_dataset(description: Description) -> Dataset:
     """A dataset of black pictures that take no memory, of the numbers of a description.
+
+    Args:
+        description: the numbers that a dataset's programs depend on.
+
+    Returns:
+        A dataset whose pictures are all black.
 
     Raises:
         UsageError: for numbers that no dataset has.

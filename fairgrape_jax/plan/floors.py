@@ -44,6 +44,14 @@ def floor_of(facts: Facts, target: Target, precision: str) -> Floor | None:
     """The floor of a program; None for a processor, which has no data sheet.
 
     Where it is not compiled its traffic is not known: then every argument is read once.
+
+    Args:
+        facts: of the program.
+        target: the devices that are planned for.
+        precision: of the network, "float32" or "bfloat16".
+
+    Returns:
+        The floor; None for a processor, which has no data sheet.
     """
     chip = target.chip
     if precision not in chip.peak:
@@ -62,6 +70,13 @@ def exchange(collectives: Collectives, target: Target) -> float:
     An all-reduce sends each byte twice around the chips, the others once; over hosts of several
     GPUs every GPU sends its part alone. Messages take no time by themselves.
 
+    Args:
+        collectives: of one kind.
+        target: the devices that are planned for.
+
+    Returns:
+        Seconds.
+
     Example:
         >>> from fairgrape_jax.plan.targets import parse
         >>> sums = Collectives("all-reduce", 1, 9 * 10**9, 9 * 10**9, 1)
@@ -78,5 +93,12 @@ def exchange(collectives: Collectives, target: Target) -> float:
 
 
 def finite(number: float) -> float | None:
-    """The number as JSON has it, None for infinity."""
+    """A number as JSON has it.
+
+    Args:
+        number: seconds, bytes or a ratio.
+
+    Returns:
+        The number; None for infinity and NaN.
+    """
     return number if math.isfinite(number) else None

@@ -87,6 +87,12 @@ def shape_bytes(text: str, *, in_memory: bool = False) -> float:
 def collectives(text: str) -> list[Collectives]:
     """The collectives of a compiled program, by kind; an asynchronous one counts once.
 
+    Args:
+        text: the program in HLO.
+
+    Returns:
+        One entry for each kind.
+
     Example:
         >>> line = "  %a = (f32[4]{0}, f32[300]{0}) all-reduce(%x, %y), to_apply=%add"
         >>> collectives(line)
@@ -132,6 +138,12 @@ def traffic(text: str) -> float:
     Every instruction that stands by itself reads its operands and writes its result; what is fused
     moves nothing in between. What lies in a core's own memory is left out. The bodies of loops
     count once, and so do all branches.
+
+    Args:
+        text: the program in HLO.
+
+    Returns:
+        Bytes.
     """
     total = 0.0
     for body in _kernels(text):
@@ -181,8 +193,15 @@ def _kernels(text: str) -> Iterator[str]:
 def has_float64(text: str) -> bool:
     """Whether any number of a program is of 64 bits.
 
-    >>> has_float64("%a = f64[] constant(1)"), has_float64("%a = f32[64] add(%b, %c)")
-    (True, False)
+    Args:
+        text: the program in HLO.
+
+    Returns:
+        True if one is.
+
+    Example:
+        >>> has_float64("%a = f64[] constant(1)"), has_float64("%a = f32[64] add(%b, %c)")
+        (True, False)
     """
     return bool(re.search(r"\b(f64|c128)\[|x?f64>", text))
 
@@ -190,7 +209,14 @@ def has_float64(text: str) -> bool:
 def calls_host(text: str) -> bool:
     """Whether a program stops for the host.
 
-    >>> calls_host('%a = custom-call(), custom_call_target="xla_ffi_python_cpu_callback"')
-    True
+    Args:
+        text: the program in HLO.
+
+    Returns:
+        True if it does.
+
+    Example:
+        >>> calls_host('%a = custom-call(), custom_call_target="xla_ffi_python_cpu_callback"')
+        True
     """
     return bool(_HOST.search(text))

@@ -80,16 +80,38 @@ class Plan:
     notes: tuple[str, ...]
 
     def floor(self, name: str) -> Floor | None:
-        """The floor of one call of a program."""
+        """The floor of one call of a program.
+
+        Args:
+            name: of the program.
+
+        Returns:
+            The floor; None where there is no data sheet.
+        """
         return floor_of(self.facts[name], self.target, self.experiment.precision)
 
     def fits(self, name: str) -> bool | None:
-        """Whether a program fits beside what the run holds; None where that is not known."""
+        """Whether a program fits beside what the run holds.
+
+        Args:
+            name: of the program.
+
+        Returns:
+            None where that is not known.
+        """
         return fits(self.facts[name], self.target)
 
 
 def fits(facts: Facts, target: Target) -> bool | None:
-    """Whether a program fits on a device; None where it was not compiled."""
+    """Whether a program fits on a device.
+
+    Args:
+        facts: of the program.
+        target: the devices that are planned for.
+
+    Returns:
+        None where it was not compiled.
+    """
     if facts.status == "not compiled":
         # Arguments are known without a compiler, and may be too many by themselves.
         return False if facts.arguments + facts.resident > target.memory else None
@@ -97,7 +119,15 @@ def fits(facts: Facts, target: Target) -> bool | None:
 
 
 def check_fit(experiment: Experiment, target: Target) -> None:
-    """UsageError for a batch that the devices do not divide, with those that they do."""
+    """Refuse a batch that the devices do not divide.
+
+    Args:
+        experiment: what is planned.
+        target: the devices that are planned for.
+
+    Raises:
+        UsageError: a batch that the devices do not divide, with those that they do.
+    """
     batch, chips = experiment.batch, target.chips
     least = 2 * chips if experiment.mixup else chips
     if batch % least:
@@ -182,6 +212,13 @@ def make_plan(
 def chosen(names: tuple[str, ...], selected: tuple[str, ...]) -> tuple[str, ...]:
     """The programs that are compiled, in the order of the run.
 
+    Args:
+        names: of all programs of the run.
+        selected: those that are asked for; all if empty.
+
+    Returns:
+        The programs that are compiled.
+
     Raises:
         UsageError: for a name that is none.
     """
@@ -198,7 +235,18 @@ def sharded(
     options: Options,
     say: Callable[[str], None],
 ) -> Sharding:
-    """Whether to cut the sums of groups over the devices; tried where whole ones do not fit."""
+    """Whether to cut the sums of groups over the devices; tried where whole ones do not fit.
+
+    Args:
+        request: what is planned.
+        known: what was found so far.
+        facts: of each program.
+        options: of the command.
+        say: prints a line of progress.
+
+    Returns:
+        The answer, and how it was reached.
+    """
     target, groups = request.target, request.description.groups
     weights = known.counts["weights"]
     whole, cut = 4 * groups * weights, 4 * -(-groups // target.chips) * weights
@@ -228,7 +276,17 @@ def sharded(
 def largest_batch(
     request: Request, first: Facts, options: Options, say: Callable[[str], None]
 ) -> BatchSearch:
-    """The largest batch whose training step fits, and that the devices divide."""
+    """The largest batch whose training step fits, and that the devices divide.
+
+    Args:
+        request: what is planned.
+        first: facts of the training step at the experiment's batch.
+        options: of the command.
+        say: prints a line of progress.
+
+    Returns:
+        The batch, and what was tried.
+    """
     experiment, target = request.experiment, request.target
 
     def compile_at(images: int) -> Facts | None:
@@ -243,7 +301,14 @@ def largest_batch(
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
-    """The plan in plain values: bytes, seconds and operations, on one device unless said else."""
+    """The plan in plain values: bytes, seconds and operations, on one device unless said else.
+
+    Args:
+        plan: what was planned.
+
+    Returns:
+        Numbers, words, lists and tables of them.
+    """
     programs = {}
     for name, facts in plan.facts.items():
         floor = plan.floor(name)

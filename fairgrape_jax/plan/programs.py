@@ -69,18 +69,43 @@ class Shapes:
         return self.session.devices
 
     def placed(self, tree: Tree, axis: int | None) -> Tree:
-        """Shapes of arrays on the devices: cut along the first axis (0), or a copy each (None)."""
+        """Shapes of arrays on the devices: cut along the first axis (0), or a copy each (None).
+
+        Args:
+            tree: shapes of arrays.
+            axis: 0, or None.
+
+        Returns:
+            The same shapes, with where they lie.
+        """
         spec = PartitionSpec() if axis is None else PartitionSpec(parallel.AXIS)
         place = NamedSharding(Mesh(np.asarray(self.devices), (parallel.AXIS,)), spec)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
 
     def rows(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-        """The shape of an array with a row for each device."""
+        """The shape of an array with a row for each device.
+
+        Args:
+            shape: of one row.
+            dtype: of the array.
+
+        Returns:
+            The shape.
+        """
         return self.placed(jax.ShapeDtypeStruct((len(self.devices), *shape), dtype), 0)
 
 
 def shapes_of(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -> Shapes:
-    """The steps of an experiment on devices that may not be here, and the shapes of its network."""
+    """The steps of an experiment on devices that may not be here, and the shapes of its network.
+
+    Args:
+        experiment: what is planned.
+        dataset: with its numbers; its pictures are not looked at.
+        devices: real ones or abstract.
+
+    Returns:
+        The shapes.
+    """
     session = Session(experiment, dataset, steps.build(experiment, dataset, devices))
     module, optimizer = session.steps.module, session.steps.optimizer
     state = jax.eval_shape(lambda: init_state(module, dataset, optimizer, 0))
@@ -91,8 +116,15 @@ def shapes_of(experiment: Experiment, dataset: Dataset, devices: list[jax.Device
 def nbytes(tree: Tree) -> int:
     """Bytes of the arrays, or shapes of arrays, in a tree.
 
-    >>> nbytes({"a": np.zeros(3, np.float32), "b": None})
-    12
+    Args:
+        tree: arrays, or shapes of arrays; None counts nothing.
+
+    Returns:
+        Bytes.
+
+    Example:
+        >>> nbytes({"a": np.zeros(3, np.float32), "b": None})
+        12
     """
     leaves = jax.tree.leaves(tree)
     return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
@@ -102,6 +134,12 @@ def programs(shapes: Shapes) -> dict[str, Callable[[], Program]]:
     """The programs of a run by name, each made when it is called for.
 
     In the order in which a run comes to them.
+
+    Args:
+        shapes: of the network, its data and its devices.
+
+    Returns:
+        A function that makes each.
     """
     experiment = shapes.session.experiment
     made: dict[str, Callable[[], Program]] = {"training": functools.partial(_training, shapes)}
@@ -132,7 +170,14 @@ def _network_and_dense(shapes: Shapes) -> int:
 
 
 def train_batch(shapes: Shapes) -> dict[str, jax.ShapeDtypeStruct]:
-    """A batch of training, cut over the devices."""
+    """A batch of training, cut over the devices.
+
+    Args:
+        shapes: of the network, its data and its devices.
+
+    Returns:
+        The shapes of the batch by name.
+    """
     dataset, experiment = shapes.session.dataset, shapes.session.experiment
     each = experiment.batch // len(shapes.devices)
     return {
@@ -181,9 +226,12 @@ def statistics_of(shapes: Shapes) -> list[tuple[Statistic, Any, Tree, list[str]]
 
     Each method is put to a network of zeros, and what it asks for is written down.
 
+    Args:
+        shapes: of the network, its data and its devices.
+
     Returns:
-        Statistic, over which samples, shapes of its extra argument, and the methods; each pass
-        that is another program once.
+        Of each pass the statistic, over what it is averaged, its extra arrays, and the methods that
+        ask for it.
     """
     experiment, dataset = shapes.session.experiment, shapes.session.dataset
     requested: list[tuple[str, Statistic, Any, Tree]] = []
@@ -409,7 +457,14 @@ class _WithOptions:
 
 
 def counts_of(shapes: Shapes) -> dict[str, int]:
-    """Parameters, prunable weights and bytes of a checkpoint."""
+    """Parameters, prunable weights and bytes of a checkpoint.
+
+    Args:
+        shapes: of the network, its data and its devices.
+
+    Returns:
+        By name.
+    """
     masks = jax.tree.leaves(shapes.network.masks)
     return {
         "parameters": sum(math.prod(p.shape) for p in jax.tree.leaves(shapes.network.state.params)),

@@ -118,6 +118,12 @@ def _failed(program: str | None, message: str) -> Answer:
 def parse_answer(values: dict[str, Any]) -> Answer:
     """An answer from JSON.
 
+    Args:
+        values: what a process wrote.
+
+    Returns:
+        The answer.
+
     Raises:
         UsageError: what it says is wrong.
     """
@@ -131,7 +137,14 @@ def parse_answer(values: dict[str, Any]) -> Answer:
 
 
 def answer(words: dict[str, Any]) -> Answer:
-    """Do what a request in plain values asks for, in this process."""
+    """Do what a request in plain values asks for, in this process.
+
+    Args:
+        words: the request as JSON holds it.
+
+    Returns:
+        The answer.
+    """
     from fairgrape_jax.plan import compiled, described, programs
 
     for file in words["files"]:
@@ -172,7 +185,14 @@ def execute(path: Path) -> None:
 
 
 def counted_on(target: Target) -> Target:
-    """Where programs are lowered only to be counted: on as many processors of this machine."""
+    """Where programs are lowered only to be counted: on as many processors of this machine.
+
+    Args:
+        target: the devices that are planned for.
+
+    Returns:
+        A target of as many processors.
+    """
     return targets.parse(f"cpu:{target.chips}")
 
 

@@ -65,8 +65,15 @@ class Disk:
 def epochs_of(stage: Stage) -> int:
     """How many epochs a stage has.
 
-    >>> epochs_of(Stage((13, 3), (1e-4, 1e-5)))
-    16
+    Args:
+        stage: of the training.
+
+    Returns:
+        Their number.
+
+    Example:
+        >>> epochs_of(Stage((13, 3), (1e-4, 1e-5)))
+        16
     """
     return sum(stage.epochs)
 
@@ -78,7 +85,18 @@ def run_time(
     facts: Mapping[str, Facts],
     utilisation: float,
 ) -> RunTime | None:
-    """The time of a run; None where the devices have no data sheet."""
+    """The time of a run.
+
+    Args:
+        experiment: what is planned.
+        description: the numbers that a dataset's programs depend on.
+        target: the devices that are planned for.
+        facts: of each program by name.
+        utilisation: the part of a chip's peak that is reached.
+
+    Returns:
+        The time; None where the devices have no data sheet.
+    """
     if experiment.precision not in target.chip.peak:
         return None
     unknown = [name for name, each in facts.items() if not each.flops]
@@ -128,7 +146,16 @@ def run_time(
 
 
 def disk(experiment: Experiment, description: Description, checkpoint: int) -> Disk:
-    """What a run writes, as `fairgrape run` estimates it before it begins."""
+    """What a run writes, as `fairgrape run` estimates it before it begins.
+
+    Args:
+        experiment: what is planned.
+        description: the numbers that a dataset's programs depend on.
+        checkpoint: bytes of one.
+
+    Returns:
+        Bytes.
+    """
     tree = np.broadcast_to(np.uint8(0), (checkpoint,))
     nowhere = Path(__file__).parent / "no run lies here"
     room = disk_space.estimate_room(experiment, nowhere, tree, described_dataset(description))

@@ -169,10 +169,17 @@ def _this_cpu() -> Chip:
 
 
 def missing_extra(target: Target) -> str:
-    """The extra whose compiler is not installed here; empty if it is.
+    """The extra whose compiler is not installed here.
 
-    >>> missing_extra(parse("cpu"))
-    ''
+    Args:
+        target: the devices that are planned for.
+
+    Returns:
+        Its name; empty if it is installed.
+
+    Example:
+        >>> missing_extra(parse("cpu"))
+        ''
     """
     modules = EXTRAS.get(target.chip.kind, ())
     return "" if all(map(_is_installed, modules)) else target.chip.kind
@@ -225,6 +232,12 @@ def abstract_devices(target: Target) -> list[Any]:
 
     It must run in a process with the variables of `environment`.
 
+    Args:
+        target: the devices that are planned for.
+
+    Returns:
+        The devices.
+
     Raises:
         RuntimeError: where the compiler has another number of devices than the slice.
     """
@@ -263,7 +276,14 @@ GPUS: dict[str, tuple[int, float, int, int, int, int, str]] = {
 
 
 def gpu_config(target: Target) -> str:
-    """XLA's description of a GPU, a GpuTargetConfigProto as text."""
+    """XLA's description of a GPU, a GpuTargetConfigProto as text.
+
+    Args:
+        target: the devices that are planned for.
+
+    Returns:
+        The text.
+    """
     chip = target.chip
     cores, clock, cache, shared, optin, units, capability = GPUS[chip.name]
     fields = {

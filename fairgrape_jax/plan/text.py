@@ -14,12 +14,26 @@ HEADER = ("program", "fits", "memory", "GFLOP", "traffic", "collectives", "floor
 
 
 def text(plan: Plan) -> str:
-    """All of a plan, for a terminal."""
+    """All of a plan, for a terminal.
+
+    Args:
+        plan: what was planned.
+
+    Returns:
+        The lines.
+    """
     return "\n".join([*title(plan), "", *programs(plan), "", *run(plan)])
 
 
 def title(plan: Plan) -> list[str]:
-    """What is planned for which devices."""
+    """What is planned for which devices.
+
+    Args:
+        plan: what was planned.
+
+    Returns:
+        The lines.
+    """
     target, counts, data = plan.target, plan.counts, plan.description
     experiment = plan.experiment
     chip = target.chip
@@ -37,7 +51,14 @@ def title(plan: Plan) -> list[str]:
 
 
 def programs(plan: Plan) -> list[str]:
-    """A row for each program, and below it what the compiler could not do."""
+    """A row for each program, and below it what the compiler could not do.
+
+    Args:
+        plan: what was planned.
+
+    Returns:
+        The lines.
+    """
     rows = [HEADER, *(row(plan, name) for name in plan.facts)]
     lines = aligned(rows)
     for name, facts in plan.facts.items():
@@ -60,7 +81,15 @@ def programs(plan: Plan) -> list[str]:
 
 
 def row(plan: Plan, name: str) -> tuple[str, ...]:
-    """A program's row."""
+    """A program's row.
+
+    Args:
+        plan: what was planned.
+        name: of the program.
+
+    Returns:
+        Its cells.
+    """
     facts, floor = plan.facts[name], plan.floor(name)
     compiled = facts.status == "compiled"
     known = facts.flops > 0 or compiled
@@ -77,7 +106,14 @@ def row(plan: Plan, name: str) -> tuple[str, ...]:
 
 
 def memory(facts: Facts) -> str:
-    """The memory of a program: all of it where it is compiled, its arguments else."""
+    """The memory of a program: all of it where it is compiled, its arguments else.
+
+    Args:
+        facts: of the program.
+
+    Returns:
+        The words.
+    """
     if facts.status == "compiled":
         return f"{decimal(facts.alone)} + {decimal(facts.resident)}"
     more = f", {decimal(facts.temporaries)} in between" if facts.temporaries else ""
@@ -87,15 +123,29 @@ def memory(facts: Facts) -> str:
 def collectives(each: Sequence[Collectives]) -> str:
     """Collectives in words.
 
-    >>> collectives([Collectives("all-reduce", 3, 2048, 1600, 1)])
-    '3 all-reduce, 2.0 kB'
+    Args:
+        each: of a program, by kind.
+
+    Returns:
+        The words.
+
+    Example:
+        >>> collectives([Collectives("all-reduce", 3, 2048, 1600, 1)])
+        '3 all-reduce, 2.0 kB'
     """
     words = [f"{c.count} {c.kind}, {decimal(c.bytes)}" for c in each]
     return "; ".join(words) or "none"
 
 
 def run(plan: Plan) -> list[str]:
-    """What the run takes, a line each."""
+    """What the run takes, a line each.
+
+    Args:
+        plan: what was planned.
+
+    Returns:
+        The lines.
+    """
     lines = []
     if plan.time is not None:
         time = plan.time
@@ -123,7 +173,14 @@ def run(plan: Plan) -> list[str]:
 
 
 def largest(plan: Plan) -> str:
-    """The largest batch in words."""
+    """The largest batch in words.
+
+    Args:
+        plan: what was planned.
+
+    Returns:
+        A line.
+    """
     search, chips = plan.search, plan.target.chips
     assert search is not None
     tried = ", ".join(
@@ -141,8 +198,15 @@ def largest(plan: Plan) -> str:
 def seconds(number: float) -> str:
     """A time, short.
 
-    >>> seconds(0.0123), seconds(12.3), seconds(7200)
-    ('0.012 s', '12.3 s', '2.00 h')
+    Args:
+        number: seconds.
+
+    Returns:
+        The words.
+
+    Example:
+        >>> seconds(0.0123), seconds(12.3), seconds(7200)
+        ('0.012 s', '12.3 s', '2.00 h')
     """
     if number >= 3600:
         return f"{number / 3600:.2f} h"
@@ -152,8 +216,15 @@ def seconds(number: float) -> str:
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows as lines, each column as wide as its widest cell.
 
-    >>> aligned([("a", "bb"), ("ccc", "d")])
-    ['a    bb', 'ccc  d']
+    Args:
+        rows: cells, as many in each.
+
+    Returns:
+        The lines.
+
+    Example:
+        >>> aligned([("a", "bb"), ("ccc", "d")])
+        ['a    bb', 'ccc  d']
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
