@@ -15,8 +15,10 @@ import hashlib
 import importlib.metadata
 import re
 import sys
+from collections import UserDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
 from fairgrape_jax.errors import UsageError
@@ -50,8 +52,10 @@ class Origin:
 _loading: contextvars.ContextVar[Origin | None] = contextvars.ContextVar("loading", default=None)
 
 
-class Table(dict[str, RowT]):
+class Table(UserDict[str, RowT]):
     """Rows by name.
+
+    A row that is assigned is recorded as one that is registered, but nothing of it is checked.
 
     Attributes:
         kind: what a row is: "method", "model", "dataset" or "metric".
@@ -68,15 +72,29 @@ class Table(dict[str, RowT]):
             rows: those of this package.
             check: (name, row) raises ValueError for a row from outside that is none.
         """
-        super().__init__(rows)
-        self.kind, self._check = kind, check
+        self._rows, self._check = dict(rows), check
+        self.kind = kind
         self.origins: dict[str, Origin] = {}
         self._places: dict[str, str] = {}  # the whole path of the file, or the package
+        super().__init__()
+        self.data.update(rows)
 
     @property
     def built_in(self) -> tuple[str, ...]:
         """The names of the rows of this package."""
-        return tuple(name for name in self if name not in self.origins)
+        return tuple(self._rows)
+
+    def __setitem__(self, name: str, row: RowT) -> None:
+        if self._rows.get(name) is row:  # as it was
+            self.data[name] = row
+            self.origins.pop(name, None)
+        else:
+            self._put(name, row, *_origin_of_caller())
+
+    def __delitem__(self, name: str) -> None:
+        del self.data[name]
+        self.origins.pop(name, None)
+        self._places.pop(name, None)
 
     def register(self, name: str, row: RowT) -> None:
         """Add a row; the file that calls this is its origin.
@@ -102,9 +120,9 @@ class Table(dict[str, RowT]):
         Raises:
             UsageError: if there is none, or it is of this package.
         """
-        if name not in self.origins:
+        if name not in self.origins or name in self._rows:
             raise UsageError(f"{self.kind} {name!r}: was not registered from outside")
-        del self[name], self.origins[name], self._places[name]
+        del self[name]
 
     def find(self, name: str) -> bool:
         """Whether there is such a row; that of an installed package is loaded now.
@@ -150,7 +168,7 @@ class Table(dict[str, RowT]):
             )
         if name not in self and (like := [k for k in self if k.lower() == name.lower()]):
             raise UsageError(f"{by}: there is {like[0]!r} already; give it another name")
-        if name in self and self._places.get(name) != place:
+        if name in self and (name in self._rows or self._places.get(name) != place):
             owner = self.origins.get(name, "this package")
             raise UsageError(f"{by}: the name is taken by {owner}; give it another name")
         if self._check is not None:
@@ -158,7 +176,10 @@ class Table(dict[str, RowT]):
                 self._check(name, row)
             except ValueError as error:
                 raise UsageError(f"{by}: {error}") from error
-        self[name], self.origins[name], self._places[name] = row, origin, place
+        self._put(name, row, origin, place)
+
+    def _put(self, name: str, row: RowT, origin: Origin, place: str) -> None:
+        self.data[name], self.origins[name], self._places[name] = row, origin, place
 
     def _entry_points(self, name: str = "") -> list[importlib.metadata.EntryPoint]:
         """Those of this table in the installed packages; of one name, or all."""
@@ -206,10 +227,14 @@ def _origin_of_caller() -> tuple[Origin, str]:
     if loading := _loading.get():
         return loading, loading.distribution
     frame = sys._getframe(1)
-    while frame.f_back and str(frame.f_globals.get("__name__", "")).partition(".")[0] == PACKAGE:
+    while frame.f_back and _top_module(frame) in (PACKAGE, "collections", "_collections_abc"):
         frame = frame.f_back
     path = Path(frame.f_code.co_filename)
     try:
         return Origin(path.name, hashlib.sha256(path.read_bytes()).hexdigest()), str(path.resolve())
     except OSError:
         return Origin("a session"), ""
+
+
+def _top_module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]

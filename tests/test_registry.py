@@ -250,3 +250,17 @@ def test_a_package_that_is_broken_is_named_where_it_is_used(code, message, table
         METHODS.find("smallest")
     assert "fair-things" in METHODS.load_all()["smallest"]
     assert METHODS.find("magnitude")
+
+
+def test_a_row_that_is_assigned_is_recorded_too(tables):
+    row = METHODS["magnitude"]
+    METHODS["mine"] = Method("mine", number)
+    METHODS.update({"theirs": Method("theirs", number)})
+    METHODS["magnitude"] = Method("another", number)
+    for name in ("mine", "theirs", "magnitude"):
+        assert METHODS.origins[name].file == "test_registry.py"
+    METHODS["magnitude"] = row
+    assert "magnitude" not in METHODS.origins
+    assert "magnitude" in METHODS.built_in
+    del METHODS["mine"]
+    assert "mine" not in METHODS.origins

@@ -99,7 +99,13 @@ class Run(Command):
         path = self.experiment
         out = self.out or (path if path.is_dir() else Path("runs") / path.stem)
         shard, cluster = shard_of(self.shard), self.cluster()
-        config.check(experiment)
+        try:
+            config.check(experiment)
+        except UsageError:
+            stored = out / "config.json"
+            if stored.is_file():  # a plugin that is missing is named
+                config.check_available(config.read(stored).get("registered", []), out)
+            raise
         if cluster is not None:
             hosts.join_cluster(cluster)
         runs.run(experiment, out, shard=shard, accept_changed_plugins=self.accept_changed_plugins)

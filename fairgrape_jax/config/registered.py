@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from fairgrape_jax import data, methods, metrics, models
 from fairgrape_jax.config.experiment import Experiment
@@ -31,7 +31,7 @@ class Registered(TypedDict):
         before: what the row was before a change that somebody accepted, the oldest first.
     """
 
-    kind: str
+    kind: Literal["method", "model", "dataset", "metric"]
     name: str
     file: NotRequired[str]
     sha256: NotRequired[str]

@@ -68,6 +68,20 @@ def check_registered(
     return config.check_same(recorded, experiment, directory, accept_changes=accept_changes)
 
 
+def registered_notes(registered: Sequence[Registered]) -> list[str]:
+    """A line for each row from outside of which nobody can tell whether it is the same again.
+
+    Args:
+        registered: what config.json records.
+    """
+    return [
+        f"{row['kind']} {row['name']!r} was typed into a session: whether it is the same when the "
+        "run goes on cannot be told; register it from a file"
+        for row in registered
+        if not row.get("sha256") and "distribution" not in row
+    ]
+
+
 def metric_names(registered: Sequence[Registered]) -> tuple[str, ...]:
     """The metrics that the records of a run hold; those that came later are said and left out."""
     own = tuple(row["name"] for row in registered if row["kind"] == "metric")

@@ -122,6 +122,7 @@ def prepare(
         disk_space.check_room(experiment, directory, (network.state, network.masks), dataset)
     notes = preflight.notes(experiment, devices[0].platform)
     notes += preflight.allocation_notes(experiment, network.masks)
+    notes += preflight.registered_notes(registered)
     for line in dict.fromkeys((*dataset.notes, *notes)):
         say(f"note: {line}")
     parallel.broadcast_from_process_0(0)  # no process looks at the directory from here on

@@ -1,6 +1,7 @@
 """Runs with rows of the user's own files: what they record, who may go on, and their reports."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import fairgrape_jax as fg
 from fairgrape_jax import config
 from fairgrape_jax.cli.main import main
 from fairgrape_jax.errors import UsageError
@@ -123,7 +125,7 @@ def test_a_stage_is_read_without_the_files(finished):
 def test_a_report_runs_nobodys_code_for_pictures(finished):
     predicted = read_stage(finished / "seed_0/dense").predictions()
     with pytest.raises(UsageError, match="'my_npz' is registered from outside, and a report runs"):
-        thumbnails.of_run(finished, predicted, [0])
+        thumbnails.pictures_of_run(finished, predicted, [0])
 
 
 def test_a_run_goes_on_with_the_same_files(half, capsys):
@@ -140,6 +142,46 @@ def test_a_run_without_a_file_says_which(left_out, half, capsys):
     error = capsys.readouterr().err
     assert f"of {left_out} (sha256 " in error
     assert f"is not known here; give --plugin and the path of {left_out}" in error
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"kind": "spell", "name": "x"},
+        {"kind": "method"},
+        {"kind": "method", "name": 3},
+        {"kind": "method", "name": "x", "before": [3]},
+        "magnitude",
+    ],
+)
+def test_a_record_of_rows_that_is_none_is_refused(row, half, capsys):
+    path = half / "run/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"registered": [row]}))
+    for command in (["report", "run"], ["run", "run", "--plugin", *PLUGINS]):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert "run/config.json: not the config.json of a run (registered.0" in error
+        assert error.count("\n") == 1
+
+
+def test_the_same_command_without_a_file_says_which(half, capsys):
+    rest = [word for word in ALL if word != "my_method.py"]
+    assert main([*RUN, *rest, "--out", "run"]) == 2
+    error = capsys.readouterr().err
+    assert "method 'smallest' of my_method.py (sha256 " in error
+    assert "give --plugin and the path of my_method.py" in error
+
+
+def test_what_was_typed_into_a_session_is_said(half, capsys):
+    code = plugins.METHOD + EXPERIMENT.replace('("magnitude", "fairgrape")', '("smallest",)')
+    names = {"__name__": "__main__"}
+    exec(compile(code, "<cell 1>", "exec"), names)
+    few = {"rounds": 1, "dense": config.Stage(), "retrain": config.Stage()}
+    experiment = dataclasses.replace(names["EXPERIMENT"], **few)
+    fg.run(experiment, half / "typed")
+    assert "note: method 'smallest' was typed into a session" in capsys.readouterr().out
+    (row,) = config.read(half / "typed/config.json")["registered"]
+    assert row == {"kind": "method", "name": "smallest", "file": "a session", "sha256": ""}
 
 
 def test_an_unknown_method_says_how_one_is_registered(half, capsys):

@@ -163,6 +163,14 @@ BAD = {
     "gap": ({"labels": LABELS * 5}, "1 has no sample and 10 has; number them from 0"),
     "beyond": ({"classes": ["a", "b"]}, "'label': some are beyond the 2 names"),
     "no task": ({"labels": {}}, "labels: no task"),
+    "task of records": ({"labels": {"image": LABELS}}, "column 'image': cannot be stored"),
+    "task of groups": ({"labels": {"group": LABELS}}, "column 'group': is there twice"),
+    "class with an end of line": (
+        {"classes": ["a", "b\n", "c"]},
+        "'b..' is no name for a value",
+    ),
+    "class twice": ({"classes": ["a", "b", "a"]}, "classes of task 'label': 'a' is there twice"),
+    "group twice": ({"group_names": ["a", "b", "b"]}, "groups: 'b' is there twice"),
     "unknown task": ({"classes": {"mood": ["a"]}}, "classes: 'mood' is no task; known: label"),
     "none of the names": (
         {"labels": LABELS.astype(str), "classes": ["0", "1"]},
@@ -333,5 +341,5 @@ def test_pictures_of_a_stage_are_those_of_the_arrays(tmp_path):
     test = data.load(source).test.images
     arrays.IN_MEMORY.clear()
     predicted = read_stage(tmp_path / "run/seed_0/dense").predictions()
-    addresses = thumbnails.of_run(tmp_path / "run", predicted, [3, 5])
+    addresses = thumbnails.pictures_of_run(tmp_path / "run", predicted, [3, 5])
     assert addresses == {row: thumbnails.data_address(test[row]) for row in (3, 5)}

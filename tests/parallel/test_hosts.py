@@ -18,6 +18,7 @@ from fairgrape_jax.parallel import hosts
 from fairgrape_jax.rounds import score
 from fairgrape_jax.runner import run as rounds
 from fairgrape_jax.storage import checkpoint
+from tests.helpers import plugins
 from tests.helpers.experiments import opened, with_fields
 from tests.helpers.processes import EXPERIMENT, MAIN, SAVING, Cluster, free_port, start
 
@@ -307,8 +308,11 @@ def test_what_one_alone_sees_wrong_stops_the_others(tmp_path):
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("second", [("--seeds", "1"), ("--data.seed", "2")])
+@pytest.mark.parametrize(
+    "second", [("--seeds", "1"), ("--data.seed", "2"), ("--plugin", "mine.py")]
+)
 def test_processes_with_other_options_are_refused(tmp_path, second):
+    (tmp_path / "mine.py").write_text(plugins.METRICS)
     cluster = start(tmp_path, tmp_path / "run", second=second)
     assert cluster.wait(60) == [2, 2], cluster.said()
     assert cluster.said().count("error: --distributed: the processes were given different") == 2

@@ -153,7 +153,8 @@ def from_arrays(
             f"from_arrays: no option {min(unknown)!r}; known: {', '.join(sorted(known))}"
         )
     source = Arrays(path=path, fingerprint=digest, **options)
-    dataset_of(content, source)  # what is wrong with the options is said here
+    chosen_tasks(content, source)
+    check_names(content)
     if path:
         keep(source)
     return source
@@ -240,17 +241,7 @@ def dataset_of(content: Content, source: Arrays) -> Dataset:
     Raises:
         UsageError: An option cannot be used.
     """
-    check_options(source, content.names)
-    if source.group not in ("", GROUP):
-        raise UsageError(f"group={source.group!r}: arrays have one column of groups, {GROUP!r}")
-    if source.size and content.images.shape[1:3] != (source.size, source.size):
-        raise UsageError(f"size={source.size}: arrays keep their size; resize them before")
-    known = [task.name for task in content.tasks]
-    chosen = [name.strip() for name in source.label.split(",")] if source.label else known
-    if unknown := [name for name in chosen if name not in known]:
-        raise UsageError(f"label={unknown[0]!r}: no such task; known: {', '.join(known)}")
-    tasks = [known.index(name) for name in chosen]
-    parts = content.parts
+    tasks, parts = chosen_tasks(content, source), content.parts
     if (parts == BY_SEED).any():
         units = _equal_pictures(content.images)
         parts = three_ways(int(units.max()) + 1, stream(source.seed, SPLIT_STREAM))[units]
@@ -280,6 +271,48 @@ def dataset_of(content: Content, source: Arrays) -> Dataset:
         notes=tuple(notes),
         allow_missing_groups=missing > 0,
     )
+
+
+def chosen_tasks(content: Content, source: Arrays) -> list[int]:
+    """The numbers of the tasks that options name, all of them by default.
+
+    Args:
+        content: The arrays.
+        source: The options.
+
+    Raises:
+        UsageError: An option cannot be used.
+    """
+    check_options(source, content.names)
+    if source.group not in ("", GROUP):
+        raise UsageError(f"group={source.group!r}: arrays have one column of groups, {GROUP!r}")
+    if source.size and content.images.shape[1:3] != (source.size, source.size):
+        raise UsageError(f"size={source.size}: arrays keep their size; resize them before")
+    known = [task.name for task in content.tasks]
+    chosen = [name.strip() for name in source.label.split(",")] if source.label else known
+    if unknown := [name for name in chosen if name not in known]:
+        raise UsageError(f"label={unknown[0]!r}: no such task; known: {', '.join(known)}")
+    return [known.index(name) for name in chosen]
+
+
+def check_names(content: Content) -> None:
+    """Refuse names that records cannot hold, or that are there twice.
+
+    Args:
+        content: The arrays.
+
+    Raises:
+        UsageError: It names the task, class or group.
+    """
+    from fairgrape_jax.data.builders import listing  # which imports this module
+
+    tables = {f"classes of task {task.name!r}": task.classes for task in content.tasks}
+    for what, names in (tables | {"groups": content.names}).items():
+        if len(set(names)) < len(names):
+            raise UsageError(f"{what}: {max(names, key=names.count)!r} is there twice")
+    columns = [listing.Column(task.name, task.classes, group=False) for task in content.tasks]
+    columns.append(listing.Column(GROUP, content.names, group=True))
+    listing.check_names(listing.Listing(tuple(columns), (), (), ()))
 
 
 def fingerprint(content: Content) -> str:
