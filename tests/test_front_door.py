@@ -274,69 +274,6 @@ def test_prune_names_what_is_wrong(problem):
         fg.prune(weights, fg.full_masks(weights), 0.5, method="structured")
 
 
-# -- what is a kernel -----------------------------------------------------------------------------
-class WithOthers(eqx.Module):
-    table: eqx.nn.Embedding
-    layers: list
-    scales: eqx.nn.LayerNorm
-
-    def __init__(self):
-        key = jax.random.key(0)
-        self.table = eqx.nn.Embedding(5, 3, key=key)
-        self.layers = [eqx.nn.Linear(3, 4, key=key), eqx.nn.Conv2d(1, 2, 3, key=key)]
-        self.scales = eqx.filter_vmap(lambda _: eqx.nn.LayerNorm(3))(jnp.arange(2))
-
-
-class OthersOfNnx(nnx.Module):
-    def __init__(self, rngs):
-        self.layers = nnx.List([nnx.Linear(3, 4, rngs=rngs), nnx.Conv(1, 2, (3, 3), rngs=rngs)])
-        self.table, self.scales = nnx.Embed(5, 3, rngs=rngs), nnx.BatchNorm(3, rngs=rngs)
-        self.noise = nnx.Dropout(0.5, rngs=rngs)
-
-
-F32 = np.float32
-KINDS = {
-    "equinox": (WithOthers, [(4, 3), (2, 1, 3, 3)]),
-    "nnx state": (lambda: nnx.state(OthersOfNnx(nnx.Rngs(0))), [(3, 4), (3, 3, 1, 2)]),
-    "nnx module": (lambda: OthersOfNnx(nnx.Rngs(0)), [(3, 4), (3, 3, 1, 2)]),
-    "shapes": (lambda: {"w": jax.ShapeDtypeStruct((2, 3), jnp.bfloat16)}, [(2, 3)]),
-    "stacked": (lambda: {"w": np.ones((2, 3, 4), F32), "b": np.ones((2, 4), F32)}, [(2, 3, 4)]),
-    "integers": (lambda: [{"kernel": np.ones((2, 2), int)}, {"w": np.ones((2, 3))}], [(2, 3)]),
-    "patches": (lambda: {"embedding": {"kernel": np.ones((3, 3, 1, 4))}}, [(3, 3, 1, 4)]),
-    "norm": (lambda: {"norm1": {"weight": np.ones((2, 4))}, "w": np.ones((1, 2))}, [(1, 2)]),
-    "other leaves": (lambda: {"w": np.ones((2, 2)), "f": jnp.tanh, "n": 3, "no": None}, [(2, 2)]),
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_kernels_alone_are_prunable(kind):
-    make, shapes = KINDS[kind]
-    params = make()
-    masks = fg.full_masks(params)
-    assert [mask.shape for mask in jax.tree.leaves(masks)] == shapes
-    assert all(mask.all() and mask.dtype == bool for mask in jax.tree.leaves(masks))
-
-
-@pytest.mark.parametrize(
-    "params",
-    [
-        {},
-        {"bias": np.ones(3)},
-        {"Embed_0": {"embedding": np.ones((5, 3))}},
-        {"tok_embed": {"weight": np.ones((5, 3))}},
-        [np.ones((3, 2)), np.ones(2)],
-    ],
-    ids=str,
-)
-def test_nothing_prunable_is_an_error_that_shows_the_leaves(params):
-    with pytest.raises(ValueError, match="no leaf is prunable") as error:
-        fg.full_masks(params)
-    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        assert f"{jax.tree_util.keystr(path)} {leaf.dtype}{list(leaf.shape)}" in str(error.value)
-    if params:
-        fg.full_masks(params, prunable=lambda path, leaf: True)
-
-
 # -- the whole loop -------------------------------------------------------------------------------
 def test_a_loop_of_ones_own_prunes_and_trains():
     """Score, prune, set the masks, train on; one program for all rounds."""

@@ -139,21 +139,3 @@ def test_masks_that_do_not_fit_are_refused_by_name():
         changed["b"]["kernel"] = wrong
         with pytest.raises(ValueError, match=said):
             masks.check_masks(changed, params)
-
-
-def test_kernels_of_two_dimensions_are_prunable_and_nothing_else_is():
-    params = {
-        "kernel": np.ones((2, 3)),
-        "conv": {"kernel": np.ones((3, 3, 1, 2)), "bias": np.ones(2)},
-        "line": {"kernel": np.ones(4)},
-        "table": {"embedding": np.ones((5, 2))},
-    }
-    found = masks.full_masks(params)
-    there = jax.tree.map(lambda leaf: leaf is not None, found, is_leaf=lambda leaf: leaf is None)
-    assert there == {
-        "kernel": True,
-        "conv": {"kernel": True, "bias": False},
-        "line": {"kernel": False},
-        "table": {"embedding": False},
-    }
-    assert all(leaf.all() and leaf.dtype == bool for leaf in jax.tree.leaves(found))

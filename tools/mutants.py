@@ -42,7 +42,7 @@ SELECTION = ("tests/selection", "tests/methods/test_methods.py")
 # Of each module (or of all of a folder): whether all mutants are tried, and the tests, which are
 # tried in this order; the examples of its docstrings come before them.
 TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "kernels.py": (FULL, (*MASKS, "tests/test_front_door.py")),
+    "kernels.py": (FULL, ("tests/test_kernels.py",)),
     "masks.py": (FULL, MASKS),
     "metrics/frame.py": (FULL, GROUP_METRICS),
     "metrics/columns.py": (FULL, GROUP_METRICS),
