@@ -113,11 +113,11 @@ def test_a_matrix_of_a_kernels_name_is_one(module):
         assert not is_kernel(path(module, name), np.ones((2, 3)))
 
 
-@pytest.mark.parametrize(
-    "module",
-    ["embed", "Embed_0", "tok_emb", "emb", "emb_in", "layer_norm", "Norm1", "bn", "BN1", "ln12"]
-    + ["stem_bn", "attn_ln2", "embedding"],
-)
+TABLES = ("embed", "Embed_0", "tok_emb", "emb", "emb_in", "embedding")
+SCALES = ("layer_norm", "Norm1", "bn", "BN1", "ln12", "stem_bn", "attn_ln2")
+
+
+@pytest.mark.parametrize("module", TABLES + SCALES)
 def test_tables_and_scales_are_none_but_where_they_have_the_form_of_a_kernel(module):
     for name in ("weight", "w"):
         assert not is_kernel(path(module, name), np.ones((2, 3)))

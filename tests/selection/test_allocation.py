@@ -206,6 +206,7 @@ def test_some_layers_of_a_table_are_fixed_and_the_others_share_one_rate():
         ("erk", {"minimum": -1}, "negative"),
         ({"stem": 0.5}, {}, "'stem' is no layer; choose from conv1, conv2, conv3, conv4, dw, fc"),
         ({"fc": 1.5}, {}, "density 1.5 of layer 'fc'"),
+        ({"fc": -0.5}, {}, "density -0.5 of layer 'fc'"),
         ({"fc": float("nan")}, {}, "density nan"),
         ({"conv3": 1.0}, {}, "change one of them"),
     ],
@@ -260,3 +261,12 @@ def test_lamp_scores_at_the_borders():
 def test_the_first_name_that_is_no_layer_is_named():
     with pytest.raises(ValueError, match="'x' is no layer"):
         allocate(ALIVE, 0.5, {"fc": 0.5, "x": 0.1, "y": 0.1})
+
+
+def test_a_table_may_leave_exactly_what_is_kept():
+    alive = {name: {"kernel": np.ones(10, bool)} for name in "abc"}
+    assert allocate(alive, 0.2, {"a": 0.4, "b": 0.2}) == {"a": 4, "b": 2, "c": 0}
+    assert allocate(alive, 0.6, {"a": 0.4, "b": 0.4}) == {"a": 4, "b": 4, "c": 10}
+    for density, number in ((0.19, 5), (0.7, 21)):
+        with pytest.raises(ValueError, match=f"leaves 6 to 16 weights .* is {number} of them"):
+            allocate(alive, density, {"a": 0.4, "b": 0.2})
