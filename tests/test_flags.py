@@ -144,6 +144,7 @@ def problem():
         layers=("",),
         groups=3,
         minority=(1, 2),
+        select="greedy",  # the fixed point is looked at above
     )
 
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairgrape_jax.selection import descending, select_greedy, select_top, shares
+from fairgrape_jax.selection import descending, select_first, select_greedy, select_top, shares
+from fairgrape_jax.selection.greedy import group_totals
 from tests.helpers.datasets import GOLDEN_FILES
 
 GOLDEN = GOLDEN_FILES / "selection_official.npz"
@@ -133,6 +134,119 @@ def test_float64_importance_gives_the_same_choice():
 def test_descending_is_a_stable_sort(dtype):
     values = np.random.default_rng(0).choice([0.0, -0.0, 1e-40, 1.0, 3.5, 1e30], 500).astype(dtype)
     np.testing.assert_array_equal(descending(values), np.argsort(-values, kind="stable"))
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.float16, np.float32, np.float64, np.int8, np.uint16, np.int64]
+)
+def test_descending_of_both_signs_ties_by_index(dtype):
+    rng = np.random.default_rng(0)
+    if np.dtype(dtype).kind == "f":
+        info = np.finfo(dtype)
+        ends = [
+            0.0,
+            -0.0,
+            info.tiny,
+            -info.tiny,
+            info.smallest_subnormal,
+            info.max,
+            info.min,
+            1,
+            -1,
+        ]
+    else:
+        info = np.iinfo(dtype)
+        ends = [0, 1, info.max, info.min, info.max - 1, info.min + 1]
+    values = rng.choice(np.array(ends, dtype), 300)
+    expected = sorted(range(300), key=lambda i: (-values[i].item(), i))
+    found = descending(values)
+    assert found.dtype == np.uint32
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(descending(np.array([True, False, True])), [0, 2, 1])
+    assert descending(values[:0]).shape == (0,)
+
+
+def test_the_top_are_the_first_of_the_sorted_alive():
+    rng = np.random.default_rng(1)
+    scores, previous = rng.normal(size=40).astype(np.float32), rng.random(40) < 0.6
+    alive = np.flatnonzero(previous)
+    for keep in (0, 1, 7, len(alive)):
+        expected = np.zeros(40, bool)
+        expected[alive[np.argsort(-scores[alive])[:keep]]] = True
+        np.testing.assert_array_equal(select_top(scores, previous, keep), expected)
+        rows = np.stack([scores, -scores])
+        np.testing.assert_array_equal(select_first(rows, previous, keep), expected)
+        np.testing.assert_array_equal(select_first(rows[:1], previous, keep), expected)
+    for shape in ((1, 40), (), (40, 1)):
+        with pytest.raises(ValueError, match=r"scores .*: \(n,\) is expected"):
+            select_top(np.ones(shape), previous, 1)
+
+
+def test_shares_are_of_the_weights_in_the_mask():
+    importance, previous = layer(4, groups=5)
+    kept = importance[:, previous].astype(np.float64).sum(axis=1)
+    found = shares(importance, previous)
+    np.testing.assert_allclose(found, kept / kept.sum(), rtol=1e-12)
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(shares(importance, np.zeros(len(previous), bool)), np.zeros(5))
+    np.testing.assert_array_equal(shares(np.zeros((2, 3)), np.ones(3, bool)), [0, 0])
+    np.testing.assert_array_equal(
+        shares(np.ones((2, 3), np.int8) * 100, np.ones(3, bool)), [0.5] * 2
+    )
+
+
+def test_sums_are_of_float64_and_those_it_cannot_hold_are_refused():
+    columns = np.array([[1.0, 2.0], [3.0, 4.0]])
+    np.testing.assert_array_equal(group_totals(columns), [4, 6])
+    assert group_totals(columns.astype(np.float32)).dtype == np.float64
+    np.testing.assert_array_equal(group_totals(np.zeros((3, 2))), [0, 0])
+    assert group_totals(np.zeros((3, 0))).shape == (0,)
+    np.testing.assert_array_equal(group_totals(np.array([[1e-320, 0.0]])), [1e-320, 0])
+    np.testing.assert_array_equal(group_totals(np.array([[1e-290, 1.0, 0.0]])), [1e-290, 1, 0])
+    with pytest.raises(ValueError, match="further apart than float64 can hold"):
+        group_totals(np.array([[1e-301, 1.0]]))
+    for huge in ([[1e308], [1e308]], [[1e308, 1e308]]):
+        with pytest.raises(ValueError, match="sums are beyond float64"):
+            group_totals(np.array(huge))
+
+
+@pytest.mark.parametrize("advances", [1, 2, 3, 7])
+@pytest.mark.parametrize("deficit", ["relative", "absolute"])
+def test_advances_and_deficits_written_plainly(deficit, advances):
+    """Positions in a group's own order, those chosen already included."""
+    for seed in range(6):
+        importance, previous = layer(seed, n=30, groups=3)
+        importance[seed % 3] = np.round(importance[seed % 3])  # ties, and zeros at its end
+        keep = int(previous.sum()) * (seed + 1) // 7
+        chosen = select_greedy(importance, previous, keep, deficit=deficit, advances=advances)
+        expected = advanced_greedy(importance.astype(float), previous, keep, deficit, advances)
+        np.testing.assert_array_equal(chosen, expected)
+
+
+def advanced_greedy(importance, previous, keep, deficit, advances):
+    target = shares(importance, previous)
+    alive = np.flatnonzero(previous)
+    orders = [sorted(alive, key=lambda w, row=row: (-row[w], w)) for row in importance]
+    ends = [int((row[alive] > 0).sum()) for row in importance]
+    places, mask = [0] * len(importance), np.zeros(len(previous), bool)
+    share = np.full(len(importance), 1 / (target > 0).sum())
+    while mask.sum() < keep:
+        lost = share - target
+        if deficit == "relative":
+            lost = lost / np.where(target > 0, target, 1)
+        able = [k for k in range(len(importance)) if target[k] > 0 and places[k] < ends[k]]
+        if not able:
+            free = np.flatnonzero(previous & ~mask)
+            mask[free[: keep - mask.sum()]] = True
+            break
+        worst = min(able, key=lambda k: (lost[k], k))
+        for _ in range(advances):
+            if mask.sum() == keep or places[worst] == len(alive):
+                break
+            mask[orders[worst][places[worst]]] = True
+            places[worst] += 1
+        share = shares(importance, mask)
+    return mask
 
 
 BAD = {

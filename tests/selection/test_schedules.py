@@ -76,6 +76,12 @@ def test_a_number_of_rounds_of_any_type_is_taken(count):
         assert door(count) == door(2)
 
 
+def test_a_number_below_none_names_none():
+    for door in (OF_COUNT["densities"], OF_COUNT["front door"]):
+        with pytest.raises(ValueError, match="rounds: -1 is not a whole number of 0 to"):
+            door(-1)
+
+
 def test_no_rounds_are_none_where_0_does_not_stand_for_the_formula():
     for row in schedules.SCHEDULES.values():
         with pytest.raises(ValueError, match="rounds: 0 is not a whole number of 1"):
