@@ -237,6 +237,12 @@ def test_what_a_layer_has_not_got_the_others_keep():
     assert allocate(alive, 0.3, minimum=5) == {"a": 2, "b": 5, "c": 7}  # its floor of 3, too
 
 
+def test_a_layer_that_has_just_what_it_keeps_changes_no_floor():
+    alive = {"dead": 0, "b": 1, "c": 1, "d": 10}
+    alive = {name: {"kernel": np.arange(max(n, 1)) < n} for name, n in alive.items()}
+    assert allocate(alive, 0.5) == {"dead": 0, "b": 0, "c": 0, "d": 5}
+
+
 @pytest.mark.parametrize(("last", "least"), [(10, 2), (14, 2), (15, 3)])
 def test_uniform_plus_keeps_the_first_layer_and_a_fifth_of_the_last_rounded_down(last, least):
     alive = {
