@@ -38,7 +38,7 @@ EQUIVALENT = Path(__file__).with_name("equivalent_mutants.txt")
 FULL, SAMPLE = "in full", "sample"
 MASKS = ("tests/test_mask_trees.py", "tests/test_masks.py")
 GROUP_METRICS = ("tests/metrics/test_group_metrics.py", "tests/metrics/test_frame.py")
-SELECTION = ("tests/selection", "tests/methods/test_methods.py")
+PER_SAMPLE = ("tests/scoring/test_per_sample.py", "tests/scoring/test_accumulate.py")
 # Of each module (or of all of a folder): whether all mutants are tried, and the tests, which are
 # tried in this order; the examples of its docstrings come before them.
 TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -55,8 +55,15 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "selection/inputs.py": (FULL, ("tests/selection/test_checks.py",)),
     "selection/schedules.py": (FULL, ("tests/selection/test_schedules.py",)),
     "methods/pruning.py": (FULL, ("tests/methods/test_pruning.py",)),
-    "selection": (SAMPLE, SELECTION),
-    "scoring": (SAMPLE, ("tests/scoring", "tests/methods/test_methods.py")),
+    "selection/maxmin": (SAMPLE, ("tests/selection/test_maxmin.py",)),
+    "selection": (
+        SAMPLE,
+        ("tests/selection/test_inputs.py", "tests/selection/test_fixed_point.py"),
+    ),
+    "scoring/accumulate.py": (SAMPLE, ("tests/scoring/test_accumulate.py",)),
+    "scoring/assignment.py": (SAMPLE, ("tests/scoring/test_assignment.py",)),
+    "scoring/importance.py": (SAMPLE, ("tests/scoring/test_importance.py", *PER_SAMPLE)),
+    "scoring": (SAMPLE, PER_SAMPLE),
 }
 COMPARISONS = {
     ast.Lt: (ast.LtE, ast.Gt),
@@ -214,22 +221,29 @@ def first_difference(a: str, b: str) -> tuple[str, str]:
 
 
 def part_of(path: str) -> tuple[str, tuple[str, ...]] | None:
-    """The row of TARGETS for a module: its own before that of its folder."""
-    return TARGETS.get(path) or TARGETS.get(path.partition("/")[0])
+    """The row of TARGETS for a module: its own before that of its folder, the innermost first."""
+    while path not in TARGETS and path:
+        path = path.rpartition("/")[0]
+    return TARGETS.get(path)
 
 
 def collect(only: str, sample: int, seed: int) -> list[Mutant]:
-    """The mutants to try, of modules whose path contains `only`; equivalent ones are left out."""
+    """The mutants to try, of modules whose path contains `only`; equivalent ones are left out.
+
+    The sample is the same whatever `only` is.
+    """
     package, known = ROOT / "fairgrape_jax", set(equivalent())
     all_mutants = []
     for path in sorted(package.rglob("*.py")):
         name = str(path.relative_to(package))
-        if (row := part_of(name)) and only in name:
+        row = part_of(name)
+        if row and (row[0] == SAMPLE or only in name):
             all_mutants += mutants(name, path.read_text(encoding="utf-8"), row[0])
     all_mutants = [mutant for mutant in all_mutants if mutant.key not in known]
     whole = [mutant for mutant in all_mutants if mutant.part == FULL]
     rest = [mutant for mutant in all_mutants if mutant.part == SAMPLE]
     chosen = random.Random(seed).sample(rest, min(sample, len(rest)))
+    chosen = [mutant for mutant in chosen if only in mutant.path]
     return whole + sorted(chosen, key=lambda mutant: (mutant.path, mutant.line))
 
 
