@@ -368,9 +368,14 @@ def preload(folder: str) -> None:
     importlib.import_module("tests.conftest")
     for name in ("flax.linen", "optax", "orbax.checkpoint", "scipy.optimize", "scipy.stats"):
         importlib.import_module(name)
-    for name in ("numba", "pyarrow.csv", "hypothesis", "chex", "tyro", "matplotlib.pyplot"):
+    for name in ("numba", "pyarrow.csv", "chex", "tyro", "matplotlib.pyplot"):
         importlib.import_module(name)
     importlib.import_module("fairlearn.metrics")
+    hypothesis = importlib.import_module("hypothesis")
+    # The first example that fails will do: no smaller one is looked for.
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+    hypothesis.settings.register_profile("mutants", phases=phases, database=None)
+    hypothesis.settings.load_profile("mutants")
     gc.disable()  # also in the forks: a test run of seconds need not be tidied up after
     gc.freeze()
 
