@@ -276,3 +276,11 @@ def test_a_table_may_leave_exactly_what_is_kept():
     for density, number in ((0.19, 5), (0.7, 21)):
         with pytest.raises(ValueError, match=f"leaves 6 to 16 weights .* is {number} of them"):
             allocate(alive, density, {"a": 0.4, "b": 0.2})
+
+
+def test_a_table_followed_to_nothing():
+    alive = {name: {"kernel": np.ones(n, bool)} for name, n in (("a", 100), ("b", 10))}
+    table = {"a": 0.5, "b": 0.25}
+    assert allocate(alive, 0.0, table) == {"a": 0, "b": 0}
+    assert allocate(alive, 1 / 110, table) == {"a": 1, "b": 0}
+    assert allocate(alive, 1.0, table) == {"a": 100, "b": 10}
