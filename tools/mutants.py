@@ -19,6 +19,7 @@ import ast
 import collections
 import dataclasses
 import gc
+import hashlib
 import importlib
 import importlib.abc
 import importlib.util
@@ -313,12 +314,19 @@ def run_tests(path: str, source: str | None, log: Any) -> int:
     if source is not None:
         sys.meta_path.insert(0, Mutated(module_name(path), ROOT / "fairgrape_jax" / path, source))
         # What numba has kept it tells by the bytecode, in which no number stands.
-        folder = tempfile.mkdtemp(prefix="numba-", dir=Path(log.name).parent)
-        numba.config.CACHE_DIR = folder  # type: ignore[attr-defined]
+        folder = Path(log.name).parent / f"numba-{compiled_by_numba(source)}"
+        numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--assert=plain"]
     options += ["-p", "no:unraisableexception"]  # collects garbage, several times
     options += ["--tb=line", "--hypothesis-seed=0"]
     return int(pytest.main([*options, *tests_of(path)]))
+
+
+def compiled_by_numba(source: str) -> str:
+    """What names the statements of a module that numba compiles, as they are."""
+    parts = [ast.unparse(statement) for statement in ast.parse(source).body]
+    loops = [part for part in parts if "njit(" in part]
+    return hashlib.sha256("\n".join(loops).encode()).hexdigest()[:16]
 
 
 def start(path: str, source: str | None, folder: Path) -> int:
