@@ -422,6 +422,20 @@ def test_a_group_that_there_is_not_is_an_error_but_for_none(code, fits):
         metrics.tally(labels, predicted, ids, groups, classes)
 
 
+def test_no_samples_have_no_code_that_is_wrong_and_errors_name_what_is_allowed():
+    none = np.zeros((0, 1), int), np.zeros((0, 1), int), np.zeros(0, int)
+    for groups in (0, 2):
+        (table,) = metrics.tally(*none, groups, [3])
+        np.testing.assert_array_equal(table, np.zeros((groups, 3, 3), int))
+    one = np.zeros((1, 1), int)
+    with pytest.raises(ValueError, match=r"^labels: 5 is outside .* are, class 0 to 2$"):
+        metrics.tally(one + 5, one, np.zeros(1, int), 1, [3])
+    with pytest.raises(ValueError, match=r"^groups: 5 .*, group 0 to 1 \(or -1 for none\)$"):
+        metrics.tally(one, one, np.full(1, 5), 2, [3])
+    with pytest.raises(ValueError, match=r"^groups: 0 .*, no group \(or -1 for none\)$"):
+        metrics.tally(one, one, np.zeros(1, int), 0, [3])
+
+
 def test_whole_kinds_of_samples_are_drawn_as_samples_are():
     labels, predicted, ids, groups, classes = predictions(n=60)
     first, number = kinds(labels, ids, predicted[None], labels[None])
