@@ -90,7 +90,8 @@ def solve_threshold(
     """As `select_threshold`, with how it was reached; `converged` False says: not by it.
 
     Example:
-        >>> mask, info = solve_threshold(np.eye(4), np.ones(4, bool), 3)
+        >>> importance = np.array([[4.0, 3.0, 0.0, 0.0], [0.0, 0.0, 2.0, 1.0]])
+        >>> mask, info = solve_threshold(importance, np.ones(4, bool), 3)
         >>> int(mask.sum()), bool(info.converged)
         (3, True)
     """
