@@ -49,6 +49,7 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "metrics/columns.py": (FULL, GROUP_METRICS),
     "metrics/extremes.py": (FULL, GROUP_METRICS),
     "metrics/resample.py": (FULL, ("tests/metrics/test_resample.py",)),
+    "metrics/samples.py": (FULL, ("tests/metrics/test_resample.py",)),
     "metrics/similarity.py": (FULL, ("tests/metrics/test_similarity.py",)),
     "metrics": (FULL, ("tests/metrics/test_metrics.py",)),
     "selection/greedy.py": (FULL, ("tests/selection/test_greedy.py",)),

@@ -1,5 +1,6 @@
 """Bootstrap replicates: what is drawn, how often, and the intervals of it."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -64,6 +65,24 @@ def to_resample(n=30):
     other = np.where(np.arange(n)[:, None] % 3 == 0, labels, predicted)
     samples = metrics.Samples(labels, ids, classes, groups)
     return samples, np.stack([predicted, other]), np.stack([labels, predicted])
+
+
+@pytest.mark.parametrize("ungrouped", [0, 5])
+def test_the_counts_of_several_models_are_those_of_each(ungrouped):
+    samples, models, _ = to_resample()
+    groups = np.where(np.arange(30) < ungrouped, -1, samples.groups)
+    samples = dataclasses.replace(samples, groups=groups)
+    rows, strata = samples.strata
+    assert strata == samples.num_groups + (ungrouped > 0)
+    np.testing.assert_array_equal(rows, np.where(groups < 0, samples.num_groups, groups))
+    expected = [
+        metrics.tally(samples.labels, m, groups, samples.num_groups, samples.classes)
+        for m in models
+    ]
+    for task, table in enumerate(samples.tally(models)):
+        np.testing.assert_array_equal(table, np.stack([one[task] for one in expected]))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        samples.groups = None
 
 
 def drawn_counts(*data, **keywords):
