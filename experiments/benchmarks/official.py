@@ -50,23 +50,23 @@ def main() -> None:
     if options.here:
         print(json.dumps(measure(options)))
         return
-    ours = run([sys.executable, "-m", "experiments.benchmarks.official", "--here", *sys.argv[1:]])
-    theirs = beside(options) if options.torch else None
-    rows = [row(name, ours, theirs) for name in PARTS]
+    command = [sys.executable, "-m", "experiments.benchmarks.official", "--here", *sys.argv[1:]]
+    package = run(command)
+    official = run_stand_ins(options) if options.torch else None
+    rows = [row(name, package, official) for name in PARTS]
     show(rows)
-    print(f"peak memory, GB: ours {ours['peak']:.2f}" + (
-        f", theirs {theirs['peak']:.2f}; weights kept: {ours['kept']:,} and {theirs['kept']:,}"
-        if theirs else ""
-    ))  # fmt: skip
+    for name, half in (("ours", package), ("theirs", official)):
+        if half is not None:
+            print(f"{name}: {half['peak']:.2f} GB at the most, {half['kept']:,} weights kept")
     add_json(options.json, vars(options), rows)
 
 
-def row(name: str, ours: dict[str, Any], theirs: dict[str, Any] | None) -> dict[str, Any]:
+def row(name: str, package: dict[str, Any], official: dict[str, Any] | None) -> dict[str, Any]:
     """A line of the table."""
-    steady, first = ours["seconds"][name], ours["first"][name]
+    steady, first = package["seconds"][name], package["first"][name]
     values = {"part": name, "ours": round(steady, 2), "once": round(max(first - steady, 0), 1)}
-    if theirs:
-        other = theirs["seconds"][name]
+    if official is not None:
+        other = official["seconds"][name]
         values |= {"theirs": round(other, 2), "theirs / ours": round(other / steady, 2)}
     return values
 
@@ -79,7 +79,7 @@ def run(command: list[str]) -> dict[str, Any]:
     return result
 
 
-def beside(options: argparse.Namespace) -> dict[str, Any]:
+def run_stand_ins(options: argparse.Namespace) -> dict[str, Any]:
     """The stand-ins, on the same arrays."""
     dataset = pictures(options)
     with tempfile.TemporaryDirectory() as folder:
