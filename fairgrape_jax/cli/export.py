@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from fairgrape_jax.cli.command import Command
+from fairgrape_jax.cli.python_files import load_plugins
 from fairgrape_jax.progress import say
 
 
@@ -34,10 +35,14 @@ class Export(Command):
     batch: Annotated[int, arg(metavar="N")] = 0
     """Of a program: its number of pictures, where it is to hold for one alone; 0 for any."""
 
+    plugin: Annotated[tuple[Path, ...], arg(metavar="FILE...", help_behavior_hint="")] = ()
+    """Python files that registered the run's dataset or model (docs/extending.md)."""
+
     def run(self) -> None:
         """Export, and print what was written."""
         from fairgrape_jax.exporters import export
 
+        load_plugins(self.plugin)
         say(
             str(
                 export(

@@ -16,6 +16,7 @@ from fairgrape_jax.cli.command import Command, parse_first, with_fields_of
 from fairgrape_jax.cli.python_files import load_plugins
 from fairgrape_jax.cli.run import load
 from fairgrape_jax.config import Experiment
+from fairgrape_jax.data.sources import arrays
 from fairgrape_jax.errors import UsageError
 
 
@@ -127,7 +128,9 @@ class Plan(Command):
             if value is not None and min(value if isinstance(value, tuple) else (value,)) < 1:
                 raise UsageError(f"{name}: {value} is less than 1")
         if None in (self.samples, self.pixels, self.groups) or not self.classes:
-            base = describe(loaded(experiment, [n for n, v in flags.items() if v is None]))
+            source = arrays.locate(experiment.data, self.experiment)
+            located = dataclasses.replace(experiment, data=source)
+            base = describe(loaded(located, [n for n, v in flags.items() if v is None]))
         else:
             base = Description(1, 1, 1, (1, 1, 3), (2,), (1, 1))
         train = self.samples or base.train

@@ -181,7 +181,8 @@ def load_for_report(path: Path) -> Experiment:
         path: of the config.json.
 
     Returns:
-        The experiment; its `data` is a plain `Source`, with the options that every dataset has.
+        The experiment; where nobody has registered its dataset here, `data` has its name and the
+        options that every dataset has, and cannot be loaded.
 
     Raises:
         UsageError: as `read`, and for a field or a type that is none.
@@ -189,8 +190,12 @@ def load_for_report(path: Path) -> Experiment:
     values = read(path)["experiment"]
     try:
         options = schema.convert(values.get("data"), JsonObject, "data")
+        name = str(options.get("name", ""))
+        if name in data.SOURCES:
+            return from_dict(values)
         common = {field.name for field in dataclasses.fields(data.Source)}
-        source = schema.convert({k: v for k, v in options.items() if k in common}, data.Source)
+        kind = type("Unregistered", (data.Source,), {"name": name})
+        source = schema.convert({k: v for k, v in options.items() if k in common}, kind)
         experiment = schema.convert(values | {"data": {}}, Experiment)
     except schema.SchemaError as error:
         raise UsageError(f"{path}: not the config.json of a run ({error})") from error

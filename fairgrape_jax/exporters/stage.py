@@ -14,6 +14,7 @@ from fairgrape_jax import data, losses
 from fairgrape_jax.data import augment
 from fairgrape_jax.data.batches import read_images
 from fairgrape_jax.data.dataset import MOST_SCORES, Dataset
+from fairgrape_jax.data.sources import arrays
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.exporters.base import Model
 from fairgrape_jax.exporters.card import allocation_name, card
@@ -76,7 +77,7 @@ def read(path: Path, samples: int) -> tuple[Model, Recorded]:
     if run is None:
         raise UsageError(f"{path}: not a run, and no stage of one (no config.json there or above)")
     stage = load(run, "" if run == absolute else absolute.relative_to(run).as_posix())
-    dataset = _dataset(path, stage)
+    dataset = _dataset(path, run, stage)
     places = stage.predictions.places
     chosen = np.arange(len(stage.predictions.groups))[:samples]
     images, good = read_images(dataset.test, chosen if places is None else places[chosen])
@@ -90,11 +91,12 @@ def read(path: Path, samples: int) -> tuple[Model, Recorded]:
     return _model(run, stage, dataset, images), recorded
 
 
-def _dataset(path: Path, stage: LoadedStage) -> Dataset:
+def _dataset(path: Path, run: Path, stage: LoadedStage) -> Dataset:
     """The dataset of the run; UsageError where it is not there, or is not what it was."""
     try:
         with bar("reading") as move:
-            dataset = data.load(stage.experiment.data, move, stage.experiment.execution.reading)
+            source = arrays.locate(stage.experiment.data, run)
+            dataset = data.load(source, move, stage.experiment.execution.reading)
     except (UsageError, OSError) as error:
         raise UsageError(
             f"{path}: an export is compared with the run's predictions, for which the pictures of "

@@ -128,6 +128,14 @@ def test_a_report_runs_nobodys_code_for_pictures(finished):
         thumbnails.pictures_of_run(finished, predicted, [0])
 
 
+def test_a_stage_is_exported_with_the_files_and_says_what_is_missing(half, capsys):
+    words = ["export", "run/seed_0/smallest/round_02", "--to", "npz", "--out", "out"]
+    assert main(words) == 2
+    assert "dataset 'my_npz' is unknown" in capsys.readouterr().err
+    assert main([*words, "--plugin", "my_data.py"]) == 0
+    assert "my_npz" in (half / "out/README.md").read_text()
+
+
 def test_a_run_goes_on_with_the_same_files(half, capsys):
     before = (half / "run/config.json").read_text()
     assert main(["run", "run", "--plugin", *PLUGINS]) == 0

@@ -303,6 +303,9 @@ def test_a_run_keeps_its_arrays_and_goes_on_without_them(tmp_path, monkeypatch, 
     assert_same(stage_files(tmp_path / "moved/half"), stage_files(tmp_path / "whole"))
     assert main(["report", "whole", "--thumbnails"]) == 0
     assert "data:image/png" in (tmp_path / "whole/report.html").read_text()
+    assert fg.load("whole").experiment.data.name == "arrays"
+    fg.export("whole", "exported", to="npz")
+    assert main(["plan", "whole", "--on", "cpu"]) == 0
     other = with_fields(TINY, data=drawn(1), methods=("magnitude",), seeds=(0,))
     with pytest.raises(UsageError, match="was begun with other arrays \\(fingerprint"):
         fg.run(other, "whole")
