@@ -16,7 +16,7 @@ import numpy as np
 from fairgrape_jax.selection import blocks as bl
 from fairgrape_jax.selection import select_greedy
 from fairgrape_jax.selection.fixed_point.newton import WIDEST, Fit, State, improve, look
-from fairgrape_jax.selection.fixed_point.prefixes import Prefixes
+from fairgrape_jax.selection.fixed_point.prefixes import Prefixes, Shells
 from fairgrape_jax.selection.fixed_point.threshold import survey
 
 N, KEEP = 20_000, 6_000
@@ -48,20 +48,22 @@ def _prefix(scores: np.ndarray, chosen: np.ndarray) -> int:
 def newton_path(importance: np.ndarray, lengths: tuple[int, int], passes: int) -> np.ndarray:
     """(passes + 1, 2): the prefix lengths after each pass, from the `lengths` to begin with."""
     blocks = bl.pack([jnp.asarray(importance)], [jnp.ones(N, bool)], [0])
-    known = survey(blocks, jnp.array([KEEP]), None)
+    known = survey(blocks, jnp.array([KEEP]))
     sorted_down = -np.sort(-importance, axis=1)
     first = np.array([sorted_down[k, lengths[k]] for k in range(2)], np.float32)
     ends = Prefixes(jnp.asarray(first.view(np.int32))[None], jnp.zeros((1, 2)))
-    width, active = jnp.full((1, 2), WIDEST / 4), jnp.ones((1, 2), bool)
-    nothing = Fit(ends, width, jnp.array([jnp.inf]), jnp.zeros(1, jnp.int32))
+    shells = Shells(ends, jnp.full((1, 2), WIDEST / 4))
+    passes_made = jnp.zeros(1, jnp.int32)
+    nothing = Fit(shells, jnp.array([jnp.inf]), passes_made)
+    state = State(shells, jnp.ones((1, 2), bool), nothing, jnp.zeros(1, bool), passes_made)
     some, path = known.totals.value() > 0, []
     for _ in range(passes + 1):
+        ends, width = state.shells
         keys = np.asarray(ends.key)[0].astype(np.int32).view(np.float32)
         path.append([int((importance[k] > keys[k]).sum()) for k in range(2)])
-        view = look(blocks, known, ends, width, known.keep, jnp.zeros(1, bool), None)
-        state = State(ends, width, active, nothing, jnp.zeros(1, bool), jnp.zeros(1, jnp.int32))
+        view = look(blocks, known, state, known.keep)
         active, moves, _, wider = improve(view, state, some)
-        ends, width = ends.advance(moves * width), wider
+        state = state._replace(shells=Shells(ends.advance(moves * width), wider), active=active)
     return np.array(path)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 Tree = Any  # a pytree of arrays
 Path = tuple[Any, ...]  # the keys of a leaf, as jax.tree_util.tree_flatten_with_path gives them
@@ -20,7 +21,7 @@ NO_KERNELS = re.compile(r"emb(ed|$|_)|norm|(^|_)(bn|ln)\d*$", re.IGNORECASE)
 SHOWN = 12  # leaves in an error
 
 
-def is_kernel(path: Path, leaf: Any) -> bool:
+def is_kernel(path: Path, leaf: object) -> bool:
     """Whether a leaf is the kernel of a convolution or dense layer.
 
     Floating numbers of two or more dimensions, named kernel, weight or w: not biases, embeddings,
@@ -79,7 +80,7 @@ def full_masks(params: Tree, prunable: Callable[[Path, Any], bool] = is_kernel) 
 def _of_other_modules(params: Tree) -> frozenset[Path]:
     """The leaves of modules whose class says that they hold no kernel: Embedding, LayerNorm."""
 
-    def is_module(node: Any) -> bool:
+    def is_module(node: object) -> bool:
         kind = type(node)
         plain = isinstance(node, dict | list) or kind.__module__ == "builtins"
         return not plain and bool(NO_KERNELS.search(kind.__name__))
@@ -93,7 +94,7 @@ def _of_other_modules(params: Tree) -> frozenset[Path]:
     )
 
 
-def _nothing(flat: list[tuple[Path, Any]]) -> str:
+def _nothing(flat: list[tuple[Path, object]]) -> str:
     shown = [f"{jax.tree_util.keystr(path) or 'params'} {_kind(leaf)}" for path, leaf in flat]
     more = [f"and {len(shown) - SHOWN} more"] if len(shown) > SHOWN else []
     return (
@@ -103,13 +104,13 @@ def _nothing(flat: list[tuple[Path, Any]]) -> str:
     )
 
 
-def _kind(leaf: Any) -> str:
+def _kind(leaf: object) -> str:
     if hasattr(leaf, "dtype") and hasattr(leaf, "shape"):
         return f"{leaf.dtype}{list(leaf.shape)}"
     return type(leaf).__name__
 
 
-def _is_float(dtype: Any) -> bool:
+def _is_float(dtype: DTypeLike) -> bool:
     return jnp.issubdtype(dtype, jnp.floating)
 
 

@@ -11,18 +11,24 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, PyTree, Shaped, UInt8
 
 from fairgrape_jax.kernels import Tree, full_masks, is_kernel
 
 Array = jax.Array | np.ndarray
+if TYPE_CHECKING:  # which knows no types of pytrees
+    Masks = Tree
+else:
+    Masks = PyTree[Bool[Array, "..."]]  # None where not prunable, which is no leaf
 
 __all__ = [
     "Array",
+    "Masks",
     "Tree",
     "apply_masks",
     "as_real",
@@ -43,11 +49,17 @@ __all__ = [
 
 
 def map_masked(fn: Callable[..., Any], masks: Tree, *trees: Tree) -> Tree:
-    """`fn(mask, *leaves)` at every leaf; `mask` is None where the leaf is not prunable."""
+    """`fn(mask, *leaves)` at every leaf; `mask` is None where the leaf is not prunable.
+
+    Args:
+        fn: (mask, *leaves) to a leaf.
+        masks: bool leaves, None where not prunable.
+        trees: of the same structure.
+    """
     return jax.tree.map(fn, masks, *trees, is_leaf=lambda leaf: leaf is None)
 
 
-def apply_masks(masks: Tree, params: Tree) -> Tree:
+def apply_masks(masks: Masks, params: Tree) -> Tree:
     """Parameters times mask.
 
     Args:
@@ -68,11 +80,15 @@ def apply_masks(masks: Tree, params: Tree) -> Tree:
     )
 
 
-def native(array: Any) -> np.ndarray:
+def native(array: Any) -> Shaped[np.ndarray, " ..."]:
     """A NumPy array in a dtype and byte order that devices know, of the same values.
 
-    >>> native(np.array([1.0], ">f4")).dtype
-    dtype('float32')
+    Args:
+        array: of any dtype and byte order.
+
+    Example:
+        >>> native(np.array([1.0], ">f4")).dtype
+        dtype('float32')
     """
     array = np.asarray(array)
     dtype = array.dtype.newbyteorder("=")
@@ -80,7 +96,12 @@ def native(array: Any) -> np.ndarray:
 
 
 def check_masks(masks: Tree, params: Tree) -> None:
-    """ValueError, with the layer's name, unless masks are bool arrays of the prunable weights."""
+    """ValueError, with the layer's name, unless masks are bool arrays of the prunable weights.
+
+    Args:
+        masks: what is checked.
+        params: what it has to fit.
+    """
     names, leaves = layer_names(masks), jax.tree.leaves(masks)
     if not names:
         raise ValueError("masks: no layer is prunable; every leaf is None")
@@ -96,18 +117,29 @@ def check_masks(masks: Tree, params: Tree) -> None:
             )
 
 
-def put_on_device(array: Array) -> jax.Array:
-    """Moved there explicitly, as transfer guards want it; what is traced stays as it is."""
+def put_on_device(array: Shaped[Array, "*s"]) -> Shaped[jax.Array, "*s"]:
+    """Moved there explicitly, as transfer guards want it; what is traced stays as it is.
+
+    Args:
+        array: of NumPy or JAX, or traced.
+    """
     return array if isinstance(array, jax.Array) else jax.device_put(native(array))
 
 
 @functools.partial(jax.jit, inline=True)  # in eager calls its constant is part of a program
-def _zero_where_pruned(mask: jax.Array, weights: jax.Array) -> jax.Array:
+def _zero_where_pruned(
+    mask: Bool[jax.Array, "*s"], weights: Shaped[jax.Array, "*s"]
+) -> Shaped[jax.Array, "*s"]:
     return jnp.where(mask, weights, jnp.zeros_like(weights))
 
 
 def select_prunable(masks: Tree, tree: Tree) -> Tree:
-    """`tree` with None wherever `masks` has None: what importance is computed for."""
+    """`tree` with None wherever `masks` has None: what importance is computed for.
+
+    Args:
+        masks: bool leaves, None where not prunable.
+        tree: of the same structure.
+    """
     return map_masked(lambda m, leaf: None if m is None else leaf, masks, tree)
 
 
@@ -115,6 +147,9 @@ def layer_names(masks: Tree) -> list[str]:
     """The names of the prunable layers, in the order of `jax.tree.leaves(masks)`.
 
     A name is the path of the layer: of its kernel, without "kernel".
+
+    Args:
+        masks: bool leaves, None where not prunable.
 
     Example:
         >>> layer_names({"conv": {"kernel": np.ones((1, 2), bool), "bias": None}})
@@ -151,7 +186,11 @@ def kept(n: int, density: float) -> int:
 
 
 def check_density(density: float) -> None:
-    """ValueError unless a density is a number from 0 to 1; NaN is none."""
+    """ValueError unless a density is a number from 0 to 1; NaN is none.
+
+    Args:
+        density: of any type.
+    """
     if not 0 <= as_real(density) <= 1:
         raise ValueError(
             f"density: {density} is not between 0 and 1; it is the part of the weights to keep"
@@ -160,6 +199,9 @@ def check_density(density: float) -> None:
 
 def as_real(value: Any) -> float:
     """A real number of any type as a float; NaN for what is none: text, None, several numbers.
+
+    Args:
+        value: of any type.
 
     Example:
         >>> as_real(np.float32(0.5)), as_real("0.5"), as_real([0.5])
@@ -173,8 +215,11 @@ def as_real(value: Any) -> float:
         return math.nan
 
 
-def density(masks: Tree) -> float:
+def density(masks: Masks) -> float:
     """Weights alive over all prunable weights.
+
+    Args:
+        masks: bool leaves, None where not prunable.
 
     Raises:
         ValueError: masks without a prunable weight.
@@ -186,8 +231,12 @@ def density(masks: Tree) -> float:
     return sum(int(np.sum(leaf)) for leaf in leaves) / weights
 
 
-def sparsity_table(masks: Tree) -> list[dict[str, Any]]:
-    """One row per prunable layer: its name, its weights, how many are alive."""
+def sparsity_table(masks: Masks) -> list[dict[str, Any]]:
+    """One row per prunable layer: its name, its weights, how many are alive.
+
+    Args:
+        masks: bool leaves, None where not prunable.
+    """
     leaves = jax.device_get(jax.tree.leaves(masks))
     return [
         {"layer": name, "weights": int(leaf.size), "alive": int(np.sum(leaf))}
@@ -195,27 +244,41 @@ def sparsity_table(masks: Tree) -> list[dict[str, Any]]:
     ]
 
 
-def check_nested(new: Tree, previous: Tree) -> None:
-    """Raise ValueError unless every weight alive in `new` is alive in `previous`."""
+def check_nested(new: Masks, previous: Masks) -> None:
+    """Raise ValueError unless every weight alive in `new` is alive in `previous`.
+
+    Args:
+        new: masks.
+        previous: masks of the same structure, which name the layers.
+    """
     after, before = (jax.device_get(jax.tree.leaves(tree)) for tree in (new, previous))
     for name, late, early in zip(layer_names(previous), after, before, strict=True):
         if np.any(late & ~early):
             raise ValueError(f"masks: layer {name} revives weights that were pruned before")
 
 
-def pack(mask: Any) -> np.ndarray:
+def pack(mask: Bool[Array, " ..."]) -> UInt8[np.ndarray, " bytes"]:
     """A mask as packed bits, eight weights in a byte; see `unpack`.
 
-    >>> pack(np.array([[True, False], [False, True]])).tolist()
-    [144]
+    Args:
+        mask: bool, of any shape.
+
+    Example:
+        >>> pack(np.array([[True, False], [False, True]])).tolist()
+        [144]
     """
     return np.packbits(np.asarray(mask))
 
 
-def unpack(bits: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+def unpack(bits: UInt8[np.ndarray, " bytes"], shape: Sequence[int]) -> Bool[np.ndarray, " ..."]:
     """The bool mask of a shape from the bits that `pack` makes.
 
-    >>> unpack(np.array([144], np.uint8), (2, 2)).tolist()
-    [[True, False], [False, True]]
+    Args:
+        bits: as `pack` makes them.
+        shape: of the mask.
+
+    Example:
+        >>> unpack(np.array([144], np.uint8), (2, 2)).tolist()
+        [[True, False], [False, True]]
     """
     return np.unpackbits(bits, count=math.prod(shape)).astype(bool).reshape(shape)

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 # What a pass computes, as plain values. Two passes of a stage that differ must differ in it; its
 # "pass" is a word for messages: scoring, evaluation, clustering.
 Key = Mapping[str, Any]
+
+G = TypeVar("G")  # what is gathered
+B = TypeVar("B")  # a batch
+Arrays = list[Any]  # of JAX or NumPy
 
 
 class Fold(Protocol):
@@ -20,13 +24,13 @@ class Fold(Protocol):
 
     def __call__(
         self,
-        step: Callable[[Any, Any], Any],
-        initial: Any,
-        batches: Callable[[int], Iterable[Any]],
+        step: Callable[[G, B], G],
+        initial: G,
+        batches: Callable[[int], Iterable[B]],
         *,
         key: Key,
-        finish: Callable[[Any], list[Any]] = list,
-    ) -> list[Any]:
+        finish: Callable[[Any], Arrays] = list,
+    ) -> Arrays:
         """Fold, then finish.
 
         Args:
@@ -43,17 +47,25 @@ class Fold(Protocol):
 
 
 def fold(
-    step: Callable[[Any, Any], Any],
-    initial: Any,
-    batches: Callable[[int], Iterable[Any]],
+    step: Callable[[G, B], G],
+    initial: G,
+    batches: Callable[[int], Iterable[B]],
     *,
     key: Key,
-    finish: Callable[[Any], list[Any]] = list,
-) -> list[Any]:
+    finish: Callable[[Any], Arrays] = list,
+) -> Arrays:
     """The plain `Fold`: every batch from the first on, nothing kept.
 
-    >>> fold(lambda total, x: total + x, 0, lambda begin: range(begin, 4), key={},
-    ...      finish=lambda total: [total])
-    [6]
+    Args:
+        step: as for `Fold`.
+        initial: likewise.
+        batches: likewise.
+        key: likewise; it is not looked at.
+        finish: likewise.
+
+    Example:
+        >>> step, batches = (lambda total, x: total + x), (lambda begin: range(begin, 4))
+        >>> fold(step, 0, batches, key={}, finish=lambda total: [total])
+        [6]
     """
     return finish(functools.reduce(step, batches(0), initial))

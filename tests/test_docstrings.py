@@ -25,6 +25,8 @@ STRAIGHT = (
     *("__init__.py", "_numba.py", "errors.py", "escape.py", "progress.py", "registry.py"),
     *("cli", "config", "data", "exporters", "library", "losses", "metrics", "models", "plan"),
     *("reports", "spelling.py"),
+    *("kernels.py", "masks.py", "passes.py"),
+    *("parallel", "recovery", "rounds", "scoring", "selection", "storage", "training"),
 )
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from fairgrape_jax import losses, metrics, scoring
+from fairgrape_jax import losses, masks, metrics, scoring
 from fairgrape_jax.scoring.assignment import block_starts
 from fairgrape_jax.selection import descending, select_greedy
 from fairgrape_jax.selection.greedy import group_totals
@@ -31,3 +31,10 @@ def test_an_array_of_another_rank_or_dtype_is_found():
 def test_the_error_of_the_function_comes_first():
     with pytest.raises(ValueError, match="dtype bool is expected"):
         select_greedy(np.ones((2, 3)), np.ones(3), 1)
+
+
+def test_a_tree_with_a_leaf_of_another_dtype_is_found():
+    wrong = {"a": {"kernel": np.ones((2, 3), int)}, "b": {"kernel": None}}
+    for call in (masks.density, masks.sparsity_table, lambda m: masks.apply_masks(m, m)):
+        with pytest.raises(TypeCheckError):
+            call(wrong)

@@ -27,7 +27,7 @@ import numpy as np
 from experiments.benchmarks.timing import add_json, interleaved, show, table
 from fairgrape_jax import masks, models, training
 from fairgrape_jax.storage import checkpoint, resumable
-from fairgrape_jax.storage.resumable import Kept
+from fairgrape_jax.storage.resumable import Snapshot
 
 BASE = "save"
 GROUPS = 7
@@ -75,8 +75,8 @@ def main() -> None:
         sums_path, masks_path = Path(folder) / "sums", Path(folder) / "chosen"
         waiting: list[Any] = []
 
-        def packed() -> Kept:
-            return Kept(1, [masks.pack(mask) for mask in alive])
+        def packed() -> Snapshot:
+            return Snapshot(1, [masks.pack(mask) for mask in alive])
 
         def begin() -> None:
             waiting.append(checkpoint.begin_save(behind, tree))
@@ -93,7 +93,7 @@ def main() -> None:
             "checksums": lambda: checkpoint.damaged_files(place),
             "restore": lambda: checkpoint.restore(place, tree),
             "masks, kept": lambda: resumable.write(masks_path, key, devices, packed()),
-            "sums, kept": lambda: resumable.write(sums_path, key, devices, Kept(1, sums)),
+            "sums, kept": lambda: resumable.write(sums_path, key, devices, Snapshot(1, sums)),
             "sums, read": lambda: resumable.read(sums_path, key, devices),
         }
         rows = table(interleaved(work, options.repeats), BASE)

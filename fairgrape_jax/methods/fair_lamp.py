@@ -16,6 +16,9 @@ def score_largest(problem: Problem) -> Tree:
     With allocation "global" no layer and no group is ever wiped out: the weight that matters most
     to a group in a layer scores 1.
 
+    Args:
+        problem: the network at the start of the round.
+
     Example:
         >>> mask = {"kernel": np.ones((1, 3), bool)}
         >>> scores = {"kernel": np.array([[[3.0, 1.0, 0.0]], [[1.0, 1.0, 2.0]]])}
@@ -27,6 +30,9 @@ def score_largest(problem: Problem) -> Tree:
 
 def score_mean(problem: Problem) -> Tree:
     """The mean over groups of a[k, w]; see `layer_adaptive`.
+
+    Args:
+        problem: the network at the start of the round.
 
     Example:
         >>> mask = {"kernel": np.ones((1, 3), bool)}

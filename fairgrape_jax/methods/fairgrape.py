@@ -16,6 +16,10 @@ from fairgrape_jax.selection import select_greedy, solve_tree
 def choose(problem: Problem, density: float) -> Tree:
     """One round of Algorithm 1: per-group importance, then the choice that keeps the shares.
 
+    Args:
+        problem: the network at the start of the round.
+        density: the part of ALL weights to keep, 0 to 1.
+
     Source:
         FairGRAPE (arXiv 2207.10888), Algorithm 1, Eqs. 6 to 8.
 
@@ -33,5 +37,9 @@ def choose(problem: Problem, density: float) -> Tree:
 
 
 def score(problem: Problem) -> Tree:
-    """The largest part of a group's importance that the weight holds, max_k I[k, w] / T_k."""
+    """The largest part of a group's importance that the weight holds, max_k I[k, w] / T_k.
+
+    Args:
+        problem: the network at the start of the round.
+    """
     return jax.tree.map(lambda leaf: leaf.max(axis=0), importance_parts(problem))

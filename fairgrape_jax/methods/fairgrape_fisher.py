@@ -17,6 +17,10 @@ from fairgrape_jax.scoring.importance import at_least_float32
 def choose(problem: Problem, density: float) -> Tree:
     """FairGRAPE's choice that keeps each group's share of w^2 F_k.
 
+    Args:
+        problem: the network at the start of the round.
+        density: the part of ALL weights to keep, 0 to 1.
+
     Source:
         Ours: Algorithm 1 of FairGRAPE on the saliency of optimal brain damage (LeCun et al., 1990).
     """
@@ -24,7 +28,11 @@ def choose(problem: Problem, density: float) -> Tree:
 
 
 def score(problem: Problem) -> Tree:
-    """The largest part of a group's w^2 F_k that the weight holds."""
+    """The largest part of a group's w^2 F_k that the weight holds.
+
+    Args:
+        problem: the network at the start of the round.
+    """
     return fairgrape.score(by_fisher(problem))
 
 
@@ -33,6 +41,9 @@ def by_fisher(problem: Problem) -> Problem:
 
     F_k is the diagonal of the Fisher information of the group's samples, estimated with labels
     drawn from the network's own output: w^2 F_k / 2 is what the loss grows by without the weight.
+
+    Args:
+        problem: the network at the start of the round.
 
     Example:
         >>> import numpy as np

@@ -13,6 +13,10 @@ def choose(problem: Problem, density: float) -> Tree:
 
     The certificate (what was achieved, and the bound) is among the details.
 
+    Args:
+        problem: the network at the start of the round.
+        density: the part of ALL weights to keep, 0 to 1.
+
     Source:
         docs/selection.md.
 

@@ -17,6 +17,9 @@ def score(problem: Problem) -> Tree:
     T_k is the group's importance in the layer, with allocation "global" in the network. A group
     without importance there takes no part.
 
+    Args:
+        problem: the network at the start of the round.
+
     Source:
         Ours, after Hossain et al., "COLT" (2022), which keeps the weights that are large in both of
         two networks, each trained on half of the classes.

@@ -23,6 +23,9 @@ def score(problem: Problem) -> Tree:
     0 is the unprivileged group (here `problem.minority`), 1 all the others; the smallest are
     pruned. h is estimated by the Fisher information, see FISHER.
 
+    Args:
+        problem: the network at the start of the round.
+
     Raises:
         UsageError: without groups of both kinds.
 

@@ -22,6 +22,9 @@ def score(problem: Problem) -> Tree:
     The weights of largest -w * Hg are removed. Samples are balanced over the classes. With
     `official`, of a copy whose dense layers are Xavier-initialised, as in the official code.
 
+    Args:
+        problem: the network at the start of the round.
+
     Source:
         Wang, Zhang, Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow"
         (ICLR 2020), Eq. 8, and its code.
@@ -47,7 +50,13 @@ def score(problem: Problem) -> Tree:
 
 
 def tempered_loss(network: ScoredNetwork, params: Tree, batch: Any) -> jax.Array:
-    """The mean loss of the valid samples, with logits divided by TEMPERATURE."""
+    """The mean loss of the valid samples, with logits divided by TEMPERATURE.
+
+    Args:
+        network: that is scored.
+        params: its parameters.
+        batch: a micro-batch.
+    """
     logits = network.logits(params, batch["images"]) / TEMPERATURE
     each = losses.cross_entropy(logits, batch["labels"], network.classes)
     return losses.masked_mean(each, batch["valid"])

@@ -11,6 +11,9 @@ from fairgrape_jax.methods.base import Problem
 def score(problem: Problem) -> Tree:
     """(w * g)^2 over all samples together: what FairGRAPE is without fairness.
 
+    Args:
+        problem: the network at the start of the round.
+
     Source:
         Molchanov et al., "Importance Estimation for Neural Network Pruning" (CVPR 2019), first
         order ("Taylor").

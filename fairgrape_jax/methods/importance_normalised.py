@@ -20,6 +20,9 @@ def score(problem: Problem) -> Tree:
     `importance` and `fairgrape`. With allocation "global", T_k is the group's in the network. A
     group without importance takes no part.
 
+    Args:
+        problem: the network at the start of the round.
+
     Example:
         >>> mask = {"kernel": np.ones((1, 2), bool)}
         >>> scores = {"kernel": np.array([[[6.0, 2.0]], [[0.0, 1.0]]])}
@@ -32,6 +35,9 @@ def score(problem: Problem) -> Tree:
 def importance_parts(problem: Problem) -> Tree:
     """I[k, w] / T_k: the part of a group's importance that a weight holds.
 
+    Args:
+        problem: the network at the start of the round.
+
     Returns:
         A tree of (G, *w.shape) float32.
     """
@@ -39,7 +45,7 @@ def importance_parts(problem: Problem) -> Tree:
     rows = [as_float(rankable(leaf, "importance")) for leaf in leaves]
     # In float64: a float32 total of a million weights is off by more than a weight.
     sums = [x.reshape(len(x), -1).sum(axis=1, dtype=np.float64) for x in rows]
-    held = list(rows)
+    parts = list(rows)
     for numbers in members(problem.masks, problem.allocation).values():
         totals = np.sum([sums[i] for i in numbers], axis=0)
         some = totals[totals > 0]
@@ -47,5 +53,5 @@ def importance_parts(problem: Problem) -> Tree:
         if ((some > TINY) & (some < 1 / TINY)).all():
             weight = weight.astype(np.float32)
         for i in numbers:
-            held[i] = rows[i] * weight.reshape(-1, *[1] * (rows[i].ndim - 1))
-    return jax.tree.unflatten(structure, [x.astype(np.float32) for x in held])
+            parts[i] = rows[i] * weight.reshape(-1, *[1] * (rows[i].ndim - 1))
+    return jax.tree.unflatten(structure, [x.astype(np.float32) for x in parts])

@@ -125,7 +125,13 @@ def prune(
 
 
 def check_needs(name: str, row: Method, there: dict[str, bool]) -> None:
-    """ValueError for the first need of a method that is not met."""
+    """ValueError for the first need of a method that is not met.
+
+    Args:
+        name: of the method.
+        row: the method.
+        there: whether each need is met.
+    """
     for need in row.needs:
         if not there[need]:
             raise ValueError(f"method {name!r} needs {need}: give {ARGUMENTS[need]}")
@@ -159,6 +165,11 @@ def _average(loss_fn: Any, params: Tree, masks: Tree) -> Any:
 
 def loss_gradient(loss_fn: Callable[[Tree], Any], params: Tree, masks: Tree) -> Tree:
     """The gradient of the mean of `loss_fn(params)`, 0 where pruned; None where not prunable.
+
+    Args:
+        loss_fn: (params) to a loss, or to a loss per sample.
+        params: any pytree.
+        masks: bool leaves, None where not prunable.
 
     Example:
         >>> params, masks = {"w": np.ones((1, 2))}, {"w": np.array([[True, False]])}

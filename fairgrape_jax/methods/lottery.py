@@ -14,6 +14,9 @@ def score(problem: Problem) -> Tree:
     (Frankle et al., "Linear Mode Connectivity and the Lottery Ticket Hypothesis", ICML 2020), or
     its end, as the official FairGRAPE code does under this name.
 
+    Args:
+        problem: the network at the start of the round.
+
     Source:
         Frankle and Carbin, "The Lottery Ticket Hypothesis" (ICLR 2019), iterative pruning.
 

@@ -12,6 +12,9 @@ from fairgrape_jax.methods.base import Problem
 def score(problem: Problem) -> Tree:
     """|w|: per layer the "WS" of the FairGRAPE paper; one threshold for all where it is global.
 
+    Args:
+        problem: the network at the start of the round.
+
     Source:
         Han et al., "Learning both Weights and Connections for Efficient Neural Networks"
         (NeurIPS 2015).

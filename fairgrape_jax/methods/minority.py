@@ -16,6 +16,9 @@ from fairgrape_jax.scoring.statistics import Statistic
 def keep_minority(problem: Problem) -> Problem:
     """The problem as the minority groups see it: every sample is one of theirs.
 
+    Args:
+        problem: the network at the start of the round.
+
     Example:
         >>> rows = {"kernel": np.array([[[1.0]], [[2.0]], [[3.0]]])}
         >>> problem = Problem(None, None, importance=lambda over: rows, minority=(0, 2))
@@ -37,7 +40,12 @@ def keep_minority(problem: Problem) -> Problem:
 
 
 def restrict_to_minority(method: Method, needs: tuple[Need, ...]) -> Method:
-    """A method that looks at the minority groups alone, and what it needs for that."""
+    """A method that looks at the minority groups alone, and what it needs for that.
+
+    Args:
+        method: a row of the table.
+        needs: what it looks at then.
+    """
     choose = method.choose
     return dataclasses.replace(
         method,

@@ -49,7 +49,12 @@ def prune(method: Method, problem: Problem, density: float) -> Tree:
 
 
 def counts(problem: Problem, density: float) -> dict[str, int]:
-    """How many weights are kept, by layer or in the network; see `allocate`."""
+    """How many weights are kept, by layer or in the network; see `allocate`.
+
+    Args:
+        problem: the network at the start of the round.
+        density: the part of ALL weights to keep, 0 to 1.
+    """
     return allocate(
         problem.masks,
         density,
@@ -85,7 +90,12 @@ def choose_by_groups(
 
 
 def check_finite(scores: Tree, masks: Tree) -> Tree:
-    """The scores on the host. TrainingError names a layer whose scores are not finite."""
+    """The scores on the host. TrainingError names a layer whose scores are not finite.
+
+    Args:
+        scores: a tree of w.shape.
+        masks: which name the layers.
+    """
     arrays = jax.tree.map(on_host, scores)
     for name, leaf in zip(layer_names(masks), jax.tree.leaves(arrays), strict=True):
         if not np.isfinite(leaf).all():
@@ -138,11 +148,18 @@ def with_minimum(masks: Tree, chosen: Tree, scores: Tree, minimum: int) -> Tree:
     A layer below it gets its highest scores among `masks`; for them the lowest scores of the
     network go, from layers that have more.
 
-    >>> masks = {"a": {"kernel": np.ones(3, bool)}, "b": {"kernel": np.ones(2, bool)}}
-    >>> chosen = {"a": {"kernel": np.ones(3, bool)}, "b": {"kernel": np.zeros(2, bool)}}
-    >>> scores = {"a": {"kernel": np.array([3, 9, 8])}, "b": {"kernel": np.array([1, 2])}}
-    >>> with_minimum(masks, chosen, scores, 1)
-    {'a': {'kernel': array([False,  True,  True])}, 'b': {'kernel': array([False,  True])}}
+    Args:
+        masks: the weights alive before.
+        chosen: the choice, masks within these.
+        scores: a tree of w.shape, larger is kept.
+        minimum: the least number of weights of a layer.
+
+    Example:
+        >>> masks = {"a": {"kernel": np.ones(3, bool)}, "b": {"kernel": np.ones(2, bool)}}
+        >>> chosen = {"a": {"kernel": np.ones(3, bool)}, "b": {"kernel": np.zeros(2, bool)}}
+        >>> scores = {"a": {"kernel": np.array([3, 9, 8])}, "b": {"kernel": np.array([1, 2])}}
+        >>> with_minimum(masks, chosen, scores, 1)
+        {'a': {'kernel': array([False,  True,  True])}, 'b': {'kernel': array([False,  True])}}
     """
     flat = [np.array(leaf).reshape(-1) for leaf in jax.tree.leaves(chosen)]
     order = [rankable(leaf).reshape(-1) for leaf in jax.tree.leaves(scores)]

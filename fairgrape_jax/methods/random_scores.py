@@ -14,6 +14,9 @@ from fairgrape_jax.methods.base import Problem
 def score(problem: Problem) -> Tree:
     """Uniform numbers from the round's key; each layer has a stream of its own.
 
+    Args:
+        problem: the network at the start of the round.
+
     Source:
         Gale et al., "The State of Sparsity in Deep Neural Networks" (2019).
 

@@ -19,6 +19,9 @@ def score(problem: Problem) -> Tree:
     With `official`, of a copy with Xavier-initialised weights, whose masks then serve the real
     weights, as in the code of FairGRAPE.
 
+    Args:
+        problem: the network at the start of the round.
+
     Source:
         Lee et al., "SNIP: Single-shot Network Pruning Based on Connection Sensitivity" (ICLR 2019),
         Eq. 5; their scale, one for all weights, changes no order.
@@ -43,6 +46,10 @@ def score(problem: Problem) -> Tree:
 
 def xavier_copy(problem: Problem, dimensions: int = 4) -> Tree:
     """The parameters, kernels of at most so many dimensions drawn anew, Xavier-normal where alive.
+
+    Args:
+        problem: the network at the start of the round.
+        dimensions: of the kernels that are drawn.
 
     Returns:
         A tree of NumPy arrays.

@@ -25,6 +25,9 @@ from fairgrape_jax.selection.counts import as_tree
 def norms(kernel: Shaped[Array, "... F"]) -> Float64[np.ndarray, " F"]:
     """The L1 norm of each filter of a kernel (..., outputs).
 
+    Args:
+        kernel: its last axis that of the outputs.
+
     Example:
         >>> norms(np.array([[1.0, -2.0], [3.0, 0.5]]))
         array([4. , 2.5])
@@ -33,7 +36,11 @@ def norms(kernel: Shaped[Array, "... F"]) -> Float64[np.ndarray, " F"]:
 
 
 def score(problem: Problem) -> Tree:
-    """The norm of each weight's filter."""
+    """The norm of each weight's filter.
+
+    Args:
+        problem: the network at the start of the round.
+    """
     kernels = select_prunable(problem.masks, problem.params)
     return jax.tree.map(lambda w: np.broadcast_to(norms(w), w.shape), kernels)
 
@@ -43,6 +50,10 @@ def filters(problem: Problem, density: float) -> dict[str, int]:
 
     The head is the last of `problem.layers`, or of the tree if these are empty. A layer keeps the
     least number of weights in whole filters.
+
+    Args:
+        problem: the network at the start of the round.
+        density: the part of ALL weights to keep, 0 to 1.
 
     Raises:
         ValueError: allocation "global", which gives no layer a number.
@@ -74,14 +85,24 @@ def filters(problem: Problem, density: float) -> dict[str, int]:
 
 
 def counts(problem: Problem, density: float) -> dict[str, int]:
-    """How many weights each layer keeps, of whole filters."""
+    """How many weights each layer keeps, of whole filters.
+
+    Args:
+        problem: the network at the start of the round.
+        density: the part of ALL weights to keep, 0 to 1.
+    """
     sizes = [mask.size // mask.shape[-1] for mask in jax.tree.leaves(problem.masks)]
     kept = filters(problem, density)
     return {name: n * size for (name, n), size in zip(kept.items(), sizes, strict=True)}
 
 
 def choose(problem: Problem, density: float) -> Tree:
-    """Keep in every layer the filters of largest norm among those that are whole."""
+    """Keep in every layer the filters of largest norm among those that are whole.
+
+    Args:
+        problem: the network at the start of the round.
+        density: the part of ALL weights to keep, 0 to 1.
+    """
     keep = filters(problem, density).values()
     kernels = jax.tree.leaves(select_prunable(problem.masks, problem.params))
     chosen = []

@@ -25,6 +25,9 @@ def score(problem: Problem) -> Tree:
     scale |gamma| / sigma and loses its shift. In float64 on the host, because R multiplies the
     gains of all layers; scores are scaled to a largest one of 1.
 
+    Args:
+        problem: the network at the start of the round.
+
     Raises:
         UsageError: without a host device.
 

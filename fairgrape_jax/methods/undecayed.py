@@ -19,6 +19,9 @@ def score(problem: Problem) -> Tree:
     everywhere, and this is 2 DECAY w^2: between gradient and magnitude pruning. The released code
     takes g of one batch of training, this of the round's scoring sample.
 
+    Args:
+        problem: the network at the start of the round.
+
     Source:
         Good et al., "Recall Distortion in Neural Network Pruning and the Undecayed Pruning
         Algorithm" (NeurIPS 2022, arXiv 2206.02976), and its score in a fork of open_lth.

@@ -15,7 +15,7 @@ import functools
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +25,19 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fairgrape_jax import escape
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.masks import Array, Tree
 
 AXIS = "data"
+T = TypeVar("T")
+Axes = Tree  # 0 for an array that is cut along its first axis, None for one that is not
 Lift = Literal["pmap", "shard_map"]
 
 
 def local_devices(count: int = 0) -> list[jax.Device]:
     """The first `count` devices of this process, all of them for 0.
+
+    Args:
+        count: how many; 0 for all.
 
     Raises:
         UsageError: if there are fewer, or not as many in every process.
@@ -59,7 +65,11 @@ def local_devices(count: int = 0) -> list[jax.Device]:
 
 
 def device_count(devices: Sequence[jax.Device]) -> int:
-    """How many devices a step runs on: `devices` of this process, and as many of every other."""
+    """How many devices a step runs on: `devices` of this process, and as many of every other.
+
+    Args:
+        devices: those of this process.
+    """
     return len(devices) * jax.process_count()
 
 
@@ -69,14 +79,14 @@ def process_index_and_count() -> tuple[int, int]:
 
 
 def lift(
-    step: Callable[..., Any],
+    step: Callable[..., T],
     devices: Sequence[jax.Device],
     *,
     in_axes: tuple[int | None, ...],
     out_axes: int | None,
     donate: tuple[int, ...] = (),
     by: Lift = "pmap",
-) -> Callable[..., Any]:
+) -> Callable[..., T]:
     """A step on the devices of every process, collectives over the axis `AXIS`.
 
     Args:
@@ -102,12 +112,12 @@ def lift(
 
 
 def _pmap(
-    step: Callable[..., Any],
+    step: Callable[..., T],
     devices: Sequence[jax.Device],
     in_axes: tuple[int | None, ...],
     out_axes: int | None,
     donate: tuple[int, ...],
-) -> Callable[..., Any]:
+) -> Callable[..., T]:
     """By pmap, which takes and gives the arrays of one process by itself."""
     return jax.pmap(
         step,
@@ -120,16 +130,16 @@ def _pmap(
 
 
 def _shard_map(
-    step: Callable[..., Any],
+    step: Callable[..., T],
     devices: Sequence[jax.Device],
     in_axes: tuple[int | None, ...],
     out_axes: int | None,
     donate: tuple[int, ...],
-) -> Callable[..., Any]:
+) -> Callable[..., T]:
     """By jit(shard_map) on global arrays, each made of the processes' own."""
     everywhere = _devices_of_all_processes(devices)
 
-    def per_device(*args: Any) -> Any:
+    def per_device(*args: Tree) -> Tree:
         rows = [
             _map_leaves(arg, axis, lambda x: x[0]) for arg, axis in zip(args, in_axes, strict=True)
         ]
@@ -141,7 +151,7 @@ def _shard_map(
     if len(everywhere) == len(devices):
         return compiled
 
-    def across(*args: Any) -> Any:
+    def across(*args: Tree) -> Tree:
         places = [_sharding(everywhere, axis) for axis in in_axes]
         whole = [_as_global_arrays(arg, place) for arg, place in zip(args, places, strict=True)]
         return _as_global_arrays(compiled(*whole), _sharding(devices, out_axes))
@@ -150,8 +160,8 @@ def _shard_map(
 
 
 def shard_function(
-    fn: Callable[..., Any], devices: Sequence[jax.Device], in_axes: Any, out_axes: Any
-) -> Callable[..., Any]:
+    fn: Callable[..., T], devices: Sequence[jax.Device], in_axes: Axes, out_axes: Axes
+) -> Callable[..., T]:
     """A function on several devices, each with its part of the arrays, for use in a jitted program.
 
     Args:
@@ -162,7 +172,7 @@ def shard_function(
         out_axes: the same for the result.
     """
 
-    def specs(axes: Any) -> Any:
+    def specs(axes: Axes) -> Tree:
         return jax.tree.map(_spec, axes, is_leaf=lambda axis: axis is None)
 
     return jax.shard_map(
@@ -174,17 +184,17 @@ def shard_function(
     )
 
 
-LIFTS: dict[str, Callable[..., Callable[..., Any]]] = {"pmap": _pmap, "shard_map": _shard_map}
+LIFTS: dict[str, Callable[..., Callable[..., Tree]]] = {"pmap": _pmap, "shard_map": _shard_map}
 
 
-def _map_leaves(tree: Any, axis: int | None, change: Callable[[Any], Any]) -> Any:
+def _map_leaves(tree: Tree, axis: int | None, change: Callable[[jax.Array], jax.Array]) -> Tree:
     return tree if axis is None else jax.tree.map(change, tree)
 
 
-def _as_global_arrays(tree: Any, place: NamedSharding) -> Any:
+def _as_global_arrays(tree: Tree, place: NamedSharding) -> Tree:
     """The same buffers seen as arrays on the mesh of `place`, all processes' or this one's."""
 
-    def joined(x: Any) -> jax.Array:
+    def joined(x: Array) -> jax.Array:
         if not isinstance(x, jax.Array):
             return jax.make_array_from_process_local_data(place, np.asarray(x))
         shape = x.shape
@@ -204,12 +214,16 @@ def _devices_of_all_processes(devices: Sequence[jax.Device]) -> list[jax.Device]
     return [d for p in processes for d in jax.local_devices(process_index=p)[: len(devices)]]
 
 
-def forbid_retracing(step: Callable[..., Any]) -> Callable[..., Any]:
-    """The step; RuntimeError where it is traced for a second set of shapes."""
-    traces: list[Any] = []
+def forbid_retracing(step: Callable[..., T]) -> Callable[..., T]:
+    """The step; RuntimeError where it is traced for a second set of shapes.
+
+    Args:
+        step: any function of pytrees of arrays.
+    """
+    traces: list[Tree] = []
 
     @functools.wraps(step)
-    def once(*args: Any) -> Any:
+    def once(*args: Tree) -> T:
         shapes = jax.tree.map(lambda x: (x.shape, str(x.dtype)), args)
         if traces and traces[0] != shapes:
             raise RuntimeError(f"{step.__name__} would be compiled twice: its inputs changed shape")
@@ -219,28 +233,40 @@ def forbid_retracing(step: Callable[..., Any]) -> Callable[..., Any]:
     return once
 
 
-def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """A copy of `tree` on every device: placed so once, a step never moves it again."""
+def replicate(tree: T, devices: Sequence[jax.Device]) -> T:
+    """A copy of `tree` on every device: placed so once, a step never moves it again.
+
+    Args:
+        tree: a pytree of arrays.
+        devices: where to.
+    """
     return jax.device_put(tree, _sharding(devices, None))
 
 
-def shard_arrays(arrays: Any, devices: Sequence[jax.Device], axes: Sequence[int | None]) -> Any:
+def shard_arrays(arrays: T, devices: Sequence[jax.Device], axes: Axes) -> T:
     """Each array's part, or all of it, on every device.
 
     Args:
-        arrays: a named tuple.
+        arrays: a pytree of arrays.
         devices: which ones.
-        axes: of each array, as for `shard_function`.
+        axes: a tree of the same structure, 0 or None for each array, as for `shard_function`.
 
     Returns:
-        A named tuple of the same type.
+        The pytree, its arrays placed.
     """
-    places = [_sharding(devices, axis) for axis in axes]
-    return type(arrays)(*map(jax.device_put, arrays, places))
+    places = jax.tree.map(
+        lambda axis: _sharding(devices, axis), axes, is_leaf=lambda axis: axis is None
+    )
+    return jax.device_put(arrays, places)
 
 
 def sharded_zeros(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> jax.Array:
-    """float32 zeros (devices, *shape), one row on each device."""
+    """float32 zeros (devices, *shape), one row on each device.
+
+    Args:
+        shape: of a device's row.
+        devices: where to.
+    """
     return jnp.zeros((len(devices), *shape), jnp.float32, device=_sharding(devices, 0))
 
 
@@ -252,13 +278,18 @@ def _sharding(devices: Sequence[jax.Device], axis: int | None) -> NamedSharding:
     return NamedSharding(Mesh(np.asarray(devices), (AXIS,)), _spec(axis))
 
 
-def split_batch(batch: Any, devices: Sequence[jax.Device]) -> Any:
-    """Cut the leading axis of every array into (devices, size per device)."""
+def split_batch(batch: T, devices: Sequence[jax.Device]) -> T:
+    """Cut the leading axis of every array into (devices, size per device).
+
+    Args:
+        batch: a pytree of arrays with samples along their first axis.
+        devices: as many parts.
+    """
     count = len(devices)
     return jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch)
 
 
-def prefetch_to_devices(batches: Iterable[Any], devices: Sequence[jax.Device]) -> Iterator[Any]:
+def prefetch_to_devices(batches: Iterable[T], devices: Sequence[jax.Device]) -> Iterator[T]:
     """Batches on their devices, each sent before the one before it is used.
 
     While a device computes a step, the pictures of the next one are read and on their way.
@@ -268,7 +299,7 @@ def prefetch_to_devices(batches: Iterable[Any], devices: Sequence[jax.Device]) -
         devices: those of this process.
     """
     place = _sharding(devices, 0)
-    waiting: list[Any] = []
+    waiting: list[T] = []
     for batch in batches:
         waiting.append(jax.device_put(batch, place))
         if len(waiting) > 1:
@@ -276,7 +307,7 @@ def prefetch_to_devices(batches: Iterable[Any], devices: Sequence[jax.Device]) -
     yield from waiting
 
 
-def broadcast_from_process_0(tree: Any) -> Any:
+def broadcast_from_process_0(tree: T) -> T:
     """The NumPy values of process 0, on every process; all wait for each other.
 
     For what must not differ by a clock, a file system or a processor.
@@ -300,11 +331,15 @@ def broadcast_from_process_0(tree: Any) -> Any:
     return jax.tree.unflatten(structure, copies)
 
 
-def checksum(tree: Any) -> int:
+def checksum(tree: Tree) -> int:
     """A CRC-32 of the shapes, dtypes and values of a pytree of arrays.
 
-    >>> checksum(None), checksum([np.zeros(2)]) == checksum([np.zeros(2, np.float32)])
-    (0, False)
+    Args:
+        tree: a pytree of arrays.
+
+    Example:
+        >>> checksum(None), checksum([np.zeros(2)]) == checksum([np.zeros(2, np.float32)])
+        (0, False)
     """
     crc = 0
     for value in jax.tree.leaves(tree):
@@ -314,7 +349,7 @@ def checksum(tree: Any) -> int:
     return crc
 
 
-def processes_agree(tree: Any) -> bool:
+def processes_agree(tree: Tree) -> bool:
     """Whether every process holds the same values, bit for bit; all get the same answer.
 
     Args:
@@ -325,7 +360,7 @@ def processes_agree(tree: Any) -> bool:
     return len(np.unique(all_gather_rows(np.full((1, 1), checksum(tree), np.uint32)))) == 1
 
 
-def all_gather_rows(rows: Any) -> np.ndarray:
+def all_gather_rows(rows: Array) -> np.ndarray:
     """The rows of every process, one below the other, by process; all wait for each other.
 
     Args:

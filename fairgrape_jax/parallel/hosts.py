@@ -45,6 +45,9 @@ class Cluster:
 def check_flags(cluster: Cluster) -> None:
     """Check the flags of a cluster.
 
+    Args:
+        cluster: the processes of the run, as the command names them.
+
     Raises:
         UsageError: for those that contradict each other or are out of range.
     """
@@ -73,6 +76,9 @@ def check_flags(cluster: Cluster) -> None:
 
 def join_cluster(cluster: Cluster) -> None:
     """Meet the other processes; to be called before anything asks for a device.
+
+    Args:
+        cluster: the processes of the run, as the command names them.
 
     Raises:
         UsageError: if the flags are wrong, the coordinator is not there, or no cluster is found.

@@ -30,8 +30,12 @@ def name_phase(phase: str) -> Iterator[None]:
 
     What the failed calls held is let go of: a smaller batch can be tried in its place.
 
-    >>> with contextlib.suppress(OutOfMemoryError), name_phase("training"):
-    ...     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+    Args:
+        phase: of the run, in a word.
+
+    Example:
+        >>> with contextlib.suppress(OutOfMemoryError), name_phase("training"):
+        ...     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
     """
     try:
         yield
@@ -43,7 +47,11 @@ def name_phase(phase: str) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is how XLA reports that a device has no memory left."""
+    """Whether this is how XLA reports that a device has no memory left.
+
+    Args:
+        error: what was raised.
+    """
     return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 

@@ -91,7 +91,11 @@ def stop_requested() -> bool:
 
 
 def stop_if_requested(where: str) -> None:
-    """Raise Preempted if all are to stop here. where: for the message."""
+    """Raise Preempted if all are to stop here. where: for the message.
+
+    Args:
+        where: for the message.
+    """
     if stop_requested():
         raise Preempted(f"in {where}")
 

@@ -394,7 +394,9 @@ def _selection(shapes: Shapes) -> Program:
     function = selection.solve_leaves
     return Program(
         name="selection",
-        function=_WithOptions(function, (segments, "greedy", devices)),
+        function=_WithOptions(
+            function, {"segments": segments, "finish": "greedy", "devices": devices}
+        ),
         arguments=(rows, alive, keep),
         donated=0,
         # The means that the importances were copied from, on the first device.
@@ -422,19 +424,23 @@ def _maxmin(shapes: Shapes) -> Program:
     masks = [jax.ShapeDtypeStruct((n,), np.bool_) for n in sizes]
     blocks = jax.eval_shape(lambda r, a: maxmin.pack_layers(r, a, shards), joined, masks)
     if len(devices) > 1:
-        places = [(part, axis) for part, axis in zip(blocks, maxmin.CUT, strict=True)]
-        blocks = type(blocks)(*(shapes.placed(part, axis) for part, axis in places))
+        blocks = jax.tree.map(
+            lambda axis, part: shapes.placed(part, axis),
+            maxmin.CUT,
+            blocks,
+            is_leaf=lambda axis: axis is None,
+        )
     else:
         blocks = shapes.placed(blocks, None)
     count = len(sizes)
-    factor = jax.ShapeDtypeStruct((count, groups), np.float32)
-    number = jax.ShapeDtypeStruct((count,), np.int32)
-    rest = shapes.placed((factor, number, number, factor), None)
+    factor: Any = jax.ShapeDtypeStruct((count, groups), np.float32)
+    number: Any = jax.ShapeDtypeStruct((count,), np.int32)
+    window = shapes.placed(maxmin.Window(factor, factor, number, number), None)
     capacity = maxmin.capacity_of(sizes)
     return Program(
         name="max-min",
-        function=_WithOptions(maxmin.survey_blocks, (capacity, devices)),
-        arguments=(blocks, *rest),
+        function=_WithOptions(maxmin.survey_blocks, {"capacity": capacity, "devices": devices}),
+        arguments=(blocks, window),
         donated=0,
         resident=_network_and_dense(shapes) + nbytes(rows),
         calls=1,
@@ -444,16 +450,16 @@ def _maxmin(shapes: Shapes) -> Program:
 
 @dataclasses.dataclass(frozen=True)
 class _WithOptions:
-    """A jitted function with its static arguments, the last ones."""
+    """A jitted function with its static arguments, which it takes by name."""
 
     function: Any
-    options: tuple[Any, ...]
+    options: dict[str, Any]
 
     def lower(self, *arguments: Any) -> Any:
-        return self.function.lower(*arguments, *self.options)
+        return self.function.lower(*arguments, **self.options)
 
     def trace(self, *arguments: Any) -> Any:
-        return self.function.trace(*arguments, *self.options)
+        return self.function.trace(*arguments, **self.options)
 
 
 def counts_of(shapes: Shapes) -> dict[str, int]:

@@ -38,6 +38,11 @@ def advise_on_error(
 
     It is one that was tried: with the network, its dense form and the optimizer in place, and the
     next batch on its way, as in the run.
+
+    Args:
+        experiment: what is done.
+        dataset: with which data.
+        devices: those of this process.
     """
     try:
         yield
@@ -50,7 +55,14 @@ def advise_on_error(
 def advise(
     experiment: Experiment, dataset: Dataset, devices: list[jax.Device], error: OutOfMemoryError
 ) -> str:
-    """One line: what did not fit, by its size, and what does."""
+    """One line: what did not fit, by its size, and what does.
+
+    Args:
+        experiment: what is done.
+        dataset: with which data.
+        devices: those of this process.
+        error: the phase that had no room, and the reason.
+    """
     if error.phase not in TRIALS:
         return f"{error}: the network alone is too large for {devices[0].device_kind}"
     size = size_of(experiment, error.phase, parallel.device_count(devices))
@@ -84,7 +96,13 @@ class Size(NamedTuple):
 
 
 def size_of(experiment: Experiment, phase: str, devices: int) -> Size:
-    """The images that training, scoring or evaluation take at once on so many devices."""
+    """The images that training, scoring or evaluation take at once on so many devices.
+
+    Args:
+        experiment: what is done.
+        phase: training, scoring or evaluation.
+        devices: how many there are, of all processes.
+    """
     if phase == "training":
         images, least, field = experiment.batch, devices, "batch"
         each = f"({images // devices} on each of {devices} devices)"
@@ -101,14 +119,24 @@ def size_of(experiment: Experiment, phase: str, devices: int) -> Size:
 def halves(size: int) -> list[int]:
     """Half, a quarter and so on, down to 1.
 
-    >>> halves(12)
-    [6, 3, 1]
+    Args:
+        size: 1 or more.
+
+    Example:
+        >>> halves(12)
+        [6, 3, 1]
     """
     return [size >> k for k in range(1, size.bit_length())]
 
 
 def with_size(experiment: Experiment, phase: str, size: int) -> Experiment:
-    """The experiment with another batch for one phase."""
+    """The experiment with another batch for one phase.
+
+    Args:
+        experiment: what is done.
+        phase: training, scoring or evaluation.
+        size: the images that it takes at once.
+    """
     if phase == "scoring":
         scoring = dataclasses.replace(experiment.scoring, micro_batch=size)
         return dataclasses.replace(experiment, scoring=scoring)
@@ -119,7 +147,14 @@ def with_size(experiment: Experiment, phase: str, size: int) -> Experiment:
 
 
 def fits(phase: str, experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -> bool:
-    """Whether the devices have the memory for one call of a step; it is made."""
+    """Whether the devices have the memory for one call of a step; it is made.
+
+    Args:
+        phase: training, scoring or evaluation.
+        experiment: what is done.
+        dataset: with which data.
+        devices: those of this process.
+    """
     try:
         session = open_session(experiment, dataset, devices)
         dense = initial_network(session, experiment.seeds[0])

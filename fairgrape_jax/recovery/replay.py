@@ -37,7 +37,7 @@ from fairgrape_jax.rounds.session import (
 )
 from fairgrape_jax.scoring import statistics
 from fairgrape_jax.storage import checkpoint, clusters
-from fairgrape_jax.storage.checksums import read_checksummed, write_checksummed
+from fairgrape_jax.storage.checksums import Record, read_checksummed, write_checksummed
 from fairgrape_jax.training import finite
 from fairgrape_jax.training.finite import NotFinite, NotFiniteError
 from fairgrape_jax.training.state import Carry
@@ -69,25 +69,41 @@ def write(
         return None
     if not hosts.is_process_0():
         return directory
-    known: dict[str, Any] = {"not_finite": record.parts, "kind": record.kind, "where": record.where}
-    known |= dict(record.details)
-    known |= {"seed_of_run": seed, "stage": stage.name, "method": stage.parent.name}
+    content: Record = {
+        "not_finite": record.parts,
+        "kind": record.kind,
+        "where": record.where,
+    }
+    content |= dict(record.details)
+    content |= {"seed_of_run": seed, "stage": stage.name, "method": stage.parent.name}
     names = getattr(dataset.train.images, "names", None)
     if names is not None and record.kind != "evaluation":
-        known["names"] = [names[i].decode() for i in record.details["ids"][:NAMED]]
-    write_checksummed(directory / "repro.json", known)
+        content["names"] = [names[i].decode() for i in record.details["ids"][:NAMED]]
+    write_checksummed(directory / "repro.json", content)
     return directory
 
 
 def name_file(error: NotFiniteError, file: Path | None) -> NotFiniteError:
-    """The error, with the command that looks at what was written."""
+    """The error, with the command that looks at what was written.
+
+    Args:
+        error: without the file.
+        file: what was written; None for nothing.
+    """
     hint = f"; to look at it: fairgrape replay {file}" if file else ""
     return NotFiniteError(error.record, hint)
 
 
 @contextlib.contextmanager
 def write_on_error(stage: Path, *, masks: Tree, seed: int, dataset: Dataset) -> Iterator[None]:
-    """Write down a number of the body that is not finite, and name the file in the error."""
+    """Write down a number of the body that is not finite, and name the file in the error.
+
+    Args:
+        stage: the directory of a stage of a run.
+        masks: of the network.
+        seed: of the run.
+        dataset: whose samples the record names.
+    """
     try:
         yield
     except NotFiniteError as error:
@@ -103,13 +119,13 @@ class Case:
         session: the run; the experiment is that of the method, the groups those of its scores.
         network: before the number that was not finite, on the devices.
         dense: the dense network, for a loss that looks at it.
-        known: what repro.json holds.
+        content: what repro.json holds.
     """
 
     session: Session
     network: Network
     dense: Network | None
-    known: dict[str, Any]
+    content: Record
 
 
 def replay(directory: Path) -> bool:
@@ -125,11 +141,11 @@ def replay(directory: Path) -> bool:
         UsageError: if the directory is none, or was changed.
     """
     case = read_case(directory)
-    known = case.known
-    where = f"{known['where']}, {known['kind']} of {known['stage']}"
-    say(f"recorded: {finite.summary(known['not_finite'])} not finite {where}")
+    content = case.content
+    where = f"{content['where']}, {content['kind']} of {content['stage']}"
+    say(f"recorded: {finite.summary(content['not_finite'])} not finite {where}")
     try:
-        {"step": _step, "scoring": _score, "evaluation": _evaluate}[known["kind"]](case)
+        {"step": _step, "scoring": _score, "evaluation": _evaluate}[content["kind"]](case)
     except NotFiniteError as error:
         record = error.record
         say(f"again:    {finite.summary(record.parts)} not finite {record.where}")
@@ -141,9 +157,13 @@ def replay(directory: Path) -> bool:
 
 
 def read_case(directory: Path) -> Case:
-    """The case of a STAGE/not_finite. UsageError if it is none, or was changed."""
-    known = read_checksummed(directory / "repro.json")
-    if known is None:
+    """The case of a STAGE/not_finite. UsageError if it is none, or was changed.
+
+    Args:
+        directory: a STAGE/not_finite.
+    """
+    content = read_checksummed(directory / "repro.json")
+    if content is None:
         raise UsageError(f"{directory}: holds no repro.json, or one that was altered")
     root = next((p for p in directory.absolute().parents if (p / "config.json").is_file()), None)
     if root is None:
@@ -156,17 +176,17 @@ def read_case(directory: Path) -> Case:
     experiment = dataclasses.replace(experiment, data=arrays.locate(experiment.data, root))
     session = _open(experiment, int(stored["devices"]["count"]))
     network, dense = _restore(session, directory), None
-    seeds = root / f"seed_{known['seed_of_run']}"
-    if known["stage"] != "dense":
+    seeds = root / f"seed_{content['seed_of_run']}"
+    if content["stage"] != "dense":
         if experiment.remedy.teaches or experiment.remedy.scores:
             dense = _restore(session, seeds / "dense")
-        method = protocols.apply_protocol(experiment, known["method"])
+        method = protocols.apply_protocol(experiment, content["method"])
         session = dataclasses.replace(session, experiment=method)
-        if known["kind"] == "scoring" and method.scoring.groups:
+        if content["kind"] == "scoring" and method.scoring.groups:
             groups = clusters.read_clusters(seeds / "clusters.npz", len(session.dataset.train))
             dataset = cluster.replace_groups(session.dataset, groups, method.scoring.groups.count)
             session = dataclasses.replace(session, dataset=dataset)
-    return Case(session, network, dense, known)
+    return Case(session, network, dense, content)
 
 
 def _open(experiment: config.Experiment, count: int) -> Session:
@@ -187,8 +207,8 @@ def _restore(session: Session, stage: Path) -> Network:
 
 def _step(case: Case) -> None:
     """The one training step; NotFiniteError with what is not."""
-    known, session, network = case.known, case.session, case.network
-    seed, epoch, start = known["seed_of_run"], known["epoch"], known["step_in_epoch"]
+    content, session, network = case.content, case.session, case.network
+    seed, epoch, start = content["seed_of_run"], content["epoch"], content["step_in_epoch"]
     split, batch = session.dataset.train, session.experiment.batch
     samples = next(batches.train_batches(split, batch, seed, epoch, start=start))
     for line in _forward(case, samples):
@@ -198,19 +218,19 @@ def _step(case: Case) -> None:
         remedy = session.experiment.remedy
         step = steps.retraining_step(session.steps, remedy, case.dense.state)
     placed = parallel.split_batch(samples, session.devices)
-    rate = np.float32(known["rate"])
+    rate = np.float32(content["rate"])
     carry, report = step(Carry(network.state), network.masks, placed, rate)
     if not np.isfinite(report.loss):
         before, flags = finite.to_host(carry.state), np.asarray(report.finite)
         bad = finite.bad_parts(before, flags, session.steps.parameters)
-        raise NotFiniteError(NotFinite("step", known["where"], bad, before, known))
+        raise NotFiniteError(NotFinite("step", content["where"], bad, before, content))
 
 
 def _score(case: Case) -> None:
     """The importance of the round's scoring sample; NotFiniteError with the micro-batch."""
-    over: Any = case.known["over"]
+    over: Any = case.content["over"]
     over = over if isinstance(over, str) else tuple(over)
-    options: dict[str, Any] = {"over": over, "seed": case.known["seed"], "dense": case.dense}
+    options: dict[str, Any] = {"over": over, "seed": case.content["seed"], "dense": case.dense}
     for statistic in (statistics.SQUARES, statistics.GRADIENT):
         score.average(case.session, case.network, statistic, **options)
 

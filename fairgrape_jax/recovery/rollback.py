@@ -72,12 +72,24 @@ def run_stages(
 
 
 def scale_rates(stages: Sequence[Stage], scale: float) -> list[Stage]:
-    """The stages with every rate multiplied."""
+    """The stages with every rate multiplied.
+
+    Args:
+        stages: of a training.
+        scale: the factor of every rate.
+    """
     return [dataclasses.replace(s, rates=tuple(scale * rate for rate in s.rates)) for s in stages]
 
 
 def go_back(training: Training, directory: Path, record: NotFinite, file: Path | None) -> None:
-    """Remove what the training has saved, and record that it begins anew at lower rates."""
+    """Remove what the training has saved, and record that it begins anew at lower rates.
+
+    Args:
+        training: which one.
+        directory: of the stage.
+        record: what is not finite.
+        file: what was written of it; None for nothing.
+    """
     options, past = training.session.experiment.execution.rollback, read_rollbacks(directory)
     # The saves go first: they must never be gone on from at other rates than their own.
     training.slots.remove()
@@ -95,5 +107,9 @@ def go_back(training: Training, directory: Path, record: NotFinite, file: Path |
 
 
 def read_rollbacks(directory: Path) -> list[dict[str, Any]]:
-    """How often a stage went back, and why: what, where and the factor of each time."""
+    """How often a stage went back, and why: what, where and the factor of each time.
+
+    Args:
+        directory: of a stage.
+    """
     return (storage.read_checksummed(directory / FILE) or {}).get("rollbacks", [])

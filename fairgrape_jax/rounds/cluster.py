@@ -7,7 +7,7 @@ the races while pruning; evaluation looks at the true groups.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -24,11 +24,17 @@ from fairgrape_jax.passes import Fold
 from fairgrape_jax.rounds import steps
 from fairgrape_jax.rounds.session import Network, Session
 
+Samples = Mapping[str, np.ndarray]  # a batch
+
 RESTARTS = 10  # k-means is run so often, from other seeds, and the tightest clusters are taken
 
 
 def make_clusters(assign: Callable[[Fold], np.ndarray]) -> np.ndarray:
-    """New clusters, by a pass without a stop."""
+    """New clusters, by a pass without a stop.
+
+    Args:
+        assign: makes them, by a pass over the images.
+    """
     return assign(passes.fold)
 
 
@@ -63,7 +69,13 @@ def session_for_scoring(
 
 
 def replace_groups(dataset: Dataset, clusters: np.ndarray, count: int) -> Dataset:
-    """The dataset with `count` clusters of training images, (N,) int32, in place of its groups."""
+    """The dataset with `count` clusters of training images, (N,) int32, in place of its groups.
+
+    Args:
+        dataset: the data.
+        clusters: (N,) int32, the cluster of each training image.
+        count: how many clusters there are.
+    """
     names = tuple(f"cluster {k}" for k in range(count))
     train = dataclasses.replace(dataset.train, groups=clusters)
     return dataclasses.replace(dataset, train=train, groups=names)
@@ -118,11 +130,19 @@ def embed(session: Session, dense: Network, *, batch: int, fold: Fold = passes.f
         dense: the dense network.
         batch: images per call.
         fold: how the pass over the images is made.
+
+    Raises:
+        UsageError: a network whose last layer is no module.
     """
     dataset = session.dataset
     module, variables = _embedding_network(session, dense)
     parameter = list(steps.prunable_layers(*steps.initial_shapes(module, dataset)))[-1]
     head = parameter.rpartition("/")[0]  # the module whose kernel it is
+    if not head:
+        raise UsageError(
+            f"scoring.groups: the last layer, {parameter!r}, is no module of the network, so what "
+            "goes into it cannot be clustered; make it one, or name another network as embedding"
+        )
 
     @jax.jit
     def features(images: jax.Array) -> jax.Array:
@@ -137,14 +157,15 @@ def embed(session: Session, dense: Network, *, batch: int, fold: Fold = passes.f
             module.apply(variables, augment.normalise(images, dataset.mean, dataset.std))
         return inputs[-1].reshape(len(images), -1)
 
-    def add(rows: list[Any], samples: Any) -> list[Any]:
+    def add(rows: list[jax.Array], samples: Samples) -> list[jax.Array]:
         return [*rows, features(samples["images"])]
 
-    def batches(begin: int) -> Iterable[Any]:
+    def batches(begin: int) -> Iterable[Samples]:
         return padded_batches(dataset.train, batch, begin=begin)
 
     key = {"pass": "clustering", "batch": batch, "network": parallel.checksum(variables)}
-    (rows,) = fold(add, [], batches, key=key, finish=lambda rows: [np.concatenate(rows)])
+    nothing: list[jax.Array] = []
+    (rows,) = fold(add, nothing, batches, key=key, finish=lambda rows: [np.concatenate(rows)])
     return rows[: len(dataset.train)]
 
 

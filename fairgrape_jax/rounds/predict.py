@@ -55,7 +55,12 @@ def predict(
 
 
 def tally(dataset: Dataset, predictions: evaluate.Predictions) -> list[np.ndarray]:
-    """The confusion counts of each task, from predictions; see `metrics.tally`."""
+    """The confusion counts of each task, from predictions; see `metrics.tally`.
+
+    Args:
+        dataset: for the numbers of groups and classes.
+        predictions: of one of its splits.
+    """
     return metrics.tally(
         predictions.labels,
         predictions.predictions,

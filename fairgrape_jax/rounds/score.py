@@ -14,9 +14,10 @@ from fairgrape_jax import parallel, passes, scoring
 from fairgrape_jax.data.batches import GroupBatches, group_batches
 from fairgrape_jax.masks import Tree, layer_names, map_masked
 from fairgrape_jax.parallel import out_of_memory
-from fairgrape_jax.passes import Fold
+from fairgrape_jax.passes import Arrays, Fold
 from fairgrape_jax.rounds.session import Network, Session, fingerprint
 from fairgrape_jax.rounds.steps import WithTeacher
+from fairgrape_jax.scoring.accumulate import Batch
 from fairgrape_jax.scoring.importance import weigh
 from fairgrape_jax.scoring.statistics import GRADIENT, SQUARES, Statistic
 from fairgrape_jax.training import finite
@@ -54,7 +55,7 @@ class Summary:
     """
 
     name: str
-    of: Callable[[Tree], Any]
+    of: Callable[[Tree], Tree]
 
 
 MEAN = Summary("mean", lambda mean: mean)
@@ -68,7 +69,7 @@ def average(
     *,
     seed: int,
     over: Over = "all",
-    extra: Any = None,
+    extra: Tree = None,
     dense: Network | None = None,
     fold: Fold = passes.fold,
     summary: Summary = MEAN,
@@ -104,7 +105,7 @@ def average(
     add = make_adder(session, network, statistic, plan=plan, extra=extra, dense=dense)
     rows = len(plan.schedule.groups[0])  # one shape for all kinds: without groups, row 0 alone
 
-    def batches(begin: int = 0) -> Iterator[Any]:
+    def batches(begin: int = 0) -> Iterator[Batch]:
         place = parallel.process_index_and_count()
         split = session.dataset.train
         read = scoring.micro_batches(split, plan.batches, plan.schedule, place, begin)
@@ -113,7 +114,7 @@ def average(
     def empty() -> scoring.Sums:
         return scoring.empty_sums(network.masks, rows, devices)
 
-    def finish(sums: scoring.Sums) -> list[Any]:
+    def finish(sums: scoring.Sums) -> Arrays:
         mean = mean_of_sums(session, network, statistic, plan, sums)
         if not (good := np.asarray(_flags(mean))).all():
             alone = (add(empty(), batch) for batch in batches())
@@ -139,7 +140,14 @@ def average(
 
 
 def plan_scoring(session: Session, statistic: Statistic, over: Over, seed: int) -> ScoringPlan:
-    """The micro-batches of a seed's scoring sample, and who adds them up."""
+    """The micro-batches of a seed's scoring sample, and who adds them up.
+
+    Args:
+        session: the run.
+        statistic: what is averaged.
+        over: whose samples.
+        seed: of the sample.
+    """
     dataset, options = session.dataset, session.experiment.scoring
     groups = len(dataset.groups)
     mixed = options.form == "mixed" and over == "groups" and statistic.of_gradient is not None
@@ -168,20 +176,29 @@ def make_adder(
     statistic: Statistic,
     *,
     plan: ScoringPlan,
-    extra: Any,
+    extra: Tree,
     dense: Network | None,
-) -> Callable[[scoring.Sums, Any], scoring.Sums]:
-    """The function that adds a call's micro-batches to the sums."""
+) -> Callable[[scoring.Sums, Batch], scoring.Sums]:
+    """The function that adds a call's micro-batches to the sums.
+
+    Args:
+        session: the run.
+        network: what is scored.
+        statistic: what is averaged.
+        plan: which micro-batches there are.
+        extra: a pytree for the statistic.
+        dense: the dense network, for a loss weighted by its outputs; the scored one if None.
+    """
     experiment, state = session.experiment, network.state
     steps = session.steps
     make = steps.accumulate_mixed if plan.mixed else steps.accumulate
     accumulate = make(statistic, len(session.dataset.groups), experiment.scoring.micro_batch)
     extra = parallel.replicate(extra, session.devices)
-    statistics: Any = state.batch_stats
+    statistics: Tree = state.batch_stats
     if experiment.remedy.scores:
         statistics = WithTeacher(statistics, (network if dense is None else dense).variables)
 
-    def add(sums: scoring.Sums, batch: Any) -> scoring.Sums:
+    def add(sums: scoring.Sums, batch: Batch) -> scoring.Sums:
         return accumulate(sums, state.params, statistics, network.masks, extra, batch)
 
     return add
@@ -190,7 +207,15 @@ def make_adder(
 def mean_of_sums(
     session: Session, network: Network, statistic: Statistic, plan: ScoringPlan, sums: scoring.Sums
 ) -> Tree:
-    """The sums over all devices, divided by how many micro-batches or samples are in them."""
+    """The sums over all devices, divided by how many micro-batches or samples are in them.
+
+    Args:
+        session: the run.
+        network: what was scored.
+        statistic: what is averaged.
+        plan: which micro-batches were added.
+        sums: of every device.
+    """
     groups, batches = len(session.dataset.groups), plan.batches
     of_samples = session.dataset.train.groups[batches.indices]
     group = of_samples if plan.mixed else batches.group[:, None]
@@ -241,6 +266,10 @@ def first_not_finite(alone: Iterable[scoring.Sums], schedule: scoring.Schedule) 
     """The number of the first micro-batch, in the order of the plan, whose statistic is not finite.
 
     None if every one is finite by itself. Where a call has several, the first of them.
+
+    Args:
+        alone: the sums of each call by itself.
+        schedule: which device took which micro-batch.
     """
     finite_rows = np.stack([np.asarray(_rows_finite(sums)) for sums in alone], axis=1)
     by_device = parallel.all_gather_rows(finite_rows)  # (devices, calls)
@@ -258,13 +287,23 @@ def importance(
     fold: Fold = passes.fold,
     summary: Summary = MEAN,
 ) -> Tree:
-    """(w * g)^2 by the experiment's formula; arguments and rows as for `average`."""
+    """(w * g)^2 by the experiment's formula; arguments and rows as for `average`.
+
+    Args:
+        session: as for `average`.
+        network: likewise.
+        seed: likewise.
+        over: likewise.
+        dense: likewise.
+        fold: likewise.
+        summary: likewise.
+    """
     options: dict[str, Any] = {"over": over, "seed": seed, "dense": dense, "fold": fold}
     shard = session.experiment.execution.shard_groups
     if session.experiment.scoring.formula == "sum-of-squares":
         return average(session, network, SQUARES, **options, summary=summary)
 
-    def of(gradient: Tree) -> Any:
+    def of(gradient: Tree) -> Tree:
         return summary.of(weigh_gradient(network, gradient, on_host=shard))
 
     squared = Summary(f"squared {summary.name}", of)
@@ -272,7 +311,13 @@ def importance(
 
 
 def weigh_gradient(network: Network, gradient: Tree, *, on_host: bool) -> Tree:
-    """(w * g)^2 for each row of a gradient, where it is: on the first device, or on the host."""
+    """(w * g)^2 for each row of a gradient, where it is: on the first device, or on the host.
+
+    Args:
+        network: what was scored.
+        gradient: a tree of (R, *w.shape).
+        on_host: whether the gradient is on the host.
+    """
     if on_host:
         return map_masked(
             lambda m, w, g: None if m is None else np.where(m, np.square(w * g), 0),

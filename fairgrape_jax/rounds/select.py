@@ -65,7 +65,14 @@ def select(
 
 def check_masks(chosen: Tree, question: Problem, method: str, density: float) -> None:
     """RuntimeError or ValueError for masks that are not what was asked for, TrainingError for a
-    layer without weights."""
+    layer without weights.
+
+    Args:
+        chosen: the masks.
+        question: the round as the method saw it.
+        method: a row of `METHODS`.
+        density: of the masks.
+    """
     masks.check_nested(chosen, question.masks)
     leaves = jax.tree.leaves(chosen)
     expected = expected_counts(question, method, density)
@@ -80,7 +87,13 @@ def check_masks(chosen: Tree, question: Problem, method: str, density: float) ->
 
 
 def expected_counts(question: Problem, method: str, density: float) -> dict[str, int]:
-    """How many weights a method is to keep, by layer or in the network."""
+    """How many weights a method is to keep, by layer or in the network.
+
+    Args:
+        question: the round as the method sees it.
+        method: a row of `METHODS`.
+        density: of the masks.
+    """
     if of_method := METHODS[method].counts:
         return of_method(question, density)
     return pruning.counts(question, density)
@@ -97,6 +110,13 @@ def make_problem(
     """A round as a method sees it; an average over samples is made when it is asked for.
 
     Arguments as for `select`.
+
+    Args:
+        session: as for `select`.
+        network: likewise.
+        seed: likewise.
+        dense: likewise.
+        fold: likewise.
     """
     experiment, devices = session.experiment, session.devices
     options: dict[str, Any] = {"seed": seed, "dense": dense, "fold": fold}
@@ -169,6 +189,10 @@ def allocation_of(experiment: Experiment, full: Tree, layers: Sequence[str] = ()
 def minority_groups(experiment: Experiment, dataset: Dataset) -> tuple[int, ...]:
     """The groups that `scoring.minority` names, or all but the largest of the training split.
 
+    Args:
+        experiment: what is done.
+        dataset: with which data.
+
     Raises:
         UsageError: for a name that is no group, or where all are named.
     """
@@ -187,9 +211,13 @@ def minority_groups(experiment: Experiment, dataset: Dataset) -> tuple[int, ...]
 
 
 def describe_unsolved(details: Details) -> list[str]:
-    """A line for each layer whose fixed point was not found."""
+    """A line for each layer whose fixed point was not found.
+
+    Args:
+        details: how the choice was made in each layer.
+    """
     return [
-        f"layer {layer}: fixed point not found in {found['passes']} passes, chosen by greedy steps"
-        for layer, found in details.items()
-        if not found.get("converged", True)
+        f"layer {layer}: fixed point not found in {info['passes']} passes, chosen by greedy steps"
+        for layer, info in details.items()
+        if not info.get("converged", True)
     ]

@@ -60,14 +60,25 @@ class Network:
 def open_session(
     experiment: Experiment, dataset: Dataset, devices: list[jax.Device] | None = None
 ) -> Session:
-    """A session on the devices of this process; as many as the experiment names if None."""
+    """A session on the devices of this process; as many as the experiment names if None.
+
+    Args:
+        experiment: what is done.
+        dataset: with which data.
+        devices: those of this process to use.
+    """
     devices = parallel.local_devices(experiment.execution.devices) if devices is None else devices
     return Session(experiment, dataset, steps.build(experiment, dataset, devices))
 
 
 def initial_network(session: Session, seed: int) -> Network:
     """The network before training, everything alive: fresh from the seed, or with pretrained
-    weights but for the last layer."""
+    weights but for the last layer.
+
+    Args:
+        session: the run.
+        seed: of the parameters.
+    """
     state = init_state(session.steps.module, session.dataset, session.steps.optimizer, seed)
     experiment = session.experiment
     if experiment.pretrained:
@@ -78,20 +89,37 @@ def initial_network(session: Session, seed: int) -> Network:
 
 
 def place_on_devices(session: Session, network: Network) -> Network:
-    """The network on every device; its arrays may be NumPy's, or on fewer devices."""
+    """The network on every device; its arrays may be NumPy's, or on fewer devices.
+
+    Args:
+        session: whose devices.
+        network: in NumPy's arrays, or on fewer devices.
+    """
     return Network(*parallel.replicate((network.state, network.masks), session.devices))
 
 
 def fingerprint(network: Network) -> int:
-    """A checksum of what a network computes: parameters, running statistics and masks."""
+    """A checksum of what a network computes: parameters, running statistics and masks.
+
+    Args:
+        network: on the devices.
+    """
     return parallel.checksum((network.state.params, network.state.batch_stats, network.masks))
 
 
 def copy_to_host(network: Network) -> Network:
-    """A copy in NumPy arrays: a step takes over the buffers of the state it is given."""
+    """A copy in NumPy arrays: a step takes over the buffers of the state it is given.
+
+    Args:
+        network: on the devices.
+    """
     return Network(*jax.tree.map(np.array, jax.device_get((network.state, network.masks))))
 
 
 def copy_on_devices(network: Network) -> Network:
-    """A copy that shares no buffer of the state."""
+    """A copy that shares no buffer of the state.
+
+    Args:
+        network: on the devices.
+    """
     return Network(jax.tree.map(lambda x: x.copy(), network.state), network.masks)

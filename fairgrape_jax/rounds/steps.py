@@ -40,6 +40,10 @@ EXECUTIONS: dict[str, Literal["single", Execution]] = {
 }
 
 
+LiftedStep = Callable[..., Any]  # of arrays by position, each a row per device or everywhere alike
+Accumulate = Callable[[Statistic, int, int], LiftedStep]  # (statistic, groups, micro-batch)
+
+
 @dataclasses.dataclass(frozen=True)
 class Steps:
     """The network, the optimizer and the lifted steps; each compiles once per run.
@@ -64,12 +68,12 @@ class Steps:
     devices: list[jax.Device]
     module: nn.Module
     optimizer: optax.GradientTransformation
-    train: Callable[..., Any]
-    retrain: Callable[..., Any]
-    evaluate: Callable[..., Any]
-    accumulate: Callable[[Statistic, int, int], Callable[..., Any]]
-    accumulate_mixed: Callable[[Statistic, int, int], Callable[..., Any]]
-    reduce: Callable[[int], Callable[..., Any]]
+    train: LiftedStep
+    retrain: LiftedStep
+    evaluate: LiftedStep
+    accumulate: Accumulate
+    accumulate_mixed: Accumulate
+    reduce: Callable[[int], LiftedStep]
     slots: int
     parameters: tuple[str, ...]
     layers: tuple[str, ...]
@@ -90,11 +94,10 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         dtype=experiment.precision,
     )
     optimizer = OPTIMIZERS[experiment.optimizer](experiment.momentum, experiment.weight_decay)
-    execution, slots = batching(devices[0].platform, len(dataset.groups), experiment)
     remedy = with_features(experiment, module, dataset)
-    make_network = make_scored_network(module, dataset, experiment.scoring.form, remedy.pw)
     order, shapes = initial_shapes(module, dataset)
-    make_train = functools.partial(
+    lift = functools.partial(parallel.lift, devices=devices, by=experiment.execution.lift)
+    train = functools.partial(
         make_train_step,
         module,
         dataset,
@@ -102,40 +105,22 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         augmentation=experiment.augmentation,
         mixup=experiment.mixup,
     )
-
-    def lift(step: Callable[..., Any], in_axes: Any, out_axes: Any, donate: Any = ()) -> Any:
-        return parallel.lift(
-            step,
-            devices,
-            in_axes=in_axes,
-            out_axes=out_axes,
-            donate=donate,
-            by=experiment.execution.lift,
-        )
-
-    def adding(step: Callable[..., Any]) -> Callable[..., Any]:
-        return lift(step, (0, None, None, None, None, 0), 0, donate=(0,))
-
-    @functools.cache
-    def accumulate(statistic: Statistic, groups: int, size: int) -> Callable[..., Any]:
-        return adding(scoring.make_accumulate(make_network, statistic, execution))
-
-    @functools.cache
-    def accumulate_mixed(statistic: Statistic, groups: int, size: int) -> Callable[..., Any]:
-        return adding(scoring.make_accumulate_mixed(make_network, groups, statistic, execution))
-
-    @functools.cache
-    def reduce(groups: int) -> Callable[..., Any]:
-        # In place of the sums, which come back as every device's copy of the means.
-        return lift(scoring.reduce_to_means, (0, None), 0, donate=(0,))
-
+    execution, slots = batching(devices[0].platform, len(dataset.groups), experiment)
+    network = make_scored_network(module, dataset, experiment.scoring.form, remedy.pw)
+    accumulate, accumulate_mixed, reduce = scoring_steps(lift, network, execution)
     return Steps(
         devices=devices,
         module=module,
         optimizer=optimizer,
-        train=lift(make_train(), (None, None, 0, None), None, donate=(0,)),
-        retrain=lift(make_train(remedy=remedy), (None, None, 0, None, None), None, donate=(0,)),
-        evaluate=lift(evaluate.make_evaluate_step(module, dataset), (None, None, None, 0), None),
+        train=lift(train(), in_axes=(None, None, 0, None), out_axes=None, donate=(0,)),
+        retrain=lift(
+            train(remedy=remedy), in_axes=(None, None, 0, None, None), out_axes=None, donate=(0,)
+        ),
+        evaluate=lift(
+            evaluate.make_evaluate_step(module, dataset),
+            in_axes=(None, None, None, 0),
+            out_axes=None,
+        ),
         accumulate=accumulate,
         accumulate_mixed=accumulate_mixed,
         reduce=reduce,
@@ -143,6 +128,39 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         parameters=order,
         layers=tuple(prunable_layers(order, shapes).values()),
     )
+
+
+def scoring_steps(
+    lift: Callable[..., LiftedStep],
+    make_network: Callable[[Tree], ScoredNetwork],
+    execution: Execution,
+) -> tuple[Accumulate, Accumulate, Callable[[int], LiftedStep]]:
+    """`Steps.accumulate`, `Steps.accumulate_mixed` and `Steps.reduce`.
+
+    Args:
+        lift: (step, in_axes=, out_axes=, donate=) to the lifted step.
+        make_network: (batch_stats) to the network that is scored.
+        execution: how the micro-batches of one call are executed.
+    """
+    # The sums and the batch of each device; the network, its masks and more are everywhere alike.
+    adding = functools.partial(
+        lift, in_axes=(0, None, None, None, None, 0), out_axes=0, donate=(0,)
+    )
+
+    @functools.cache
+    def accumulate(statistic: Statistic, groups: int, size: int) -> LiftedStep:
+        return adding(scoring.make_accumulate(make_network, statistic, execution))
+
+    @functools.cache
+    def accumulate_mixed(statistic: Statistic, groups: int, size: int) -> LiftedStep:
+        return adding(scoring.make_accumulate_mixed(make_network, groups, statistic, execution))
+
+    @functools.cache
+    def reduce(groups: int) -> LiftedStep:
+        # In place of the sums, which come back as every device's copy of the means.
+        return lift(scoring.reduce_to_means, in_axes=(0, None), out_axes=0, donate=(0,))
+
+    return accumulate, accumulate_mixed, reduce
 
 
 class WithTeacher(NamedTuple):
@@ -153,30 +171,46 @@ class WithTeacher(NamedTuple):
 
 
 def variables(state: State) -> Tree:
-    """The parameters and running statistics of a network."""
+    """The parameters and running statistics of a network.
+
+    Args:
+        state: of the network.
+    """
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
 def with_features(experiment: Experiment, module: nn.Module, dataset: Dataset) -> Remedy:
-    """The remedy with the names of its features. UsageError for a name that is no module's."""
+    """The remedy with the names of its features. UsageError for a name that is no module's.
+
+    Args:
+        experiment: what is done.
+        module: its network.
+        dataset: for the shape of a picture.
+    """
     remedy = experiment.remedy
     if not remedy.of_features:
         return remedy
     names = remedy.features or models.FEATURES.get(experiment.model, ())
     if not names:
         raise UsageError(f"remedy.features: name the modules of {experiment.model} to compare")
-    known = module_names(module, dataset.shape)
+    modules = module_names(module, dataset.shape)
     for name in names:
-        if name not in known:
+        if name not in modules:
             raise UsageError(
                 f"remedy.features: {name!r} is no module of {experiment.model}: choose from "
-                f"{', '.join(known)}"
+                f"{', '.join(modules)}"
             )
     return dataclasses.replace(remedy, features=tuple(names))
 
 
 def retraining_step(steps: Steps, remedy: Remedy, dense: State) -> Step:
-    """The step of retraining, called as `Steps.train`: it, or one with the dense network in it."""
+    """The step of retraining, called as `Steps.train`: it, or one with the dense network in it.
+
+    Args:
+        steps: those of the run.
+        remedy: the terms of the loss.
+        dense: the dense network.
+    """
     if not remedy.teaches:
         return steps.train
     return lambda *args: steps.retrain(*args, variables(dense))
@@ -203,11 +237,11 @@ def make_scored_network(
         with_teacher = isinstance(statistics, WithTeacher)
         batch_stats, teacher = statistics if with_teacher else (statistics, None)
 
-        def apply(params: Tree, images: Any, **options: Any) -> Any:
+        def apply(params: Tree, images: jax.Array, **options: Any) -> Tree:
             pictures = augment.normalise(images, dataset.mean, dataset.std)
             return alone.apply({"params": params, "batch_stats": batch_stats}, pictures, **options)
 
-        def loss(params: Tree, images: Any, labels: Any, valid: Any) -> jax.Array:
+        def loss(params: Tree, images: jax.Array, labels: jax.Array, valid: jax.Array) -> jax.Array:
             if form == "mixed":
                 with normalise_by_valid_samples(valid.reshape(-1, len(images)).any(axis=0)):
                     logits, _ = apply(params, images, train=True, mutable="batch_stats")
@@ -217,7 +251,7 @@ def make_scored_network(
                 each = losses.cross_entropy(logits, labels, dataset.classes)
             else:
                 pictures = augment.normalise(images, dataset.mean, dataset.std)
-                target: Any = alone.apply(teacher, pictures)
+                target: Tree = alone.apply(teacher, pictures)
                 each = losses.performance_cross_entropy(logits, target, labels, dataset.classes, pw)
             mean = losses.masked_mean
             return mean(each, valid) if valid.ndim == 1 else jax.vmap(mean, (None, 0))(each, valid)
@@ -231,6 +265,11 @@ def batching(platform: str, groups: int, experiment: Experiment) -> tuple[Execut
     """How the micro-batches of one call are executed, and how many there are on a device.
 
     A mixed micro-batch is a call of its own: the execution is then that of its G backward passes.
+
+    Args:
+        platform: of the devices.
+        groups: how many there are.
+        experiment: what is done.
     """
     execution = experiment.execution.micro_batches
     if execution == "auto":
@@ -262,10 +301,15 @@ def prunable_layers(order: Sequence[str], shapes: Tree) -> dict[str, str]:
 
 def initial_shapes(module: nn.Module, dataset: Dataset) -> tuple[tuple[str, ...], Tree]:
     """The names of all parameters in the order in which the network makes them, and the parameters
-    as shapes and dtypes."""
+    as shapes and dtypes.
+
+    Args:
+        module: the network.
+        dataset: for the shape of a picture.
+    """
     names: list[str] = []
 
-    def init(key: jax.Array) -> Any:
+    def init(key: jax.Array) -> Tree:
         variables = module.init(key, jnp.zeros((1, *dataset.shape)), train=False)
         flat = flatten_dict(variables["params"], sep="/")  # in order: no pytree has sorted it yet
         names.extend(flat)

@@ -116,7 +116,7 @@ def run_stages(
     """
     place, plan = restore_place(train, state), plan_epochs(stages)
     reader = Reader.at(train, place, len(plan))
-    spoken = time.perf_counter()
+    reported = time.perf_counter()
     with train.slots, bar(train.title, reader.steps_left) as advance:
         for epoch in plan[len(place.history) :]:
             place = train_one_epoch(train, place, epoch, reader, advance)
@@ -125,8 +125,8 @@ def run_stages(
             place = restore_best(train, place, epoch)
             line = epoch_line(place.history, len(plan))
             advance(note=line)
-            if time.perf_counter() - spoken > SILENCE:
-                spoken = time.perf_counter()
+            if time.perf_counter() - reported > SILENCE:
+                reported = time.perf_counter()
                 say(f"{train.title}: {line}  input wait {reader.clock.milliseconds:.1f} ms/step")
             if train.slots.due():
                 save(train.slots, place)
@@ -143,7 +143,13 @@ class Reader:
 
     @classmethod
     def at(cls, train: Training, place: Place, count: int) -> Reader:
-        """From a place on, through a plan of `count` epochs."""
+        """From a place on, through a plan of `count` epochs.
+
+        Args:
+            train: which training.
+            place: how far it is.
+            count: the epochs of the whole plan.
+        """
         split, batch = train.session.dataset.train, train.session.experiment.batch
         left = count - len(place.history) - (place.trained is not None)
         samples = batches.train_batches(
@@ -162,7 +168,15 @@ class Reader:
 def train_one_epoch(
     train: Training, place: Place, epoch: Epoch, reader: Reader, advance: Callable[..., None]
 ) -> Place:
-    """The place when an epoch is trained; as it is if it was."""
+    """The place when an epoch is trained; as it is if it was.
+
+    Args:
+        train: which training.
+        place: how far it is.
+        epoch: of the plan.
+        reader: the batches that are left.
+        advance: called after each step.
+    """
     if place.trained is not None:
         return place
     session = train.session
@@ -193,6 +207,12 @@ def pause(
     """What to do after step `count` of an epoch that began at `place`: None, save, or stop.
 
     The processes ask each other for the time, so not at every step.
+
+    Args:
+        train: which training.
+        place: where the epoch began.
+        state: after the step.
+        count: steps made of the epoch.
     """
     session = train.session
     last = batches.steps_per_epoch(len(session.dataset.train), session.experiment.batch)
@@ -211,7 +231,13 @@ def pause(
 
 
 def evaluate_epoch(train: Training, place: Place, epoch: Epoch) -> Place:
-    """The place when a trained epoch is evaluated, if the best one is sought, and recorded."""
+    """The place when a trained epoch is evaluated, if the best one is sought, and recorded.
+
+    Args:
+        train: which training.
+        place: how far it is.
+        epoch: of the plan.
+    """
     record, best, best_loss = dict(place.trained or {}), place.best, place.best_loss
     if epoch.seeks_best:
         with save_on_stop(train.slots, place):
@@ -231,6 +257,11 @@ def restore_best(train: Training, place: Place, epoch: Epoch) -> Place:
     """At the end of a stage the place with the state of its best epoch, if one was sought.
 
     The counters go on: no epoch's order and no step's key is used twice.
+
+    Args:
+        train: which training.
+        place: how far it is.
+        epoch: of the plan.
     """
     if not epoch.ends_stage or place.best is None:
         return place
@@ -239,7 +270,12 @@ def restore_best(train: Training, place: Place, epoch: Epoch) -> Place:
 
 
 def epoch_line(history: Sequence[EpochRecord], count: int) -> str:
-    """The last epoch in words."""
+    """The last epoch in words.
+
+    Args:
+        history: the record of each epoch.
+        count: the epochs of the plan.
+    """
     record = history[-1]
     line = f"epoch {len(history)}/{count}  loss {record['loss']:.4f}"
     if "validation_accuracy" in record:
@@ -249,7 +285,12 @@ def epoch_line(history: Sequence[EpochRecord], count: int) -> str:
 
 @contextlib.contextmanager
 def save_on_stop(slots: Slots, place: Place) -> Iterator[None]:
-    """Save a place if a notice comes while the body looks at what was trained."""
+    """Save a place if a notice comes while the body looks at what was trained.
+
+    Args:
+        slots: where places are saved.
+        place: how far the training is.
+    """
     try:
         yield
     except Preempted:
@@ -259,26 +300,36 @@ def save_on_stop(slots: Slots, place: Place) -> Iterator[None]:
 
 
 def save(slots: Slots, place: Place) -> None:
-    """Begin to save a place; the files are written while training goes on."""
-    known = place.best is not None
+    """Begin to save a place; the files are written while training goes on.
+
+    Args:
+        slots: where places are saved.
+        place: how far the training is.
+    """
+    has_best = place.best is not None
     metadata = {"history": list(place.history), "done": place.done, "total": place.total}
-    metadata |= {"trained": place.trained, "best_loss": place.best_loss if known else None}
+    metadata |= {"trained": place.trained, "best_loss": place.best_loss if has_best else None}
     metadata |= {"step": int(place.state.step)}
-    slots.save({"state": place.state, "best": place.best if known else place.state}, metadata)
+    slots.save({"state": place.state, "best": place.best if has_best else place.state}, metadata)
 
 
 def restore_place(train: Training, state: State) -> Place:
-    """The place to go on from; a new one at `state` if none is saved."""
+    """The place to go on from; a new one at `state` if none is saved.
+
+    Args:
+        train: which training.
+        state: where it begins.
+    """
     saved = train.slots.restore({"state": state, "best": state})
     if saved is None:
         return Place(state)
     tree, metadata = saved
-    known = metadata["best_loss"] is not None
+    has_best = metadata["best_loss"] is not None
     place = Place(
         state=parallel.replicate(tree["state"], train.session.devices),
         history=tuple(metadata["history"]),
-        best=tree["best"] if known else None,
-        best_loss=metadata["best_loss"] if known else math.inf,
+        best=tree["best"] if has_best else None,
+        best_loss=metadata["best_loss"] if has_best else math.inf,
         done=metadata["done"],
         total=metadata["total"],
         trained=metadata["trained"],
@@ -291,9 +342,13 @@ def restore_place(train: Training, state: State) -> Place:
 def plan_epochs(stages: Sequence[Stage]) -> list[Epoch]:
     """The epochs of stages, one after another.
 
-    >>> stages = [Stage((2,), (0.1,)), Stage((1,), (0.01,), best=True)]
-    >>> [tuple(epoch) for epoch in plan_epochs(stages)]
-    [(0.1, False, False), (0.1, False, True), (0.01, True, True)]
+    Args:
+        stages: what to go through.
+
+    Example:
+        >>> stages = [Stage((2,), (0.1,)), Stage((1,), (0.01,), best=True)]
+        >>> [tuple(epoch) for epoch in plan_epochs(stages)]
+        [(0.1, False, False), (0.1, False, True), (0.01, True, True)]
     """
     plan = []
     for stage in stages:

@@ -87,6 +87,12 @@ def estimate_room(experiment: Experiment, directory: Path, tree: Any, dataset: D
 def check_room(experiment: Experiment, directory: Path, tree: Any, dataset: Dataset) -> None:
     """Print a note if the disk has no room for all rounds; arguments as for `estimate_room`.
 
+    Args:
+        experiment: what the run does.
+        directory: where it is.
+        tree: the state and masks of a checkpoint.
+        dataset: with which data.
+
     Raises:
         UsageError: if it has none for the next one.
     """

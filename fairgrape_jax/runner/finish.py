@@ -65,7 +65,13 @@ def finish(
 
 
 def group_totals(this: Round, network: Network, dense: Network | None) -> dict[str, list[float]]:
-    """The importance of each group in each layer, for the shares of Fig. 5."""
+    """The importance of each group in each layer, for the shares of Fig. 5.
+
+    Args:
+        this: the last round of a method.
+        network: as it was trained.
+        dense: the network before pruning, for a loss that looks at it.
+    """
 
     def totals(scores: Tree) -> list[Any]:
         return importance.layer_totals(jax.tree.leaves(scores))
@@ -96,6 +102,13 @@ def write(
 
     Process 0 writes; the others take part in what all must do together. RuntimeError if their
     parameters are no longer the same.
+
+    Args:
+        this: the stage.
+        network: as it was trained.
+        record: what metrics.json says besides the metrics.
+        tested: the predictions on the test split.
+        dense: those that the metrics are compared with.
     """
     session, directory = this.session, this.directory
     if not parallel.processes_agree((network.state, network.masks)):
@@ -132,7 +145,11 @@ def write(
 
 
 def summary(record: dict[str, Any]) -> str:
-    """One line of metrics for a stage."""
+    """One line of metrics for a stage.
+
+    Args:
+        record: of the stage.
+    """
     test = record["test"]
     groups = "  ".join(
         f"{name} {value:.1f} ({change:+.1f})"

@@ -71,18 +71,18 @@ def read_predictions(
     def classes_of(suffix: str) -> np.ndarray:
         codes = []
         for name, classes in tasks:
-            known = {word: code for code, word in enumerate(classes)}
-            codes.append([known[word] for word in columns[name + suffix]])
+            codes_of = {word: code for code, word in enumerate(classes)}
+            codes.append([codes_of[word] for word in columns[name + suffix]])
         return np.asarray(codes, np.int32).T.reshape(len(rows), len(tasks))
 
     scores = score_columns([Task(name, classes) for name, classes in tasks])
-    known = all(name in columns for name in scores)
+    complete = all(name in columns for name in scores)
     return Predictions(
         labels=classes_of(""),
         predictions=classes_of("_predicted"),
         groups=np.asarray([group_codes[name] for name in columns["group"]], np.int32),
         losses=np.full(len(rows), np.nan, np.float32),
-        scores=np.array([columns[name] for name in scores], np.float32).T if known else None,
+        scores=np.array([columns[name] for name in scores], np.float32).T if complete else None,
         places=np.asarray(columns["index"], np.int64),
         names=columns.get(PICTURE),
     )

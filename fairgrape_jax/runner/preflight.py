@@ -21,7 +21,12 @@ from fairgrape_jax.selection.allocation import ALLOCATIONS, is_global
 
 
 def check_directory(experiment: Experiment, directory: Path) -> None:
-    """UsageError if `directory` holds another experiment's run, or something else."""
+    """UsageError if `directory` holds another experiment's run, or something else.
+
+    Args:
+        experiment: what is asked for.
+        directory: of the run.
+    """
     if not directory.exists():
         return
     if not directory.is_dir():
@@ -94,7 +99,13 @@ def metric_names(registered: Sequence[Registered]) -> tuple[str, ...]:
 def check_same_request(
     experiment: Experiment, dataset: Dataset, registered: Sequence[Registered] = ()
 ) -> None:
-    """UsageError unless all processes were given the same experiment and read the same data."""
+    """UsageError unless all processes were given the same experiment and read the same data.
+
+    Args:
+        experiment: what is asked for.
+        dataset: what was read.
+        registered: the rows from outside that the run has.
+    """
     request = json.dumps([config.to_dict(experiment), list(registered)])
     flags = np.frombuffer(json.dumps(config.numeric_flags()).encode(), np.uint8)
     splits = (dataset.train, dataset.validation, dataset.test)
@@ -108,7 +119,13 @@ def check_same_request(
 
 
 def check_fit(experiment: Experiment, dataset: Dataset, devices: int) -> None:
-    """UsageError if the dataset or the devices do not suit the experiment."""
+    """UsageError if the dataset or the devices do not suit the experiment.
+
+    Args:
+        experiment: what is asked for.
+        dataset: with which data.
+        devices: how many there are, of all processes.
+    """
     if experiment.batch % devices:
         raise UsageError(
             f"batch: {experiment.batch} images cannot be cut evenly over {devices} devices; "

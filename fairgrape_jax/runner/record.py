@@ -45,7 +45,11 @@ READ = ("fpr", "fnr", "group_fpr", "group_fnr")
 
 
 def describe_misfit(record: Mapping[str, Any]) -> str:
-    """What is wrong with a record, "" for nothing: its types, and that its parts fit each other."""
+    """What is wrong with a record, "" for nothing: its types, and that its parts fit each other.
+
+    Args:
+        record: of the stage.
+    """
     if wrong := schema.misfit(record, Record):
         return wrong
     groups, test = record["groups"], record["test"]
@@ -92,6 +96,10 @@ def check_record(run: Path, directory: Path, record: Mapping[str, Any]) -> None:
 
 def read_checked_predictions(directory: Path, record: Mapping[str, Any]) -> evaluate.Predictions:
     """The predictions of a stage whose record is checked.
+
+    Args:
+        directory: of a stage.
+        record: of the stage.
 
     Raises:
         UsageError: if they are not as they were written.

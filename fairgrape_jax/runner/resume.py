@@ -32,6 +32,9 @@ def is_intact(directory: Path) -> bool:
     """Whether a stage can be gone on from: it is complete, and all its files as they were written.
 
     Damage is said by name; what comes after the last intact stage is done again, to the same bits.
+
+    Args:
+        directory: of a stage.
     """
     if not layout.is_complete(directory):
         if (directory / "metrics.json").exists():
@@ -47,12 +50,20 @@ def is_intact(directory: Path) -> bool:
 
 
 def hold_lock(path: Path) -> contextlib.AbstractContextManager[None]:
-    """The lock on a part of the run, for the one process that writes; UsageError if it is held."""
+    """The lock on a part of the run, for the one process that writes; UsageError if it is held.
+
+    Args:
+        path: of the lock.
+    """
     return lock.hold(path) if hosts.is_process_0() else contextlib.nullcontext()
 
 
 def shards(experiment: Experiment, count: int) -> list[list[tuple[int, str]]]:
     """The study's runs, (seed, method), in `count` parts; those of a seed stay together.
+
+    Args:
+        experiment: the study.
+        count: of parts.
 
     Example:
         >>> from fairgrape_jax.data.sources.synthetic import Synthetic

@@ -15,9 +15,14 @@ from fairgrape_jax.runner import layout, resume
 def most_kept(rounds: int, checkpoints: Checkpoints) -> int:
     """The most checkpoints that are kept of so many rounds.
 
-    >>> from fairgrape_jax.config import KeepLast
-    >>> most_kept(5, "all"), most_kept(5, KeepLast(3)), most_kept(5, "best")
-    (5, 3, 2)
+    Args:
+        rounds: how many there are.
+        checkpoints: which are kept.
+
+    Example:
+        >>> from fairgrape_jax.config import KeepLast
+        >>> most_kept(5, "all"), most_kept(5, KeepLast(3)), most_kept(5, "best")
+        (5, 3, 2)
     """
     if checkpoints == "all":
         return rounds
@@ -53,6 +58,11 @@ def remove_checkpoints(root: Path, number: int, checkpoints: Checkpoints) -> Non
 
     Nothing is removed unless the last round has been read back sound, and the best is sought among
     the sound ones. A removal that a kill has interrupted is finished.
+
+    Args:
+        root: the directory of the method's rounds.
+        number: of the last round that is complete.
+        checkpoints: which are kept.
     """
     if checkpoints == "all" or not hosts.is_process_0():
         return

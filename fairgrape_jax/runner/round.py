@@ -80,7 +80,11 @@ class Round:
         return Passes(self.directory / "partial/passes", self.session.devices)
 
     def noting_not_finite(self, network: Network) -> contextlib.AbstractContextManager[None]:
-        """Write down a number of the body that is not finite."""
+        """Write down a number of the body that is not finite.
+
+        Args:
+            network: whose masks are written.
+        """
         return replay.write_on_error(
             self.directory, masks=network.masks, seed=self.seed, dataset=self.session.dataset
         )
@@ -88,7 +92,12 @@ class Round:
 
 @contextlib.contextmanager
 def time_into(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Write down how long the body takes."""
+    """Write down how long the body takes.
+
+    Args:
+        seconds: by name.
+        name: of what the body does.
+    """
     started = time.perf_counter()
     yield
     seconds[name] = time.perf_counter() - started
@@ -108,9 +117,9 @@ def choose(
     """
     path, key = this.directory / "partial/chosen", {"method": this.method, "seed": this.draw}
     key |= {"density": density}
-    kept = resumable.read(path, key, this.session.devices)
-    if kept:
-        text, *bits = kept.arrays
+    snapshot = resumable.read(path, key, this.session.devices)
+    if snapshot:
+        text, *bits = snapshot.arrays
         chosen = unpack_masks(bits, network.masks)
         return parallel.replicate(chosen, this.session.devices), json.loads(text.tobytes())
     with this.noting_not_finite(network):
@@ -125,7 +134,7 @@ def choose(
         )
     arrays = [np.frombuffer(json.dumps(details).encode(), np.uint8)]
     arrays += [masks.pack(mask) for mask in jax.tree.leaves(chosen)]
-    resumable.write(path, key, this.session.devices, resumable.Kept(1, arrays, finished=True))
+    resumable.write(path, key, this.session.devices, resumable.Snapshot(1, arrays, finished=True))
     this.passes.clear()
     for line in select.describe_unsolved(details):
         say(f"{this.title}: {line}")
@@ -133,7 +142,12 @@ def choose(
 
 
 def unpack_masks(bits: Sequence[np.ndarray], like: Tree) -> Tree:
-    """Masks of the structure of `like`, from the packed bits of each layer."""
+    """Masks of the structure of `like`, from the packed bits of each layer.
+
+    Args:
+        bits: of each layer, as `masks.pack` makes them.
+        like: masks of the same structure and shapes.
+    """
     leaves, structure = jax.tree.flatten(like)
     pairs = zip(bits, leaves, strict=True)
     return jax.tree.unflatten(structure, [masks.unpack(b, leaf.shape) for b, leaf in pairs])
@@ -193,7 +207,13 @@ def train(
 
 
 def restore(session: Session, directory: Path, like: Network) -> Network:
-    """The network of a stage that is complete, on every device."""
+    """The network of a stage that is complete, on every device.
+
+    Args:
+        session: the run.
+        directory: of a stage.
+        like: a network of the same shapes.
+    """
     tree = {"state": like.state, "masks": like.masks}
     tree = checkpoint.restore(directory / "checkpoint", tree)
     return place_on_devices(session, Network(tree["state"], tree["masks"]))

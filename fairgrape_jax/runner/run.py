@@ -97,7 +97,13 @@ def run(
 def prepare(
     experiment: Experiment, directory: Path, accept_changed_plugins: bool = False
 ) -> Session:
-    """Check the request, read the data, build the steps, and write RUN/config.json."""
+    """Check the request, read the data, build the steps, and write RUN/config.json.
+
+    Args:
+        experiment: what to do.
+        directory: of the run.
+        accept_changed_plugins: whether a row from outside may have changed.
+    """
     config.check(experiment)
     devices = parallel.local_devices(experiment.execution.devices)
     # All together before the reading, which may take one host longer than another: connections
@@ -141,7 +147,15 @@ def write_config(
     registered: Sequence[config.Registered] = (),
 ) -> None:
     """RUN/config.json: every field, with versions, flags and machine; kept as it is on resuming,
-    but for rows from outside whose change was accepted."""
+    but for rows from outside whose change was accepted.
+
+    Args:
+        experiment: what is done.
+        directory: that of the run.
+        dataset: with which data.
+        devices: those of this process.
+        registered: the rows from outside that the run has.
+    """
     path = directory / "config.json"
     if path.exists():
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -175,7 +189,14 @@ def write_config(
 
 
 def run_seed(session: Session, directory: Path, seed: int, shard: tuple[int, int]) -> None:
-    """The dense training of a seed, and this shard's methods on it."""
+    """The dense training of a seed, and this shard's methods on it.
+
+    Args:
+        session: the run.
+        directory: that of the run.
+        seed: which one.
+        shard: (i, n), the part of the study that this process does.
+    """
     parts = resume.shards(session.experiment, shard[1])
     methods = [method for other, method in parts[shard[0]] if other == seed]
     if not methods:
@@ -193,7 +214,14 @@ def run_seed(session: Session, directory: Path, seed: int, shard: tuple[int, int
 
 
 def wait_for_dense(directory: Path, seed: int, owner: str, seconds: float = 5) -> None:
-    """Return when the dense network of a seed is complete, which another process trains."""
+    """Return when the dense network of a seed is complete, which another process trains.
+
+    Args:
+        directory: that of the run.
+        seed: whose dense training.
+        owner: the shard that trains it, in words.
+        seconds: between two looks.
+    """
     stage, announced = layout.stage_directory(directory, seed), False
     while not parallel.broadcast_from_process_0(layout.is_complete(stage)):
         if not announced:
@@ -204,13 +232,27 @@ def wait_for_dense(directory: Path, seed: int, owner: str, seconds: float = 5) -
 
 
 def is_finished(session: Session, directory: Path, seed: int, method: str) -> bool:
-    """Whether the last round of a method is complete."""
+    """Whether the last round of a method is complete.
+
+    Args:
+        session: the run.
+        directory: that of the run.
+        seed: of the rounds.
+        method: a row of `METHODS`.
+    """
     last = rounds_of(session, directory, seed, method)[-1]
     return bool(parallel.broadcast_from_process_0(layout.is_complete(last.directory)))
 
 
 def rounds_of(session: Session, directory: Path, seed: int, method: str) -> list[Round]:
-    """The rounds of a method, with the experiment as the method is put through it."""
+    """The rounds of a method, with the experiment as the method is put through it.
+
+    Args:
+        session: the run.
+        directory: that of the run.
+        seed: of the rounds.
+        method: a row of `METHODS`.
+    """
     experiment = protocols.apply_protocol(session.experiment, method)
     of_method = dataclasses.replace(session, experiment=experiment)
     count = len(config.densities(experiment))
@@ -219,7 +261,13 @@ def rounds_of(session: Session, directory: Path, seed: int, method: str) -> list
 
 
 def dense_stage(session: Session, directory: Path, seed: int) -> Dense:
-    """The dense network of a seed: restored if it is complete, else trained."""
+    """The dense network of a seed: restored if it is complete, else trained.
+
+    Args:
+        session: the run.
+        directory: that of the run.
+        seed: of the training.
+    """
     this, network = Round(session, directory, seed), initial_network(session, seed)
     points = protocols.starting_epochs(session.experiment)
     if restored := restore_dense(this, network, points):
@@ -238,7 +286,13 @@ def dense_stage(session: Session, directory: Path, seed: int) -> Dense:
 
 
 def restore_dense(this: Round, like: Network, points: set[int]) -> Dense | None:
-    """The dense network of a seed and its predictions if all of it is complete and sound."""
+    """The dense network of a seed and its predictions if all of it is complete and sound.
+
+    Args:
+        this: the stage.
+        like: a network of the same shapes.
+        points: the epochs of the dense training that are needed too.
+    """
     kept = [layout.epoch_directory(this.directory, epoch) / "checkpoint" for epoch in points]
     sound = resume.is_intact(this.directory) and not any(map(checkpoint.damaged_files, kept))
     if not parallel.broadcast_from_process_0(sound):
@@ -252,7 +306,15 @@ def restore_dense(this: Round, like: Network, points: set[int]) -> Dense | None:
 
 
 def prune_rounds(session: Session, directory: Path, seed: int, method: str, dense: Dense) -> None:
-    """All rounds of one method, each from the one before; complete ones are passed over."""
+    """All rounds of one method, each from the one before; complete ones are passed over.
+
+    Args:
+        session: the run.
+        directory: that of the run.
+        seed: of the rounds.
+        method: a row of `METHODS`.
+        dense: the dense network of the seed.
+    """
     rounds = rounds_of(session, directory, seed, method)
     done = last_complete_round(rounds)
     if done == len(rounds):
@@ -271,7 +333,11 @@ def prune_rounds(session: Session, directory: Path, seed: int, method: str, dens
 
 
 def last_complete_round(rounds: list[Round]) -> int:
-    """The number of the round to go on from; what a kill left half done of it is done."""
+    """The number of the round to go on from; what a kill left half done of it is done.
+
+    Args:
+        rounds: of the method.
+    """
     root, experiment = rounds[0].directory.parent, rounds[0].session.experiment
     done = int(parallel.broadcast_from_process_0(resume.last_intact_round(root, len(rounds))))
     retention.remove_checkpoints(root, done, experiment.execution.checkpoints)
@@ -285,6 +351,10 @@ def rewind_state(this: Round, dense: Network) -> State | None:
     """The state that the weights return to after each choice; None for a method that goes on.
 
     On the host: a step would take over buffers that a rewound state shares with it.
+
+    Args:
+        this: a round of the method.
+        dense: the dense network.
     """
     if not METHODS[this.method].rewinds:
         return None
@@ -293,7 +363,13 @@ def rewind_state(this: Round, dense: Network) -> State | None:
 
 
 def starting_network(rounds: list[Round], done: int, dense: Network) -> Network:
-    """The network before the first round that is to be done."""
+    """The network before the first round that is to be done.
+
+    Args:
+        rounds: of the method.
+        done: how many are complete.
+        dense: the dense network.
+    """
     this = rounds[0]
     point = this.session.experiment.start
     # A step takes over the buffers of its state: the dense one must serve the next method too.
@@ -302,7 +378,13 @@ def starting_network(rounds: list[Round], done: int, dense: Network) -> Network:
 
 
 def network_at(this: Round, point: config.Point, dense: Network) -> Network:
-    """The network of the dense training at a point of it; `dense` is that at its end."""
+    """The network of the dense training at a point of it; `dense` is that at its end.
+
+    Args:
+        this: a round of the method.
+        point: of the dense training.
+        dense: the network at its end.
+    """
     if point == "dense":
         return dense
     network = initial_network(this.session, this.seed)

@@ -198,7 +198,11 @@ def load(run: str | Path, stage: str = "") -> LoadedStage:
 
 
 def stages(run: str | Path) -> tuple[str, ...]:
-    """The names of all finished stages of a run, as `load` takes them."""
+    """The names of all finished stages of a run, as `load` takes them.
+
+    Args:
+        run: the directory of the run.
+    """
     directory = Path(run)
     return tuple(
         place.relative_to(directory).as_posix() for place, _ in layout.read_records(directory)

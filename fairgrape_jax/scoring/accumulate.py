@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,8 @@ from fairgrape_jax.masks import Array, Tree, map_masked
 from fairgrape_jax.scoring.assignment import Schedule
 from fairgrape_jax.scoring.importance import Execution, mixed_gradients
 from fairgrape_jax.scoring.statistics import ScoredNetwork, Statistic
+
+Batch = Tree  # the micro-batches of a call, as `micro_batches` yields them, or one of them
 
 
 class Sums(NamedTuple):
@@ -82,7 +84,13 @@ def _call(
 
 
 def empty_sums(masks: Tree, rows: int, devices: list[jax.Device]) -> Sums:
-    """Zero accumulators in float32, `rows` on each device."""
+    """Zero accumulators in float32, `rows` on each device.
+
+    Args:
+        masks: of the shapes of the weights, None where not prunable.
+        rows: accumulators on each device.
+        devices: those of this process.
+    """
     return Sums(
         rows=jax.tree.map(lambda m: parallel.sharded_zeros((rows, *m.shape), devices), masks),
         block=jax.tree.map(lambda m: parallel.sharded_zeros(m.shape, devices), masks),
@@ -105,15 +113,15 @@ def make_accumulate(
     """
 
     def accumulate(
-        sums: Sums, params: Tree, batch_stats: Tree, masks: Tree, extra: Any, batch: Any
+        sums: Sums, params: Tree, batch_stats: Tree, masks: Tree, extra: Tree, batch: Batch
     ) -> Sums:
         network = make_network(batch_stats)
 
-        def value(micro: Any) -> Tree:
+        def value(micro: Batch) -> Tree:
             one = statistic(network, params, masks, micro, extra)
             return _weigh_by_samples(statistic, one, micro["valid"].sum())
 
-        def add(sums: Sums, micro: Any) -> Sums:
+        def add(sums: Sums, micro: Batch) -> Sums:
             new = micro["value"] if "value" in micro else value(micro)
             block = jax.tree.map(
                 lambda b, t: jnp.where(micro["start"], 0, b) + t.astype(b.dtype), sums.block, new
@@ -165,21 +173,21 @@ def make_accumulate_mixed(
         )
 
     def accumulate(
-        sums: Sums, params: Tree, batch_stats: Tree, masks: Tree, extra: Any, batch: Any
+        sums: Sums, params: Tree, batch_stats: Tree, masks: Tree, extra: Tree, batch: Batch
     ) -> Sums:
         loss = make_network(batch_stats).loss
 
-        def add(rows: Tree, micro: Any) -> Tree:
+        def add(rows: Tree, micro: Batch) -> Tree:
             numbers = np.arange(groups, dtype=np.int32)[:, None]
             members = micro["valid"][None] & (micro["group"].astype(jnp.int32)[None] == numbers)
             data = micro["images"], micro["labels"], members
             gradient = mixed_gradients(loss, params, *data)[1]
 
-            def of_group(k: Any) -> Tree:
+            def of_group(k: Tree) -> Tree:
                 one = of_gradient(masks, params, gradient(k))
                 return _weigh_by_samples(statistic, one, members[k].sum())
 
-            def add_group(rows: Tree, k: Any) -> Tree:
+            def add_group(rows: Tree, k: Tree) -> Tree:
                 return jax.tree.map(lambda r, t: r.at[k].add(t.astype(r.dtype)), rows, of_group(k))
 
             if execution == "vmap":
@@ -200,7 +208,7 @@ def make_accumulate_mixed(
     return accumulate
 
 
-def _slot(batch: Any, slot: int) -> Any:
+def _slot(batch: Batch, slot: int) -> Batch:
     """Micro-batch `slot` of a call."""
     return jax.tree.map(lambda x: x[slot], batch)
 
@@ -251,14 +259,14 @@ def gather_means(
         A tree of (G, *w.shape) NumPy arrays, None where not prunable.
     """
 
-    def layer(mask: Any, sums: Any) -> np.ndarray | None:
+    def layer(mask: Array | None, sums: Array) -> np.ndarray | None:
         if mask is None:
             return None
-        held = parallel.all_gather_rows(sums)
+        gathered = parallel.all_gather_rows(sums)
         total = np.zeros((len(counts), *mask.shape), np.float32)
         for (device, row), k in np.ndenumerate(schedule.groups):
             if k >= 0:
-                total[k] += held[device, row]
+                total[k] += gathered[device, row]
         return total / np.maximum(counts, 1).reshape(-1, *[1] * mask.ndim)
 
     return map_masked(layer, masks, rows)

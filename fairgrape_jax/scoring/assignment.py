@@ -47,7 +47,7 @@ def assign_micro_batches(
         >>> schedule.order[:, :, 0].T.tolist()
         [[0, 2, 1], [3, 4, -1]]
     """
-    queues, rows, held = (_sharded if shard else _even)(group, groups, devices)
+    queues, rows, of_accumulators = (_sharded if shard else _even)(group, groups, devices)
     calls = math.ceil(max(len(queue) for queue in queues) / slots)
     order = np.full((devices, calls * slots), -1, np.int32)
     row = np.zeros_like(order)
@@ -61,7 +61,7 @@ def assign_micro_batches(
     def by_call(x: np.ndarray) -> np.ndarray:
         return x.reshape(devices, calls, slots).swapaxes(0, 1)
 
-    return Schedule(by_call(order), by_call(row), by_call(start), by_call(end), held)
+    return Schedule(by_call(order), by_call(row), by_call(start), by_call(end), of_accumulators)
 
 
 # A device's micro-batches, the accumulator of each, and the groups of the accumulators.
@@ -74,18 +74,21 @@ def _even(group: np.ndarray, groups: int, devices: int) -> _Queues:
 
 
 def _sharded(group: np.ndarray, groups: int, devices: int) -> _Queues:
-    held = np.full((devices, math.ceil(groups / devices)), -1)
+    of_accumulators = np.full((devices, math.ceil(groups / devices)), -1)
     queues, rows = [], []
     for device, pieces in enumerate(place_groups(np.bincount(group, minlength=groups), devices)):
         numbers = [np.array_split(np.flatnonzero(group == k), n)[part] for k, part, n in pieces]
-        held[device, : len(pieces)] = [k for k, _, _ in pieces]
+        of_accumulators[device, : len(pieces)] = [k for k, _, _ in pieces]
         queues.append(np.concatenate([*numbers, np.zeros(0, int)]))
         rows.append(np.repeat(np.arange(len(numbers)), [len(piece) for piece in numbers]))
-    return queues, rows, held
+    return queues, rows, of_accumulators
 
 
 def block_starts(row: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
     """Where a block begins in a device's queue: at another accumulator, and after BLOCK terms.
+
+    Args:
+        row: the accumulator of each term in the queue.
 
     Example:
         >>> block_starts(np.array([0, 0, 1])).tolist()
@@ -120,11 +123,11 @@ def place_groups(counts: Int[np.ndarray, " G"], devices: int) -> list[list[tuple
         parts[np.argmax(counts / np.maximum(parts, 1))] += 1
     pieces = [(k, part, int(n)) for k, n in enumerate(parts) for part in range(n)]
     pieces.sort(key=lambda piece: -counts[piece[0]] / piece[2])
-    held: list[list[tuple[int, int, int]]] = [[] for _ in range(devices)]
+    placed: list[list[tuple[int, int, int]]] = [[] for _ in range(devices)]
     load = np.zeros(devices)
     for piece in pieces:
-        free = [device for device in range(devices) if len(held[device]) < room]
+        free = [device for device in range(devices) if len(placed[device]) < room]
         device = min(free, key=lambda device: load[device])
-        held[device].append(piece)
+        placed[device].append(piece)
         load[device] += counts[piece[0]] / piece[2]
-    return held
+    return placed

@@ -17,9 +17,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int, Shaped
+from jaxtyping import Bool, Float, Float64, Int, PyTree, Shaped
 
-from fairgrape_jax.masks import Array, Tree, map_masked
+from fairgrape_jax.masks import Array, Masks, Tree, map_masked
 
 Formula = Literal["sum-of-squares", "square-of-mean"]
 Execution = Literal["vmap", "unroll", "scan"]
@@ -84,7 +84,13 @@ def membership(
 ) -> Bool[Array, "G b"]:
     """Which samples belong to each group, from that or from the group of each sample.
 
-    Arguments and errors as for `group_gradients`.
+    Args:
+        members: as for `group_gradients`.
+        form: likewise.
+        num_groups: likewise.
+
+    Raises:
+        ValueError: as `group_gradients`.
 
     Example:
         >>> membership(np.array([1, 0, -1]), "mixed", 2).tolist()
@@ -116,7 +122,14 @@ def membership(
 
 
 def check_form(form: Form, images: Array, labels: Array, members: Array) -> None:
-    """ValueError unless the arrays of a batch are of this form; members: (G, b)."""
+    """ValueError unless the arrays of a batch are of this form; members: (G, b).
+
+    Args:
+        form: pure or mixed.
+        images: a batch.
+        labels: likewise.
+        members: (G, b), who belongs to each group.
+    """
     lead = members.shape if form == "pure" else members.shape[1:]
     for name, array in (("images", images), ("labels", labels)):
         if np.shape(array)[: len(lead)] != lead:
@@ -130,7 +143,7 @@ def check_form(form: Form, images: Array, labels: Array, members: Array) -> None
 def group_importance(
     loss: Loss,
     params: Tree,
-    masks: Tree,
+    masks: Masks,
     *,
     images: Array,
     labels: Array,
@@ -138,7 +151,7 @@ def group_importance(
     form: Form,
     num_groups: int | None = None,
     execution: Execution = "vmap",
-) -> Tree:
+) -> PyTree[Float[jax.Array, "_G ..."]]:
     """I[k, w] = (w * dL_k/dw)^2 of every prunable weight.
 
     Args:
@@ -183,7 +196,7 @@ def group_importance(
     return weigh(masks, params, gradients)
 
 
-def weigh(masks: Tree, params: Tree, gradients: Tree) -> Tree:
+def weigh(masks: Masks, params: Tree, gradients: Tree) -> PyTree[Float[jax.Array, " ..."]]:
     """(w * g)^2 where alive, 0 where pruned, None where not prunable.
 
     In float32 at least: the square of a half float soon vanishes.
@@ -207,6 +220,9 @@ def weigh(masks: Tree, params: Tree, gradients: Tree) -> Tree:
 
 def at_least_float32(array: Array) -> Array:
     """Floats of less than 32 bits as float32; others as they are.
+
+    Args:
+        array: of any float dtype.
 
     Example:
         >>> at_least_float32(jnp.ones(1, jnp.bfloat16)).dtype, at_least_float32(np.ones(1)).dtype
@@ -248,7 +264,11 @@ def mixed_gradients(
 def layer_totals(
     importance: Iterable[Float[Array, "G ..."]],
 ) -> list[Float64[np.ndarray, " G"]]:
-    """The importance of each group in each layer, summed over its weights in float64."""
+    """The importance of each group in each layer, summed over its weights in float64.
+
+    Args:
+        importance: of each layer.
+    """
     return [
         np.asarray(layer, np.float64).reshape(len(layer), -1).sum(axis=1) for layer in importance
     ]

@@ -8,22 +8,35 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float32, Int
+
+from fairgrape_jax.masks import Array
 
 Form = Literal["pure", "vmap"]
+Batch = Any  # a pytree of arrays with samples along their first axis
 
 
 class Part(NamedTuple):
-    """What one call adds: samples of one group, or, in the form "vmap", a batch of all groups."""
+    """What one call adds: samples of one group, or, in the form "vmap", a batch of all groups.
 
-    batch: Any
-    scale: np.ndarray  # (b,) float32, or (G, b)
-    counts: np.ndarray  # (G,) int, the micro-batches, or samples, that it ends
-    group: int  # -1 for all
-    start: bool  # of a micro-batch
+    Attributes:
+        batch: a pytree of arrays of b samples.
+        scale: of each sample in the sum of the losses, of one group or of all.
+        counts: the micro-batches of each group, or samples, that are whole with it.
+        group: its number; None for all.
+        start: whether a micro-batch begins with it.
+        end: whether it ends with it.
+    """
+
+    batch: Batch
+    scale: Float32[np.ndarray, "*G b"]
+    counts: Int[np.ndarray, " G"]
+    group: int | None
+    start: bool
     end: bool
 
 
-def membership(groups: Any, num_groups: int, samples: int) -> Any:
+def membership(groups: Any, num_groups: int, samples: int) -> Array:
     """The members of every group, (G, B) bool, from ids (B,) or as they are.
 
     Args:
@@ -61,8 +74,15 @@ def membership(groups: Any, num_groups: int, samples: int) -> Any:
     return ids == np.arange(num_groups)[:, None]
 
 
-def checked_batches(batches: Iterable[Any], num_groups: int) -> Iterator[tuple[Any, np.ndarray]]:
-    """Each batch with its membership, (G, B) on the host."""
+def checked_batches(
+    batches: Iterable[tuple[Batch, Any]], num_groups: int
+) -> Iterator[tuple[Batch, Bool[np.ndarray, "G B"]]]:
+    """Each batch with its membership, (G, B) on the host.
+
+    Args:
+        batches: pairs of a batch and its groups.
+        num_groups: G.
+    """
     for number, item in enumerate(batches):
         if not isinstance(item, list | tuple) or len(item) != 2:
             raise ValueError(f"batches: number {number} is no pair of a batch and its groups")
@@ -72,9 +92,19 @@ def checked_batches(batches: Iterable[Any], num_groups: int) -> Iterator[tuple[A
 
 
 def parts(
-    batches: Iterable[tuple[Any, np.ndarray]], micro_batch: int | None, form: Form, squares: bool
+    batches: Iterable[tuple[Batch, np.ndarray]],
+    micro_batch: int | None,
+    form: Form,
+    squares: bool,
 ) -> Iterator[Part]:
-    """What is added, one after the other; a group's micro-batches in the order of its samples."""
+    """What is added, one after the other; a group's micro-batches in the order of its samples.
+
+    Args:
+        batches: each with its membership, (G, B) bool.
+        micro_batch: samples of a micro-batch; None: those of a group in a batch.
+        form: pure or vmap.
+        squares: whether each micro-batch has a mean of its own.
+    """
     unit = 0
     for batch, members in batches if micro_batch is None else _regroup(batches, micro_batch):
         counts = members.sum(axis=1)
@@ -83,7 +113,7 @@ def parts(
             scale /= np.maximum(counts, 1).astype(np.float32)[:, None]
         ended = np.minimum(counts, 1) if squares else counts
         if form == "vmap":
-            yield Part(batch, scale, ended, -1, True, True)
+            yield Part(batch, scale, ended, None, True, True)
             continue
         host = jax.device_get(batch)
         unit = micro_batch or unit or max(1, members.shape[1] // (8 * len(members)))
@@ -115,6 +145,10 @@ def pieces(samples: int, unit: int = 1) -> list[int]:
     The sizes are `unit` times 1, 2, 3, 4, 6, 8, 12, 16 and so on; no more than a fifth is empty,
     but for less than a unit.
 
+    Args:
+        samples: how many to hold.
+        unit: the smallest size.
+
     Example:
         >>> pieces(9), pieces(16), pieces(13), pieces(9, unit=4)
         ([6, 3], [16], [12, 1], [12])
@@ -130,13 +164,13 @@ def pieces(samples: int, unit: int = 1) -> list[int]:
 
 
 def _regroup(
-    batches: Iterable[tuple[Any, np.ndarray]], size: int
-) -> Iterator[tuple[Any, np.ndarray]]:
+    batches: Iterable[tuple[Batch, np.ndarray]], size: int
+) -> Iterator[tuple[Batch, np.ndarray]]:
     """Micro-batches of `size` samples of one group, across batches; a group's last is short."""
-    waiting: dict[int, list[Any]] = {}
+    waiting: dict[int, list[Batch]] = {}
     groups = 0
 
-    def micro_batch(k: int, batch: Any) -> tuple[Any, np.ndarray]:
+    def micro_batch(k: int, batch: Batch) -> tuple[Batch, np.ndarray]:
         return batch, np.repeat(np.arange(groups)[:, None] == k, sample_count(batch), axis=1)
 
     for batch, members in batches:
@@ -160,8 +194,12 @@ def _regroup(
             yield micro_batch(k, jax.tree.map(lambda *x: np.concatenate(x), *queue))
 
 
-def sample_count(batch: Any) -> int:
-    """B, of a pytree of arrays with B samples along their first axis."""
+def sample_count(batch: Batch) -> int:
+    """B, of a pytree of arrays with B samples along their first axis.
+
+    Args:
+        batch: a pytree of arrays with samples along their first axis.
+    """
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
     lengths = {shape[:1] for shape in shapes}
     if len(lengths) != 1 or () in lengths:

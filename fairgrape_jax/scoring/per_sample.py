@@ -9,38 +9,47 @@ each, and every sample is passed once.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array as JaxArray
+from jaxtyping import Bool, Float, PyTree
 
-from fairgrape_jax.masks import (
-    Tree,
-    apply_masks,
-    check_masks,
-    layer_names,
-    map_masked,
-    native,
-)
+from fairgrape_jax.masks import Array, Masks, Tree, layer_names
+from fairgrape_jax.scoring.adder import Adder, Summand, Terms, add_all, combine, mean_of_sums, zeros
 from fairgrape_jax.scoring.importance import Formula
-from fairgrape_jax.scoring.parts import Form, Part, checked_batches, membership, parts, sample_count
-
-SampleLoss = Callable[[Tree, Any], jax.Array]  # (params, batch of B samples) -> (B,)
+from fairgrape_jax.scoring.parts import (
+    Batch,
+    Form,
+    checked_batches,
+    membership,
+    parts,
+    sample_count,
+)
+from fairgrape_jax.scoring.sample_loss import (
+    Arrays,
+    SampleLoss,
+    SampleNetwork,
+    is_traced,
+    on_device,
+    split_network,
+    square,
+)
 
 
 def group_importance(
     loss_fn: SampleLoss,
     params: Tree,
-    masks: Tree,
+    masks: Masks,
     batch: Any,
     groups: Any,
     *,
     num_groups: int,
     axis_name: str | None = None,
-) -> Tree:
+) -> PyTree[Float[jax.Array, "_G ..."]]:
     """The importance of every weight for every group in one micro-batch.
 
     Works inside jit, vmap, pmap and shard_map; outside it is compiled once for each `loss_fn`, so
@@ -75,18 +84,18 @@ def group_importance(
         [9.0, 81.0]
     """
     members = membership(groups, num_groups, sample_count(batch))
-    arrays, network = _split(loss_fn, params, masks)
-    if _traced((params, masks, batch, groups)):
-        rows = _importance(network, *arrays, batch, members, axis_name)
+    arrays, network = split_network(loss_fn, params, masks)
+    if is_traced((params, masks, batch, groups)):
+        rows = _importance(network, arrays, batch, members, axis_name)
     else:
-        rows = _jit_importance(network, *_on_device((*arrays, batch, members)), axis_name)
+        rows = _jit_importance(network, *on_device((arrays, batch, members)), axis_name)
     return jax.tree.unflatten(jax.tree.structure(masks), rows)
 
 
 def average_importance(
     loss_fn: SampleLoss,
     params: Tree,
-    masks: Tree,
+    masks: Masks,
     batches: Iterable[tuple[Any, Any]],
     *,
     num_groups: int,
@@ -94,7 +103,7 @@ def average_importance(
     formula: Formula = "sum-of-squares",
     form: Form = "pure",
     devices: Sequence[jax.Device] = (),
-) -> Tree:
+) -> PyTree[Float[jax.Array, "_G ..."]]:
     """The importance of every weight for every group, averaged over batches.
 
     Inside jit the batches must be a list, and are passed in the form "vmap".
@@ -134,23 +143,24 @@ def average_importance(
         [45.0, 36.0]
     """
     _check_options(formula, form, micro_batch)
-    arrays, network = _split(loss_fn, params, masks)
-    if isinstance(batches, list | tuple) and _traced((params, masks, batches)):
+    arrays, network = split_network(loss_fn, params, masks)
+    squares = formula == "sum-of-squares"
+    if isinstance(batches, list | tuple) and is_traced((params, masks, batches)):
         if micro_batch is not None:
             raise ValueError("micro_batch: batches cannot be regrouped inside jit; give None")
-        rows = _traced_average(network, arrays, batches, num_groups, formula)
+        rows = _traced_average(network, arrays, batches, num_groups, squares)
         return jax.tree.unflatten(jax.tree.structure(masks), rows)
-    squares = formula == "sum-of-squares"
-    adders = [_Adder(network, arrays, num_groups, squares, d) for d in devices or [None]]
-    terms = np.zeros(num_groups, np.int64)
+    summand = Summand(network, squares)
+    adders = [Adder(summand, arrays, num_groups, device) for device in devices or [None]]
+    counts = np.zeros(num_groups, np.int64)
     for part in parts(checked_batches(batches, num_groups), micro_batch, form, squares):
-        terms += part.counts
+        counts += part.counts
         if part.start:  # a micro-batch stays on its device
             adder = min(adders, key=lambda adder: adder.load)
         adder.add(part)
-    if not terms.any():
+    if not counts.any():
         raise ValueError("batches: are empty, or no sample is in a group")
-    rows = _combine(adders, terms, arrays, squares)
+    rows = combine(adders, counts, squares)
     for name, finite in zip(layer_names(masks), jax.device_get(_finite(rows)), strict=True):
         if not finite:
             raise ValueError(
@@ -159,80 +169,26 @@ def average_importance(
     return jax.tree.unflatten(jax.tree.structure(masks), rows)
 
 
-class _Network(NamedTuple):
-    """The loss as a function of the prunable weights and the other arrays; hashable."""
-
-    loss_fn: SampleLoss
-    structure: Any
-    prunable: tuple[bool, ...]
-    constants: tuple[tuple[int, Any], ...]  # leaves that are no arrays, by number
-
-    def losses(self, weights: Sequence[Any], others: Sequence[Any], batch: Any) -> jax.Array:
-        """(B,) floats, at least of 32 bits."""
-        constants, pruned, fixed = dict(self.constants), iter(weights), iter(others)
-        leaves = [
-            constants[i] if i in constants else next(pruned if prunable else fixed)
-            for i, prunable in enumerate(self.prunable)
-        ]
-        losses = self.loss_fn(jax.tree.unflatten(self.structure, leaves), batch)
-        shape, samples = jnp.shape(losses), sample_count(batch)
-        if shape != (samples,) or not jnp.issubdtype(losses.dtype, jnp.floating):
-            raise ValueError(
-                f"loss_fn: gives {losses.dtype} {shape}; one loss for each of the {samples} "
-                "samples is expected, before any mean"
-            )
-        return losses.astype(_wide(losses.dtype))
-
-    def gradient(
-        self, weights: Sequence[Any], others: Sequence[Any], batch: Any, scale: jax.Array
-    ) -> list[jax.Array]:
-        """Of the sum of the losses times `scale` (B,); samples of scale 0 take no part."""
-
-        def total(weights: Sequence[Any]) -> jax.Array:
-            losses = self.losses(weights, others, batch)
-            by = scale.astype(losses.dtype)
-            return (jnp.where(by != 0, losses, jnp.zeros_like(losses)) * by).sum()
-
-        return [g.astype(_wide(g.dtype)) for g in jax.grad(total)(weights)]
-
-
-def _split(
-    loss_fn: SampleLoss, params: Tree, masks: Tree
-) -> tuple[tuple[tuple[Any, ...], tuple[Any, ...]], _Network]:
-    """The prunable weights, zero where pruned, the other arrays, and the rest of the network."""
-    check_masks(masks, params)
-    flags = map_masked(
-        lambda mask, leaf: jax.tree.map(lambda _: mask is not None, leaf), masks, params
-    )
-    leaves, structure = jax.tree.flatten(_on_device(apply_masks(masks, _on_device(params))))
-    prunable = tuple(jax.tree.leaves(flags))
-    constants = tuple((i, leaf) for i, leaf in enumerate(leaves) if not _is_array(leaf))
-    weights = tuple(x for x, flag in zip(leaves, prunable, strict=True) if flag)
-    others = tuple(x for x, flag in zip(leaves, prunable, strict=True) if not flag and _is_array(x))
-    return (weights, others), _Network(loss_fn, structure, prunable, constants)
-
-
 def _importance(
-    network: _Network, weights: Any, others: Any, batch: Any, members: Any, axis_name: str | None
+    network: SampleNetwork,
+    arrays: Arrays,
+    batch: Batch,
+    members: Bool[Array, "G B"],
+    axis_name: str | None,
 ) -> list[jax.Array]:
-    counts, local = jnp.asarray(members).sum(axis=1, dtype=jnp.float32), weights
+    """(w * dL_k/dw)^2 of each layer, (G, *w.shape), as it is defined."""
+    counts, local = jnp.asarray(members).sum(axis=1, dtype=jnp.float32), arrays
     if axis_name is not None:
         counts = jax.lax.psum(counts, axis_name)
-        local = [_varying(w, axis_name) for w in weights]
+        local = arrays._replace(weights=tuple(_varying(w, axis_name) for w in arrays.weights))
     scale = jnp.where(members, 1 / jnp.maximum(counts, 1)[:, None], jnp.float32(0))
-    gradients = jax.vmap(lambda s: network.gradient(local, others, batch, s))(scale)
+    gradients = jax.vmap(lambda s: network.gradient(local, batch, s))(scale)
     if axis_name is not None:
         gradients = [jax.lax.psum(g, axis_name) for g in gradients]
-    return [_squared(w, g) for w, g in zip(weights, gradients, strict=True)]
+    return [square(w, g) for w, g in zip(arrays.weights, gradients, strict=True)]
 
 
-_jit_importance = jax.jit(_importance, static_argnums=(0, 5))
-
-
-def _squared(weights: jax.Array, gradient: jax.Array) -> jax.Array:
-    """(w * g)^2, g of w's shape or with groups before it."""
-    wide = weights.astype(gradient.dtype)
-    return jnp.square((wide if wide.ndim == gradient.ndim else wide[None]) * gradient)
+_jit_importance = jax.jit(_importance, static_argnums=(0, 4))
 
 
 def _varying(array: jax.Array, axis_name: str) -> jax.Array:
@@ -242,127 +198,16 @@ def _varying(array: jax.Array, axis_name: str) -> jax.Array:
     return jax.lax.pcast(array, axis_name, to="varying")
 
 
-class _Sums(NamedTuple):
-    """Sums of each weight: rows (G, *w.shape), what rounding lost of them, a micro-batch's part."""
-
-    rows: list[jax.Array]
-    lost: list[jax.Array]
-    part: list[jax.Array]
-
-
-class _Adder:
-    """Adds parts up on one device."""
-
-    def __init__(
-        self, network: _Network, arrays: Any, groups: int, squares: bool, device: Any
-    ) -> None:
-        self.device, self.load = device, 0
-        self.static = (network, squares)
-        self.arrays = arrays if device is None else jax.device_put(arrays, device)
-        self.sums = _zeros(self.arrays[0], groups)
-
-    def add(self, part: Part) -> None:
-        self.load += part.scale.shape[-1]
-        given = part.batch, part.scale, *np.array([part.group, part.start, part.end], np.int32)
-        add = _add_all if part.group < 0 else _add_group
-        self.sums = add(*self.static, self.sums, *self.arrays, *_on_device(given, self.device))
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _zeros(weights: Any, groups: int) -> _Sums:
-    """In float32, or float64 for weights of float64."""
-    dtypes = [_wide(w.dtype) for w in weights]
-    rows = [jnp.zeros((groups, *w.shape), t) for w, t in zip(weights, dtypes, strict=True)]
-    part = [jnp.zeros(w.shape, t) for w, t in zip(weights, dtypes, strict=True)]
-    return _Sums(rows, [jnp.zeros_like(row) for row in rows], part)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def _add_group(
-    network: _Network,
-    squares: bool,
-    sums: _Sums,
-    weights: Any,
-    others: Any,
-    batch: Any,
-    scale: jax.Array,
-    group: jax.Array,
-    start: jax.Array,
-    end: jax.Array,
-) -> _Sums:
-    gradients = network.gradient(weights, others, batch, scale)
-    part = [
-        jnp.where(start, jnp.zeros_like(p), p) + g
-        for p, g in zip(sums.part, gradients, strict=True)
-    ]
-    terms = [_squared(w, p) if squares else p for w, p in zip(weights, part, strict=True)]
-    terms = [jnp.where(end, t, jnp.zeros_like(t)) for t in terms]
-    rows, lost = zip(
-        *[
-            _plus(row[group], rest[group], term)
-            for row, rest, term in zip(sums.rows, sums.lost, terms, strict=True)
-        ],
-        strict=True,
-    )
-    return _Sums(
-        [all_.at[group].set(row) for all_, row in zip(sums.rows, rows, strict=True)],
-        [all_.at[group].set(row) for all_, row in zip(sums.lost, lost, strict=True)],
-        part,
-    )
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def _add_all(
-    network: _Network,
-    squares: bool,
-    sums: _Sums,
-    weights: Any,
-    others: Any,
-    batch: Any,
-    scale: jax.Array,
-    *_: Any,
-) -> _Sums:
-    gradients = jax.vmap(lambda s: network.gradient(weights, others, batch, s))(scale)
-    terms = [_squared(w, g) if squares else g for w, g in zip(weights, gradients, strict=True)]
-    rows, lost = zip(*map(_plus, sums.rows, sums.lost, terms), strict=True)
-    return _Sums(list(rows), list(lost), sums.part)
-
-
-def _plus(total: jax.Array, lost: jax.Array, term: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Kahan's sum: the error does not grow with the number of terms."""
-    new = term - lost
-    added = total + new
-    return added, (added - total) - new
-
-
-def _combine(adders: list[_Adder], terms: np.ndarray, arrays: Any, squares: bool) -> list[Any]:
-    """Means of all devices' sums, on the first one."""
-    sums = [adder.sums for adder in adders if adder.load] or [adders[0].sums]
-    pairs = [(each.rows, each.lost) for each in sums]
-    if len(pairs) > 1:
-        pairs = jax.device_put(pairs, adders[0].device)
-        arrays = adders[0].arrays
-    elif adders[0].device is not None:
-        arrays = next(adder.arrays for adder in adders if adder.load)
-    return _mean(pairs, *_on_device((terms.astype(np.float32),)), arrays[0], squares)
-
-
-@functools.partial(jax.jit, static_argnums=3)
-def _mean(pairs: Any, terms: jax.Array, weights: Any, squares: bool) -> list[jax.Array]:
-    means = []
-    for i, w in enumerate(weights):
-        total = sum(rows[i] - lost[i] for rows, lost in pairs)
-        shape = (-1, *[1] * w.ndim)
-        mean = total / jnp.maximum(terms, 1).astype(total.dtype).reshape(shape)
-        means.append(mean if squares else _squared(w, mean))
-    return means
-
-
 def _traced_average(
-    network: _Network, arrays: Any, batches: Sequence[Any], num_groups: int, formula: Formula
+    network: SampleNetwork,
+    arrays: Arrays,
+    batches: Sequence[tuple[Any, Any]],
+    num_groups: int,
+    squares: bool,
 ) -> list[jax.Array]:
-    squares = formula == "sum-of-squares"
-    sums, terms = _zeros(arrays[0], num_groups), jnp.zeros(num_groups, jnp.float32)
+    """The average inside jit, of each layer."""
+    sums = zeros(arrays.weights, num_groups)
+    total = jnp.zeros(num_groups, jnp.float32)
     if not batches:
         raise ValueError("batches: are empty")
     for batch, groups in batches:
@@ -372,9 +217,9 @@ def _traced_average(
         if squares:
             scale = scale / jnp.maximum(counts, 1)[:, None]
             counts = jnp.minimum(counts, 1)
-        sums = _add_all(network, squares, sums, *arrays, batch, scale)
-        terms = terms + counts
-    return _mean([(sums.rows, sums.lost)], terms, arrays[0], squares)
+        sums = add_all(Summand(network, squares), sums, arrays, Terms(batch, scale))
+        total = total + counts
+    return mean_of_sums([(sums.rows, sums.lost)], total, arrays.weights, squares)
 
 
 def _check_options(formula: str, form: str, micro_batch: int | None) -> None:
@@ -387,30 +232,5 @@ def _check_options(formula: str, form: str, micro_batch: int | None) -> None:
 
 
 @jax.jit
-def _finite(rows: list[jax.Array]) -> list[jax.Array]:
+def _finite(rows: list[jax.Array]) -> list[Bool[JaxArray, ""]]:
     return [jnp.isfinite(row).all() for row in rows]
-
-
-def _is_array(leaf: Any) -> bool:
-    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
-
-
-def _wide(dtype: Any) -> Any:
-    return jnp.float64 if dtype == jnp.float64 else jnp.float32
-
-
-def _traced(tree: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
-
-
-def _on_device(tree: Any, device: Any = None) -> Any:
-    """NumPy arrays moved there explicitly, in native byte order; what is no array stays."""
-
-    def move(leaf: Any) -> Any:
-        if not _is_array(leaf) or (isinstance(leaf, jax.Array) and device is None):
-            return leaf
-        if isinstance(leaf, np.ndarray | np.generic):
-            leaf = native(leaf)
-        return jax.device_put(leaf, device)
-
-    return jax.tree.map(move, tree)

@@ -2,233 +2,50 @@
 
 At high sparsity this matters more than which weights they are. Every allocation gives whole numbers
 of an exact sum, never more than a layer has alive and never fewer than the least number of a layer,
-and serves every score and choice alike. Real numbers that sum up to the total are rounded down, and
-what is missing goes to the largest remainders, ties to the earlier layer.
+and serves every score and choice alike.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import jax
 import numpy as np
 
-from fairgrape_jax.masks import Tree, as_real, kept, layer_names, map_masked
+from fairgrape_jax.masks import Masks, Tree, kept, layer_names, map_masked
 from fairgrape_jax.selection.inputs import whole_number
+from fairgrape_jax.selection.rules import (
+    Bounds,
+    Layer,
+    Rule,
+    by_table,
+    erk,
+    lamp,
+    uniform,
+    uniform_plus,
+)
 
-LAST_LAYER = 0.2  # "uniform+": the part of the last layer that is kept at least
 AllocationName = Literal["uniform", "uniform+", "erk", "lamp", "global"]
 # A name, or a table: the density of each layer.
 Allocation = AllocationName | Mapping[str, float]
 
 
-class Layer(NamedTuple):
-    """What an allocation looks at.
+class Budget(TypedDict, total=False):
+    """How many weights each layer keeps: what `allocate` takes besides masks and a density.
 
     Attributes:
-        shape: of the kernel.
-        alive: how many of its weights are alive.
-        weights: (alive,) those weights, for "lamp" alone.
+        allocation: one of ALLOCATIONS, "uniform" if it is left out, or a table of densities by the
+            name of a layer.
+        minimum: the least number of a layer, 0 if it is left out.
+        weights: the parameters, for "lamp".
+        order: the names of the layers in the order of the network, for "uniform+".
     """
 
-    shape: tuple[int, ...]
-    alive: int
-    weights: np.ndarray | None = None
-
-
-class Bounds(NamedTuple):
-    """What a rule keeps to.
-
-    Attributes:
-        total: the number of weights to keep in all.
-        low: (L,) int, the least number of each layer.
-        high: (L,) int, the largest: what is alive.
-    """
-
-    total: int
-    low: np.ndarray
-    high: np.ndarray
-
-
-Rule = Callable[[Sequence[Layer], float, Bounds], np.ndarray]
-
-
-def erk(layers: Sequence[Layer], density: float, bounds: Bounds) -> np.ndarray:
-    """Weights in proportion to the sum of the kernel's dimensions; small layers become dense.
-
-    Source: Evci et al., "Rigging the Lottery" (ICML 2020), Erdos-Renyi-Kernel, and its code, whose
-    sum differs by what it rounds in each layer.
-    """
-    return fill([sum(layer.shape) for layer in layers], bounds)
-
-
-def uniform(layers: Sequence[Layer], density: float, bounds: Bounds) -> np.ndarray:
-    """floor(n * density) of every layer, as FairGRAPE's code does.
-
-    Where a layer has fewer weights alive, the others keep what is missing.
-    """
-    wishes = np.array([kept(math.prod(layer.shape), density) for layer in layers])
-    counts = np.maximum(wishes, bounds.low)
-    if (counts <= bounds.high).all():
-        return counts
-    return fill([math.prod(x.shape) for x in layers], bounds._replace(total=int(counts.sum())))
-
-
-def uniform_plus(layers: Sequence[Layer], density: float, bounds: Bounds) -> np.ndarray:
-    """The first layer dense, a fifth of the last at least, and one rate for all others.
-
-    Source: Gale et al., "The State of Sparsity in Deep Neural Networks" (2019), Sec. 7, as in the
-    code of Lee et al. (see `lamp`).
-    """
-    low = bounds.low.copy()
-    low[0] = layers[0].alive
-    low[-1] = max(low[-1], math.floor(LAST_LAYER * math.prod(layers[-1].shape)))
-    low = np.minimum(low, bounds.high)
-    if low.sum() > bounds.total:
-        raise ValueError(
-            f"allocation: 'uniform+' keeps at least {low.sum()} weights, with the first layer dense"
-            f" ({low[0]}) and a fifth of the last; density {density:.6g} leaves {bounds.total}. "
-            "Give a larger density, or 'erk' or 'lamp'"
-        )
-    sizes = [math.prod(layer.shape) for layer in layers]
-    return fill(sizes, bounds._replace(low=low))
-
-
-def lamp(layers: Sequence[Layer], density: float, bounds: Bounds) -> np.ndarray:
-    """As many of each layer as are among the network's largest scores of `lamp_scores`.
-
-    Source: Lee et al., "Layer-adaptive Sparsity for the Magnitude-based Pruning" (ICLR 2021), and
-    its code.
-    """
-    scores = [lamp_scores(np.asarray(layer.weights)) for layer in layers]
-    counts = bounds.low.copy()
-    rest = [each[least:] for each, least in zip(scores, counts, strict=True)]
-    owner = np.repeat(np.arange(len(layers)), [len(each) for each in rest])
-    best = np.argsort(-np.concatenate(rest), kind="stable")[: bounds.total - counts.sum()]
-    return counts + np.bincount(owner[best], minlength=len(layers))
-
-
-def lamp_scores(weights: np.ndarray) -> np.ndarray:
-    """w^2 over the sum of all w^2 of the layer that are not smaller, the largest score (1) first.
-
-    Args:
-        weights: (n,) floats, the weights of a layer that are alive.
-
-    Returns:
-        (n,) float64, descending; zeros where all weights are zero.
-
-    Raises:
-        ValueError: a weight is NaN or infinite.
-
-    Example:
-        >>> lamp_scores(np.array([1.0, -2.0, 2.0]))
-        array([1.        , 0.5       , 0.11111111])
-    """
-    size = np.sort(np.abs(np.asarray(weights, np.float64)))[::-1]
-    if not np.isfinite(size).all():
-        raise ValueError("allocation: 'lamp' ranks weights, and some are NaN or infinite")
-    if not size.any():
-        return np.zeros_like(size)
-    squares = np.square(size / size[0])  # any scale: it drops out
-    return squares / np.cumsum(squares)
-
-
-def by_table(table: Mapping[str, float], names: Sequence[str]) -> Rule:
-    """The rule of a user's table of densities by the name of a layer, for layers of these names.
-
-    A table of some layers fixes their densities, and all others share one rate. A table of all
-    layers is followed on a path: density t ** s, with one s for the network, so that it is the
-    table where the network has the table's density, dense where it is dense, and falls in between.
-
-    Raises:
-        ValueError: a name that is no layer's, a density outside 0..1, or at the time of use a
-            density of the network that the table does not allow.
-    """
-    if unknown := [name for name in table if name not in names]:
-        raise ValueError(f"allocation: {unknown[0]!r} is no layer; choose from {', '.join(names)}")
-    for name, value in table.items():
-        if not 0 <= as_real(value) <= 1:
-            raise ValueError(f"allocation: density {value} of layer {name!r} is not in 0..1")
-
-    def rule(layers: Sequence[Layer], density: float, bounds: Bounds) -> np.ndarray:
-        sizes = np.array([math.prod(layer.shape) for layer in layers])
-        if len(table) == len(names):
-            rates = np.array([float(table[name]) for name in names])
-            return follow(sizes, rates, bounds)
-        low, high = bounds.low.copy(), bounds.high.copy()
-        for i, name in enumerate(names):
-            if name in table:
-                fixed = np.clip(kept(int(sizes[i]), table[name]), low[i], high[i])
-                low[i] = high[i] = fixed
-        if not low.sum() <= bounds.total <= high.sum():
-            raise ValueError(
-                f"allocation: the table leaves {low.sum()} to {high.sum()} weights for the "
-                f"network, and density {density:.6g} is {bounds.total} of them; change one of them"
-            )
-        return fill(sizes, Bounds(bounds.total, low, high))
-
-    return rule
-
-
-def fill(ideal: Sequence[float] | np.ndarray, bounds: Bounds) -> np.ndarray:
-    """Numbers in proportion to `ideal`, cut off at the bounds, of the exact sum.
-
-    Example:
-        >>> fill([1.0, 1.0, 6.0], Bounds(9, np.array([2, 0, 0]), np.array([9, 9, 4])))
-        array([3, 2, 4])
-    """
-    share = np.asarray(ideal, np.float64)
-    some = share > 0
-    largest = float((bounds.high[some] / share[some]).max(initial=0))
-    return _settle(lambda level: share * level, largest, bounds)
-
-
-def follow(sizes: np.ndarray, rates: np.ndarray, bounds: Bounds) -> np.ndarray:
-    """sizes * rates ** s, cut off at the bounds, of the exact sum.
-
-    Raises:
-        ValueError: the layers of rate 1 alone are more than the sum.
-    """
-    dense = int(np.where(rates == 1, bounds.high, bounds.low).sum())
-    if dense > bounds.total:
-        raise ValueError(
-            f"allocation: the table's dense layers and least numbers are {dense} weights, and only "
-            f"{bounds.total} are to be kept; give a larger density"
-        )
-    with np.errstate(divide="ignore"):
-        logs = np.maximum(np.log(rates), -1e300)
-    smallest = -float(logs[logs < 0].max(initial=-1.0))
-    # So steep that nothing is left of a layer that is not dense.
-    steep = (np.log(max(float(sizes.max(initial=1)), 1.0)) + 1) / smallest
-    return _settle(lambda level: sizes * np.exp((level - 1) * steep * -logs), 1.0, bounds)
-
-
-def _settle(wish: Callable[[float], np.ndarray], largest: float, bounds: Bounds) -> np.ndarray:
-    """The rounded `wish(level)`, rising in level from 0 to `largest`, of the exact sum."""
-    total, low, high = bounds
-
-    def level_of(level: float) -> np.ndarray:
-        return np.clip(wish(level), low, high)
-
-    below, above = 0.0, largest
-    for _ in range(200):
-        middle = (below + above) / 2
-        if level_of(middle).sum() <= total:
-            below = middle
-        else:
-            above = middle
-    real = level_of(below)
-    spare = high - real
-    if (missing := total - real.sum()) > 0.5 and spare.sum() > 0:
-        # Layers that nothing was wished for, and jumps: all take part by what they have left.
-        real = real + spare * min(1.0, missing / spare.sum())
-    counts = np.minimum(np.floor(real).astype(np.int64), high)
-    order = np.argsort(-(real - counts), kind="stable")
-    while (missing := total - int(counts.sum())) > 0:
-        counts[order[(counts < high)[order]][:missing]] += 1
-    return counts
+    allocation: Allocation
+    minimum: int
+    weights: Tree
+    order: Sequence[str]
 
 
 class Row(NamedTuple):
@@ -258,7 +75,11 @@ ALLOCATIONS: dict[str, Row] = {
 
 
 def check_allocation(allocation: Any) -> None:
-    """ValueError unless it is one of ALLOCATIONS or a table of numbers by name."""
+    """ValueError unless it is one of ALLOCATIONS or a table of numbers by name.
+
+    Args:
+        allocation: one of ALLOCATIONS, or a table of densities by the name of a layer.
+    """
     if isinstance(allocation, Mapping):
         return
     if not isinstance(allocation, str) or allocation not in ALLOCATIONS:
@@ -269,13 +90,17 @@ def check_allocation(allocation: Any) -> None:
 
 
 def is_global(allocation: Allocation) -> bool:
-    """Whether there is one count for the whole network."""
+    """Whether there is one count for the whole network.
+
+    Args:
+        allocation: one of ALLOCATIONS, or a table of densities by the name of a layer.
+    """
     check_allocation(allocation)
     return isinstance(allocation, str) and ALLOCATIONS[allocation].rule is None
 
 
 def allocate(
-    masks: Tree,
+    masks: Masks,
     density: float,
     allocation: Allocation = "uniform",
     *,

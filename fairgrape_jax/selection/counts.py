@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Bool, Shaped
 
-from fairgrape_jax.masks import Tree, layer_names
+from fairgrape_jax.masks import Array, Masks, Tree, layer_names
 from fairgrape_jax.selection.allocation import Allocation, is_global
 from fairgrape_jax.selection.inputs import on_host
 
@@ -38,8 +38,15 @@ def members(masks: Tree, allocation: Allocation) -> dict[str, list[int]]:
     return {name: [number] for number, name in enumerate(names)}
 
 
-def joined(leaves: Sequence[Any], numbers: Sequence[int], lead: int = 0) -> np.ndarray:
+def joined(
+    leaves: Sequence[Shaped[Array, " ..."]], numbers: Sequence[int], lead: int = 0
+) -> Shaped[np.ndarray, " ..."]:
     """Some leaves as one array on the host, flat but for the first `lead` axes; one is not copied.
+
+    Args:
+        leaves: arrays, on a device or not.
+        numbers: which of them.
+        lead: axes that stay.
 
     Example:
         >>> joined([np.ones((2, 1, 3)), np.zeros((2, 4))], [0, 1], lead=1).shape
@@ -52,8 +59,13 @@ def joined(leaves: Sequence[Any], numbers: Sequence[int], lead: int = 0) -> np.n
     return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=-1)
 
 
-def as_tree(masks: Tree, flat: Iterable[np.ndarray]) -> Tree:
-    """Flat masks, one after the other, in the form of `masks`."""
+def as_tree(masks: Masks, flat: Iterable[Bool[np.ndarray, " _n"]]) -> Masks:
+    """Flat masks, one after the other, in the form of `masks`.
+
+    Args:
+        masks: whose structure and shapes they get.
+        flat: masks of some leaves each, in the order of the leaves.
+    """
     leaves, structure = jax.tree.flatten(masks)
     parts = np.split(np.concatenate(list(flat)), np.cumsum([leaf.size for leaf in leaves])[:-1])
     shaped = [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
@@ -64,6 +76,10 @@ def check_trees(scores: Tree, masks: Tree) -> None:
     """ValueError, with the layer's name, unless `scores` is a tree of (G, *w.shape) for `masks`.
 
     Every leaf of `masks` must be bool, and every layer have the same number of groups.
+
+    Args:
+        scores: what is checked.
+        masks: what it has to fit.
     """
     rows, leaves, names = jax.tree.leaves(scores), jax.tree.leaves(masks), layer_names(masks)
     if len(rows) != len(leaves):

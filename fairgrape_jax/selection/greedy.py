@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64, Shaped, UInt32
+from jaxtyping import Float, Float64, Int, Shaped, UInt32
 
 from fairgrape_jax._numba import njit
 from fairgrape_jax.masks import Array
@@ -88,7 +88,7 @@ def select_greedy(
     target = totals[active] / totals[active].sum()
     scale = 1.0 / target if deficit == "relative" else np.ones_like(target)
     ends = np.count_nonzero(columns, axis=0)
-    chosen = _walk()(columns, order, ends, target, scale, keep, advances)
+    chosen = _walk()(columns, Groups(order, ends, target, scale), keep, advances)
     chosen[np.flatnonzero(~chosen)[: keep - np.count_nonzero(chosen)]] = True
     mask[alive] = chosen
     return mask
@@ -96,6 +96,9 @@ def select_greedy(
 
 def group_totals(columns: Float[np.ndarray, "n G"]) -> Float64[np.ndarray, " G"]:
     """The sum of every group's importance.
+
+    Args:
+        columns: importance, the groups of a weight together.
 
     Raises:
         ValueError: sums, or what lies between them, that float64 cannot hold.
@@ -142,6 +145,11 @@ def select_top(scores: Shaped[Array, " n"], previous: LayerMask, keep: int) -> N
 
 def select_first(scores: LayerScores, previous: LayerMask, keep: int) -> NumpyMask:
     """`select_top` by the first of K rows of scores, (K, n).
+
+    Args:
+        scores: of any real dtype; the first row counts.
+        previous: the weights alive.
+        keep: the exact number of weights to keep.
 
     Example:
         >>> select_first(np.array([[1.0, 2.0, 3.0]]), np.ones(3, bool), 2)
@@ -204,11 +212,28 @@ def shares(importance: LayerScores, mask: LayerMask) -> Float64[np.ndarray, " G"
     return kept / total if total > 0 else np.zeros_like(kept)
 
 
+class Groups(NamedTuple):
+    """What the greedy loop looks at of each group.
+
+    Attributes:
+        order: of the weights, from its most important one on.
+        ends: how many have any importance.
+        target: its share.
+        scale: by which a loss of share counts.
+    """
+
+    order: UInt32[np.ndarray, "G n"]
+    ends: Int[np.ndarray, " G"]
+    target: Float64[np.ndarray, " G"]
+    scale: Float64[np.ndarray, " G"]
+
+
 @functools.cache
-def _walk() -> Callable[..., np.ndarray]:
+def _walk() -> Callable[[np.ndarray, Groups, int, int], np.ndarray]:
     """The greedy loop, compiled at its first use."""
 
-    def walk(importance, order, ends, target, scale, keep, advances):  # pragma: no cover - compiled
+    def walk(importance, by_group, keep, advances):  # pragma: no cover - compiled
+        order, ends, target, scale = by_group
         n, groups = importance.shape
         selected = np.zeros(n, np.bool_)
         position = np.zeros(groups, np.int64)

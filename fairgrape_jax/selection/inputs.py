@@ -9,41 +9,54 @@ from __future__ import annotations
 
 import operator
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Bool, PyTree, Shaped
 
 from fairgrape_jax.masks import Array
 
 # (G, n); unchecked names, for (n, G) is turned where that cannot be mistaken.
 LayerScores = Shaped[Array, "_groups _n"]
 LayerMask = Bool[Array, " n"]
+if TYPE_CHECKING:  # which knows no types of pytrees
+    TreeScores = Any
+else:
+    TreeScores = PyTree[Shaped[Array, "_groups ..."]]  # None where masks have None
 NumpyMask = Bool[np.ndarray, " n"]  # what is chosen on the host
 EXACT_INTEGERS = 2**24  # up to here every integer is a float32
 
 
-def on_host(array: Any) -> np.ndarray:
+def on_host(array: ArrayLike) -> np.ndarray:
     """A NumPy array of what may lie on a device; an explicit transfer.
 
-    >>> on_host(jnp.arange(2))
-    array([0, 1], dtype=int32)
+    Args:
+        array: of NumPy or JAX, or what NumPy makes one of.
+
+    Example:
+        >>> on_host(jnp.arange(2))
+        array([0, 1], dtype=int32)
     """
     return np.asarray(jax.device_get(array) if isinstance(array, jax.Array) else array)
 
 
-def is_real(dtype: Any) -> bool:
+def is_real(dtype: DTypeLike) -> bool:
     """Whether numbers of this dtype can be ranked: floats, integers and bool of any width.
 
-    >>> is_real(jnp.bfloat16), is_real(np.uint8), is_real(np.complex64), is_real(object)
-    (True, True, False, False)
+    Args:
+        dtype: of NumPy or JAX.
+
+    Example:
+        >>> is_real(jnp.bfloat16), is_real(np.uint8), is_real(np.complex64), is_real(object)
+        (True, True, False, False)
     """
     return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
 
 
-def rankable(scores: Any, name: str = "scores") -> np.ndarray:
+def rankable(scores: ArrayLike, name: str = "scores") -> np.ndarray:
     """Scores as NumPy float32, float64 or integers in native byte order, of the same values.
 
     Args:
@@ -74,15 +87,23 @@ def rankable(scores: Any, name: str = "scores") -> np.ndarray:
 
 
 def as_float(scores: np.ndarray) -> np.ndarray:
-    """`rankable` scores as floats: integers as float64, which sums of them need."""
+    """`rankable` scores as floats: integers as float64, which sums of them need.
+
+    Args:
+        scores: as `rankable` has them.
+    """
     return scores if scores.dtype.kind == "f" else scores.astype(np.float64)
 
 
 def float32_exactly(scores: np.ndarray) -> np.ndarray | None:
     """`rankable` scores as float32 of the same values, or None where float32 cannot hold them.
 
-    >>> float32_exactly(np.array([0.5])), float32_exactly(np.array([0.1]))
-    (array([0.5], dtype=float32), None)
+    Args:
+        scores: as `rankable` has them.
+
+    Example:
+        >>> float32_exactly(np.array([0.5])), float32_exactly(np.array([0.1]))
+        (array([0.5], dtype=float32), None)
     """
     if scores.dtype == np.float32:
         return scores
@@ -95,7 +116,13 @@ def float32_exactly(scores: np.ndarray) -> np.ndarray | None:
 
 
 def check_values(scores: np.ndarray, name: str, *, signed: bool = False) -> None:
-    """ValueError for what cannot be ranked: NaN, infinity and, unless `signed`, what is below 0."""
+    """ValueError for what cannot be ranked: NaN, infinity and, unless `signed`, what is below 0.
+
+    Args:
+        scores: as `rankable` has them.
+        name: what to call them in an error.
+        signed: whether they may be negative.
+    """
     finite = scores.dtype.kind != "f" or bool(np.isfinite(scores).all())
     if not finite or (not signed and scores.min(initial=0) < 0):
         raise ValueError(f"{name}: negative, NaN or infinite values cannot be ranked")
@@ -103,6 +130,10 @@ def check_values(scores: np.ndarray, name: str, *, signed: bool = False) -> None
 
 def whole_number(value: Any, name: str) -> int:
     """An integer from a Python, NumPy or JAX one.
+
+    Args:
+        value: what should be one.
+        name: what to call it in an error.
 
     Raises:
         ValueError: it is none, a float for example.
@@ -113,11 +144,15 @@ def whole_number(value: Any, name: str) -> int:
         raise ValueError(f"{name}: {value!r} is not a whole number") from error
 
 
-def groups_first(importance: Any, weights: int) -> Any:
+def groups_first(importance: Array, weights: int) -> Array:
     """Importance (G, n) of `weights` weights; (n, G), the order before version 0.2, is turned.
 
     Only what cannot be meant otherwise is turned, and a FutureWarning says so. Of as many groups
     as weights the first axis is the groups.
+
+    Args:
+        importance: of any dtype.
+        weights: how many there are.
 
     Raises:
         ValueError: neither axis is that of the weights.
@@ -139,7 +174,7 @@ def groups_first(importance: Any, weights: int) -> Any:
 
 
 def check_layer(
-    importance: Any, previous: Any, keep: Any, *, signed: bool = False
+    importance: Array, previous: ArrayLike, keep: ArrayLike, *, signed: bool = False
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """The input of a choice of `keep` weights from a layer, checked and on the host.
 

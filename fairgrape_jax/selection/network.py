@@ -7,27 +7,31 @@ fixed point is computed, cannot hold its importances.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Bool
+from jaxtyping import Bool, Int, Int32, Shaped
 
 from fairgrape_jax import parallel
-from fairgrape_jax.masks import Array, Tree
+from fairgrape_jax.masks import Array, Masks
 from fairgrape_jax.selection import blocks as bl
-from fairgrape_jax.selection.allocation import Allocation, allocate
+from fairgrape_jax.selection.allocation import Budget, allocate
+from fairgrape_jax.selection.blocks import Blocks
 from fairgrape_jax.selection.counts import as_tree, check_trees, joined, members
 from fairgrape_jax.selection.fixed_point.threshold import Finish, Info, select_blocks
 from fairgrape_jax.selection.greedy import select_greedy, shares
 from fairgrape_jax.selection.inputs import (
     LayerMask,
     LayerScores,
+    NumpyMask,
+    TreeScores,
     check_layer,
     check_values,
     float32_exactly,
@@ -89,14 +93,20 @@ def solve_threshold(
 ) -> tuple[Bool[jax.Array, " n"], Info]:
     """As `select_threshold`, with how it was reached; `converged` False says: not by it.
 
+    Args:
+        importance: as for `select_threshold`.
+        previous: likewise.
+        keep: likewise.
+        finish: likewise.
+        axis: likewise.
+
     Example:
         >>> importance = np.array([[4.0, 3.0, 0.0, 0.0], [0.0, 0.0, 2.0, 1.0]])
         >>> mask, info = solve_threshold(importance, np.ones(4, bool), 3)
         >>> int(mask.sum()), bool(info.converged)
         (3, True)
     """
-    if finish not in ("greedy", "none"):
-        raise ValueError(f"finish: {finish!r} is neither 'greedy' nor 'none'")
+    _check_finish(finish)
     if any(isinstance(x, jax.core.Tracer) for x in (importance, previous, keep)):
         _check_traced(importance, keep)
         return _solve_layer(groups_first(importance, len(previous)), previous, keep, finish, axis)
@@ -123,47 +133,49 @@ def _check_traced(importance: Any, keep: Any) -> None:
 
 
 @functools.partial(jax.jit, static_argnames=("finish", "axis"))
-def _solve_layer(importance: Any, previous: Any, keep: Any, finish: Any, axis: Any) -> Any:
+def _solve_layer(
+    importance: Shaped[Array, "G n"],
+    previous: Bool[Array, " n"],
+    keep: Int[Array, ""] | int,
+    finish: Finish,
+    axis: str | None,
+) -> tuple[Bool[jax.Array, " n"], Info]:
     n = len(previous)
     rows = _some_group(jnp.asarray(importance))
     blocks = bl.pack([rows], [jnp.asarray(previous)], [0], axis=axis)
     if axis:
         before, everyone = lax.axis_index(axis).astype(jnp.int32), lax.psum(1, axis)
-        blocks = blocks._replace(start=blocks.start + before * n, size=blocks.size * everyone)
-    mask, info = select_blocks(blocks, jnp.asarray(keep).reshape(1), finish, axis)
+        start, size = blocks.start + before * n, blocks.size * everyone
+        blocks = dataclasses.replace(blocks, start=start, size=size)
+    mask, info = select_blocks(blocks, jnp.asarray(keep).reshape(1), finish)
     return bl.unpack(mask, [n])[0], jax.tree.map(lambda x: x[0], info)
 
 
-def _some_group(rows: jax.Array) -> jax.Array:
+def _some_group(rows: Shaped[jax.Array, "_G n"]) -> Shaped[jax.Array, "_H n"]:
     """Without groups, one to which nothing matters."""
     return rows if len(rows) else jnp.zeros((1, *rows.shape[1:]), jnp.float32)
 
 
 def select_tree(
-    importance: Tree,
-    masks: Tree,
+    importance: TreeScores,
+    masks: Masks,
     density: float,
     *,
-    allocation: Allocation = "uniform",
-    minimum: int = 0,
-    weights: Tree = None,
-    order: Sequence[str] = (),
     finish: Finish = "greedy",
     devices: Sequence[jax.Device] = (),
-) -> Tree:
+    **budget: Unpack[Budget],
+) -> Masks:
     """The next masks of a whole network, all layers in one program.
 
     Args:
         importance: a tree of (G, *w.shape) of any real dtype, None where masks have None.
         masks: a tree of (*w.shape) bool, None where not prunable.
         density: the part of ALL weights to keep.
-        allocation: how many each layer keeps, as for `allocate`; for "global" the groups' shares
-            are those of the whole network, which keeps `minimum` for each of its layers.
-        minimum: the least number of weights of a layer.
-        weights: the weights, a tree like the masks, for allocations that look at them.
-        order: the names of the layers in the order of the network.
         finish: as for `select_threshold`.
         devices: over which the weights are spread while choosing; none: where they are.
+        budget: `allocation`, `minimum`, `weights` and `order`, how many each layer keeps, as for
+            `allocate`; for "global" the groups' shares are those of the whole network, which keeps
+            `minimum` for each of its layers.
 
     Returns:
         Masks of NumPy arrays.
@@ -177,41 +189,40 @@ def select_tree(
         >>> select_tree(importance, {"kernel": np.ones((1, 4), bool)}, 0.5)
         {'kernel': array([[ True, False,  True, False]])}
     """
-    return solve_tree(
-        importance,
-        masks,
-        density,
-        allocation=allocation,
-        minimum=minimum,
-        weights=weights,
-        order=order,
-        finish=finish,
-        devices=devices,
-    )[0]
+    return solve_tree(importance, masks, density, finish=finish, devices=devices, **budget)[0]
 
 
 def solve_tree(
-    importance: Tree,
-    masks: Tree,
+    importance: TreeScores,
+    masks: Masks,
     density: float,
     *,
-    allocation: Allocation = "uniform",
-    minimum: int = 0,
-    weights: Tree = None,
-    order: Sequence[str] = (),
     finish: Finish = "greedy",
     devices: Sequence[jax.Device] = (),
-) -> tuple[Tree, dict[str, dict[str, float]]]:
+    **budget: Unpack[Budget],
+) -> tuple[Masks, dict[str, dict[str, float | int]]]:
     """As `select_tree`, with how each layer's choice was reached: the fields of `Info`, by name.
 
     For allocation "global" there is one entry, "network".
+
+    Args:
+        importance: as for `select_tree`.
+        masks: likewise.
+        density: likewise.
+        finish: likewise.
+        devices: likewise.
+        budget: likewise.
+
+    Example:
+        >>> rows = np.array([[[4.0, 3.0, 0.0, 0.0]], [[0.0, 0.0, 2.0, 1.0]]])
+        >>> importance, masks = {"fc": {"kernel": rows}}, {"fc": {"kernel": np.ones((1, 4), bool)}}
+        >>> solve_tree(importance, masks, 0.5)[1]["fc"]["converged"]
+        True
     """
-    if finish not in ("greedy", "none"):
-        raise ValueError(f"finish: {finish!r} is neither 'greedy' nor 'none'")
-    layers = members(masks, allocation)
+    _check_finish(finish)
+    layers = members(masks, budget.get("allocation", "uniform"))
     check_trees(importance, masks)
-    counts = allocate(masks, density, allocation, minimum=minimum, weights=weights, order=order)
-    keep = np.array(list(counts.values()), np.int32)
+    keep = np.array(list(allocate(masks, density, **budget).values()), np.int32)
     names, numbers = list(layers), list(layers.values())
     rows, alive = jax.tree.leaves(importance), jax.tree.leaves(masks)
     segments = tuple(segment for segment, leaves in enumerate(numbers) for _ in leaves)
@@ -225,8 +236,9 @@ def solve_tree(
     placed = jax.device_put((tuple(narrow), tuple(alive)))
     if len(devices) > 1:
         placed = parallel.replicate(placed, devices)
+    options: Any = {"segments": segments, "finish": finish, "devices": tuple(devices)}
     chosen, info, sound, left = jax.device_get(
-        solve_leaves(*placed, jax.device_put(keep), segments, finish, tuple(devices))
+        solve_leaves(*placed, jax.device_put(keep), **options)
     )
     _check(names, segments, sound, left, keep)
     flat = [joined(chosen, leaves) for leaves in numbers]
@@ -237,18 +249,20 @@ def solve_tree(
         before = joined(alive, numbers[segment])
         flat[segment] = select_greedy(scores, before, int(keep[segment]))
         errors[segment] = _share_error(scores, before, flat[segment])
+    reached = Info(passes.tolist(), errors.tolist(), converged.tolist())
     details = {
-        name: {
-            "passes": int(passes[i]),
-            "share_error": float(errors[i]),
-            "converged": bool(converged[i]),
-        }
-        for i, name in enumerate(names)
+        name: dict(zip(Info._fields, each, strict=True))
+        for name, each in zip(names, zip(*reached, strict=True), strict=True)
     }
     return as_tree(masks, flat), details
 
 
-def _as_float32(rows: Any, name: str) -> Any:
+def _check_finish(finish: str) -> None:
+    if finish not in ("greedy", "none"):
+        raise ValueError(f"finish: {finish!r} is neither 'greedy' nor 'none'")
+
+
+def _as_float32(rows: Array, name: str) -> Array | None:
     """Importance in a dtype that a device brings to float32 unchanged; None where there is none."""
     small = jnp.issubdtype(rows.dtype, jnp.floating) and rows.dtype.itemsize <= 4
     if small and isinstance(rows, jax.Array):
@@ -260,16 +274,28 @@ def _as_float32(rows: Any, name: str) -> Any:
 
 
 @functools.partial(jax.jit, static_argnames=("segments", "finish", "devices"))
-def solve_leaves(rows: Any, alive: Any, keep: Any, segments: Any, finish: Any, devices: Any) -> Any:
-    """The choice in all layers as one program: masks, info, which leaves are sound, how many alive.
+def solve_leaves(
+    rows: Sequence[jax.Array],
+    alive: Sequence[jax.Array],
+    keep: Int32[jax.Array, " L"],
+    *,
+    segments: tuple[int, ...],
+    finish: Finish,
+    devices: tuple[jax.Device, ...],
+) -> tuple[list[Bool[jax.Array, " _n"]], Info, Bool[jax.Array, " N"], Int32[jax.Array, " N"]]:
+    """The choice in all layers as one program.
 
     Args:
-        rows: (G, *w.shape) float32 of each leaf.
+        rows: (G, *w.shape) of each leaf, in a dtype that becomes float32 unchanged.
         alive: (*w.shape) bool of each.
-        keep: (L,) int32, how many each segment keeps.
+        keep: how many each segment keeps.
         segments: for each leaf the segment that it belongs to.
         finish: as for `select_threshold`.
         devices: over which the blocks are cut.
+
+    Returns:
+        The masks of N leaves, how each segment's was reached, which leaves can be ranked, and how
+        many of their weights are alive.
     """
     rows = [leaf.reshape(len(leaf), math.prod(leaf.shape[1:])) for leaf in rows]
     rows = [_some_group(jnp.asarray(leaf)) for leaf in rows]
@@ -277,16 +303,25 @@ def solve_leaves(rows: Any, alive: Any, keep: Any, segments: Any, finish: Any, d
     sound = jnp.stack([bl.can_be_ranked(leaf) for leaf in rows])
     left = jnp.stack([leaf.sum(dtype=jnp.int32) for leaf in alive])
     blocks = bl.pack(rows, alive, segments, max(len(devices), 1))
+
+    def select(blocks: Blocks, keep: jax.Array) -> tuple[jax.Array, Info]:
+        axis = parallel.AXIS if len(devices) > 1 else None
+        return select_blocks(dataclasses.replace(blocks, axis=axis), keep, finish)
+
     if len(devices) > 1:
-        select = functools.partial(select_blocks, finish=finish, axis=parallel.AXIS)
-        over = parallel.shard_function(select, devices, (bl.CUT, None), (0, None))
-        mask, info = over(blocks, keep)
-    else:
-        mask, info = select_blocks(blocks, keep, finish, None)
+        select = parallel.shard_function(select, devices, (bl.CUT, None), (0, None))
+    mask, info = select(blocks, keep)
     return bl.unpack(mask, [len(leaf) for leaf in alive]), info, sound, left
 
 
-def _check(names: list[str], segments: Any, sound: Any, left: Any, keep: Any) -> None:
+def _check(
+    names: Sequence[str],
+    segments: Sequence[int],
+    sound: Bool[np.ndarray, " N"],
+    left: Int[np.ndarray, " N"],
+    keep: Int[np.ndarray, " L"],
+) -> None:
+    """ValueError, with the layer's name, for what the program saw of N leaves in L segments."""
     for segment, fine in zip(segments, sound, strict=True):
         if not fine:
             raise ValueError(
@@ -300,7 +335,8 @@ def _check(names: list[str], segments: Any, sound: Any, left: Any, keep: Any) ->
             )
 
 
-def _share_error(scores: np.ndarray, previous: np.ndarray, mask: np.ndarray) -> float:
+def _share_error(scores: Shaped[np.ndarray, "G n"], previous: NumpyMask, mask: NumpyMask) -> float:
+    """The worst |P_k - P*_k| / P*_k of a choice."""
     target, achieved = shares(scores, previous), shares(scores, mask)
     some = (target > 0) & (achieved.sum() > 0)
     return float(np.abs(achieved[some] / target[some] - 1).max(initial=0))

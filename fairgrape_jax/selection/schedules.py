@@ -67,7 +67,11 @@ def geometric(sparsity: float, count: int) -> list[float]:
 
 
 def linear(sparsity: float, count: int) -> list[float]:
-    """The same number of weights is pruned each round; arguments as for `geometric`.
+    """The same number of weights is pruned each round.
+
+    Args:
+        sparsity: as for `geometric`.
+        count: as for `geometric`.
 
     Example:
         >>> linear(0.75, 3)
@@ -80,7 +84,9 @@ def linear(sparsity: float, count: int) -> list[float]:
 def cubic(sparsity: float, count: int) -> list[float]:
     """Many weights are pruned at first and few at the end: 1 - density = s - s (1 - i/n)^3.
 
-    Arguments as for `geometric`.
+    Args:
+        sparsity: as for `geometric`.
+        count: as for `geometric`.
 
     Source:
         AGP, Zhu and Gupta, "To Prune, or Not to Prune" (2017), Eq. 1, from sparsity 0.
@@ -94,7 +100,11 @@ def cubic(sparsity: float, count: int) -> list[float]:
 
 
 def one_shot(sparsity: float, count: int) -> list[float]:
-    """Everything at once, whatever `count` is; arguments as for `geometric`.
+    """Everything at once, whatever `count` is.
+
+    Args:
+        sparsity: as for `geometric`.
+        count: as for `geometric`.
 
     Example:
         >>> one_shot(0.75, 1)
@@ -146,6 +156,9 @@ def densities(
 
 def check_falling(densities: Sequence[float]) -> list[float]:
     """Densities that a user lists, as floats.
+
+    Args:
+        densities: after each round.
 
     Raises:
         UsageError: they do not fall from round to round, from below 1 to above 0.

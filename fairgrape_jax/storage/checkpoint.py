@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ from orbax.checkpoint import v1 as ocp
 from fairgrape_jax.masks import Tree, layer_names, pack, unpack
 from fairgrape_jax.parallel import hosts
 from fairgrape_jax.storage.checksums import (
+    Record,
     changed_files,
     directory_digests,
     read_checksummed,
@@ -25,8 +26,10 @@ from fairgrape_jax.storage.checksums import (
 )
 from fairgrape_jax.storage.files import name_path_in_errors, write_arrays
 
+T = TypeVar("T")
 
-def save(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> None:
+
+def save(directory: Path, tree: Tree, metadata: Record | None = None) -> None:
     """Write a pytree to a directory, atomically, in place of what stood there before.
 
     The digests of all files come last, in digests.json: a checkpoint without them was never
@@ -43,10 +46,13 @@ def save(directory: Path, tree: Any, metadata: dict[str, Any] | None = None) -> 
     begin_save(directory, tree, metadata)()
 
 
-def begin_save(
-    directory: Path, tree: Any, metadata: dict[str, Any] | None = None
-) -> Callable[[], None]:
+def begin_save(directory: Path, tree: Tree, metadata: Record | None = None) -> Callable[[], None]:
     """As `save`, but return when the arrays have been copied; files are written in the background.
+
+    Args:
+        directory: where to; every process names the same one.
+        tree: of arrays; None leaves are allowed.
+        metadata: plain values to keep with it.
 
     Returns:
         A function that waits until they are, and writes their digests; every process calls it,
@@ -71,7 +77,7 @@ def begin_save(
     return end
 
 
-def _host_copy(array: Any) -> np.ndarray:
+def _host_copy(array: np.ndarray) -> np.ndarray:
     """A copy, where NumPy looks at a buffer of the device: a step would write over it meanwhile."""
     array = np.asarray(array)
     return array if array.flags.owndata else array.copy()
@@ -109,7 +115,7 @@ def _quiet() -> Iterator[None]:
 
     shown, logger = sys.unraisablehook, logging.getLogger("absl")
 
-    def unraisable(what: Any) -> None:
+    def unraisable(what: sys.UnraisableHookArgs) -> None:
         if str(what.exc_value) != "Event loop is closed":
             shown(what)
 
@@ -123,18 +129,30 @@ def _quiet() -> Iterator[None]:
 
 
 def damaged_files(directory: Path) -> list[str]:
-    """The files of a checkpoint that are gone or not as they were written, [] if it is sound."""
-    known = read_checksummed(directory / "digests.json")
-    return ["digests.json"] if known is None else changed_files(directory, known["files"])
+    """The files of a checkpoint that are gone or not as they were written, [] if it is sound.
+
+    Args:
+        directory: of the checkpoint.
+    """
+    digests = read_checksummed(directory / "digests.json")
+    return ["digests.json"] if digests is None else changed_files(directory, digests["files"])
 
 
-def read_metadata(directory: Path) -> dict[str, Any]:
-    """The plain values that were saved beside a checkpoint's tree."""
+def read_metadata(directory: Path) -> Record:
+    """The plain values that were saved beside a checkpoint's tree.
+
+    Args:
+        directory: of the checkpoint.
+    """
     return dict(ocp.metadata(directory.absolute()).custom_metadata or {})
 
 
-def restore(directory: Path, like: Any) -> Any:
+def restore(directory: Path, like: T) -> T:
     """Read a pytree with the structure, shapes and dtypes of `like`, as NumPy arrays.
+
+    Args:
+        directory: of the checkpoint.
+        like: a pytree of the same structure, shapes and dtypes.
 
     Raises:
         ValueError: that names the first leaf that differs (Orbax alone restores a part in silence),
@@ -143,8 +161,13 @@ def restore(directory: Path, like: Any) -> Any:
     return restore_with_metadata(directory, like)[0]
 
 
-def restore_with_metadata(directory: Path, like: Any) -> tuple[Any, dict[str, Any]]:
-    """The tree as `restore` reads it, and the plain values saved beside it."""
+def restore_with_metadata(directory: Path, like: T) -> tuple[T, Record]:
+    """The tree as `restore` reads it, and the plain values saved beside it.
+
+    Args:
+        directory: of the checkpoint.
+        like: a pytree of the same structure, shapes and dtypes.
+    """
     if bad := damaged_files(directory):
         raise ValueError(f"{directory / bad[0]}: damaged or gone")
     stored = ocp.metadata(directory.absolute())
@@ -153,8 +176,11 @@ def restore_with_metadata(directory: Path, like: Any) -> tuple[Any, dict[str, An
     return ocp.load(directory.absolute(), host), dict(stored.custom_metadata or {})
 
 
-def restore_as_stored(directory: Path) -> Any:
+def restore_as_stored(directory: Path) -> Tree:
     """Read a checkpoint's tree as it lies there: dicts and lists of NumPy arrays.
+
+    Args:
+        directory: of the checkpoint.
 
     Raises:
         ValueError: that names the first file that is not as it was written.
@@ -166,10 +192,10 @@ def restore_as_stored(directory: Path) -> Any:
     return ocp.load(directory.absolute(), host)
 
 
-def _compare(directory: Path, stored: Any, expected: Any) -> None:
+def _compare(directory: Path, stored: Tree, expected: Tree) -> None:
     """Raise ValueError unless both trees have the same leaves of the same shapes and dtypes."""
 
-    def leaves(tree: Any) -> dict[tuple[str, ...], tuple[tuple[int, ...], str]]:
+    def leaves(tree: Tree) -> dict[tuple[str, ...], tuple[tuple[int, ...], str]]:
         with_paths = jax.tree_util.tree_flatten_with_path(tree)[0]
         return {
             tuple(_key_name(key) for key in path): (tuple(leaf.shape), str(np.dtype(leaf.dtype)))
@@ -185,7 +211,7 @@ def _compare(directory: Path, stored: Any, expected: Any) -> None:
             )
 
 
-def _key_name(key: Any) -> str:
+def _key_name(key: object) -> str:
     """The name in a path entry, whether of a dict, a named tuple or a sequence."""
     for attribute in ("key", "name", "idx"):
         if hasattr(key, attribute):
@@ -194,8 +220,13 @@ def _key_name(key: Any) -> str:
 
 
 def save_masks(path: Path, masks: Tree) -> None:
-    """Write masks as packed bits that any NumPy reads: NAME and NAME.shape for every layer."""
-    arrays: dict[str, Any] = {}
+    """Write masks as packed bits that any NumPy reads: NAME and NAME.shape for every layer.
+
+    Args:
+        path: of the file.
+        masks: bool leaves, None where not prunable.
+    """
+    arrays: dict[str, np.ndarray] = {}
     for name, mask in zip(layer_names(masks), jax.tree.leaves(masks), strict=True):
         arrays[name] = pack(mask)
         arrays[f"{name}.shape"] = np.asarray(mask.shape, np.int64)
@@ -203,7 +234,11 @@ def save_masks(path: Path, masks: Tree) -> None:
 
 
 def load_masks(path: Path) -> dict[str, np.ndarray]:
-    """The masks of a stage by layer name, bool arrays of the kernels' shapes."""
+    """The masks of a stage by layer name, bool arrays of the kernels' shapes.
+
+    Args:
+        path: of the file.
+    """
     with np.load(path) as stored:
         names = [name for name in stored.files if not name.endswith(".shape")]
         return {name: unpack(stored[name], stored[f"{name}.shape"].tolist()) for name in names}

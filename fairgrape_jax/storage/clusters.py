@@ -52,7 +52,12 @@ def read_or_make(
 
 
 def read_clusters(path: Path, samples: int) -> np.ndarray:
-    """The cluster of each training image, (N,) int32. UsageError if there are not `samples`."""
+    """The cluster of each training image, (N,) int32. UsageError if there are not `samples`.
+
+    Args:
+        path: of the file.
+        samples: how many images there are.
+    """
     clusters = read_arrays(path).get("clusters")
     if clusters is None:
         raise UsageError(f"{path}: damaged or gone; the run makes it anew")

@@ -36,6 +36,9 @@ def name_path_in_errors(path: Path) -> Iterator[None]:
     A write that fails names none; TensorStore's errors, which are ValueErrors, name the system's
     code in their text.
 
+    Args:
+        path: of the file.
+
     Example:
         >>> with name_path_in_errors(Path("masks.npz")):
         ...     raise OSError(errno.ENOSPC, "No space left on device")
@@ -71,7 +74,11 @@ def explain_write_errors() -> Iterator[None]:
 
 
 def describe_write_error(error: OSError) -> str:
-    """The file that cannot be written, what the system says of it, and what helps."""
+    """The file that cannot be written, what the system says of it, and what helps.
+
+    Args:
+        error: what was raised.
+    """
     number = error.errno or 0
     cure = CURES.get(number, "see to it")
     return f"{error.filename or 'a file'}: cannot be written ({os.strerror(number)}); {cure}"
@@ -81,6 +88,9 @@ def check_writable(directory: Path) -> None:
     """Check that a file can be written to a directory, which need not be there yet.
 
     Nothing stays behind; what a kill leaves of it `lock.remove_leftovers` removes.
+
+    Args:
+        directory: that is to be written to.
 
     Raises:
         UsageError: if none can.
@@ -101,7 +111,11 @@ def check_writable(directory: Path) -> None:
 
 
 def require_regular_file(path: Path) -> Path:
-    """The path itself; OSError if a folder, a pipe or a device is there, which may never end."""
+    """The path itself; OSError if a folder, a pipe or a device is there, which may never end.
+
+    Args:
+        path: of what may be a file, or may not be there.
+    """
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "is not a file", str(path))
     return path
@@ -112,6 +126,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """A name to write a file to, so that it is at `path` whole or not at all, whoever else writes.
 
     Nothing is left of what the body cannot finish.
+
+    Args:
+        path: of the file.
 
     Raises:
         OSError: of `path`, if it cannot be written.
@@ -128,13 +145,24 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
+    """Write a file so that it is there whole or not at all.
+
+    Args:
+        path: of the file.
+        text: what it will hold, in UTF-8.
+    """
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], *, compressed: bool = True) -> None:
-    """Write a .npz so that it is there whole or not at all."""
+    """Write a .npz so that it is there whole or not at all.
+
+    Args:
+        path: of the file.
+        arrays: by name.
+        compressed: whether to deflate them.
+    """
     with atomic_write(path) as partial, partial.open("wb") as file:
         # Given a path, NumPy would add .npz to it.
         (np.savez_compressed if compressed else np.savez)(file, allow_pickle=False, **arrays)
@@ -144,12 +172,20 @@ def unique_sibling(path: Path, kind: str) -> Path:
     """A name next to `path` that no other process uses.
 
     `lock.remove_leftovers` removes what a kill leaves of it.
+
+    Args:
+        path: of a file.
+        kind: how the name ends.
     """
     return path.with_name(f"{path.name}.{os.getpid()}@{socket.gethostname()}.{kind}")
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a .npz; {} if it is not there, not whole, or altered (each has a CRC-32)."""
+    """The arrays of a .npz; {} if it is not there, not whole, or altered (each has a CRC-32).
+
+    Args:
+        path: of the file.
+    """
     try:
         with zipfile.ZipFile(require_regular_file(path)) as archive:
             if archive.testzip():
@@ -161,5 +197,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON as `write_text` does."""
+    """Write JSON as `write_text` does.
+
+    Args:
+        path: of the file.
+        value: plain values without NaN.
+    """
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")

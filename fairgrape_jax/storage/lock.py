@@ -15,9 +15,9 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.storage.checksums import Record
 from fairgrape_jax.storage.files import name_path_in_errors, require_regular_file, unique_sibling
 
 HEARTBEAT = 20.0  # seconds between two signs of life
@@ -32,6 +32,9 @@ def hold(path: Path) -> Iterator[None]:
     keep to both. On the same host a lock whose process is gone is taken over at once (a process
     number that was given anew is told by its start); another host's, STALE_AFTER seconds after its
     last sign of life.
+
+    Args:
+        path: of the lock.
 
     Raises:
         UsageError: if another process holds it, with its name.
@@ -76,8 +79,12 @@ def hold(path: Path) -> Iterator[None]:
                 path.unlink(missing_ok=True)
 
 
-def read_holder(path: Path) -> dict[str, Any] | None:
-    """Who holds the lock; None if nobody does, or the file is not a lock."""
+def read_holder(path: Path) -> Record | None:
+    """Who holds the lock; None if nobody does, or the file is not a lock.
+
+    Args:
+        path: of the lock.
+    """
     try:
         record = json.loads(require_regular_file(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -86,8 +93,13 @@ def read_holder(path: Path) -> dict[str, Any] | None:
     return record if named else None
 
 
-def is_alive(holder: dict[str, Any], path: Path) -> bool:
-    """Whether the process that made the lock is there, as far as can be seen from here."""
+def is_alive(holder: Record, path: Path) -> bool:
+    """Whether the process that made the lock is there, as far as can be seen from here.
+
+    Args:
+        holder: as `read_holder` gives it.
+        path: of the lock.
+    """
     if holder["host"] == socket.gethostname():
         now = process_start_time(holder["process"])
         return now is not None and now == holder["started"]
@@ -95,7 +107,11 @@ def is_alive(holder: dict[str, Any], path: Path) -> bool:
 
 
 def process_start_time(process: int) -> str | None:
-    """When a process of this host started, "" where that cannot be known; None if it is gone."""
+    """When a process of this host started, "" where that cannot be known; None if it is gone.
+
+    Args:
+        process: its number.
+    """
     try:
         # The 22nd field of proc(5), the command, which may hold anything, being the second.
         return (

@@ -21,10 +21,12 @@ import numpy as np
 
 from fairgrape_jax import parallel
 from fairgrape_jax.errors import Preempted
+from fairgrape_jax.masks import Tree
 from fairgrape_jax.parallel import preemption
-from fairgrape_jax.passes import Key
+from fairgrape_jax.passes import Arrays, B, G, Key
 from fairgrape_jax.progress import say
 from fairgrape_jax.storage.checksums import (
+    Record,
     read_checksummed,
     sha256,
     sha256_or_empty,
@@ -37,7 +39,7 @@ LOOK_EVERY = 10  # steps between two looks at the clock
 
 
 @dataclasses.dataclass(frozen=True)
-class Kept:
+class Snapshot:
     """What is kept of a pass.
 
     Attributes:
@@ -62,23 +64,25 @@ class Passes:
     def __init__(self, directory: Path, devices: Sequence[jax.Device]) -> None:
         """Keep passes on `devices`, those of this process, in a directory of their own."""
         self._directory, self._devices = directory, list(devices)
-        self._results: list[tuple[Path, Key, Kept]] = []  # those that are not written yet
+        self._results: list[tuple[Path, Key, Snapshot]] = []  # those that are not written yet
 
     def __call__(
         self,
-        step: Callable[[Any, Any], Any],
-        initial: Any,
-        batches: Callable[[int], Iterable[Any]],
+        step: Callable[[G, B], G],
+        initial: G,
+        batches: Callable[[int], Iterable[B]],
         *,
         key: Key,
-        finish: Callable[[Any], list[Any]] = list,
-    ) -> list[Any]:
+        finish: Callable[[Any], Arrays] = list,
+    ) -> Arrays:
         """As `passes.fold`; a pass that was finished before is read."""
         path = self._directory / _name(key)
-        kept = read(path, key, self._devices)
-        if kept and kept.finished:
-            return kept.arrays
-        gathered, done = (_placed_like(initial, kept.arrays), kept.count) if kept else (initial, 0)
+        snapshot = read(path, key, self._devices)
+        if snapshot and snapshot.finished:
+            return snapshot.arrays
+        gathered, done = initial, 0
+        if snapshot:
+            gathered, done = _placed_like(initial, snapshot.arrays), snapshot.count
         if done:
             say(f"{_words(key)}: going on after batch {done}")
         saved = time.perf_counter()
@@ -87,7 +91,7 @@ class Passes:
             if stop or (done and done % LOOK_EVERY == 0 and save_due(saved)):
                 self._write_results()
                 if done:
-                    write(path, key, self._devices, Kept(done, jax.tree.leaves(gathered)))
+                    write(path, key, self._devices, Snapshot(done, jax.tree.leaves(gathered)))
                 saved = time.perf_counter()
             if stop:
                 raise Preempted(f"in {_words(key)}, kept after batch {done}")
@@ -95,20 +99,20 @@ class Passes:
         try:
             result = finish(gathered)
         except Exception:
-            remove_kept(path)  # never gone on from
+            remove_snapshots(path)  # never gone on from
             raise
-        self._results.append((path, key, Kept(done, result, finished=True)))
+        self._results.append((path, key, Snapshot(done, result, finished=True)))
         return result
 
     def _write_results(self) -> None:
-        for path, key, kept in self._results:
-            write(path, key, self._devices, kept)
+        for path, key, snapshot in self._results:
+            write(path, key, self._devices, snapshot)
         self._results.clear()
 
     def clear(self) -> None:
         """Remove everything that is kept: what comes of it is safe."""
         self._results.clear()
-        remove_kept(self._directory / "*")
+        remove_snapshots(self._directory / "*")
         with contextlib.suppress(OSError):  # other processes' files may be there still
             self._directory.rmdir()
 
@@ -122,7 +126,7 @@ def _words(key: Key) -> str:
     return f"the {key['pass']}"
 
 
-def _placed_like(initial: Any, arrays: list[np.ndarray]) -> Any:
+def _placed_like(initial: Tree, arrays: list[np.ndarray]) -> Tree:
     """The arrays in the structure of `initial` and on its devices; as they are if it is empty."""
     leaves, structure = jax.tree.flatten(initial)
     if not leaves:
@@ -133,7 +137,7 @@ def _placed_like(initial: Any, arrays: list[np.ndarray]) -> Any:
     return jax.tree.unflatten(structure, placed)
 
 
-def read(path: Path, key: Key, devices: Sequence[jax.Device]) -> Kept | None:
+def read(path: Path, key: Key, devices: Sequence[jax.Device]) -> Snapshot | None:
     """What is kept of a pass; None for one that begins anew.
 
     All processes call it, and begin anew unless they all have kept as much.
@@ -143,12 +147,12 @@ def read(path: Path, key: Key, devices: Sequence[jax.Device]) -> Kept | None:
         key: what the pass computes; nothing is read that was kept of another.
         devices: those of this process.
     """
-    kept = _read_own(path, key, devices)
-    row = np.array([[kept.count, kept.finished] if kept else [0, 0]], np.int32)
-    return kept if np.all(parallel.all_gather_rows(row) == row) else None
+    snapshot = _read_of_this_process(path, key, devices)
+    row = np.array([[snapshot.count, snapshot.finished] if snapshot else [0, 0]], np.int32)
+    return snapshot if np.all(parallel.all_gather_rows(row) == row) else None
 
 
-def _read_own(path: Path, key: Key, devices: Sequence[jax.Device]) -> Kept | None:
+def _read_of_this_process(path: Path, key: Key, devices: Sequence[jax.Device]) -> Snapshot | None:
     record = read_checksummed(_record_path(path))
     if record is None or record.get("key") != json.loads(json.dumps(_full_key(key, devices))):
         return None
@@ -158,19 +162,26 @@ def _read_own(path: Path, key: Key, devices: Sequence[jax.Device]) -> Kept | Non
         return None
     with np.load(file) as stored:
         arrays = [stored[str(i)] for i in range(len(stored.files))]
-    return Kept(record["count"], arrays, record.get("finished", False))
+    return Snapshot(record["count"], arrays, record.get("finished", False))
 
 
-def write(path: Path, key: Key, devices: Sequence[jax.Device], kept: Kept) -> None:
-    """Keep what this process has gathered, in place of what was kept before; as for `read`."""
+def write(path: Path, key: Key, devices: Sequence[jax.Device], snapshot: Snapshot) -> None:
+    """Keep what this process has gathered, in place of what was kept before; as for `read`.
+
+    Args:
+        path: where it is kept, without a suffix.
+        key: what the pass computes.
+        devices: those of this process.
+        snapshot: how far the pass is.
+    """
     record_path = _record_path(path)
-    file = record_path.with_suffix(f".{kept.count}.npz")
-    arrays = {str(i): np.asarray(array) for i, array in enumerate(kept.arrays)}
+    file = record_path.with_suffix(f".{snapshot.count}.npz")
+    arrays = {str(i): np.asarray(array) for i, array in enumerate(snapshot.arrays)}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_arrays(file, arrays, compressed=False)
-        record = {"key": _full_key(key, devices), "count": kept.count, "file": file.name}
-        record |= {"finished": kept.finished, "sha256": sha256(file)}
+        record = {"key": _full_key(key, devices), "count": snapshot.count, "file": file.name}
+        record |= {"finished": snapshot.finished, "sha256": sha256(file)}
         write_checksummed(record_path, record)
     except OSError as error:
         say(f"note: {describe_write_error(error)}: what this pass has gathered is not kept")
@@ -180,8 +191,12 @@ def write(path: Path, key: Key, devices: Sequence[jax.Device], kept: Kept) -> No
         _remove(other for other in others if other != file)
 
 
-def remove_kept(path: Path) -> None:
-    """Remove what this process has kept of a pass; the name in `path` may be a pattern."""
+def remove_snapshots(path: Path) -> None:
+    """Remove what this process has kept of a pass; the name in `path` may be a pattern.
+
+    Args:
+        path: without a suffix.
+    """
     _remove(path.parent.glob(f"{path.name}.{parallel.process_index_and_count()[0]}.*"))
 
 
@@ -200,7 +215,7 @@ def _remove(paths: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _full_key(key: Key, devices: Sequence[jax.Device]) -> dict[str, Any]:
+def _full_key(key: Key, devices: Sequence[jax.Device]) -> Record:
     index, count = parallel.process_index_and_count()
     return dict(key) | {"devices": len(devices), "process": index, "processes": count}
 

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import re
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,13 +21,15 @@ from fairgrape_jax.storage.files import require_regular_file
 
 # What JSON's braces hold, as json.loads gives it: its values are anything until `convert` looks.
 JsonObject: TypeAlias = dict[str, Any]
+Json = Any  # dicts, lists, strings, numbers, True, False and None
+Form = Any  # a type that msgspec knows: also a union, a TypedDict
 
 
 class SchemaError(ValueError):
     """A value that is not of its form. The message is one line: FIELD.FIELD: what is wrong."""
 
 
-def read_json(path: Path, form: Any, what: str, cure: str) -> Any:
+def read_json(path: Path, form: Form, what: str, cure: str) -> Json:
     """The value in a JSON file, as it stands there.
 
     Args:
@@ -46,7 +49,7 @@ def read_json(path: Path, form: Any, what: str, cure: str) -> Any:
     return value
 
 
-def convert(value: Any, form: Any, name: str = "") -> Any:
+def convert(value: Json, form: Form, name: str = "") -> Any:
     """A JSON value as an instance of a type; nothing is guessed: "1" and True are no numbers.
 
     Args:
@@ -77,11 +80,17 @@ def convert(value: Any, form: Any, name: str = "") -> Any:
     return made
 
 
-def misfit(value: Any, form: Any, name: str = "") -> str:
+def misfit(value: Json, form: Form, name: str = "") -> str:
     """What is wrong with a JSON value for a type, "" for nothing; as `convert`.
 
-    >>> misfit({"a": 1}, dict[str, int]), misfit(3, str, "label")
-    ('', 'label: 3 is not of type str')
+    Args:
+        value: as JSON gives it.
+        form: any type that msgspec knows.
+        name: where the value is, for the message.
+
+    Example:
+        >>> misfit({"a": 1}, dict[str, int]), misfit(3, str, "label")
+        ('', 'label: 3 is not of type str')
     """
     try:
         convert(value, form, name)
@@ -90,7 +99,7 @@ def misfit(value: Any, form: Any, name: str = "") -> str:
     return ""
 
 
-def _keys(value: Any, form: Any, place: str) -> list[str | int]:
+def _keys(value: Json, form: Form, place: str) -> list[str | int]:
     """The keys that lead to a place as msgspec writes it: ".a[0][...].b", [...] for some key."""
     keys: list[str | int] = []
     inner = value
@@ -103,7 +112,7 @@ def _keys(value: Any, form: Any, place: str) -> list[str | int]:
     return keys
 
 
-def _fails(value: Any, form: Any, keys: list[str | int]) -> bool:
+def _fails(value: Json, form: Form, keys: list[str | int]) -> bool:
     """Whether the value still does not fit when the dict of the last key holds that key alone."""
     try:
         msgspec.convert(_alone(value, keys), form)
@@ -112,7 +121,7 @@ def _fails(value: Any, form: Any, keys: list[str | int]) -> bool:
     return False
 
 
-def _alone(value: Any, keys: list[str | int]) -> Any:
+def _alone(value: Json, keys: list[str | int]) -> Json:
     first, *rest = keys
     if not rest:
         return {first: value[first]}
@@ -121,7 +130,7 @@ def _alone(value: Any, keys: list[str | int]) -> Any:
     return copy
 
 
-def _unknown(value: Any, made: Any) -> list[str]:
+def _unknown(value: Json, made: object) -> list[str]:
     """The keys that lead to a field that a dataclass does not have; [] for none."""
     if dataclasses.is_dataclass(made) and isinstance(value, dict):
         fields = {field.name for field in dataclasses.fields(made)}
@@ -138,14 +147,14 @@ def _unknown(value: Any, made: Any) -> list[str]:
     return next(([key, *inner] for key, part, one in parts if (inner := _unknown(part, one))), [])
 
 
-def _form_at(form: Any, keys: list[str | int]) -> Any:
+def _form_at(form: Form, keys: list[str | int]) -> Form:
     """The type of a field of a dataclass or TypedDict; Any within other types."""
     for key in keys:
         form = typing.get_type_hints(form).get(str(key), Any) if isinstance(form, type) else Any
     return form
 
 
-def _line(name: str, keys: list[str | int], value: Any, reason: str, form: Any) -> str:
+def _line(name: str, keys: list[str | int], value: Json, reason: str, form: Form) -> str:
     """The message: the path of the field, what it holds, and what is expected."""
     for key in keys:
         value = value[key]
@@ -172,5 +181,5 @@ def _in_python(kinds: str) -> str:
     return " | ".join(names.get(kind, kind) for kind in kinds.split(" | "))
 
 
-def _path(name: str, keys: list[Any]) -> str:
+def _path(name: str, keys: Sequence[str | int]) -> str:
     return ".".join([*([name] if name else []), *map(str, keys)]) or "the whole"

@@ -10,12 +10,16 @@ import contextlib
 import shutil
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, TypeVar
 
 from fairgrape_jax import parallel
+from fairgrape_jax.masks import Tree
 from fairgrape_jax.parallel import hosts
 from fairgrape_jax.progress import say
 from fairgrape_jax.storage import checkpoint, resumable
+from fairgrape_jax.storage.checksums import Record
+
+T = TypeVar("T")
 
 
 class Slots:
@@ -31,15 +35,19 @@ class Slots:
         self._pending = contextlib.ExitStack()  # ends a save that is being written
         self._saved = time.perf_counter()
 
-    def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        """The newest sound save, a tree like `like` in NumPy arrays and its metadata; or None."""
+    def restore(self, like: T) -> tuple[T, Record] | None:
+        """The newest sound save, a tree like `like` in NumPy arrays and its metadata; or None.
+
+        Args:
+            like: a pytree of the same structure, shapes and dtypes.
+        """
         newest = parallel.broadcast_from_process_0(_newest(self._directory))
         self._slot = int(newest) if newest >= 0 else None
         if self._slot is None:
             return None
         return checkpoint.restore_with_metadata(self._directory / str(self._slot), like)
 
-    def save(self, tree: Any, metadata: dict[str, Any]) -> None:
+    def save(self, tree: Tree, metadata: Record) -> None:
         """Save in the older slot; the files are written while training goes on.
 
         Args:

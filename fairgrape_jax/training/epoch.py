@@ -107,5 +107,5 @@ def train_epoch(
             save(total)
     if previous is not None:
         total += loss_of(previous)
-    epoch_done = parallel.replicate(np.int32(epoch + 1), devices)
-    return carry.state._replace(epoch=epoch_done), total / count
+    number: Tree = np.int32(epoch + 1)
+    return carry.state._replace(epoch=parallel.replicate(number, devices)), total / count

@@ -50,6 +50,10 @@ def make_evaluate_step(module: nn.Module, dataset: Dataset) -> Callable[..., tup
 
     Every device gets the results of all devices: (devices, B, T) int32, (devices, B) float32 and
     (devices, B, K) float32. The prediction of a sample that is not valid is LOST.
+
+    Args:
+        module: the network.
+        dataset: its pictures' normalisation and the classes of its tasks.
     """
 
     def evaluate_step(

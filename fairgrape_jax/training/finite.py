@@ -55,9 +55,14 @@ class NotFinite:
 
 
 class NotFiniteError(TrainingError):
-    """Raised for a number that is not finite. record: what is known of it; hint: ends the line."""
+    """Raised for a number that is not finite.
+
+    Attributes:
+        record: what is known of it.
+    """
 
     def __init__(self, record: NotFinite, hint: str = "") -> None:
+        """Make the line that a user reads; the hint ends it."""
         super().__init__(
             f"{summary(record.parts)} not finite {record.where}: a smaller learning rate is the "
             f"usual cure, --execution.rollback.retries 3 tries it; complete rounds are kept{hint}"
@@ -65,8 +70,16 @@ class NotFiniteError(TrainingError):
         self.record = record
 
 
-def parts(loss: Any, batch_stats: Tree, gradients: Tree, params: Tree, moments: Tree) -> Tree:
-    """What a step computes, by name; the optimizer's counters are no numbers that can fail."""
+def parts(loss: Tree, batch_stats: Tree, gradients: Tree, params: Tree, moments: Tree) -> Tree:
+    """What a step computes, by name; the optimizer's counters are no numbers that can fail.
+
+    Args:
+        loss: () float32.
+        batch_stats: the new running statistics.
+        gradients: a tree like the parameters.
+        params: the new parameters.
+        moments: the optimizer's new state.
+    """
     moments = [m for m in jax.tree.leaves(moments) if jnp.issubdtype(m.dtype, jnp.inexact)]
     named = {"loss": loss, "batch statistics": batch_stats, "gradient": gradients}
     return named | {"parameters": params, "optimizer": moments}
@@ -75,8 +88,12 @@ def parts(loss: Any, batch_stats: Tree, gradients: Tree, params: Tree, moments: 
 def flags(tree: Tree) -> jax.Array:
     """(n,) bool, whether every number of each leaf is finite.
 
-    >>> flags({"a": jnp.ones(3), "b": jnp.array([1, jnp.nan])}).tolist()
-    [True, False]
+    Args:
+        tree: a pytree of arrays.
+
+    Example:
+        >>> flags({"a": jnp.ones(3), "b": jnp.array([1, jnp.nan])}).tolist()
+        [True, False]
     """
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])
 
@@ -102,14 +119,20 @@ def accept(carry: Carry, new: State, loss: jax.Array, gradients: Tree) -> tuple[
 
 
 def choose(condition: jax.Array, new: Tree, old: Tree) -> Tree:
-    """`new` where `condition` () bool holds, else `old`: trees of the same structure and types.
+    """`new` where `condition` holds, else `old`.
 
     One branch on a CPU, which compiles a `where` for each leaf slowly and with much memory. A GPU's
     host would wait for the condition before it can start the next step, so there each leaf is
     chosen on the device, within the fusion that makes it.
 
-    >>> choose(jnp.array(False), {"a": jnp.ones(2)}, {"a": jnp.zeros(2)})["a"].tolist()
-    [0.0, 0.0]
+    Args:
+        condition: () bool.
+        new: a tree of arrays.
+        old: a tree of the same structure, shapes and dtypes.
+
+    Example:
+        >>> choose(jnp.array(False), {"a": jnp.ones(2)}, {"a": jnp.zeros(2)})["a"].tolist()
+        [0.0, 0.0]
     """
 
     def branch(condition: jax.Array, new: Tree, old: Tree) -> Tree:
@@ -122,7 +145,11 @@ def choose(condition: jax.Array, new: Tree, old: Tree) -> Tree:
 
 
 def to_host(state: State) -> State:
-    """A copy of a state in NumPy arrays; on the devices a step may take over its buffers."""
+    """A copy of a state in NumPy arrays; on the devices a step may take over its buffers.
+
+    Args:
+        state: on the devices.
+    """
     return jax.tree.map(np.array, jax.device_get(state))
 
 
@@ -137,11 +164,12 @@ def bad_parts(state: State, finite: np.ndarray, order: Sequence[str] = ()) -> tu
         finite: (n,) bool, the flags of `StepReport`.
         order: the names of all parameters as the network makes them.
 
-    >>> from types import SimpleNamespace as Net
-    >>> params = {"fc1": {"kernel": jnp.ones(2)}, "fc2": {"kernel": jnp.ones(2)}}
-    >>> net = Net(params=params, batch_stats={}, opt_state={})
-    >>> bad_parts(net, np.array([0, 0, 1, 1, 1], bool), ["fc1/kernel", "fc2/kernel"])
-    ('gradient of fc2/kernel', 'gradient of fc1/kernel')
+    Example:
+        >>> from types import SimpleNamespace as Net
+        >>> params = {"fc1": {"kernel": jnp.ones(2)}, "fc2": {"kernel": jnp.ones(2)}}
+        >>> net = Net(params=params, batch_stats={}, opt_state={})
+        >>> bad_parts(net, np.array([0, 0, 1, 1, 1], bool), ["fc1/kernel", "fc2/kernel"])
+        ('gradient of fc2/kernel', 'gradient of fc1/kernel')
     """
     like = parts(np.float32(0), state.batch_stats, state.params, state.params, state.opt_state)
     paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(like)[0]]
@@ -170,8 +198,12 @@ def _part_name(path: tuple[Any, ...]) -> str:
 def summary(parts: Sequence[str]) -> str:
     """The first part by name, with the first layer, and how many there are besides.
 
-    >>> summary(["loss", "gradient of fc2/kernel", "gradient of fc1/kernel"])
-    'loss, gradient of fc2/kernel (and 1 more)'
+    Args:
+        parts: as `bad_parts` names them; not none.
+
+    Example:
+        >>> summary(["loss", "gradient of fc2/kernel", "gradient of fc1/kernel"])
+        'loss, gradient of fc2/kernel (and 1 more)'
     """
     limit = 2 if parts[0] == "loss" else 1
     more = f" (and {len(parts) - limit} more)" if len(parts) > limit else ""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fairgrape_jax.masks import Tree, apply_masks, check_masks, map_masked, put_on_device
+from fairgrape_jax.masks import Array, Tree, apply_masks, check_masks, map_masked, put_on_device
 
 
 class MaskedState(NamedTuple):
@@ -20,7 +20,7 @@ class MaskedState(NamedTuple):
         masks: bool arrays, None where not prunable.
     """
 
-    inner: Any
+    inner: Tree
     masks: Tree
 
 
@@ -58,7 +58,7 @@ def masked(
         return MaskedState(inner.init(params), _arrays(masks))
 
     def update(
-        updates: Tree, state: MaskedState, params: Tree = None, **extra: Any
+        updates: Tree, state: MaskedState, params: Tree = None, **extra: Tree
     ) -> tuple[Tree, MaskedState]:
         if params is None:
             raise ValueError(
@@ -72,7 +72,7 @@ def masked(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def set_masks(opt_state: Any, masks: Tree) -> Any:
+def set_masks(opt_state: Tree, masks: Tree) -> Tree:
     """The state of a `masked` optimizer with other masks.
 
     They take the place of the old ones on the same devices, with the same shapes and dtypes, so
@@ -93,7 +93,7 @@ def set_masks(opt_state: Any, masks: Tree) -> Any:
         {'w': Array([[ True, False]], dtype=bool)}
     """
 
-    def is_masked(node: Any) -> bool:
+    def is_masked(node: object) -> bool:
         return isinstance(node, MaskedState)
 
     nodes, structure = jax.tree.flatten(opt_state, is_leaf=is_masked)
@@ -107,7 +107,7 @@ def _arrays(masks: Tree) -> Tree:
     return jax.tree.map(put_on_device, masks)
 
 
-def _to_zero(mask: Any, change: Any, weights: Any) -> Any:
+def _to_zero(mask: Array | None, change: Array, weights: Array) -> Array:
     return change if mask is None else jnp.where(mask, change.astype(weights.dtype), -weights)
 
 
@@ -116,7 +116,7 @@ def _replace(old: Tree, new: Tree) -> Tree:
     if expected != structure:
         raise ValueError(f"masks: of the structure {structure}; the state's is {expected}")
 
-    def leaf(before: Any, after: Any) -> Any:
+    def leaf(before: jax.Array, after: Array) -> Array:
         shape, kept = jnp.shape(after), jnp.shape(before)
         if kept not in (shape, (*kept[:1], *shape)) or not jnp.issubdtype(
             jnp.result_type(after), bool

@@ -12,17 +12,32 @@ import optax
 
 
 def sgd(momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    """SGD with momentum and coupled weight decay, before the learning rate."""
+    """SGD with momentum and coupled weight decay, before the learning rate.
+
+    Args:
+        momentum: SGD's momentum, Adam's decay of the first moment.
+        weight_decay: its factor.
+    """
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.trace(momentum))
 
 
 def adam(momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    """Adam with L2 weight decay in the gradient (torch's Adam), before the learning rate."""
+    """Adam with L2 weight decay in the gradient (torch's Adam), before the learning rate.
+
+    Args:
+        momentum: SGD's momentum, Adam's decay of the first moment.
+        weight_decay: its factor.
+    """
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.scale_by_adam(b1=momentum))
 
 
 def adamw(momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    """Adam with decoupled weight decay, before the learning rate."""
+    """Adam with decoupled weight decay, before the learning rate.
+
+    Args:
+        momentum: SGD's momentum, Adam's decay of the first moment.
+        weight_decay: its factor.
+    """
     return optax.chain(optax.scale_by_adam(b1=momentum), optax.add_decayed_weights(weight_decay))
 
 

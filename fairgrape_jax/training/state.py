@@ -51,7 +51,14 @@ class Carry(NamedTuple):
 def init_state(
     module: nn.Module, dataset: Dataset, optimizer: optax.GradientTransformation, seed: int
 ) -> State:
-    """Fresh parameters, statistics and optimizer state, a pure function of the seed."""
+    """Fresh parameters, statistics and optimizer state, a pure function of the seed.
+
+    Args:
+        module: the network.
+        dataset: for the shape of a picture.
+        optimizer: whose state is made.
+        seed: of the parameters and of the run's random key.
+    """
     init_key, run_key = jax.random.split(jax.random.key(seed))
     variables = _initializer(module, dataset.shape)(init_key)
     params = variables["params"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import optax
+from jaxtyping import Float, Int
 
 from fairgrape_jax import losses, parallel
 from fairgrape_jax.data import augment
@@ -17,7 +18,7 @@ from fairgrape_jax.masks import Tree, apply_masks
 from fairgrape_jax.models import activations
 from fairgrape_jax.training import finite
 from fairgrape_jax.training.finite import StepReport
-from fairgrape_jax.training.state import Carry
+from fairgrape_jax.training.state import Carry, State
 
 
 def make_train_step(
@@ -51,7 +52,8 @@ def make_train_step(
             network's variables as a fifth argument and runs it on the same pictures, in evaluation.
         mixup: its alpha; above 0 augmented pictures are mixed in pairs, and their cross-entropies.
     """
-    alter = augment.AUGMENTATIONS[augmentation]  # None: the pictures as they are
+    alter = augment.AUGMENTATIONS[augmentation]
+    names = remedy.features if remedy and remedy.of_features else ()
 
     def train_step(
         carry: Carry,
@@ -66,53 +68,116 @@ def make_train_step(
             jax.random.fold_in(run_key, state.step), jax.lax.axis_index(parallel.AXIS)
         )
         dropout_key = jax.random.split(key)[1]
-        images = batch["images"]
-        if alter is not None:
-            images = augment.augment_batch(alter, run_key, state.epoch, batch["ids"], images)
-        mixed = None
-        if mixup:
-            pairs = augment.mixup(
-                mixup, run_key, state.epoch, batch["ids"], images, labels=batch["labels"]
-            )
-            images, mixed = pairs.images, (pairs.labels, pairs.share)
-        images = augment.normalise(images, dataset.mean, dataset.std)
-
-        names = remedy.features if remedy and remedy.of_features else ()
-        teacher = run(module, dense, images, names)[0] if dense is not None else None
+        draw = Draw(run_key, state.epoch)
+        pictures = prepare_pictures(batch, dataset, alter, mixup, draw)
+        teacher = run(module, dense, pictures.images, names)[0] if dense is not None else None
 
         def objective(params: Tree) -> tuple[jax.Array, Tree]:
-            outputs, batch_stats = run(
-                module,
-                {"params": apply_masks(masks, params), "batch_stats": state.batch_stats},
-                images,
-                names,
-                dropout_key,
-            )
-            labels, classes = batch["labels"], dataset.classes
-            if remedy is not None and teacher is not None:
-                loss = losses.retraining_loss(
-                    remedy, outputs, teacher, labels, classes, gather=all_gather_batch, mixed=mixed
-                )
-            elif mixed:
-                loss = losses.mixed_cross_entropy(outputs.logits, labels, *mixed, classes).mean()
-            else:
-                loss = losses.cross_entropy(outputs.logits, labels, classes).mean()
-            return loss, batch_stats
+            variables = {"params": apply_masks(masks, params), "batch_stats": state.batch_stats}
+            outputs, batch_stats = run(module, variables, pictures.images, names, dropout_key)
+            return mean_loss(outputs, pictures, dataset.classes, remedy, teacher), batch_stats
 
         (loss, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         loss, batch_stats, gradients = jax.lax.pmean((loss, batch_stats, gradients), parallel.AXIS)
-        with jax.numpy_dtype_promotion("standard"):  # optax knows no strict one
-            directions, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = jax.tree.map(lambda p, d: p - rate * d, state.params, directions)
-        new = state._replace(
-            params=apply_masks(masks, params),
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-            step=state.step + 1,
-        )
+        new = update(optimizer, state, masks, gradients, rate)._replace(batch_stats=batch_stats)
         return finite.accept(carry, new, loss, gradients)
 
     return train_step
+
+
+class Draw(NamedTuple):
+    """What random changes of pictures are a function of, with the number of a sample."""
+
+    run_key: jax.Array
+    epoch: jax.Array
+
+
+class Pictures(NamedTuple):
+    """What a network learns from in one step.
+
+    Attributes:
+        images: altered, maybe mixed in pairs, and normalised.
+        labels: of each, or of the first of a pair.
+        mixed: where there are pairs, the labels of the second and the share of the first.
+    """
+
+    images: Float[jax.Array, "B H W C"]
+    labels: Int[jax.Array, "B T"]
+    mixed: tuple[Int[jax.Array, "B T"], Float[jax.Array, " B"]] | None
+
+
+def prepare_pictures(
+    batch: dict[str, jax.Array],
+    dataset: Dataset,
+    alter: augment.Augmentation | None,
+    mixup: float,
+    draw: Draw,
+) -> Pictures:
+    """The pictures of a batch as the network sees them.
+
+    Args:
+        batch: images, labels, and ids where pictures are altered.
+        dataset: the normalisation.
+        alter: a row of `augment.AUGMENTATIONS`; None for the pictures as they are.
+        mixup: its alpha, 0 for none.
+        draw: for random changes.
+    """
+    images, labels, mixed = batch["images"], batch["labels"], None
+    if alter is not None:
+        images = augment.augment_batch(alter, *draw, batch["ids"], images)
+    if mixup:
+        pairs = augment.mixup(mixup, *draw, batch["ids"], images, labels=labels)
+        images, mixed = pairs.images, (pairs.labels, pairs.share)
+    return Pictures(augment.normalise(images, dataset.mean, dataset.std), labels, mixed)
+
+
+def mean_loss(
+    outputs: losses.Outputs,
+    pictures: Pictures,
+    classes: Sequence[int],
+    remedy: Remedy | None,
+    teacher: losses.Outputs | None,
+) -> jax.Array:
+    """The mean loss of a batch.
+
+    Args:
+        outputs: the network's.
+        pictures: what it saw.
+        classes: of each task.
+        remedy: the terms of the loss.
+        teacher: the dense network's outputs; plain cross-entropy if None.
+    """
+    labels, mixed = pictures.labels, pictures.mixed
+    if remedy is not None and teacher is not None:
+        return losses.retraining_loss(
+            remedy, outputs, teacher, labels, classes, gather=all_gather_batch, mixed=mixed
+        )
+    if mixed:
+        return losses.mixed_cross_entropy(outputs.logits, labels, *mixed, classes).mean()
+    return losses.cross_entropy(outputs.logits, labels, classes).mean()
+
+
+def update(
+    optimizer: optax.GradientTransformation,
+    state: State,
+    masks: Tree,
+    gradients: Tree,
+    rate: jax.Array,
+) -> State:
+    """The state a step of the optimizer further, pruned weights at zero.
+
+    Args:
+        optimizer: gives directions.
+        state: before the step.
+        masks: bool leaves, None where not prunable.
+        gradients: a tree like the parameters.
+        rate: the learning rate.
+    """
+    with jax.numpy_dtype_promotion("standard"):  # optax knows no strict one
+        directions, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = jax.tree.map(lambda p, d: p - rate * d, state.params, directions)
+    masked = apply_masks(masks, params)
+    return state._replace(params=masked, opt_state=opt_state, step=state.step + 1)
 
 
 def run(
@@ -143,5 +208,8 @@ def all_gather_batch(rows: jax.Array) -> jax.Array:
 
     Its gradient adds up what all devices make of a feature: with the mean over devices that a step
     takes, that of the loss of the whole batch.
+
+    Args:
+        rows: this device's.
     """
     return jax.lax.all_gather(rows, parallel.AXIS, tiled=True)

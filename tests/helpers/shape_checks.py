@@ -7,7 +7,7 @@ import types
 import typing
 
 from beartype import beartype
-from jaxtyping import AbstractArray, TypeCheckError, jaxtyped
+from jaxtyping import AbstractArray, PyTree, TypeCheckError, jaxtyped
 
 FOLDERS = ("masks", "scoring", "selection", "losses", "metrics")
 
@@ -74,7 +74,7 @@ def checked(function):
 
 
 def of_arrays(hint):
-    """Whether a type speaks of an array's shape or dtype."""
-    if inspect.isclass(hint) and issubclass(hint, AbstractArray):
+    """Whether a type speaks of an array's shape or dtype, or of those in a tree."""
+    if inspect.isclass(hint) and issubclass(hint, (AbstractArray, PyTree)):
         return True
     return any(of_arrays(part) for part in typing.get_args(hint))

@@ -11,6 +11,7 @@ from flax import linen as nn
 from fairgrape_jax import models
 from fairgrape_jax.config import Clusters, Stage
 from fairgrape_jax.data import load
+from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import full_masks, layer_names
 from fairgrape_jax.rounds import cluster
 from fairgrape_jax.runner import run as runner
@@ -80,6 +81,27 @@ def test_clusters_look_at_what_goes_into_the_last_layer_of_any_name():
     pictures = (images / 255 - np.array(session.dataset.mean)) / np.array(session.dataset.std)
     logits = module.apply(network.variables, pictures.astype(np.float32))
     np.testing.assert_allclose(features[:2] @ head, logits, rtol=1e-4, atol=1e-5)
+
+
+class Rootless(nn.Module):
+    """A network that has the kernel of its last layer itself."""
+
+    num_classes: int
+    axis_name: str | None = None
+    dtype: type = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.relu(nn.Conv(4, (3, 3), name="stem")(x)).mean((1, 2))
+        return x @ self.param("w", nn.initializers.lecun_normal(), (4, self.num_classes))
+
+
+def test_a_last_layer_that_is_no_module_is_refused_not_taken_for_the_network(monkeypatch):
+    monkeypatch.setitem(models.MODELS, "named", Rootless)
+    session, network = opened(EXPERIMENT, load(EXPERIMENT.data))
+    assert session.steps.layers == ("stem", "w")
+    with pytest.raises(UsageError, match="the last layer, 'w', is no module"):
+        cluster.embed(session, network, batch=64)
 
 
 @pytest.mark.parametrize("allocation", ["uniform", "uniform+"])

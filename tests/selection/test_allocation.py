@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairgrape_jax.masks import kept
-from fairgrape_jax.selection.allocation import ALLOCATIONS, allocate, lamp_scores
+from fairgrape_jax.selection.allocation import ALLOCATIONS, allocate
+from fairgrape_jax.selection.rules import lamp_scores
 from tests.helpers.datasets import GOLDEN_FILES
 
 NAMES = [name for name in ALLOCATIONS if name != "global"]

@@ -278,7 +278,9 @@ def test_memory_beside_the_importance_is_at_most_one_and_a_half_times_it():
     rows = tuple(jax.ShapeDtypeStruct((7, *leaf.shape), jnp.float32) for leaf in alive)
     layers = tuple(range(len(alive)))
     keep = np.zeros(len(alive), np.int32)
-    compiled = solve_leaves.lower(rows, alive, keep, layers, "greedy", ()).compile()
+    compiled = solve_leaves.lower(
+        rows, alive, keep, segments=layers, finish="greedy", devices=()
+    ).compile()
     importance = sum(np.prod(leaf.shape) * 4 for leaf in rows)
     assert compiled.memory_analysis().temp_size_in_bytes <= 1.5 * importance
 

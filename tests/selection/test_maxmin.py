@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from fairgrape_jax import masks
 from fairgrape_jax.selection import select_greedy
 from fairgrape_jax.selection.maxmin import certified_maxmin, layer, maxmin_tree, select_maxmin
-from fairgrape_jax.selection.maxmin.tree import on_blocks
+from fairgrape_jax.selection.maxmin.layer import Layer
+from fairgrape_jax.selection.maxmin.rounding import conclude
+from fairgrape_jax.selection.maxmin.search import minimise, survey_on_host
+from fairgrape_jax.selection.maxmin.tree import survey_on_blocks
 
 FAMILIES = {
     "lognormal": lambda r, n, g: np.exp(2 * r.normal(size=(n, 1)) + r.normal(size=(n, g))),
@@ -145,10 +148,10 @@ def test_a_sample_without_a_choice_still_leads_to_a_bound(alive, sampled):
     previous = np.zeros(30_000, bool)
     previous[rng.permutation(30_000)[:alive]] = True
     for keep in (1, alive // 2, alive - 1):
-        one = layer.Layer(rows, previous, keep)
-        ((weights, passes),) = layer.solve([one], layer.on_host)
+        one = Layer(rows, previous, keep)
+        ((weights, passes),) = minimise([one], survey_on_host)
         greedy = select_greedy(rows, previous, keep)
-        mask, found = layer.conclude(one, weights, passes, [greedy])
+        mask, found = conclude(one, weights, passes, [greedy])
         _, compact = certified_maxmin(rows, previous, keep)
         assert weights.sum() == pytest.approx(1)
         assert mask.sum() == keep
@@ -173,10 +176,10 @@ def test_over_the_whole_network_it_is_one_layer(sampled):
 def test_devices_do_not_change_a_pass(count):
     importance, previous = network()
     pairs = [flat(importance, previous, name) for name in importance]
-    layers = [layer.Layer(rows, alive, len(alive) // 5) for rows, alive in pairs]
+    layers = [Layer(rows, alive, len(alive) // 5) for rows, alive in pairs]
     weights = np.array([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0], [0.1, 0.1, 0.8]])
-    one, many = (on_blocks(jax.devices()[:n], layers)(weights) for n in (1, count))
-    for alone, spread, host in zip(one, many, layer.on_host(layers)(weights), strict=True):
+    one, many = (survey_on_blocks(jax.devices()[:n], layers)(weights) for n in (1, count))
+    for alone, spread, host in zip(one, many, survey_on_host(layers)(weights), strict=True):
         np.testing.assert_array_equal(alone.parts, spread.parts)
         np.testing.assert_array_equal(alone.base, spread.base)
         assert alone.keep == spread.keep == host.keep

@@ -21,13 +21,26 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Bool, Float32, Int32, Shaped
 
 from fairgrape_jax.selection import blocks as bl
 from fairgrape_jax.selection.blocks import BLOCK, Blocks, Fixed
 from fairgrape_jax.selection.fixed_point.newton import Fit, levels, newton
-from fairgrape_jax.selection.fixed_point.prefixes import depth, ranks
-from fairgrape_jax.selection.fixed_point.sample import Layer, coarse, first_pick, start, tied
-from fairgrape_jax.selection.fixed_point.walk import CAPACITY, Candidates, descending, walk
+from fairgrape_jax.selection.fixed_point.prefixes import Shells, depth, ranks
+from fairgrape_jax.selection.fixed_point.sample import (
+    Layer,
+    ends_among_ties,
+    guess_ends,
+    levels_before_first_pick,
+    walk_sample,
+)
+from fairgrape_jax.selection.fixed_point.walk import (
+    CAPACITY,
+    Candidates,
+    Walk,
+    descending,
+    walk,
+)
 
 Finish = Literal["greedy", "none"]
 
@@ -52,138 +65,159 @@ class Info(NamedTuple):
 
 
 def select_blocks(
-    blocks: Blocks, keep: jax.Array, finish: Finish, axis: str | None
-) -> tuple[jax.Array, Info]:
-    """The choice of `keep` (L,) weights in every segment: a mask (blocks, BLOCK), and `Info`.
+    blocks: Blocks, keep: Shaped[jax.Array, " L"], finish: Finish
+) -> tuple[Bool[jax.Array, "B W"], Info]:
+    """The choice of so many weights in every segment, always of exactly so many or all alive.
 
-    Always of exactly so many weights, or of all that are alive.
+    Args:
+        blocks: the weights.
+        keep: how many of each segment.
+        finish: "greedy", or "none": the fixed point alone.
+
+    Returns:
+        A mask of all weights of this device, and how it was reached.
     """
-    layer = survey(blocks, keep, axis)
+    layer = survey(blocks, keep)
     room = jnp.minimum(STEPS, layer.keep // 2) if finish == "greedy" else 0
     target = jnp.where(layer.small, layer.keep, layer.keep - room)
-    first, sample = coarse(blocks, layer, target, axis)
-    ends, width, active = start(first, sample, blocks.size)
+    first, sample = walk_sample(blocks, layer, target)
     served = jnp.isfinite(first.level)
     layer = layer._replace(
         most=jnp.where(served, first.level, 0).sum(axis=1) > 0.5 * bl.to_float(served.sum(axis=1))
     )
     room = jnp.broadcast_to(jnp.asarray(room), target.shape)
     tolerance = jnp.maximum(1.5, bl.to_float(room) / (8.0 * blocks.keys.shape[1]))
-    fit = newton(blocks, layer, ends, width, active, target, tolerance, axis)
+    fit = newton(blocks, layer, guess_ends(first, sample, blocks.size), target, tolerance)
     mask = bl.scatter(first.taken[:, :-1] & layer.small[:, None], sample.gathered, blocks)
     stuck = jnp.zeros_like(layer.small)
     if finish == "greedy":
-        walked, stuck = walk_the_rest(blocks, layer, fit, axis)
+        walked, stuck = walk_the_rest(blocks, layer, fit)
         mask |= walked
     left = layer.simple | (stuck if finish == "greedy" else layer.busy)
-    mask |= in_order(blocks, layer, fit, left, axis)
-    mask, counted = exact(blocks, mask, layer, axis)
-    error = share_error(layer.true(kept(blocks, mask, layer, axis)), layer.true(layer.totals))
+    mask |= select_in_order(blocks, layer, fit, left)
+    mask, counted = correct_counts(blocks, mask, layer)
+    error = share_error(layer.true(sum_within(blocks, mask, layer)), layer.true(layer.totals))
     if finish == "none":  # where single weights matter, the fixed point alone does not decide
         stuck = layer.busy & (layer.keep < FEW * blocks.keys.shape[1])
-    level = (fit.misfit <= 2 * tolerance) & ~tied(first, sample) & ~stuck
+    level = (fit.misfit <= 2 * tolerance) & ~ends_among_ties(first, sample) & ~stuck
     ranked = counted & (blocks.shift <= 0).all(axis=1)
     return mask, Info(fit.passes, error, (~layer.busy | level) & ranked)
 
 
-def survey(blocks: Blocks, keep: jax.Array, axis: str | None) -> Layer:
-    """The groups' importances and the counts of each segment."""
+def survey(blocks: Blocks, keep: Shaped[jax.Array, " L"]) -> Layer:
+    """The groups' importances and the counts of each segment.
 
-    def chunk(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-        best = keys.max(axis=1)
-        flags = jnp.stack([bl.true(best >= 0), bl.true(best > 0)], axis=1)
-        return bl.values(keys).sum(axis=2), flags
+    Args:
+        blocks: the weights.
+        keep: how many of each segment.
+    """
 
-    sums, flags = bl.over_chunks(chunk, blocks.keys)
-    totals = bl.add(sums, bl.scale_of(sums, blocks, axis), blocks, axis)
-    alive, positive = bl.count(flags, blocks, axis).T
+    def chunk(some: Blocks) -> tuple[jax.Array, jax.Array]:
+        best = some.keys.max(axis=1)
+        flags = jnp.stack([bl.count_flags(best >= 0), bl.count_flags(best > 0)], axis=1)
+        return bl.values(some.keys).sum(axis=2), flags
+
+    sums, flags = bl.over_chunks(chunk, blocks)
+    totals = bl.add_floats(sums, bl.power_above(sums, blocks), blocks)
+    alive, positive = bl.add_integers(flags, blocks).T
     keep = jnp.clip(keep.astype(jnp.int32), 0, alive)
     simple = (keep >= positive) | (keep == 0)
     small = (alive <= CAPACITY) & ~simple
     return Layer(totals, alive, keep, simple, small, jnp.zeros_like(small), blocks.shift)
 
 
-def in_order(
-    blocks: Blocks, layer: Layer, fit: Fit, where: jax.Array, axis: str | None
-) -> jax.Array:
-    """The exact count without a walk: the first to come within, in the segments of `where`."""
+def select_in_order(
+    blocks: Blocks, layer: Layer, fit: Fit, where: Bool[jax.Array, " L"]
+) -> Bool[jax.Array, "B W"]:
+    """The exact count without a walk: the first to come within, in the segments of `where`.
+
+    Args:
+        blocks: the weights.
+        layer: what is known of them.
+        fit: where the ends are.
+        where: the segments to choose in.
+    """
     keep = jnp.where(where, layer.keep, 0)
 
     def chosen() -> jax.Array:
-        return bl.largest(ranks(blocks, fit.ends, fit.ray, layer.simple), keep, blocks, axis)
+        return bl.select_largest(ranks(blocks, fit.ray, layer.simple), keep, blocks)
 
     nothing = jnp.zeros((len(blocks.segment), BLOCK), bool)
     return lax.cond(jnp.any(keep > 0), chosen, lambda: nothing)
 
 
-def exact(
-    blocks: Blocks, mask: jax.Array, layer: Layer, axis: str | None
-) -> tuple[jax.Array, jax.Array]:
-    """The mask with exactly the count of every segment, and which segments (L,) had it already.
+def correct_counts(
+    blocks: Blocks, mask: Bool[jax.Array, "B W"], layer: Layer
+) -> tuple[Bool[jax.Array, "B W"], Bool[jax.Array, " L"]]:
+    """The mask with exactly the count of every segment, and which segments had it already.
 
     Rounding may have left a segment short: then what matters to anyone comes first, by index.
+
+    Args:
+        blocks: the weights.
+        mask: the choice so far.
+        layer: what is known of them.
     """
-    counted = bl.count(bl.true(mask), blocks, axis) == layer.keep
+    counted = bl.add_integers(bl.count_flags(mask), blocks) == layer.keep
 
     def mended() -> jax.Array:
-        def order(keys: jax.Array, chosen: jax.Array) -> jax.Array:
-            rank = 1 + (keys.max(axis=1) > 0).astype(jnp.uint32)
-            return jnp.where(keys[:, 0] < 0, jnp.uint32(0), jnp.where(chosen, jnp.uint32(3), rank))
+        def order(some: Blocks, chosen: jax.Array) -> jax.Array:
+            rank = 1 + (some.keys.max(axis=1) > 0).astype(jnp.uint32)
+            rank = jnp.where(chosen, jnp.uint32(3), rank)
+            return jnp.where(some.keys[:, 0] < 0, jnp.uint32(0), rank)
 
-        return bl.largest(bl.over_chunks(order, blocks.keys, mask), layer.keep, blocks, axis)
+        return bl.select_largest(bl.over_chunks(order, blocks, mask), layer.keep, blocks)
 
     return lax.cond(jnp.all(counted), lambda: mask, mended), counted
 
 
 class Attempt(NamedTuple):
-    """A last walk: how the ends were taken to move, what it chose, and where it got stuck."""
+    """A last walk.
 
-    ray: jax.Array
-    mask: jax.Array
-    stuck: jax.Array
-    tries: jax.Array
+    Attributes:
+        ray: how the ends were taken to move.
+        mask: what it chose.
+        stuck: the segments in which a group ran out of candidates.
+        tries: how many walks there were before.
+    """
+
+    ray: Shells
+    mask: Bool[jax.Array, "B W"]
+    stuck: Bool[jax.Array, " L"]
+    tries: Int32[jax.Array, ""]
+
+
+class Band(NamedTuple):
+    """From which count to which the last walk has its candidates, and where it ends; (L,) each."""
+
+    before: Int32[jax.Array, " L"]
+    after: Int32[jax.Array, " L"]
+    limit: Int32[jax.Array, " L"]
 
 
 def walk_the_rest(
-    blocks: Blocks, layer: Layer, fit: Fit, axis: str | None
-) -> tuple[jax.Array, jax.Array]:
+    blocks: Blocks, layer: Layer, fit: Fit
+) -> tuple[Bool[jax.Array, "B W"], Bool[jax.Array, " L"]]:
     """Greedy steps from STEPS weights before the count; the mask, and the segments that failed.
 
     The candidates are the next CAPACITY weights as all ends move on together. If a group runs out
     of them, the walk is done again with a longer way for this group.
+
+    Args:
+        blocks: the weights.
+        layer: what is known of them.
+        fit: where the ends are.
     """
     before = jnp.where(layer.busy, jnp.maximum(layer.keep - STEPS, 0), 0)
     after = jnp.where(layer.busy, jnp.minimum(before + CAPACITY, layer.alive), 0)
-    limit = jnp.where(layer.busy, layer.keep, 0)
-    totals = layer.totals.value()
-    everything = after == layer.alive
-    behind = layer.most[blocks.segment][:, None]
+    band = Band(before, after, jnp.where(layer.busy, layer.keep, 0))
 
     def attempt(last: Attempt) -> Attempt:
-        rank = ranks(blocks, fit.ends, last.ray, layer.simple)
-        both = bl.nth(rank, jnp.stack([before, after]), blocks, axis)
-        base = bl.down_to(both[0], rank, before, blocks, axis)
-        band = bl.down_to(both[1], rank, after, blocks, axis) & ~base
-        gathered = bl.gather(band, CAPACITY, blocks, axis)
-        keys = jnp.moveaxis(gathered.keys, 1, 2)
-        inside = depth(keys, gathered.indices, fit.ends, last.ray, blocks.size)
-        cut = jnp.where(keys[:, 0] >= 0, inside.max(axis=1), jnp.inf).min(axis=1)
-        listed = jnp.where(everything[:, None, None], keys > 0, inside > cut[:, None, None])
-        candidates = Candidates(
-            order=descending(keys),
-            gain=bl.values(gathered.keys) / jnp.where(totals > 0, totals, 1)[:, None],
-            worth=(keys[:, 0] >= 0).astype(jnp.int32),
-            ends=listed.sum(axis=2, dtype=jnp.int32),
-            whole=everything,
-        )
-        level = levels(kept(blocks, base ^ behind, layer, axis), layer.totals, layer.most)
-        begin = (before == 0)[:, None] & jnp.isfinite(level)
-        level = jnp.where(begin, first_pick(layer.true(layer.totals)), level)
-        rest = walk(candidates, level, before, limit, limit[None])
-        stuck = rest.number < limit
-        short = stuck[:, None] & (rest.position >= candidates.ends)
-        mask = base | bl.scatter(rest.taken[:, :-1], gathered, blocks)
-        return Attempt(jnp.where(short, 8 * last.ray, last.ray), mask, stuck, last.tries + 1)
+        mask, rest, ends = walk_band(blocks, layer, last.ray, band)
+        stuck = rest.number < band.limit
+        short = stuck[:, None] & (rest.position >= ends)
+        ray = last.ray._replace(width=jnp.where(short, 8 * last.ray.width, last.ray.width))
+        return Attempt(ray, mask, stuck, last.tries + 1)
 
     nothing = jnp.zeros((len(blocks.segment), BLOCK), bool)
     begin = Attempt(fit.ray, nothing, layer.busy, jnp.int32(0))
@@ -191,19 +225,70 @@ def walk_the_rest(
     return last.mask & ~last.stuck[blocks.segment][:, None], last.stuck
 
 
-def kept(blocks: Blocks, mask: jax.Array, layer: Layer, axis: str | None) -> Fixed:
-    """The importance of each group within `mask`."""
+def walk_band(
+    blocks: Blocks, layer: Layer, ray: Shells, band: Band
+) -> tuple[Bool[jax.Array, "B W"], Walk, Int32[jax.Array, "L G"]]:
+    """A last walk, along a ray: its mask, where it came to, and where the groups' orders end.
+
+    Args:
+        blocks: the weights.
+        layer: what is known of them.
+        ray: how the ends move on.
+        band: from which count to which.
+    """
+    totals = layer.totals.value()
+    everything = band.after == layer.alive
+    behind = layer.most[blocks.segment][:, None]
+    rank = ranks(blocks, ray, layer.simple)
+    both = bl.nth_largest(rank, jnp.stack([band.before, band.after]), blocks)
+    base = bl.select_down_to(both[0], rank, band.before, blocks)
+    inside = bl.select_down_to(both[1], rank, band.after, blocks) & ~base
+    gathered = bl.gather(inside, CAPACITY, blocks)
+    keys = jnp.moveaxis(gathered.keys, 1, 2)
+    deep = depth(keys, gathered.indices, ray, blocks.size)
+    cut = jnp.where(keys[:, 0] >= 0, deep.max(axis=1), jnp.inf).min(axis=1)
+    listed = jnp.where(everything[:, None, None], keys > 0, deep > cut[:, None, None])
+    candidates = Candidates(
+        order=descending(keys),
+        gain=bl.values(gathered.keys) / jnp.where(totals > 0, totals, 1)[:, None],
+        worth=(keys[:, 0] >= 0).astype(jnp.int32),
+        ends=listed.sum(axis=2, dtype=jnp.int32),
+        whole=everything,
+    )
+    level = levels(sum_within(blocks, base ^ behind, layer), layer.totals, layer.most)
+    begin = (band.before == 0)[:, None] & jnp.isfinite(level)
+    level = jnp.where(begin, levels_before_first_pick(layer.true(layer.totals)), level)
+    rest = walk(candidates, level, band.before, band.limit, band.limit[None])
+    mask = base | bl.scatter(rest.taken[:, :-1], gathered, blocks)
+    return mask, rest, candidates.ends
+
+
+def sum_within(blocks: Blocks, mask: Bool[jax.Array, "B W"], layer: Layer) -> Fixed:
+    """The importance of each group within `mask`, (L, G).
+
+    Args:
+        blocks: the weights.
+        mask: a choice.
+        layer: what is known of them.
+    """
     sums = bl.over_chunks(
-        lambda keys, chosen: jnp.where(chosen[:, None], bl.values(keys), 0).sum(axis=2),
-        blocks.keys,
+        lambda some, chosen: jnp.where(chosen[:, None], bl.values(some.keys), 0).sum(axis=2),
+        blocks,
         mask,
     )
-    return bl.add(sums, layer.totals.scale, blocks, axis)
+    return bl.add_floats(sums, layer.totals.scale, blocks)
 
 
-def share_error(kept: jax.Array, totals: jax.Array) -> jax.Array:
-    """The worst |P_k - P*_k| / P*_k of the groups of some importance, 0 where nothing is kept."""
-    held, whole = (x.sum(axis=-1, keepdims=True) for x in (kept, totals))
-    some = (totals > 0) & (held > 0)
-    relative = kept / jnp.where(some, totals, 1) * (whole / jnp.where(held > 0, held, 1))
+def share_error(
+    kept: Float32[jax.Array, "L G"], totals: Float32[jax.Array, "L G"]
+) -> Float32[jax.Array, " L"]:
+    """The worst |P_k - P*_k| / P*_k of the groups of some importance, 0 where nothing is kept.
+
+    Args:
+        kept: each group's importance within the choice.
+        totals: each group's importance alive.
+    """
+    retained, whole = (x.sum(axis=-1, keepdims=True) for x in (kept, totals))
+    some = (totals > 0) & (retained > 0)
+    relative = kept / jnp.where(some, totals, 1) * (whole / jnp.where(retained > 0, retained, 1))
     return jnp.where(some, jnp.abs(relative - 1), 0).max(axis=-1)

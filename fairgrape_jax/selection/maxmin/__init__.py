@@ -12,14 +12,15 @@ Relaxed to fractional weights, the problem has a dual in G variables: for lambda
 convex and piecewise linear, with the retained parts of the K chosen weights as a subgradient.
 Where greedy looks at a maximum over groups, this looks at a weighted sum.
 
-bundle.py minimises D, given its cuts; layer.py searches a layer, and makes whole weights of the
-minimum, in float64, on the host; tree.py does so for a network, the passes over its large layers
-being one program on the devices.
+bundle.py minimises D, given its cuts; search.py searches a layer; rounding.py makes whole weights
+of the minimum, in float64, on the host; tree.py does so for a network, the passes over its large
+layers being one program on the devices.
 """
 
 from __future__ import annotations
 
-from fairgrape_jax.selection.maxmin.layer import Certificate, certified_maxmin, select_maxmin
+from fairgrape_jax.selection.maxmin.choice import certified_maxmin, select_maxmin
+from fairgrape_jax.selection.maxmin.rounding import Certificate
 from fairgrape_jax.selection.maxmin.tree import maxmin_tree
 
 __all__ = [

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32, Int32
 
 from fairgrape_jax import parallel
-from fairgrape_jax.masks import Tree
-from fairgrape_jax.selection import Allocation, select_greedy, solve_tree
+from fairgrape_jax.masks import Masks
 from fairgrape_jax.selection import blocks as bl
+from fairgrape_jax.selection import select_greedy, solve_tree
+from fairgrape_jax.selection.allocation import Budget
 from fairgrape_jax.selection.blocks import CUT, HIGH, Blocks
 from fairgrape_jax.selection.counts import as_tree, joined, members
-from fairgrape_jax.selection.inputs import as_float, on_host, rankable
-from fairgrape_jax.selection.maxmin.layer import NEAR, Band, Layer, Survey, conclude, solve
+from fairgrape_jax.selection.inputs import TreeScores, as_float, on_host, rankable
+from fairgrape_jax.selection.maxmin.layer import NEAR, Layer
+from fairgrape_jax.selection.maxmin.rounding import conclude
+from fairgrape_jax.selection.maxmin.search import Band, Survey, minimise
 
 
 def maxmin_tree(
-    importance: Tree,
-    masks: Tree,
+    importance: TreeScores,
+    masks: Masks,
     density: float,
     *,
-    allocation: Allocation = "uniform",
-    minimum: int = 0,
-    weights: Tree = None,
-    order: Sequence[str] = (),
     devices: Sequence[jax.Device] = (),
-) -> tuple[Tree, dict[str, dict[str, float]]]:
+    **budget: Unpack[Budget],
+) -> tuple[Masks, dict[str, dict[str, float | int]]]:
     """The max-min choice in every layer of a network, and each choice's certificate by name.
 
     D is minimised over sums of float32, which can cost the bound some 1e-6 of its height but not
@@ -43,11 +45,8 @@ def maxmin_tree(
         importance: a tree of (G, *w.shape) of any real dtype, None where masks have None.
         masks: a tree of (*w.shape) bool, None where not prunable.
         density: the part of ALL weights to keep.
-        allocation: as for `select_tree`; "global" has one certificate, "network".
-        minimum: as for `select_tree`.
-        weights: as for `select_tree`.
-        order: as for `select_tree`.
         devices: over which the weights are spread while D is minimised; none: where JAX puts them.
+        budget: as for `select_tree`; allocation "global" has one certificate, "network".
 
     Returns:
         Masks of NumPy arrays, never below `select_greedy`'s on the worst group's retained part, and
@@ -62,19 +61,10 @@ def maxmin_tree(
         >>> chosen
         {'kernel': array([[False, False,  True, False]])}
     """
-    greedy, _ = solve_tree(
-        importance,
-        masks,
-        density,
-        allocation=allocation,
-        minimum=minimum,
-        weights=weights,
-        order=order,
-        devices=devices,
-    )
+    greedy, _ = solve_tree(importance, masks, density, devices=devices, **budget)
     leaves = jax.tree.leaves(masks)
     rows = [as_float(rankable(leaf)) for leaf in jax.tree.leaves(importance)]
-    numbers = members(masks, allocation)
+    numbers = members(masks, budget.get("allocation", "uniform"))
     first = [joined(jax.tree.leaves(greedy), each) for each in numbers.values()]
     layers = [
         Layer(joined(rows, each, lead=1), joined(leaves, each), int(chosen.sum()))
@@ -82,9 +72,11 @@ def maxmin_tree(
     ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda layer: layer.totals, layers))
-        weights, passes = zip(*solve(layers, functools.partial(on_blocks, devices)), strict=True)
+        lambdas, passes = zip(
+            *minimise(layers, functools.partial(survey_on_blocks, devices)), strict=True
+        )
         second = pool.map(walk, layers)
-        results = pool.map(conclude, layers, weights, passes, zip(first, second, strict=True))
+        results = pool.map(conclude, layers, lambdas, passes, zip(first, second, strict=True))
         chosen, certificates = zip(*results, strict=True)
     details = {
         name: {"achieved": c.achieved, "bound": c.bound, "gap": c.gap, "passes": c.passes}
@@ -94,12 +86,21 @@ def maxmin_tree(
 
 
 def walk(layer: Layer) -> np.ndarray:
-    """What `select_greedy` chooses, from which the fixed point may differ by a few weights."""
+    """What `select_greedy` chooses, from which the fixed point may differ by a few weights.
+
+    Args:
+        layer: what is chosen from.
+    """
     return select_greedy(layer.rows, layer.alive, layer.keep)
 
 
-def on_blocks(devices: Sequence[jax.Device], layers: Sequence[Layer]) -> Survey:
-    """The passes over all layers at once, their weights laid out in blocks on the devices."""
+def survey_on_blocks(devices: Sequence[jax.Device], layers: Sequence[Layer]) -> Survey:
+    """The passes over all layers at once, their weights laid out in blocks on the devices.
+
+    Args:
+        devices: over which the weights are spread; none: where JAX puts them.
+        layers: what is chosen from.
+    """
     rows, powers = zip(*(_scaled(layer) for layer in layers), strict=True)
     alive = tuple(layer.alive for layer in layers)
     blocks = pack_layers(*jax.device_put((rows, alive)), max(len(devices), 1))
@@ -114,16 +115,15 @@ def on_blocks(devices: Sequence[jax.Device], layers: Sequence[Layer]) -> Survey:
     totals = np.ldexp(totals, -shift)
     scale = np.ldexp(np.float32(1), np.frexp(totals)[1] + 1)  # a power of two above them
 
-    def survey(weights: np.ndarray) -> list[Band]:
-        factor = (weights / totals).astype(np.float32)
-        on_devices = jax.device_put((factor, before, after, scale))
-        high, low, bits, keys = jax.device_get(
-            survey_blocks(blocks, *on_devices, capacity, tuple(devices))
-        )
+    def survey(lambdas: np.ndarray) -> list[Band]:
+        factor = (lambdas / totals).astype(np.float32)
+        window = jax.device_put(Window(factor, scale, before, after))
+        sight = survey_blocks(blocks, window, capacity=capacity, devices=tuple(devices))
+        high, low, bits, keys = jax.device_get(sight)
         base = (high * 2.0**-HIGH + low * 2.0 ** -float(bits)) * scale / totals
         return [
-            Band(row[:count].view(np.float32) / total, held, int(inside))
-            for row, count, total, held, inside in zip(
+            Band(row[:count].view(np.float32) / total, retained, int(inside))
+            for row, count, total, retained, inside in zip(
                 keys, after - before, totals, base, keep - before, strict=True
             )
         ]
@@ -132,7 +132,11 @@ def on_blocks(devices: Sequence[jax.Device], layers: Sequence[Layer]) -> Survey:
 
 
 def capacity_of(sizes: Sequence[int]) -> int:
-    """The most weights near an edge that a pass brings to sight, of layers of so many weights."""
+    """The most weights near an edge that a pass brings to sight, of layers of so many weights.
+
+    Args:
+        sizes: the weights of each layer.
+    """
     return max(2 * (size // NEAR) for size in sizes)
 
 
@@ -146,50 +150,90 @@ def _scaled(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.partial(jax.jit, static_argnames="shards")
-def pack_layers(rows: Any, alive: Any, shards: int) -> Blocks:
-    """Importances (G, n) and masks (n,) of layers in blocks, their number divisible by `shards`."""
+def pack_layers(rows: Sequence[jax.Array], alive: Sequence[jax.Array], shards: int) -> Blocks:
+    """Layers in blocks, their number divisible by `shards`.
+
+    Args:
+        rows: importances (G, n) of each layer.
+        alive: masks (n,).
+        shards: over how many devices the blocks will be cut.
+    """
     return bl.pack(rows, alive, range(len(rows)), shards)
+
+
+class Window(NamedTuple):
+    """Which weights a pass brings to sight: from the `before`-th to the `after`-th of an order.
+
+    Attributes:
+        factor: lambda_k / T_k; the order is that of sum_k factor_k I[k, w], ties by index.
+        scale: powers of two above the groups' importances.
+        before: how many come first.
+        after: how many there are until its end.
+    """
+
+    factor: Float32[jax.Array, "L G"]
+    scale: Float32[jax.Array, "L G"]
+    before: Int32[jax.Array, " L"]
+    after: Int32[jax.Array, " L"]
+
+
+class Sight(NamedTuple):
+    """What a pass brings to sight of every segment.
+
+    Attributes:
+        high: the importance before the window, the upper integers of a `Fixed`.
+        low: its lower ones.
+        bits: those of the lower ones.
+        keys: of the weights in the window, up to a capacity.
+    """
+
+    high: Int32[jax.Array, "L G"]
+    low: Int32[jax.Array, "L G"]
+    bits: Int32[jax.Array, ""]
+    keys: Int32[jax.Array, "L C G"]
 
 
 @functools.partial(jax.jit, static_argnames=("capacity", "devices"))
 def survey_blocks(
-    blocks: Blocks, factor: Any, before: Any, after: Any, scale: Any, capacity: int, devices: Any
-) -> Any:
-    """One pass over the blocks of all layers, cut over `devices`; see `look`."""
-    if len(devices) < 2:
-        return look(blocks, factor, before, after, scale, capacity, None)
-    each = functools.partial(look, capacity=capacity, axis=parallel.AXIS)
-    over = parallel.shard_function(each, devices, (CUT, *[None] * 4), None)
-    return over(blocks, factor, before, after, scale)
+    blocks: Blocks, window: Window, *, capacity: int, devices: tuple[jax.Device, ...]
+) -> Sight:
+    """One pass over the blocks of all layers; see `look`.
 
-
-def look(
-    blocks: Blocks,
-    factor: jax.Array,
-    before: jax.Array,
-    after: jax.Array,
-    scale: jax.Array,
-    capacity: int,
-    axis: str | None,
-) -> tuple[jax.Array, ...]:
-    """A pass over every segment's order by sum_k factor_k I[k, w], ties by index.
-
-    factor: (L, G), lambda_k / T_k; scale: (L, G), powers of two above the groups' importances.
-    Returns the importance within the first `before` (L,), as the whole numbers of a `Fixed`: high
-    and low (L, G) and the bits of low; and the keys (L, capacity, G) of those from there to
-    `after` (L,).
+    Args:
+        blocks: the weights.
+        window: which of them.
+        capacity: how many of a segment at most.
+        devices: over which the blocks are cut.
     """
+    if len(devices) < 2:
+        return look(blocks, window, capacity)
 
-    def ranks(keys: jax.Array, segment: jax.Array) -> jax.Array:
-        sums = (bl.values(keys) * factor[segment][:, :, None]).sum(axis=1)
-        return jnp.where(keys[:, 0] < 0, jnp.uint32(0), bl.ordered(sums))
+    def each(part: Blocks, window: Window) -> Sight:
+        return look(dataclasses.replace(part, axis=parallel.AXIS), window, capacity)
 
-    def within(keys: jax.Array, chosen: jax.Array) -> jax.Array:
-        return jnp.where(chosen[:, None], bl.values(keys), 0).sum(axis=2)
+    return parallel.shard_function(each, devices, (CUT, None), None)(blocks, window)
 
-    rank = bl.over_chunks(ranks, blocks.keys, blocks.segment)
-    base = bl.largest(rank, before, blocks, axis)
-    band = bl.largest(rank, after, blocks, axis) & ~base
-    held = bl.add(bl.over_chunks(within, blocks.keys, base), scale, blocks, axis)
-    near = bl.gather(band, capacity, blocks, axis)
-    return held.high, held.low, jnp.asarray(held.bits), near.keys
+
+def look(blocks: Blocks, window: Window, capacity: int) -> Sight:
+    """A pass over every segment's weights, up to `capacity` of them in the window.
+
+    Args:
+        blocks: the weights.
+        window: which of them.
+        capacity: how many of a segment at most.
+    """
+    factor = window.factor
+
+    def ranks(some: Blocks) -> jax.Array:
+        sums = (bl.values(some.keys) * factor[some.segment][:, :, None]).sum(axis=1)
+        return jnp.where(some.keys[:, 0] < 0, jnp.uint32(0), bl.ordered(sums))
+
+    def within(some: Blocks, chosen: jax.Array) -> jax.Array:
+        return jnp.where(chosen[:, None], bl.values(some.keys), 0).sum(axis=2)
+
+    rank = bl.over_chunks(ranks, blocks)
+    base = bl.select_largest(rank, window.before, blocks)
+    band = bl.select_largest(rank, window.after, blocks) & ~base
+    retained = bl.add_floats(bl.over_chunks(within, blocks, base), window.scale, blocks)
+    near = bl.gather(band, capacity, blocks)
+    return Sight(retained.high, retained.low, jnp.asarray(retained.bits), near.keys)
