@@ -55,6 +55,7 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "selection/greedy.py": (FULL, ("tests/selection/test_greedy.py",)),
     "selection/counts.py": (FULL, ("tests/selection/test_counts.py",)),
     "selection/allocation.py": (FULL, ("tests/selection/test_allocation.py",)),
+    "selection/rules.py": (FULL, ("tests/selection/test_allocation.py",)),
     "selection/inputs.py": (FULL, ("tests/selection/test_checks.py",)),
     "selection/schedules.py": (FULL, ("tests/selection/test_schedules.py",)),
     "methods/pruning.py": (FULL, ("tests/methods/test_pruning.py",)),

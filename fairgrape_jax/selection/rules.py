@@ -250,17 +250,17 @@ def _settle(
     """The rounded `wish(level)`, rising in level from 0 to `largest`, of the exact sum."""
     total, low, high = bounds
 
-    def at(level: float) -> np.ndarray:
+    def level_of(level: float) -> np.ndarray:
         return np.clip(wish(level), low, high)
 
     below, above = 0.0, largest
     for _ in range(200):
         middle = (below + above) / 2
-        if at(middle).sum() <= total:
+        if level_of(middle).sum() <= total:
             below = middle
         else:
             above = middle
-    real = at(below)
+    real = level_of(below)
     spare = high - real
     if (missing := total - real.sum()) > 0.5 and spare.sum() > 0:
         # Layers that nothing was wished for, and jumps: all take part by what they have left.
