@@ -114,9 +114,10 @@ class Plain(NamedTuple):
         lhs: the input.
         rhs: the kernel.
         out: the sides of the result.
-        strides, low, spread, reach: of each spatial axis: the step of the window, zeros before the
-            input (negative: what is left out), and the distances of two neighbours of the input
-            and of the kernel.
+        strides: of each spatial axis the step of the window.
+        low: zeros before the input (negative: what is left out).
+        spread: the distance of two neighbours of the input.
+        reach: the distance of two neighbours of the kernel.
     """
 
     lhs: jax.Array
@@ -143,20 +144,44 @@ class Plain(NamedTuple):
         return lax.pad(self.lhs, jnp.zeros((), self.lhs.dtype), [*config, (0, 0, 0)])
 
     def seen_by(self, padded: jax.Array, tap: Lists) -> jax.Array:
-        """(N, *out, C): what the kernel's place `tap` sees, for all of the result."""
+        """What a place of the kernel sees, for all of the result.
+
+        Args:
+            padded: the input with its zeros.
+            tap: a place of the kernel.
+
+        Returns:
+            (N, *out, C).
+        """
         return _every(
             padded, [t * r for t, r in zip(tap, self.reach, strict=True)], self.strides, self.out
         )
 
     def seen_from(self, padded: jax.Array, place: Lists) -> jax.Array:
-        """(N, *K, C): what the result's `place` sees, by all of the kernel."""
+        """What a place of the result sees, by all of the kernel.
+
+        Args:
+            padded: the input with its zeros.
+            place: of the result.
+
+        Returns:
+            (N, *K, C).
+        """
         sides = self.rhs.shape[: len(self.out)]
         return _every(
             padded, [p * s for p, s in zip(place, self.strides, strict=True)], self.reach, sides
         )
 
     def placed(self, values: jax.Array, tap: Lists) -> jax.Array:
-        """(N, *out, O): values (N, *S, O) at the places of the result that see them by `tap`."""
+        """Values put at the places of the result that see them by a place of the kernel.
+
+        Args:
+            values: (N, *S, O).
+            tap: a place of the kernel.
+
+        Returns:
+            (N, *out, O).
+        """
         config = [(0, 0, 0)]
         for axis, side in enumerate(values.shape[1:-1]):
             low = self.low[axis] - tap[axis] * self.reach[axis]
@@ -168,8 +193,8 @@ class Plain(NamedTuple):
 def _product(conv: Plain, dot: Callable[..., jax.Array]) -> jax.Array:
     """One matrix product of what all places of the kernel see, side by side."""
     padded = conv.padded()
-    seen = jnp.concatenate([conv.seen_by(padded, tap) for tap in conv.taps()], axis=-1)
-    return dot(seen, conv.rhs.reshape(-1, conv.rhs.shape[-1]))
+    windows = jnp.concatenate([conv.seen_by(padded, tap) for tap in conv.taps()], axis=-1)
+    return dot(windows, conv.rhs.reshape(-1, conv.rhs.shape[-1]))
 
 
 def _spread_product(conv: Plain, dot: Callable[..., jax.Array]) -> jax.Array:
@@ -189,9 +214,9 @@ def _contraction(conv: Plain, dot: Callable[..., jax.Array]) -> jax.Array:
 
     So is the gradient of a kernel of one place: its sum over the pixels of the batch comes first.
     """
-    seen = conv.seen_from(conv.padded(), [0] * len(conv.out))
-    seen = jnp.moveaxis(seen, (-1, 0), (0, -1))
-    lhs = seen.reshape(-1, seen.shape[-1])
+    windows = conv.seen_from(conv.padded(), [0] * len(conv.out))
+    windows = jnp.moveaxis(windows, (-1, 0), (0, -1))
+    lhs = windows.reshape(-1, windows.shape[-1])
     rhs = jnp.moveaxis(conv.rhs, -2, 0).reshape(len(lhs), -1)
     return dot(lhs, rhs, contracted=0).reshape(-1, *conv.out, rhs.shape[-1])
 
@@ -230,14 +255,21 @@ def _depthwise_kernel(conv: Plain, dot: Callable[..., jax.Array]) -> jax.Array:
 
 
 def sum_pixels(x: jax.Array) -> jax.Array:
-    """(C,): the sum of (..., C) over all but the last axis, as XLA:CPU does it fast.
+    """The sum over all but the last axis, as XLA:CPU does it fast.
 
     Its own reduction to the last axis goes through memory channel by channel, in up to 14 times the
     seconds. Here eighths of the batch are added up element by element and the rest by a matrix
     product with ones.
 
-    >>> sum_pixels(jnp.ones((6, 2, 2, 3))).tolist()
-    [24.0, 24.0, 24.0]
+    Args:
+        x: (..., C).
+
+    Returns:
+        (C,).
+
+    Example:
+        >>> sum_pixels(jnp.ones((6, 2, 2, 3))).tolist()
+        [24.0, 24.0, 24.0]
     """
     parts = next(n for n in range(8, 0, -1) if len(x) % n == 0)
     rows = _sum(jnp.split(x, parts)).reshape(-1, x.shape[-1])
@@ -313,10 +345,10 @@ def _on_a_cpu(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
         return _xla.bind(lhs, rhs, **params)
     numbers = params["dimension_numbers"]
     numbers = params["dimension_numbers"]
-    (batch, feature, *image), (made, seen, *kernel), (n, o, *sides) = numbers
+    (batch, feature, *image), (features, channels, *kernel), (n, o, *sides) = numbers
     conv = Plain(
         lhs=lhs.transpose(batch, *image, feature),
-        rhs=rhs.transpose(*kernel, seen, made),
+        rhs=rhs.transpose(*kernel, channels, features),
         out=[result.shape[axis] for axis in sides],
         strides=params["window_strides"],
         low=[low for low, _ in params["padding"]],
