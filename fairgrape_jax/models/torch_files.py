@@ -18,14 +18,17 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import DTypeLike
 
 from fairgrape_jax.errors import UsageError
 
-STORAGES: dict[str, Any] = {
+# What a pickle holds: plain values, containers, and what stands for tensors until they are read.
+Node: TypeAlias = Any
+STORAGES: dict[str, DTypeLike] = {
     "DoubleStorage": np.float64,
     "FloatStorage": np.float32,
     "HalfStorage": np.float16,
@@ -77,7 +80,7 @@ class _RefusedError(ValueError):
     """What is wrong with a file, in words that follow its name."""
 
 
-def read(path: Path) -> Any:
+def read(path: Path) -> Node:
     """What a file holds: plain containers, their tensors as NumPy arrays.
 
     Args:
@@ -112,7 +115,7 @@ def is_checkpoint(path: Path) -> bool:
         return file.read(4) in (b"PK\x03\x04", b"\x80\x02\x8a\x0a")
 
 
-def _read_zip(file: BinaryIO) -> Any:
+def _read_zip(file: BinaryIO) -> Node:
     with zipfile.ZipFile(file) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         roots = [name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl")]
@@ -137,7 +140,7 @@ def _read_zip(file: BinaryIO) -> Any:
         return _with_arrays(tree, _cached(content, ">" if order.strip() == b"big" else "<"))
 
 
-def _read_legacy(file: BinaryIO) -> Any:
+def _read_legacy(file: BinaryIO) -> Node:
     """Five pickles (magic number, version, machine, the object, the order of its storages), then
     the storages."""
     if not is_legacy(file):
@@ -183,7 +186,7 @@ def is_legacy(file: BinaryIO) -> bool:
     return first[3:14] == b"\x0a" + LEGACY_MAGIC.to_bytes(10, "little") and first[:1] == b"\x80"
 
 
-def _unpickle(file: BinaryIO, most: int = MOST_PICKLE) -> Any:
+def _unpickle(file: BinaryIO, most: int = MOST_PICKLE) -> Node:
     """The object of the next pickle of a file, of plain values and records of tensors."""
     begin = file.tell()
     content = file.read(most)
@@ -216,10 +219,10 @@ def _check_opcodes(content: bytes) -> int:
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> Node:
         return _allowed(module, name)
 
-    def persistent_load(self, reference: Any) -> _Storage:
+    def persistent_load(self, reference: Node) -> _Storage:
         if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage":
             raise _RefusedError("it refers to something that is no storage of a tensor")
         _, dtype, key, _device, size = reference[:5]
@@ -228,7 +231,9 @@ class _Unpickler(pickle.Unpickler):
         return _Storage(dtype, str(key), size)
 
 
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> _Tensor:
+def _rebuild_tensor(
+    storage: Node, offset: Node, shape: Node, strides: Node, *rest: Node
+) -> _Tensor:
     whole = [offset, *shape, *strides]
     if not isinstance(storage, _Storage) or not all(map(_is_count, whole)):
         raise _RefusedError("damaged: a tensor that is no view of a storage")
@@ -239,16 +244,16 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: 
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-def _rebuild_parameter(tensor: Any, *rest: Any) -> Any:
+def _rebuild_parameter(tensor: Node, *rest: Node) -> Node:
     return tensor
 
 
-def _named(*parts: Any) -> str:
+def _named(*parts: Node) -> str:
     """What stands for torch.device(...) and its like: nothing reads it."""
     return ":".join(map(str, parts))
 
 
-_ALLOWED: dict[tuple[str, str], Any] = {
+_ALLOWED: dict[tuple[str, str], Node] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
@@ -259,7 +264,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-def _allowed(module: str, name: str) -> Any:
+def _allowed(module: str, name: str) -> Node:
     try:
         return _ALLOWED[module, name]
     except KeyError:
@@ -269,7 +274,7 @@ def _allowed(module: str, name: str) -> Any:
         ) from None
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Node) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**48
 
 
@@ -287,7 +292,7 @@ def _cached(content: Callable[[_Storage], bytes], order: str) -> Callable[[_Stor
     return numbers
 
 
-def _with_arrays(tree: Any, numbers: Callable[[_Storage], np.ndarray]) -> Any:
+def _with_arrays(tree: Node, numbers: Callable[[_Storage], np.ndarray]) -> Node:
     """The tree with arrays in place of the records of tensors."""
     if isinstance(tree, _Tensor):
         flat, itemsize = numbers(tree.storage), tree.storage.dtype.itemsize
@@ -303,7 +308,7 @@ def _with_arrays(tree: Any, numbers: Callable[[_Storage], np.ndarray]) -> Any:
     return tree
 
 
-def _storages(tree: Any) -> list[_Storage]:
+def _storages(tree: Node) -> list[_Storage]:
     if isinstance(tree, _Tensor):
         return [tree.storage]
     if isinstance(tree, Mapping):
