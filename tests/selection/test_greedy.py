@@ -210,6 +210,18 @@ def test_sums_are_of_float64_and_those_it_cannot_hold_are_refused():
             group_totals(np.array(huge))
 
 
+@pytest.mark.parametrize("advances", [1, 2])
+def test_where_importance_runs_out_the_lowest_indices_follow(advances):
+    importance = np.zeros((3, 12), np.float32)
+    importance[0, [4, 9]] = 1, 2
+    importance[1, [9, 11]] = 3, 1
+    previous = np.arange(12) != 1
+    for keep in range(4, 11):
+        mask = select_greedy(importance, previous, keep, advances=advances)
+        expected = sorted([4, 9, 11, *[0, 2, 3, 5, 6, 7, 8, 10][: keep - 3]])
+        np.testing.assert_array_equal(np.flatnonzero(mask), expected)
+
+
 @pytest.mark.parametrize("advances", [1, 2, 3, 7])
 @pytest.mark.parametrize("deficit", ["relative", "absolute"])
 def test_advances_and_deficits_written_plainly(deficit, advances):
