@@ -188,6 +188,8 @@ def test_shares_are_of_the_weights_in_the_mask():
     found = shares(importance, previous)
     np.testing.assert_allclose(found, kept / kept.sum(), rtol=1e-12)
     assert found.dtype == np.float64
+    for scale in (1e-30, 1e-3):
+        np.testing.assert_allclose(shares(importance * scale, previous), found, rtol=1e-6)
     np.testing.assert_array_equal(shares(importance, np.zeros(len(previous), bool)), np.zeros(5))
     np.testing.assert_array_equal(shares(np.zeros((2, 3)), np.ones(3, bool)), [0, 0])
     np.testing.assert_array_equal(
