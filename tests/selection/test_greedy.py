@@ -109,6 +109,15 @@ def test_ties_go_to_the_lower_index():
     np.testing.assert_array_equal(select_top(np.ones(4), np.ones(4, bool), 2), [1, 1, 0, 0])
 
 
+@pytest.mark.parametrize("deficit", ["relative", "absolute"])
+def test_of_groups_that_lost_as_much_the_first_chooses(deficit):
+    for order in ([0, 1, 2], [1, 2, 0], [2, 0, 1]):
+        importance = np.eye(3)[order]
+        for keep in (1, 2):
+            mask = select_greedy(importance, np.ones(3, bool), keep, deficit=deficit)
+            np.testing.assert_array_equal(np.flatnonzero(mask), sorted(order[:keep]))
+
+
 def test_a_group_without_importance_takes_no_part():
     importance, previous = layer(7)
     padded = np.insert(importance, 1, 0, axis=0)
