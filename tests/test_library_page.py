@@ -63,6 +63,10 @@ def test_the_table_of_needs_is_that_of_the_methods():
     assert listed == set(METHODS)
 
 
+def test_every_name_is_on_the_page():
+    assert [name for name in fg.__all__ if f"fg.{name}" not in PAGE and name[0].islower()] == []
+
+
 def test_every_name_on_the_page_is_there():
     for name in set(re.findall(r"`fg\.(\w+)", PAGE)) | set(re.findall(r"\bfg\.(\w+)\(", PAGE)):
         assert hasattr(fg, name), name
