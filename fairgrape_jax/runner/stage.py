@@ -19,7 +19,7 @@ from fairgrape_jax.data import augment
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree, apply_masks, put_on_device
 from fairgrape_jax.runner import layout
-from fairgrape_jax.runner.stored import read_stage
+from fairgrape_jax.runner.stored import experiment_of, read_stage
 from fairgrape_jax.storage import checkpoint
 from fairgrape_jax.training.evaluate import Predictions
 
@@ -32,7 +32,7 @@ class LoadedStage:
 
     Attributes:
         name: its place in the run, "seed_0/fairgrape/round_03".
-        experiment: of the run.
+        experiment: of the run; its `data` is a plain `Source` where the dataset is not known here.
         record: what its metrics.json says, everything; `metrics` is the part about the test split.
         params: the parameters, nested dicts of float32 NumPy arrays, zero where pruned.
         batch_stats: the running statistics of batch norm; {} where the network has none.
@@ -166,7 +166,7 @@ def load(run: str | Path, stage: str = "") -> LoadedStage:
     if not (directory / "config.json").exists():
         raise UsageError(f"{directory}: not a run (no config.json)")
     stored = config.read(directory / "config.json")
-    experiment = config.load_for_report(directory / "config.json")
+    experiment = experiment_of(directory)
     place = directory / _chosen(directory, experiment, stage)
     record = layout.read_record(place)
     cure = f"delete {place} and run again to make it anew"

@@ -89,7 +89,7 @@ def read_stage(path: Path) -> StoredStage:
     run = next((p for p in (path, *path.parents) if (p / "config.json").is_file()), None)
     if run is None:
         raise UsageError(f"{path}: not a run, and no stage of one (no config.json there or above)")
-    experiment = config.load_for_report(run / "config.json")
+    experiment = experiment_of(run)
     directory = path if path != run else _only_last_stage(run)
     record = layout.read_record(directory)
     if record is None:
@@ -99,6 +99,21 @@ def read_stage(path: Path) -> StoredStage:
         )
     check_record(run, directory, record)
     return StoredStage(run, directory, experiment, record)
+
+
+def experiment_of(run: Path) -> Experiment:
+    """The experiment of a run; its dataset is a plain `Source` where nobody has registered it here.
+
+    Args:
+        run: the directory of the run.
+
+    Raises:
+        UsageError: config.json is none.
+    """
+    try:
+        return config.load(run / "config.json")
+    except UsageError:
+        return config.load_for_report(run / "config.json")
 
 
 def _only_last_stage(run: Path) -> Path:

@@ -63,7 +63,7 @@ def test_a_stage_is_what_the_run_left_and_predicts_what_it_recorded(copied, fini
         jax.tree.map(np.testing.assert_array_equal, stage.params, dict(saved["state"].params))
         jax.tree.map(np.testing.assert_array_equal, stage.masks, saved["masks"])
         assert jax.tree.structure(stage.masks) == jax.tree.structure(saved["masks"])
-        assert (stage.name, stage.experiment.model) == (name, "cnn")
+        assert (stage.name, stage.experiment.data) == (name, TINY.data)
         assert stage.density == masks.density(stage.masks)
         logits = np.asarray(stage.apply(dataset.test.images))
         np.testing.assert_array_equal(logits.argmax(axis=1), stage.predictions.predictions[:, 0])
