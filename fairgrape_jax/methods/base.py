@@ -98,7 +98,15 @@ class Method:
 
 
 def check_row(name: str, row: Any) -> None:
-    """ValueError for what is no row of the table of methods."""
+    """Refuse what is no row of the table of methods.
+
+    Args:
+        name: of the method.
+        row: what was registered.
+
+    Raises:
+        ValueError: what is no row, or has a name that is taken.
+    """
     if name.lower() == "dense":
         raise ValueError("a run calls the network before pruning so; give it another name")
     if not isinstance(row, Method) or not callable(row.score):

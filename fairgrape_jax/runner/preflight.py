@@ -88,12 +88,19 @@ def registered_notes(registered: Sequence[Registered]) -> list[str]:
 
 
 def metric_names(registered: Sequence[Registered]) -> tuple[str, ...]:
-    """The metrics that the records of a run hold; those that came later are said and left out."""
-    own = tuple(row["name"] for row in registered if row["kind"] == "metric")
+    """The metrics that the records of a run hold; those that came later are said and left out.
+
+    Args:
+        registered: what config.json records of rows from outside.
+
+    Returns:
+        Their names; those of this package come first.
+    """
+    recorded = tuple(row["name"] for row in registered if row["kind"] == "metric")
     for name, origin in metrics.METRICS.origins.items():
-        if name not in own:
+        if name not in recorded:
             say(f"note: metric {name!r} of {origin} came after the run was begun, and is left out")
-    return (*metrics.METRICS.built_in, *own)
+    return (*metrics.METRICS.built_in, *recorded)
 
 
 def check_same_request(
