@@ -7,7 +7,7 @@ KILLS ?= 100
 # A file's tests stay together: they share what they have run and compiled. In conftest.py's order.
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-hosts test-all torture fuzz mutants audit versions wheel lint format clean
+.PHONY: demo test test-hosts test-all test-plan plan-check torture fuzz mutants audit versions wheel lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fairgrape run experiments/writers.py --out runs/demo
@@ -21,6 +21,25 @@ test-hosts: $(VENV)/.installed-dev
 
 test-all: $(VENV)/.installed-dev lint
 	NPROC=16 $(BIN)/python -m pytest $(PARALLEL) -m "not gpu"
+
+# Programs compiled for TPUs and GPUs that are not here, in an environment with their compilers; where
+# these cannot be installed it says so and is passed over.
+test-plan: $(VENV)/.installed-dev
+	@if $(MAKE) --no-print-directory build/plan/.installed; then \
+	  NPROC=16 build/plan/bin/python -m pytest -m plan tests/plan; \
+	else echo "test-plan: skipped, libtpu or the CUDA plugin cannot be installed here"; fi
+
+# The same for the whole grid of models, programs, chips, lifts and precisions: hours.
+plan-check: $(VENV)/.installed-dev build/plan/.installed
+	build/plan/bin/python -m tools.plan_check
+
+# The compilers alone: libtpu and NVIDIA's plugin, none of NVIDIA's libraries.
+build/plan/.installed: pyproject.toml
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/plan
+	$(BIN)/uv pip install --quiet --python build/plan/bin/python --editable '.[dev,tpu]'
+	version=$$(build/plan/bin/python -c 'import jaxlib; print(jaxlib.__version__)') && \
+	  $(BIN)/uv pip install --quiet --python build/plan/bin/python "jax-cuda13-plugin==$$version" "jax-cuda13-pjrt==$$version"
+	touch $@
 
 torture: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.helpers.torture --kills $(KILLS)
