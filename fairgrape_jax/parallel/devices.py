@@ -260,6 +260,16 @@ def shard_arrays(arrays: T, devices: Sequence[jax.Device], axes: Axes) -> T:
     return jax.device_put(arrays, places)
 
 
+def constrain_to_copies(arrays: Any, devices: Sequence[jax.Device]) -> Any:
+    """Within a jitted program: arrays of which every device holds a copy, whatever uses them.
+
+    Args:
+        arrays: a pytree.
+        devices: those of the program.
+    """
+    return jax.lax.with_sharding_constraint(arrays, _sharding(devices, None))
+
+
 def sharded_zeros(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> jax.Array:
     """float32 zeros (devices, *shape), one row on each device.
 

@@ -309,8 +309,13 @@ def solve_leaves(
         return select_blocks(dataclasses.replace(blocks, axis=axis), keep, finish)
 
     if len(devices) > 1:
+        # Every device has all importances and lays them all out: the compiler would cut that work,
+        # and gather the importances again.
+        blocks = parallel.constrain_to_copies(blocks, devices)
         select = parallel.shard_function(select, devices, (bl.CUT, None), (0, None))
     mask, info = select(blocks, keep)
+    if len(devices) > 1:
+        mask = parallel.constrain_to_copies(mask, devices)
     return bl.unpack(mask, [len(leaf) for leaf in alive]), info, sound, left
 
 
