@@ -82,16 +82,24 @@ class Facts:
         return sum(each.bytes for each in self.collectives)
 
 
-def lower(program: Program, devices: int, *, compile_it: bool = True) -> Facts:
+def lower(program: Program, devices: int, *, only_for: str = "") -> Facts:
     """The facts of a program.
 
     Args:
         program: what is compiled.
         devices: on how many.
-        compile_it: False to count what can be counted without a compiler.
+        only_for: the platform that it is lowered for, to be counted and not compiled; empty to
+            compile it for its devices.
+
+    Returns:
+        What is known of it.
     """
     started = time.perf_counter()
-    lowered = program.function.lower(*program.arguments)
+    if only_for:
+        traced = program.function.trace(*program.arguments)
+        lowered = traced.lower(lowering_platforms=(only_for,))
+    else:
+        lowered = program.function.lower(*program.arguments)
     lower_seconds = time.perf_counter() - started
     cost = lowered_cost(lowered)
     facts = Facts(
@@ -108,7 +116,7 @@ def lower(program: Program, devices: int, *, compile_it: bool = True) -> Facts:
         per=program.per,
         lower_seconds=lower_seconds,
     )
-    return compile_facts(facts, lowered) if compile_it else facts
+    return facts if only_for else compile_facts(facts, lowered)
 
 
 def argument_bytes(program: Program, devices: int) -> int:

@@ -158,12 +158,16 @@ def answer(words: dict[str, Any]) -> Answer:
     target = targets.parse(words["target"])
     compile_it = words["compile"]
     place = target if compile_it else counted_on(target)
+    if not compile_it:  # only this lift lowers for a platform that has no devices here
+        execution = dataclasses.replace(experiment.execution, lift="shard_map")
+        experiment = dataclasses.replace(experiment, execution=execution)
     devices = targets.abstract_devices(place)
     shapes = programs.shapes_of(experiment, dataset, devices)
     made = programs.programs(shapes)
     name, facts = words["program"], None
     if name is not None and name in made:
-        facts = compiled.lower(made[name](), len(devices), compile_it=compile_it)
+        only_for = "" if compile_it else target.chip.kind
+        facts = compiled.lower(made[name](), len(devices), only_for=only_for)
     elif name is not None:
         facts = Facts(name, "not compiled", message="the run has no such program")
     return Answer(tuple(made), programs.counts_of(shapes), facts)
