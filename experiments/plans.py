@@ -1,0 +1,141 @@
+"""Compiled facts of training on accelerators that were not here, and one of them measured.
+
+Command:  python -m experiments.plans
+Prints the tables of docs/scaling.md from docs/benchmarks/plans.json (what `fairgrape plan` says of
+the programs of a run) and docs/benchmarks/h100.json (what steps took on a real H100); a test holds
+the document to them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fairgrape_jax.plan.compiled import Facts
+from fairgrape_jax.plan.floors import UTILISATION, floor_of
+from fairgrape_jax.plan.hlo import Collectives
+from fairgrape_jax.plan.targets import Target, parse
+
+BENCHMARKS = Path(__file__).parents[1] / "docs" / "benchmarks"
+IMAGES = 1_281_167  # ImageNet-1k's training pictures
+# Slices and GPUs of 8 to 256 chips. The program of a device is the same on all of them.
+SIZES = {
+    "v5e": ("v5e:2x4", "v5e:8x8", "v5e:16x16"),
+    "v5p": ("v5p:2x2x2", "v5p:4x4x4", "v5p:4x8x8"),
+    "v6e": ("v6e:2x4", "v6e:8x8", "v6e:16x16"),
+    "h100": ("h100:8", "h100:64", "h100:256"),
+}
+
+
+def load_plans() -> list[dict[str, Any]]:
+    """The compiled programs, a dict each."""
+    return json.loads((BENCHMARKS / "plans.json").read_text())["programs"]
+
+
+def facts_of(row: dict[str, Any]) -> Facts:
+    """The facts in a row."""
+    names = Facts.__dataclass_fields__
+    values = {name: value for name, value in row.items() if name in names}
+    values["collectives"] = tuple(Collectives(**each) for each in row["collectives"])
+    return Facts(**values)
+
+
+def beside_measured() -> list[dict[str, str]]:
+    """Plans for one H100, beside the same steps on a real one."""
+    measured = json.loads((BENCHMARKS / "h100.json").read_text())["training steps"]
+    steps = {(m["model"], m["size"], m["batch"], m["precision"]): m for m in measured}
+    table = []
+    for row in load_plans():
+        step = steps.get((row["model"], row["px"], row["each"], row["precision"]))
+        if row["target"] != "h100:1" or row["name"] != "training" or step is None:
+            continue
+        facts = facts_of(row)
+        floor = floor_of(facts, parse("h100:1"), row["precision"])
+        assert floor is not None
+        table.append(
+            {
+                "network, pixels, batch": f"{row['model']}, {row['px']}, {row['each']}",
+                "precision": row["precision"],
+                "temporaries planned, MB": f"{facts.temporaries / 1e6:,.0f}",
+                "on the H100": f"{step['memory_analysis']['temp_size'] / 1e6:,.0f}",
+                "GFLOP planned": f"{facts.flops / 1e9:,.0f}",
+                "traffic, GB": f"{facts.traffic / 1e9:,.1f}",
+                "floor, ms": f"{1e3 * floor.seconds:.1f} ({floor.bound})",
+                "measured, ms": f"{step['ms']:.1f}",
+                "floor over measured": f"{1e3 * floor.seconds / step['ms']:.2f}",
+            }
+        )
+    return table
+
+
+def training_row(row: dict[str, Any], target: Target) -> dict[str, str]:
+    """ResNet-50's step compiled for one kind of chip, on so many of them."""
+    facts = facts_of(row)
+    floor = floor_of(facts, target, row["precision"])
+    assert floor is not None
+    epoch = IMAGES // (row["each"] * target.chips) * floor.seconds / UTILISATION
+    sums = facts.collectives[0] if facts.collectives else None
+    return {
+        "devices": target.name,
+        "images a step": f"{row['each'] * target.chips:,}",
+        "memory, GB": f"{facts.alone / 1e9:.2f} + {facts.resident / 1e9:.2f}",
+        "traffic, GB": f"{facts.traffic / 1e9:.1f}",
+        "all-reduces": f"{sums.count}, {sums.bytes / 1e6:.0f} MB" if sums else "none",
+        "compute, ms": f"{1e3 * floor.compute:.2f}",
+        "memory, ms": f"{1e3 * floor.memory:.2f}",
+        "links, ms": f"{1e3 * floor.links:.2f}",
+        f"epoch at {UTILISATION:.0%}, s": f"{epoch:.1f}",
+    }
+
+
+def training() -> list[dict[str, str]]:
+    """ResNet-50 on ImageNet: bfloat16, 64 pictures a chip."""
+    table = []
+    for row in load_plans():
+        kind = (row["model"], row["px"], row["each"], row["precision"], row["name"])
+        if kind != ("resnet50", 224, 64, "bfloat16", "training"):
+            continue
+        chip = row["target"].partition(":")[0]
+        if row["target"] == SIZES.get(chip, ("",))[0]:
+            table += [training_row(row, parse(name)) for name in SIZES[chip]]
+    return table
+
+
+def others() -> list[dict[str, str]]:
+    """The programs of a round of ResNet-50 beside training."""
+    table = []
+    for row in load_plans():
+        if row["model"] != "resnet50" or row["name"] == "training":
+            continue
+        target, facts = parse(row["target"]), facts_of(row)
+        floor = floor_of(facts, target, row["precision"])
+        assert floor is not None
+        sums = [f"{c.count} {c.kind}, {c.bytes / 1e6:,.0f} MB" for c in facts.collectives]
+        table.append(
+            {
+                "devices": target.name,
+                "program": row["name"],
+                "groups": str(row["groups"]),
+                "memory, GB": f"{facts.alone / 1e9:.2f} + {facts.resident / 1e9:.2f}",
+                "fits": "yes" if facts.total <= target.memory else "no",
+                "collectives": "; ".join(sums) or "none",
+                "floor, ms": f"{1e3 * floor.seconds:.2f} ({floor.bound})",
+            }
+        )
+    return table
+
+
+def markdown(rows: list[dict[str, str]]) -> str:
+    """Rows of equal keys as a table."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *[list(row.values()) for row in rows]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def tables() -> list[str]:
+    """The tables of docs/scaling.md."""
+    return [markdown(rows) for rows in (beside_measured(), training(), others()) if rows]
+
+
+if __name__ == "__main__":
+    print("\n\n".join(tables()))
