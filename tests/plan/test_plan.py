@@ -10,6 +10,7 @@ import pytest
 
 from fairgrape_jax import config, plan
 from fairgrape_jax.cli.main import main
+from fairgrape_jax.cli.plan import Plan
 from fairgrape_jax.config import Execution, Experiment, Scoring, Stage
 from fairgrape_jax.data import load, source
 from fairgrape_jax.errors import UsageError
@@ -187,6 +188,12 @@ def test_hours_are_what_the_stages_take():
     )
     assert twice.hours == pytest.approx(2 * time.hours)
     assert run_time.run_time(TINY, DATA, targets.parse("cpu"), programs_, 0.5) is None
+
+
+def test_the_commands_default_is_the_librarys():
+    flags = {field.name: field.default for field in dataclasses.fields(Plan)}
+    options = plan.Options()
+    assert (flags["utilisation"], flags["time_limit"]) == (options.utilisation, options.time_limit)
 
 
 def test_the_disk_is_what_a_run_checks_before_it_begins():
