@@ -9,8 +9,8 @@ from fairgrape_jax.plan.compiled import Facts
 from fairgrape_jax.plan.hlo import Collectives
 from fairgrape_jax.plan.targets import Target
 
-# The floor of a step over what it took on a real chip: 0.56 and 0.73 for a ResNet-50 in bfloat16,
-# 224 pixels, batches of 64 and 256, on an H100 (docs/scaling.md).
+# The floor of a step over what it took on an H100 is 0.33 (ResNet-18, 64 pixels), 0.56 and 0.73
+# (ResNet-50, 224 pixels, batches of 64 and 256), all in bfloat16; docs/scaling.md.
 UTILISATION = 0.5
 
 
