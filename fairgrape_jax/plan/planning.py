@@ -268,7 +268,7 @@ def sharded(
     assert answer.facts is not None
     if fits(answer.facts, target):
         return Sharding(
-            whole, cut, "sharded: whole sums do not fit, --execution.shard-groups True does"
+            whole, cut, "sharded: whole sums do not fit, --execution.shard-groups does"
         )
     return Sharding(whole, cut, "neither whole nor sharded sums fit")
 
