@@ -260,7 +260,7 @@ def shard_arrays(arrays: T, devices: Sequence[jax.Device], axes: Axes) -> T:
     return jax.device_put(arrays, places)
 
 
-def constrain_to_copies(arrays: Any, devices: Sequence[jax.Device]) -> Any:
+def constrain_to_copies(arrays: T, devices: Sequence[jax.Device]) -> T:
     """Within a jitted program: arrays of which every device holds a copy, whatever uses them.
 
     Args:

@@ -267,9 +267,7 @@ def sharded(
     answer = ask(dataclasses.replace(request, experiment=other), "scoring", options.time_limit)
     assert answer.facts is not None
     if fits(answer.facts, target):
-        return Sharding(
-            whole, cut, "sharded: whole sums do not fit, --execution.shard-groups does"
-        )
+        return Sharding(whole, cut, "sharded: whole sums do not fit, --execution.shard-groups does")
     return Sharding(whole, cut, "neither whole nor sharded sums fit")
 
 
