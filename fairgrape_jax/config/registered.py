@@ -85,13 +85,13 @@ def used_rows(experiment: Experiment) -> list[Registered]:
         UsageError: for a metric of an installed package that cannot be loaded.
     """
     names = {"method": list(experiment.methods), "model": [experiment.model]}
-    names |= {"dataset": [experiment.data.name], "metric": list(metrics.METRICS)}
+    names["dataset"] = [experiment.data.name]
     clusters = experiment.scoring.groups
     if clusters and clusters.embedding:
         names["model"].append(clusters.embedding.model)
     for problem in metrics.METRICS.load_all().values():
         raise UsageError(problem)
-    names["metric"] = list(metrics.METRICS)
+    names["metric"] = sorted(metrics.METRICS.origins)  # the same on every host
     return [
         _record(kind, name, TABLES[kind].origins[name])
         for kind in TABLES

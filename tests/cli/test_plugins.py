@@ -71,8 +71,8 @@ def test_the_files_are_recorded_with_their_digests(finished):
             ("method", "smallest", "my_method.py"),
             ("model", "small", "my_data.py"),
             ("dataset", "my_npz", "my_data.py"),
-            ("metric", "middle_group", "my_metrics.py"),
             ("metric", "group_twice", "my_metrics.py"),
+            ("metric", "middle_group", "my_metrics.py"),
         )
     ]
 
