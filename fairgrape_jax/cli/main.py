@@ -25,6 +25,7 @@ from fairgrape_jax.cli.audit import Audit
 from fairgrape_jax.cli.command import Command, parse
 from fairgrape_jax.cli.data import DATA_COMMANDS
 from fairgrape_jax.cli.export import Export
+from fairgrape_jax.cli.measure import Measure
 from fairgrape_jax.cli.new import New
 from fairgrape_jax.cli.plan import Plan
 from fairgrape_jax.cli.python_files import load_plugins
@@ -120,6 +121,7 @@ COMMANDS: dict[str, type[Command] | Mapping[str, type[Command]]] = {
     "report": Report,
     "audit": Audit,
     "export": Export,
+    "measure": Measure,
     "replay": Replay,
     "data": DATA_COMMANDS,
     "list": List,

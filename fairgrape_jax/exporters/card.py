@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fairgrape_jax.config import Experiment
+from fairgrape_jax.data.sources.base import Source
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.metrics import Samples
 from fairgrape_jax.reports.cautions import cautions
@@ -25,12 +26,13 @@ NOT_FOR = (
 )
 
 
-def card(run: Path, stage: LoadedStage) -> str:
+def card(run: Path, stage: LoadedStage, source: Source) -> str:
     """The model card of a finished stage.
 
     Args:
         run: Its run, for the dense network that it is compared with.
         stage: What is exported.
+        source: The dataset of the run; its path is not named.
 
     Returns:
         Markdown: data, groups, method, allocation, sparsity, accuracy of every group with 95 %
@@ -41,7 +43,7 @@ def card(run: Path, stage: LoadedStage) -> str:
     experiment = stage.experiment
     made = {
         "network": experiment.model,
-        "data": f"{experiment.data.name}, seed {experiment.data.seed} of the split",
+        "data": f"{source.name}, seed {source.seed} of the split",
         "predicts": "; ".join(f"{name}: {', '.join(_few(c))}" for name, c in tasks),
         "groups": ", ".join(stage.groups),
         "method": stage.method if stage.round else "none: the dense network",

@@ -15,6 +15,7 @@ from fairgrape_jax.data import augment
 from fairgrape_jax.data.batches import read_images
 from fairgrape_jax.data.dataset import MOST_SCORES, Dataset
 from fairgrape_jax.data.sources import arrays
+from fairgrape_jax.data.sources.base import Source
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.exporters.base import Model
 from fairgrape_jax.exporters.card import allocation_name, card
@@ -72,12 +73,9 @@ def read(path: Path, samples: int) -> tuple[Model, Recorded]:
     Raises:
         UsageError: There is no such stage, or its dataset cannot be read or is another one.
     """
-    absolute = path.absolute()
-    run = next((p for p in (absolute, *absolute.parents) if (p / "config.json").is_file()), None)
-    if run is None:
-        raise UsageError(f"{path}: not a run, and no stage of one (no config.json there or above)")
-    stage = load(run, "" if run == absolute else absolute.relative_to(run).as_posix())
-    dataset = _dataset(path, run, stage)
+    run, stage = find_stage(path)
+    source = arrays.locate(stage.experiment.data, run)
+    dataset = _dataset(path, stage, source)
     places = stage.predictions.places
     chosen = np.arange(len(stage.predictions.groups))[:samples]
     images, good = read_images(dataset.test, chosen if places is None else places[chosen])
@@ -88,14 +86,27 @@ def read(path: Path, samples: int) -> tuple[Model, Recorded]:
         predicted,
         None if scores is None or sum(dataset.classes) > MOST_SCORES else scores[chosen],
     )
-    return _model(run, stage, dataset, images), recorded
+    model = _model(stage, dataset, images, card(run, stage, source))
+    return model, recorded
 
 
-def _dataset(path: Path, run: Path, stage: LoadedStage) -> Dataset:
+def find_stage(path: Path) -> tuple[Path, LoadedStage]:
+    """The directory of a run and a finished stage of it, from RUN or RUN/STAGE.
+
+    Raises:
+        UsageError: There is none.
+    """
+    absolute = path.absolute()
+    run = next((p for p in (absolute, *absolute.parents) if (p / "config.json").is_file()), None)
+    if run is None:
+        raise UsageError(f"{path}: not a run, and no stage of one (no config.json there or above)")
+    return run, load(run, "" if run == absolute else absolute.relative_to(run).as_posix())
+
+
+def _dataset(path: Path, stage: LoadedStage, source: Source) -> Dataset:
     """The dataset of the run; UsageError where it is not there, or is not what it was."""
     try:
         with bar("reading") as move:
-            source = arrays.locate(stage.experiment.data, run)
             dataset = data.load(source, move, stage.experiment.execution.reading)
     except (UsageError, OSError) as error:
         raise UsageError(
@@ -115,7 +126,7 @@ def _dataset(path: Path, run: Path, stage: LoadedStage) -> Dataset:
     return dataset
 
 
-def _model(run: Path, stage: LoadedStage, dataset: Dataset, images: np.ndarray) -> Model:
+def _model(stage: LoadedStage, dataset: Dataset, images: np.ndarray, text: str) -> Model:
     module, mean, std = stage.module, dataset.mean, dataset.std
 
     def apply(variables: Tree, pictures: Any) -> Any:
@@ -134,7 +145,7 @@ def _model(run: Path, stage: LoadedStage, dataset: Dataset, images: np.ndarray) 
         apply=apply,
         inputs=images,
         config=_config(stage, dataset),
-        card=card(run, stage),
+        card=text,
         tolerance=1e-4 if exact else 3e-2,
     )
 

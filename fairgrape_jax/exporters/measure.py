@@ -1,0 +1,148 @@
+"""What a network costs here: parameters, bytes, operations, time of a call, memory.
+
+The zeros of a pruned network save bytes in sparse storage alone: its operations and its time are
+those of the dense network, and the table shows it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.filesize import decimal
+
+from fairgrape_jax.data import augment
+from fairgrape_jax.errors import UsageError
+from fairgrape_jax.exporters import sparse
+from fairgrape_jax.exporters.base import leaves
+from fairgrape_jax.exporters.stage import find_stage
+from fairgrape_jax.masks import Tree
+from fairgrape_jax.runner.stage import LoadedStage
+
+BATCHES = (1, 64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """What one call of a network on so many pictures costs on this machine.
+
+    Attributes:
+        batch: Pictures.
+        flops: Floating point operations, counted on the program before XLA optimises it.
+        milliseconds: The median of the timed calls, and the quartiles around it.
+        memory: The bytes of parameters, pictures, logits and what the program needs in between.
+    """
+
+    batch: int
+    flops: float
+    milliseconds: tuple[float, float, float]
+    memory: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a network costs.
+
+    Attributes:
+        name: Of its stage.
+        parameters: Numbers that are trained.
+        nonzeros: Those of them that are not zero.
+        bytes: All arrays as they are, in sparse storage, and in a zip.
+        calls: One for each of BATCHES.
+        device: The machine.
+    """
+
+    name: str
+    parameters: int
+    nonzeros: int
+    bytes: tuple[int, int, int]
+    calls: tuple[Call, ...]
+    device: str
+
+
+def measure(path: Path, repeats: int = 20) -> Cost:
+    """Measure a finished stage of a run on this machine; its dataset is not needed.
+
+    Args:
+        path: RUN or RUN/STAGE.
+        repeats: Calls that are timed for each of BATCHES, after one that is not.
+
+    Raises:
+        UsageError: There is no such stage, or it does not know the shape of its pictures.
+    """
+    if repeats < 1:
+        raise UsageError("--repeats is 1 or more")
+    _, stage = find_stage(path)
+    if stage.input is None:
+        raise UsageError(
+            f"{path}: the run was begun by an earlier version, which did not write down the shape "
+            "of its pictures: measure one of this version"
+        )
+    variables = jax.device_get(dict(stage.variables))
+    arrays = leaves(variables)
+    masks = {f"params/{name}": np.asarray(mask, bool) for name, mask in leaves(stage.masks).items()}
+    took = sparse.sizes(sparse.encode(arrays, masks))
+    params = leaves(stage.params)
+    return Cost(
+        name=stage.name,
+        parameters=sum(leaf.size for leaf in params.values()),
+        nonzeros=sum(int(np.count_nonzero(leaf)) for leaf in params.values()),
+        bytes=(took.dense, took.file, took.zipped),
+        calls=tuple(_call(stage, variables, batch, repeats) for batch in BATCHES),
+        device=jax.devices()[0].device_kind,
+    )
+
+
+def _call(stage: LoadedStage, variables: Tree, batch: int, repeats: int) -> Call:
+    assert stage.input is not None
+    module, shape = stage.module, tuple(stage.input["shape"])
+    mean, std = stage.input["mean"], stage.input["std"]
+
+    def apply(variables: Tree, images: jax.Array) -> Any:
+        return module.apply(variables, augment.normalise(images, mean, std), train=False)
+
+    images = np.random.default_rng(0).integers(0, 256, (batch, *shape), np.uint8)
+    held, pictures = jax.device_put((variables, images))
+    lowered = jax.jit(apply).lower(held, pictures)
+    compiled = lowered.compile()
+    seconds = []
+    for _ in range(repeats + 1):
+        begun = time.perf_counter()
+        jax.block_until_ready(compiled(held, pictures))
+        seconds.append(time.perf_counter() - begun)
+    low, median, high = np.quantile(seconds[1:], (0.25, 0.5, 0.75)) * 1e3
+    counted: Any = lowered.cost_analysis()
+    needs: Any = compiled.memory_analysis()
+    memory = needs.argument_size_in_bytes + needs.output_size_in_bytes + needs.temp_size_in_bytes
+    flops = float((counted or {}).get("flops", float("nan")))
+    return Call(batch, flops, (float(median), float(low), float(high)), int(memory))
+
+
+def table(costs: Sequence[Cost]) -> str:
+    """What networks cost, a column for each."""
+    rows: dict[str, list[str]] = {"": [cost.name for cost in costs]}
+    rows["parameters"] = [f"{cost.parameters:,}" for cost in costs]
+    rows["not zero"] = [f"{cost.nonzeros:,}" for cost in costs]
+    for place, what in enumerate(("dense", "sparse", "zipped")):
+        rows[f"bytes, {what}"] = [decimal(cost.bytes[place]) for cost in costs]
+    for place, batch in enumerate(BATCHES):
+        calls = [cost.calls[place] for cost in costs]
+        rows[f"batch {batch}: million operations"] = [f"{call.flops / 1e6:,.1f}" for call in calls]
+        rows[f"batch {batch}: ms, median [quartiles]"] = [
+            "{:.2f} [{:.2f}, {:.2f}]".format(*call.milliseconds) for call in calls
+        ]
+        rows[f"batch {batch}: memory"] = [decimal(call.memory) for call in calls]
+    widths = [max(len(row[i]) for row in rows.values()) for i in range(len(costs))]
+    first = max(map(len, rows))
+    lines = [
+        f"{name:<{first}}  " + "  ".join(f"{c:>{w}}" for c, w in zip(row, widths, strict=True))
+        for name, row in rows.items()
+    ]
+    return "\n".join(
+        [*lines, f"on {costs[0].device}; other work on this machine makes times longer"]
+    )
