@@ -20,7 +20,7 @@ import pytest  # noqa: E402
 from tests.helpers import shape_checks  # noqa: E402
 
 # Makes golden values with torch, which the tests do without.
-collect_ignore = ["helpers/make_golden_losses.py"]
+collect_ignore = [f"helpers/make_golden_{name}.py" for name in ("keys", "losses", "torch_files")]
 
 jax.config.update("jax_num_cpu_devices", 8)
 shape_checks.install()

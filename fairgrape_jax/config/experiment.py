@@ -272,7 +272,8 @@ class Experiment:
     """Alpha of mixup: training pictures are mixed in pairs by a share of Beta(alpha, alpha), and
     their cross-entropies with it; 0 for none."""
     pretrained: str = ""
-    """A .safetensors file of torchvision's weights to start from; empty to start from scratch."""
+    """Weights to start from (docs/export.md): a file, an Orbax folder, or imagenet: torchvision's
+    in the cache folder; empty to start from scratch."""
     seeds: tuple[int, ...] = (0,)
     """Each seed is a run of its own: initialisation, order of data, scoring sample."""
     sync_batch_stats: bool = True

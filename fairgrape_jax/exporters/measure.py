@@ -124,7 +124,14 @@ def _call(stage: LoadedStage, variables: Tree, batch: int, repeats: int) -> Call
 
 
 def table(costs: Sequence[Cost]) -> str:
-    """What networks cost, a column for each."""
+    """What networks cost, a column for each.
+
+    Args:
+        costs: Of the networks.
+
+    Returns:
+        Aligned lines.
+    """
     rows: dict[str, list[str]] = {"": [cost.name for cost in costs]}
     rows["parameters"] = [f"{cost.parameters:,}" for cost in costs]
     rows["not zero"] = [f"{cost.nonzeros:,}" for cost in costs]

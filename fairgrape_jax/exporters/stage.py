@@ -91,7 +91,13 @@ def read(path: Path, samples: int) -> tuple[Model, Recorded]:
 
 
 def find_stage(path: Path) -> tuple[Path, LoadedStage]:
-    """The directory of a run and a finished stage of it, from RUN or RUN/STAGE.
+    """The directory of a run and a finished stage of it.
+
+    Args:
+        path: RUN or RUN/STAGE.
+
+    Returns:
+        The directory, and the stage as `load` reads it.
 
     Raises:
         UsageError: There is none.

@@ -13,8 +13,10 @@ from fairgrape_jax.models.small import CNN, MLP
 from fairgrape_jax.models.torchvision import (
     NETWORKS,
     Constructor,
+    fit_pretrained,
     from_torchvision,
     load_pretrained,
+    masks_from_torchvision,
     to_torchvision,
 )
 from fairgrape_jax.registry import Table
@@ -23,8 +25,10 @@ __all__ = [
     "FEATURES",
     "MODELS",
     "create",
+    "fit_pretrained",
     "from_torchvision",
     "load_pretrained",
+    "masks_from_torchvision",
     "to_torchvision",
 ]
 

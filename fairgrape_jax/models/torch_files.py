@@ -98,7 +98,7 @@ def read(path: Path) -> Node:
         raise UsageError(f"{path}: {error}") from error
     except zipfile.BadZipFile as error:
         raise UsageError(f"{path}: a damaged zip archive ({error}); fetch it again") from error
-    except (EOFError, OSError, RuntimeError, NotImplementedError, zlib.error) as error:
+    except (EOFError, OSError, RuntimeError, ValueError, KeyError, zlib.error) as error:
         raise UsageError(f"{path}: damaged, or no checkpoint of PyTorch ({error})") from error
 
 
@@ -145,8 +145,9 @@ def _read_legacy(file: BinaryIO) -> Node:
     the storages."""
     if not is_legacy(file):
         raise _RefusedError(
-            "no checkpoint of PyTorch: neither a zip archive nor its earlier form; where it is a "
-            "safetensors file, call it so"
+            "a zip archive that is cut off or damaged; fetch it again"
+            if file.read(2) == b"PK"
+            else "no checkpoint of PyTorch: neither a zip archive nor its earlier form"
         )
     size = file.seek(0, io.SEEK_END)
     file.seek(0)

@@ -15,9 +15,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from numpy.typing import ArrayLike
 
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.models.key_names import split_masks, torchvision_keys
 from fairgrape_jax.models.mobilenet import MobileNetV2
 from fairgrape_jax.models.resnet import resnet18, resnet34, resnet50
-from fairgrape_jax.models.weights import check_keys, read, unwrap
+from fairgrape_jax.models.weights import check_keys, read, remove_prefix, unwrap
 
 Constructor = Callable[..., nn.Module]
 Variables = dict[str, Any]
@@ -45,12 +46,13 @@ def from_torchvision(name: str, state_dict: Mapping[str, ArrayLike]) -> Variable
     """Flax variables of a torchvision network from its state dict.
 
     Prefixes of all keys (`module.`, `_orig_mod.`, `model.`) and an entry of a checkpoint that holds
-    the weights (`state_dict`, `model`) are recognised; `num_batches_tracked` is ignored.
+    the weights (`state_dict`, `model`) are recognised, and the keys of timm and Hugging Face;
+    `num_batches_tracked` is ignored. The masks of an official FairGRAPE checkpoint are applied.
 
     Args:
         name: The network, for images of 3 channels.
-        state_dict: Weights under torchvision's keys and in torch's shapes, convolutions (out, in,
-            h, w), dense (out, in); the head's gives the number of classes.
+        state_dict: Weights in torch's shapes, convolutions (out, in, h, w), dense (out, in); the
+            head's gives the number of classes.
 
     Returns:
         NumPy float32 arrays in flax's shapes, (h, w, in, out) and (in, out).
@@ -61,8 +63,7 @@ def from_torchvision(name: str, state_dict: Mapping[str, ArrayLike]) -> Variable
     """
     narrowest = _template(name, 1)
     keys = [_torch_key(path) for path in narrowest]
-    weights = unwrap(state_dict, keys[0])
-    weights = {k: v for k, v in weights.items() if not k.endswith("num_batches_tracked")}
+    weights, _ = _weights_and_masks(name, state_dict)
     check_keys(name, keys, weights)
     head = weights[_torch_key(_head(narrowest))]
     template = _template(name, max((1, *np.shape(head)[:1])))
@@ -72,6 +73,42 @@ def from_torchvision(name: str, state_dict: Mapping[str, ArrayLike]) -> Variable
             for path, leaf in template.items()
         }
     )
+
+
+def masks_from_torchvision(name: str, state_dict: Mapping[str, Any]) -> Variables:
+    """The masks in a checkpoint of the official FairGRAPE, which lie beside its weights.
+
+    Args:
+        name: The network.
+        state_dict: As for `from_torchvision`.
+
+    Returns:
+        Bool arrays in flax's shapes, in the structure of the parameters; None where there is none.
+
+    Raises:
+        UsageError: It holds no mask, or one that is none.
+    """
+    _, masks = _weights_and_masks(name, state_dict)
+    if not masks:
+        raise UsageError(f"the weights for {name} hold no mask (NAME.mask beside NAME.weight)")
+    template = {path: leaf for path, leaf in _template(name, 1).items() if path[0] == "params"}
+    return unflatten_dict(
+        {
+            path[1:]: np.ascontiguousarray(mask.transpose(_TO_FLAX[mask.ndim]))
+            if (mask := masks.get(_torch_key(path) if path[-1] == "kernel" else "")) is not None
+            else None
+            for path in template
+        }
+    )
+
+
+def _weights_and_masks(
+    name: str, state_dict: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    anchor = _torch_key(next(iter(_template(name, 1))))
+    renamed = torchvision_keys(name, remove_prefix(state_dict))
+    weights, masks = split_masks(unwrap(renamed, anchor))
+    return {k: v for k, v in weights.items() if not k.endswith("num_batches_tracked")}, masks
 
 
 def to_torchvision(name: str, variables: Variables) -> dict[str, np.ndarray]:
@@ -96,23 +133,47 @@ def to_torchvision(name: str, variables: Variables) -> dict[str, np.ndarray]:
 
 
 def load_pretrained(name: str, path: str | Path, variables: Variables) -> Variables:
-    """A fresh network with the weights of a safetensors file.
+    """A fresh network with the weights of a file.
 
     Args:
         name: The network.
-        path: The file; its keys and shapes are torchvision's (see `from_torchvision`). Where its
-            head has another number of classes, that of `variables` stays.
+        path: The file, as `weights.read` takes it; its weights as `fit_pretrained` does.
         variables: Those of the fresh network.
 
     Returns:
         A tree of the structure and the shapes of `variables`.
 
     Raises:
-        UsageError: It is no network of torchvision's, the file is missing or no safetensors file,
-            or its weights do not fit the network.
+        UsageError: The file is missing or none of weights, or these do not fit the network.
     """
-    pretrained = flatten_dict(from_torchvision(name, read(Path(path))))
+    return fit_pretrained(name, read(Path(path)), variables, path)
+
+
+def fit_pretrained(
+    name: str, weights: Mapping[str, Any], variables: Variables, path: str | Path
+) -> Variables:
+    """A fresh network with the weights of a checkpoint.
+
+    Args:
+        name: The network.
+        weights: A state dict as `from_torchvision` takes it; or the nested dicts of flax, with
+            `params` and `batch_stats`, or with an entry that holds these (`state`, `model`).
+        variables: Those of the fresh network. Where the checkpoint's head has another number of
+            classes, that of `variables` stays.
+        path: Where the weights are from, for messages.
+
+    Returns:
+        A tree of the structure and the shapes of `variables`.
+
+    Raises:
+        UsageError: The weights do not fit the network.
+    """
     fresh = flatten_dict(variables)
+    tree = flax_variables(weights)
+    if tree is not None and name not in NETWORKS:
+        return _fit_leaves(name, flatten_dict(tree), fresh, path)
+    state = weights if tree is None else to_torchvision(name, tree)
+    pretrained = flatten_dict(from_torchvision(name, state))
     check_keys(name, [_torch_key(key) for key in pretrained], [_torch_key(key) for key in fresh])
     head = _head(pretrained)
     if pretrained[head].shape != fresh[head].shape:
@@ -125,6 +186,44 @@ def load_pretrained(name: str, path: str | Path, variables: Variables) -> Variab
                 "start without pretrained weights"
             )
     return unflatten_dict(pretrained)
+
+
+def flax_variables(weights: Mapping[str, Any]) -> Variables | None:
+    """The variables in a checkpoint of flax's nested dicts.
+
+    Args:
+        weights: The checkpoint.
+
+    Returns:
+        `params`, and `batch_stats` where there are any; None where it is no such checkpoint.
+
+    Example:
+        >>> flax_variables({"state": {"params": {"fc": {"bias": 1}}, "step": 3}})
+        {'params': {'fc': {'bias': 1}}}
+        >>> flax_variables({"fc.bias": 1}) is None
+        True
+    """
+    for held in (weights, *(weights.get(entry) for entry in ("state", "model", "train_state"))):
+        if isinstance(held, Mapping) and isinstance(held.get("params"), Mapping):
+            params = held["params"]
+            inner = params.get("params")  # a whole dict of variables kept as parameters
+            held = params if isinstance(inner, Mapping) else held
+            known = ("params", "batch_stats")
+            return {name: dict(held[name]) for name in known if held.get(name)}
+    return None
+
+
+def _fit_leaves(
+    name: str, stored: Mapping[_Path, Any], fresh: Mapping[_Path, Any], path: str | Path
+) -> Variables:
+    check_keys(name, *(["/".join(key) for key in tree] for tree in (fresh, stored)))
+    for key, leaf in fresh.items():
+        if np.shape(stored[key]) != leaf.shape:
+            raise UsageError(
+                f"{path}: {'/'.join(key)!r} has the shape {np.shape(stored[key])}: "
+                f"{name} has {leaf.shape}"
+            )
+    return unflatten_dict({key: np.asarray(stored[key], leaf.dtype) for key, leaf in fresh.items()})
 
 
 @cache

@@ -22,6 +22,7 @@ from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.passes import Fold
 from fairgrape_jax.rounds import steps
+from fairgrape_jax.rounds.pretrained import load_pretrained
 from fairgrape_jax.rounds.session import Network, Session
 
 Samples = Mapping[str, np.ndarray]  # a batch
@@ -178,4 +179,4 @@ def _embedding_network(session: Session, dense: Network) -> tuple[nn.Module, Tre
     module = models.create(name, sum(session.dataset.classes))
     pictures = np.zeros((1, *session.dataset.shape), np.float32)
     fresh = module.init(jax.random.key(0), pictures)
-    return module, models.load_pretrained(name, weights, dict(fresh))
+    return module, load_pretrained(name, weights, dict(fresh))

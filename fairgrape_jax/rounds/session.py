@@ -7,12 +7,13 @@ import dataclasses
 import jax
 import numpy as np
 
-from fairgrape_jax import models, parallel
+from fairgrape_jax import parallel
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.masks import Tree, full_masks
 from fairgrape_jax.metrics import METRICS
 from fairgrape_jax.rounds import steps
+from fairgrape_jax.rounds.pretrained import load_pretrained
 from fairgrape_jax.rounds.steps import Steps
 from fairgrape_jax.training.state import State, init_state
 
@@ -83,7 +84,7 @@ def initial_network(session: Session, seed: int) -> Network:
     experiment = session.experiment
     if experiment.pretrained:
         fresh = {"params": state.params, "batch_stats": state.batch_stats}
-        loaded = models.load_pretrained(experiment.model, experiment.pretrained, fresh)
+        loaded = load_pretrained(experiment.model, experiment.pretrained, fresh)
         state = state._replace(params=loaded["params"], batch_stats=loaded.get("batch_stats", {}))
     return place_on_devices(session, Network(state, full_masks(state.params)))
 

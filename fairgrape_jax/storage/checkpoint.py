@@ -192,6 +192,35 @@ def restore_as_stored(directory: Path) -> Tree:
     return ocp.load(directory.absolute(), host)
 
 
+def restore_foreign(directory: Path) -> Tree:
+    """The tree of an Orbax checkpoint, whoever wrote it.
+
+    Args:
+        directory: of the checkpoint; of a step of a CheckpointManager, whose tree is its item
+            "default", "params" or "state"; or of a stage of a run.
+
+    Returns:
+        Dicts and lists of NumPy arrays.
+
+    Raises:
+        ValueError: it is none, or damaged.
+    """
+    for place in (directory / "checkpoint", directory):
+        if (place / "digests.json").is_file():
+            return restore_as_stored(place)
+    items = [directory / name for name in ("default", "params", "state")]
+    first: Exception | None = None
+    for place in (directory, *(item for item in items if item.is_dir())):
+        try:
+            with _quiet():
+                stored = ocp.metadata(place.absolute()).metadata
+                host = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), stored)
+                return ocp.load(place.absolute(), host)
+        except Exception as error:  # Orbax's and TensorStore's, of many kinds
+            first = first or error
+    raise ValueError(str(first))
+
+
 def _compare(directory: Path, stored: Tree, expected: Tree) -> None:
     """Raise ValueError unless both trees have the same leaves of the same shapes and dtypes."""
 
