@@ -17,24 +17,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array as JaxArray
-from jaxtyping import Float, Float32, Int32
+from jaxtyping import Float, Float32
 
 from fairgrape_jax.scoring.parts import Batch, Part
 from fairgrape_jax.scoring.sample_loss import Arrays, SampleNetwork, on_device, square, widen
 
 
 class Sums(NamedTuple):
-    """Sums of each weight.
+    """Sums of each weight: of one group (*w.shape), or of all (G, *w.shape).
 
     Attributes:
-        rows: (G, *w.shape) of each layer.
+        rows: of each layer.
         lost: what rounding lost of them, likewise.
-        part: (*w.shape) of each layer, of a micro-batch that is not at its end.
     """
 
     rows: list[jax.Array]
     lost: list[jax.Array]
-    part: list[jax.Array]
 
 
 class Summand(NamedTuple):
@@ -56,36 +54,26 @@ class Terms(NamedTuple):
     scale: Float[JaxArray, "*G B"]
 
 
-class Place(NamedTuple):
-    """Where the terms of one group belong.
-
-    Attributes:
-        group: its number.
-        start: whether a micro-batch begins with them.
-        end: whether it ends with them.
-    """
-
-    group: Int32[JaxArray, ""]
-    start: Int32[JaxArray, ""]
-    end: Int32[JaxArray, ""]
-
-
 class Adder:
     """Adds parts up on one device.
+
+    The sums of each group are buffers of their own: XLA for CPUs copies an array of all groups
+    whole when one row of it is changed.
 
     Attributes:
         load: the samples that were added.
         arrays: the network's, on the device.
-        sums: so far.
     """
 
     def __init__(
         self, summand: Summand, arrays: Arrays, groups: int, device: jax.Device | None
     ) -> None:
         """Begin with nothing, on a device; None for where the arrays are."""
-        self.device, self.load, self._summand = device, 0, summand
+        self.device, self.load, self._summand, self._groups = device, 0, summand, groups
         self.arrays = arrays if device is None else jax.device_put(arrays, device)
-        self.sums = zeros(self.arrays.weights, groups)
+        self._of_all: Sums | None = None
+        self._of_group: dict[int, Sums] = {}
+        self._part: list[jax.Array] | None = None  # of a micro-batch that is not at its end
 
     def add(self, part: Part) -> None:
         """Add a part to the sums.
@@ -96,59 +84,79 @@ class Adder:
         self.load += part.scale.shape[-1]
         terms = Terms(*on_device((part.batch, part.scale), self.device))
         if part.group is None:
-            self.sums = add_all(self._summand, self.sums, self.arrays, terms)
-        else:
-            numbers = np.array([part.group, part.start, part.end], np.int32)
-            place = Place(*on_device(tuple(numbers), self.device))
-            self.sums = add_group(self._summand, self.sums, self.arrays, terms, place)
+            sums = self._of_all or zeros(self.arrays.weights, self._groups)
+            self._of_all = add_all(self._summand, sums, self.arrays, terms)
+            return
+        gradients = gradient_of(self._summand.network, self.arrays, terms)
+        if not part.start and self._part is not None:
+            gradients = plus(self._part, gradients)
+        self._part = None if part.end else gradients
+        if part.end:
+            sums = self._of_group.get(part.group) or zeros(self.arrays.weights, None)
+            new = add_gradients(sums, self.arrays.weights, gradients, self._summand.squares)
+            self._of_group[part.group] = new
+
+    @property
+    def sums(self) -> Sums | list[Sums]:
+        """So far: of all groups, (G, *w.shape) of each layer, or those of every group."""
+        if self._of_all is not None or not self._of_group:
+            return self._of_all or zeros(self.arrays.weights, self._groups)
+        return [
+            self._of_group.get(k) or zeros(self.arrays.weights, None) for k in range(self._groups)
+        ]
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def zeros(weights: Sequence[jax.Array], groups: int) -> Sums:
+def zeros(weights: Sequence[jax.Array], groups: int | None) -> Sums:
     """Empty sums in float32, or float64 for weights of float64.
 
     Args:
         weights: of each layer.
-        groups: how many there are.
+        groups: how many there are; None for the sums of one.
     """
-    dtypes = [widen(w.dtype) for w in weights]
-    rows = [jnp.zeros((groups, *w.shape), t) for w, t in zip(weights, dtypes, strict=True)]
-    part = [jnp.zeros(w.shape, t) for w, t in zip(weights, dtypes, strict=True)]
-    return Sums(rows, [jnp.zeros_like(row) for row in rows], part)
+    first = () if groups is None else (groups,)
+    rows = [jnp.zeros((*first, *w.shape), widen(w.dtype)) for w in weights]
+    return Sums(rows, [jnp.zeros_like(row) for row in rows])
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def add_group(summand: Summand, sums: Sums, arrays: Arrays, terms: Terms, place: Place) -> Sums:
-    """The sums with a part of one group's micro-batch in them.
+@functools.partial(jax.jit, static_argnums=0)
+def gradient_of(network: SampleNetwork, arrays: Arrays, terms: Terms) -> list[jax.Array]:
+    """The gradient of the scaled sum of the losses of some samples, of each layer.
 
     Args:
-        summand: what is summed.
-        sums: so far; the result takes over their buffers.
+        network: whose loss it is.
         arrays: the network's.
-        terms: samples of the group.
-        place: which group, and where its micro-batch begins and ends.
+        terms: the samples.
     """
-    gradients = summand.network.gradient(arrays, terms.batch, terms.scale)
-    part = [
-        jnp.where(place.start, jnp.zeros_like(p), p) + g
-        for p, g in zip(sums.part, gradients, strict=True)
-    ]
-    new = [
-        square(w, p) if summand.squares else p for w, p in zip(arrays.weights, part, strict=True)
-    ]
-    new = [jnp.where(place.end, t, jnp.zeros_like(t)) for t in new]
-    rows, lost = zip(
-        *[
-            add_with_remainder(row[place.group], rest[place.group], term)
-            for row, rest, term in zip(sums.rows, sums.lost, new, strict=True)
-        ],
-        strict=True,
-    )
-    return Sums(
-        [all_.at[place.group].set(row) for all_, row in zip(sums.rows, rows, strict=True)],
-        [all_.at[place.group].set(row) for all_, row in zip(sums.lost, lost, strict=True)],
-        part,
-    )
+    return network.gradient(arrays, terms.batch, terms.scale)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def plus(part: list[jax.Array], gradients: list[jax.Array]) -> list[jax.Array]:
+    """The gradient of a micro-batch with one more part of it.
+
+    Args:
+        part: so far; the result takes over its buffers.
+        gradients: of the part, of each layer.
+    """
+    return jax.tree.map(operator.add, part, gradients)
+
+
+@functools.partial(jax.jit, static_argnums=3, donate_argnums=0)
+def add_gradients(
+    sums: Sums, weights: Sequence[jax.Array], gradients: list[jax.Array], squares: bool
+) -> Sums:
+    """The sums of a group with a micro-batch in them.
+
+    Args:
+        sums: so far; the result takes over their buffers.
+        weights: of each layer.
+        gradients: of the micro-batch.
+        squares: whether the squares of w times them are summed.
+    """
+    new = [square(w, g) if squares else g for w, g in zip(weights, gradients, strict=True)]
+    rows, lost = zip(*map(add_with_remainder, sums.rows, sums.lost, new), strict=True)
+    return Sums(list(rows), list(lost))
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -163,12 +171,7 @@ def add_all(summand: Summand, sums: Sums, arrays: Arrays, terms: Terms) -> Sums:
     """
     gradient = functools.partial(summand.network.gradient, arrays, terms.batch)
     gradients = jax.vmap(gradient)(terms.scale)
-    new = [
-        square(w, g) if summand.squares else g
-        for w, g in zip(arrays.weights, gradients, strict=True)
-    ]
-    rows, lost = zip(*map(add_with_remainder, sums.rows, sums.lost, new), strict=True)
-    return Sums(list(rows), list(lost), sums.part)
+    return add_gradients(sums, arrays.weights, gradients, summand.squares)
 
 
 def add_with_remainder(
@@ -210,12 +213,35 @@ def combine(adders: Sequence[Adder], counts: np.ndarray, squares: bool) -> list[
         (G, *w.shape) of each layer.
     """
     busy = [adder for adder in adders if adder.load] or [adders[0]]
-    pairs = [(adder.sums.rows, adder.sums.lost) for adder in busy]
+    sums = [adder.sums for adder in busy]
     weights = busy[0].arrays.weights
-    if len(pairs) > 1:
-        pairs = jax.device_put(pairs, adders[0].device)
+    if len(sums) > 1:
+        sums = jax.device_put(sums, adders[0].device)
         weights = adders[0].arrays.weights
-    return mean_of_sums(pairs, on_device(counts.astype(np.float32)), weights, squares)
+    return mean_of_stacked(sums, on_device(counts.astype(np.float32)), weights, squares)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def mean_of_stacked(
+    sums: Sequence[Sums | list[Sums]],
+    counts: Float32[JaxArray, " G"],
+    weights: Sequence[jax.Array],
+    squares: bool,
+) -> list[jax.Array]:
+    """As `mean_of_sums`, of sums that may be those of every group.
+
+    Args:
+        sums: of each device.
+        counts: the terms of each group.
+        weights: of each layer.
+        squares: whether squares were summed.
+    """
+    stacked = [
+        each if isinstance(each, Sums) else jax.tree.map(lambda *rows: jnp.stack(rows), *each)
+        for each in sums
+    ]
+    pairs = [(each.rows, each.lost) for each in stacked]
+    return mean_of_sums(pairs, counts, weights, squares)
 
 
 @functools.partial(jax.jit, static_argnums=3)
