@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fairgrape_jax.masks import kept
 from fairgrape_jax.selection.allocation import ALLOCATIONS, allocate
-from fairgrape_jax.selection.rules import lamp_scores
+from fairgrape_jax.selection.rules import Bounds, fill, lamp_scores
 from tests.helpers.datasets import GOLDEN_FILES
 
 NAMES = [name for name in ALLOCATIONS if name != "global"]
@@ -285,3 +285,25 @@ def test_a_table_followed_to_nothing():
     assert allocate(alive, 0.0, table) == {"a": 0, "b": 0}
     assert allocate(alive, 1 / 110, table) == {"a": 1, "b": 0}
     assert allocate(alive, 1.0, table) == {"a": 100, "b": 10}
+
+
+@pytest.mark.parametrize(
+    ("ideal", "total", "high", "expected"),
+    [
+        ((10, 6.6, 3.4), 10, (10, 10, 10), (5, 3, 2)),  # 5, 3.3 and 1.7
+        ((3.4, 6.6, 10), 10, (10, 10, 10), (2, 3, 5)),
+        ((1, 1, 1), 7, (10, 10, 10), (3, 2, 2)),  # ties to the earlier
+        ((1, 1, 1), 8, (10, 10, 10), (3, 3, 2)),
+        ((1, 1, 1), 8, (2, 10, 10), (2, 3, 3)),
+        # Where nothing was wished for, all take part by what they have left.
+        ((1, 0), 10, (4, 8), (4, 6)),
+        ((1, 0, 0), 10, (4, 8, 4), (4, 4, 2)),
+        ((0, 0, 0), 6, (4, 8, 0), (2, 4, 0)),
+        ((0, 0), 0, (4, 8), (0, 0)),
+        ((0, 0), 12, (4, 8), (4, 8)),
+        ((1, 0), 5, (4, 1), (4, 1)),
+    ],
+)
+def test_what_is_missing_goes_to_the_largest_remainders(ideal, total, high, expected):
+    bounds = Bounds(total, np.zeros(len(high), int), np.array(high))
+    assert fill(ideal, bounds).tolist() == list(expected)
