@@ -39,6 +39,7 @@ EQUIVALENT = Path(__file__).with_name("equivalent_mutants.txt")
 FULL, SAMPLE = "in full", "sample"
 MASKS = ("tests/test_mask_trees.py", "tests/test_masks.py")
 GROUP_METRICS = ("tests/metrics/test_group_metrics.py", "tests/metrics/test_frame.py")
+ALLOCATION = ("tests/selection/test_counts.py", "tests/selection/test_allocation.py")
 PER_SAMPLE = ("tests/scoring/test_per_sample.py", "tests/scoring/test_accumulate.py")
 # Of each module (or of all of a folder): whether all mutants are tried, and the tests, which are
 # tried in this order; the examples of its docstrings come before them.
@@ -54,8 +55,8 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "metrics": (FULL, ("tests/metrics/test_metrics.py",)),
     "selection/greedy.py": (FULL, ("tests/selection/test_greedy.py",)),
     "selection/counts.py": (FULL, ("tests/selection/test_counts.py",)),
-    "selection/allocation.py": (FULL, ("tests/selection/test_allocation.py",)),
-    "selection/rules.py": (FULL, ("tests/selection/test_allocation.py",)),
+    "selection/allocation.py": (FULL, ALLOCATION),
+    "selection/rules.py": (FULL, ALLOCATION),
     "selection/inputs.py": (FULL, ("tests/selection/test_checks.py",)),
     "selection/schedules.py": (FULL, ("tests/selection/test_schedules.py",)),
     "methods/pruning.py": (FULL, ("tests/methods/test_pruning.py",)),
