@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fairgrape_jax.config.registered import register
-    from fairgrape_jax.data.sources.arrays import from_arrays
+    from fairgrape_jax.data.builders.in_memory import from_arrays
     from fairgrape_jax.errors import TrainingError, UsageError
     from fairgrape_jax.exporters.folder import export
     from fairgrape_jax.library.audits import audit
@@ -44,7 +44,7 @@ _WHERE = {
     "audit": "library.audits",
     "run": "library.runs",
     "load": "runner.stage",
-    "from_arrays": "data.sources.arrays",
+    "from_arrays": "data.builders.in_memory",
     "register": "config.registered",
     "export": "exporters.folder",
     "UsageError": "errors",

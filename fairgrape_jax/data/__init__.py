@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fairgrape_jax.data.builders.in_memory import from_arrays
     from fairgrape_jax.data.dataset import Dataset, Split, Task
     from fairgrape_jax.data.sources import SOURCES, load, source
-    from fairgrape_jax.data.sources.arrays import from_arrays
     from fairgrape_jax.data.sources.base import Reading, Source
     from fairgrape_jax.data.validate import check
 
@@ -35,7 +35,7 @@ _HOMES = {
     "SOURCES": "sources",
     "load": "sources",
     "source": "sources",
-    "from_arrays": "sources.arrays",
+    "from_arrays": "builders.in_memory",
     "Reading": "sources.base",
     "Source": "sources.base",
     "check": "validate",

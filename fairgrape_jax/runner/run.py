@@ -24,6 +24,7 @@ import jax
 
 from fairgrape_jax import config, data, parallel, storage
 from fairgrape_jax.config import Experiment, protocols
+from fairgrape_jax.data.builders import in_memory
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.data.sources import arrays
 from fairgrape_jax.methods import METHODS
@@ -134,7 +135,7 @@ def prepare(
     parallel.broadcast_from_process_0(0)  # no process looks at the directory from here on
     if hosts.is_process_0():
         write_config(experiment, directory, dataset, devices, registered)
-        arrays.keep(source)
+        in_memory.keep(source)
         lock.remove_leftovers(directory)
     return session
 

@@ -12,9 +12,9 @@ import pytest
 import fairgrape_jax as fg
 from fairgrape_jax import config, data
 from fairgrape_jax.cli.main import main
+from fairgrape_jax.data.builders.in_memory import from_arrays
 from fairgrape_jax.data.images.records import dataset_directory
 from fairgrape_jax.data.sources import arrays
-from fairgrape_jax.data.sources.arrays import from_arrays
 from fairgrape_jax.data.sources.stored import stored_in
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.reports import thumbnails

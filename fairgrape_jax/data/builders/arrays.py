@@ -14,7 +14,13 @@ from fairgrape_jax.data.builders.listing import WHOLE, Column, Listing, Options,
 from fairgrape_jax.data.builders.prepare import shuffle_rows
 from fairgrape_jax.data.images.entries import Entry
 from fairgrape_jax.data.images.records import ABOUT, THREADS
-from fairgrape_jax.data.sources.arrays import DATASET, GROUP, Content, describe, pack
+from fairgrape_jax.data.sources.arrays import (
+    DATASET,
+    GROUP,
+    Content,
+    describe,
+    pack,
+)
 from fairgrape_jax.data.sources.splits import NAMES
 
 
