@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
+import zlib
 
 
 def main() -> int:
@@ -14,6 +16,7 @@ def main() -> int:
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     make_gpus_deterministic()
+    keep_programs()
     try:
         from fairgrape_jax.cli import main as cli
     except (ImportError, RuntimeError) as error:
@@ -36,6 +39,33 @@ def make_gpus_deterministic() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if os.environ.get("JAX_PLATFORMS") != "cpu" and "xla_gpu_deterministic_ops" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+
+
+def keep_programs(cpuinfo: str = "/proc/cpuinfo") -> None:
+    """Have JAX keep compiled programs in the user's cache folder, for the next run of the command.
+
+    In $XDG_CACHE_HOME or ~/.cache, fairgrape_jax/programs/CPU; JAX tells versions, flags and
+    programs apart, but not processors, whose instructions a shared home would hand to others. A
+    folder that JAX_COMPILATION_CACHE_DIR names is left to whoever named it, an empty name keeps
+    none, and so does a home that cannot be written. It must be set before JAX is imported.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or not os.path.isabs(base):
+        return
+    try:
+        with open(cpuinfo, encoding="utf-8", errors="replace") as lines:
+            features = next((x for x in lines if x.lower().startswith(("flags", "features"))), "")
+    except OSError:
+        features = ""
+    machine = platform.machine() or "machine"
+    name = f"{machine}-{zlib.crc32((features or platform.processor()).encode()):08x}"
+    folder = os.path.join(base, "fairgrape_jax", "programs", name)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError:
+        return
+    if os.access(folder, os.W_OK | os.X_OK):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 Command:  python -m experiments.benchmarks.train [--model resnet18] [--size 64] [--batch 32]
           [--blind] [--xla-convolutions] [--augmentations paper imagenet] [--json FILE]
+          [taskset -c 0] python -m experiments.benchmarks.train --torch PYTHON ...
 Rows, measured in turn in one run, with images/s and their ratio to the first one:
   without masks, pmap, float32     the step of a run, no parameter masked
   with masks, ...                  the same with a mask for every kernel, 90 % of it zero
@@ -10,6 +11,9 @@ Rows, measured in turn in one run, with images/s and their ratio to the first on
   blind, with masks                --blind: without looking whether every number is finite
   NAME augmentation, with masks    --augmentations: the step with pictures altered on the device
   PyTorch                          where torch, torchvision and CUDA are at hand
+With --torch two rows are measured, on a CPU and in seconds of it: the step of a run with masks in
+float32, and torch's by PYTHON, a Python that has torch and torchvision, in the better of its two
+layouts and with as many threads as this process may use.
 Model FLOP utilisation (three times the forward pass's operations) is printed where the peak of the
 device is known; where it is not, operations per second are.
 """
@@ -19,6 +23,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import itertools
+import json
+import os
+import statistics
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -64,10 +73,14 @@ def main() -> None:
     parser.add_argument("--xla-convolutions", action="store_true", help="also those of XLA")
     parser.add_argument("--blind", action="store_true", help="also steps that do not look")
     parser.add_argument("--augmentations", nargs="*", default=[])
+    parser.add_argument("--torch", type=Path, help="a Python with torch: ours beside it on a CPU")
     parser.add_argument("--json", type=Path, help="append the rows to this file")
     options = parser.parse_args()
 
     dataset = pictures(2, options.batch, options.size, CLASSES)
+    if options.torch:
+        add_json(options.json, vars(options), beside_torch(options, dataset))
+        return
     work: dict[str, Callable[[], Any]] = {}
     for precision, lift in itertools.product(get_args(Precision), get_args(Lift)):
         for masked in (False, True):
@@ -168,6 +181,37 @@ def training(
         return report.loss
 
     return work
+
+
+def beside_torch(options: argparse.Namespace, dataset: Dataset) -> list[dict[str, Any]]:
+    """The rows of our step and of torch's, in CPU seconds, printed with the ratio."""
+    threads = len(os.sched_getaffinity(0))
+    numbers = (options.size, options.batch, CLASSES, options.repeats, threads)
+    program = Path(__file__).with_name("torch_step.py")
+    command = [options.torch, program, options.model, *numbers]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    layouts = json.loads(done.stdout.splitlines()[-1])
+    version = layouts.pop("version")
+    layout = min(layouts, key=lambda name: statistics.median(layouts[name]))
+    work = training(options, dataset)
+    jax.block_until_ready(work())
+    ours = []
+    for _ in range(options.repeats):
+        started = time.process_time()
+        jax.block_until_ready(work())
+        ours.append((time.process_time() - started) / options.steps)
+    rows = []
+    for name, times in (
+        ("ours, with masks", ours),
+        (f"torch {version}, {layout}", layouts[layout]),
+    ):
+        seconds = statistics.median(times)
+        each = {"CPU seconds": round(seconds, 4), "least": round(min(times), 4)}
+        rows.append({"row": name} | each | {"images/s": round(options.batch / seconds, 1)})
+    about = f"{options.model}, {options.size} pixels, batch {options.batch}, threads {threads}"
+    print(f"{about}: {rows[0]['images/s'] / rows[1]['images/s']:.2f} of torch")
+    show(rows)
+    return rows
 
 
 def forward_operations(options: argparse.Namespace) -> float:

@@ -12,7 +12,7 @@ import pytest
 
 import fairgrape_jax
 from fairgrape_jax import data, parallel
-from fairgrape_jax.__main__ import make_gpus_deterministic
+from fairgrape_jax.__main__ import keep_programs, make_gpus_deterministic
 from fairgrape_jax.cli import main as cli
 from fairgrape_jax.config.environment import numeric_flags
 from fairgrape_jax.errors import UsageError
@@ -246,3 +246,36 @@ def test_sums_on_gpus_are_asked_for_in_one_order(platforms, flags, after, monkey
     assert os.environ.get("XLA_FLAGS") == after
     monkeypatch.setenv("XLA_FLAGS", after or "")
     assert not [name for name in numeric_flags() if "xla_gpu" in name]  # there is none here
+
+
+def test_programs_are_kept_in_the_users_cache_by_processor(tmp_path, monkeypatch):
+    folders = []
+    for flags in ("flags : sse", "Features : neon", ""):
+        cpuinfo = tmp_path / "cpuinfo"
+        cpuinfo.write_text(f"model : x\n{flags}\n")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+        keep_programs(str(cpuinfo))
+        folders.append(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
+    assert len(set(folders)) == 3
+    for folder in folders:
+        assert folder.is_dir()
+        assert folder.parent == tmp_path / "cache" / "fairgrape_jax" / "programs"
+
+
+@pytest.mark.parametrize("named", ["", "/somewhere/else"])
+def test_a_cache_that_is_named_or_switched_off_is_left(named, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", named)
+    keep_programs()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == named
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_can_be_written_no_program_is_kept(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for base in (str(tmp_path / "file"), "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", base)
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+        keep_programs(str(tmp_path / "no file"))
+        assert "JAX_COMPILATION_CACHE_DIR" not in os.environ

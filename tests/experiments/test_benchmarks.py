@@ -67,3 +67,24 @@ def test_a_benchmark_prints_and_writes_its_rows(name, tmp_path, monkeypatch, cap
     assert run["machine"]["jax"]
     text = capsys.readouterr().out
     assert all(row in text for row in expected)
+
+
+def test_a_step_beside_torch_is_in_the_better_of_two_layouts(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT)
+    python = tmp_path / "python"  # in the place of one that has torch
+    times = {"contiguous_format": [3.0, 1.0, 2.0], "channels_last": [1.5, 1.5, 9.0], "version": "0"}
+    python.write_text(f"#!/bin/sh\necho '{json.dumps(times)}'\n")
+    python.chmod(0o755)
+    path = tmp_path / "rows.json"
+    options = ["--batch", "4", "--torch", str(python), "--json", str(path)]
+    monkeypatch.setattr(sys, "argv", ["train", *SMALL, *options])
+    importlib.import_module("experiments.benchmarks.train").main()
+    ours, torch = json.loads(path.read_text())[0]["rows"]
+    assert torch == {
+        "row": "torch 0, channels_last",
+        "CPU seconds": 1.5,
+        "least": 1.5,
+        "images/s": 2.7,
+    }
+    assert ours["CPU seconds"] > 0
+    assert f"{ours['images/s'] / 2.7:.2f} of torch" in capsys.readouterr().out
