@@ -195,11 +195,11 @@ def beside_torch(options: argparse.Namespace, dataset: Dataset) -> list[dict[str
     layout = min(layouts, key=lambda name: statistics.median(layouts[name]))
     work = training(options, dataset)
     jax.block_until_ready(work())
-    ours = []
+    step_times = []
     for _ in range(options.repeats):
         started = time.process_time()
         jax.block_until_ready(work())
-        ours.append((time.process_time() - started) / options.steps)
+        step_times.append((time.process_time() - started) / options.steps)
     rows = []
     for name, times in (
         ("ours, with masks", ours),

@@ -79,12 +79,12 @@ def test_a_step_beside_torch_is_in_the_better_of_two_layouts(tmp_path, monkeypat
     options = ["--batch", "4", "--torch", str(python), "--json", str(path)]
     monkeypatch.setattr(sys, "argv", ["train", *SMALL, *options])
     importlib.import_module("experiments.benchmarks.train").main()
-    ours, torch = json.loads(path.read_text())[0]["rows"]
+    row, torch = json.loads(path.read_text())[0]["rows"]
     assert torch == {
         "row": "torch 0, channels_last",
         "CPU seconds": 1.5,
         "least": 1.5,
         "images/s": 2.7,
     }
-    assert ours["CPU seconds"] > 0
-    assert f"{ours['images/s'] / 2.7:.2f} of torch" in capsys.readouterr().out
+    assert row["CPU seconds"] > 0
+    assert f"{row['images/s'] / 2.7:.2f} of torch" in capsys.readouterr().out
