@@ -202,7 +202,7 @@ def beside_torch(options: argparse.Namespace, dataset: Dataset) -> list[dict[str
         step_times.append((time.process_time() - started) / options.steps)
     rows = []
     for name, times in (
-        ("ours, with masks", ours),
+        ("ours, with masks", step_times),
         (f"torch {version}, {layout}", layouts[layout]),
     ):
         seconds = statistics.median(times)
