@@ -48,6 +48,9 @@ def keep_programs(cpuinfo: str = "/proc/cpuinfo") -> None:
     programs apart, but not processors, whose instructions a shared home would hand to others. A
     folder that JAX_COMPILATION_CACHE_DIR names is left to whoever named it, an empty name keeps
     none, and so does a home that cannot be written. It must be set before JAX is imported.
+
+    Args:
+        cpuinfo: the file in which Linux tells what the processor can do.
     """
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or not os.path.isabs(base):
