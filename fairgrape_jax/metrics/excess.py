@@ -18,7 +18,7 @@ EVEN = 1e-9
 
 
 def group_excess(counts: Counts, dense: Counts) -> GroupValues:
-    """psi_k: by how much more a group loses against the unpruned model than all samples do.
+    """By how much more a group loses, psi_k, against the unpruned model than all samples do.
 
     Args:
         counts: of each task (..., G, C, 3).
@@ -43,7 +43,7 @@ def group_excess(counts: Counts, dense: Counts) -> GroupValues:
 
 
 def excess_gap(counts: Counts, dense: Counts) -> Value:
-    """max_k psi_k: what the group that pays most loses beyond the average; one-sided.
+    """What the group that pays most loses beyond the average, max_k psi_k; one-sided.
 
     Unlike rho(Delta) it does not punish a group that gains.
 
@@ -61,7 +61,7 @@ def excess_gap(counts: Counts, dense: Counts) -> Value:
 
 
 def pairwise_gap(counts: Counts, dense: Counts) -> Value:
-    """max_k psi_k - min_k psi_k: the largest difference between the losses of two groups.
+    """The largest difference between the losses of two groups, max_k psi_k - min_k psi_k.
 
     Args:
         counts: of each task (..., G, C, 3).
@@ -77,7 +77,7 @@ def pairwise_gap(counts: Counts, dense: Counts) -> Value:
 
 
 def class_variance(counts: Counts, dense: Counts = ()) -> Value:
-    """CWV: the variance over classes of their accuracy, of divisor C.
+    """The variance over classes of their accuracy (CWV), of divisor C.
 
     Args:
         counts: of each task (..., G, C, 3).
@@ -94,7 +94,7 @@ def class_variance(counts: Counts, dense: Counts = ()) -> Value:
 
 
 def class_discrepancy(counts: Counts, dense: Counts = ()) -> Value:
-    """MCD: the highest minus the lowest accuracy of a class.
+    """The highest minus the lowest accuracy of a class (MCD).
 
     Args:
         counts: of each task (..., G, C, 3).
