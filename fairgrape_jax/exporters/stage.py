@@ -22,6 +22,7 @@ from fairgrape_jax.exporters.card import allocation_name, card
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.models.torchvision import NETWORKS
 from fairgrape_jax.progress import bar
+from fairgrape_jax.runner import layout
 from fairgrape_jax.runner.stage import LoadedStage, load
 
 CLOSE = 1e-3  # probabilities that may change places between two machines
@@ -103,8 +104,7 @@ def find_stage(path: Path) -> tuple[Path, LoadedStage]:
         UsageError: There is none.
     """
     absolute = path.absolute()
-    run = next((p for p in (absolute, *absolute.parents) if (p / "config.json").is_file()), None)
-    if run is None:
+    if (run := layout.find_run(absolute)) is None:
         raise UsageError(f"{path}: not a run, and no stage of one (no config.json there or above)")
     return run, load(run, "" if run == absolute else absolute.relative_to(run).as_posix())
 

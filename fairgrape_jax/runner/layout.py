@@ -13,6 +13,18 @@ from fairgrape_jax import storage
 FILES = ("checkpoint/digests.json", "masks.npz", "predictions.csv")
 
 
+def find_run(path: Path) -> Path | None:
+    """The directory of the run that a path is in, or is.
+
+    Args:
+        path: absolute.
+
+    Returns:
+        The nearest directory with a config.json; None where there is none up to the root.
+    """
+    return next((p for p in (path, *path.parents) if (p / "config.json").is_file()), None)
+
+
 def round_directory(root: Path, number: int) -> Path:
     """Where round `number` of a method is.
 

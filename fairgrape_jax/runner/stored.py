@@ -86,8 +86,7 @@ def read_stage(path: Path) -> StoredStage:
         UsageError: It is none, or not finished, or the run has several; it names them.
     """
     path = path.absolute()
-    run = next((p for p in (path, *path.parents) if (p / "config.json").is_file()), None)
-    if run is None:
+    if (run := layout.find_run(path)) is None:
         raise UsageError(f"{path}: not a run, and no stage of one (no config.json there or above)")
     experiment = experiment_of(run)
     directory = path if path != run else _only_last_stage(run)
