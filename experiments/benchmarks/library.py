@@ -5,7 +5,8 @@ Command:  python -m experiments.benchmarks.library [--models mlp cnn resnet18] [
 Rows, in turn in one run, in CPU seconds of the process, with their ratio to the first one:
   gradient pass             the gradient of the mean loss of every batch, nothing added up
   pure                      importance of all groups, batches cut into parts of one group each
-  pure, micro_batch=N       the same with parts of one size, regrouped across batches
+  pure, micro_batch=N       the same with parts of one size, regrouped across batches: of the size
+                            that a group has in a batch on average, and of a whole batch
   vmap                      the definition: each batch passed once for every group
 """
 
@@ -68,11 +69,12 @@ def measure(options: argparse.Namespace, name: str) -> list[dict[str, Any]]:
             loss_fn, params, masks, batches, num_groups=options.groups, **form
         )
 
-    micro_batch = max(1, options.batch // options.groups)
+    part = max(1, options.batch // options.groups)
     work = {
         BASE: passes,
         "pure": importance(),
-        f"pure, micro_batch={micro_batch}": importance(micro_batch=micro_batch),
+        f"pure, micro_batch={part}": importance(micro_batch=part),
+        f"pure, micro_batch={options.batch}": importance(micro_batch=options.batch),
         "vmap": importance(form="vmap"),
     }
     if options.no_vmap:

@@ -22,6 +22,9 @@ from jaxtyping import Float, Float32
 from fairgrape_jax.scoring.parts import Batch, Part
 from fairgrape_jax.scoring.sample_loss import Arrays, SampleNetwork, on_device, square, widen
 
+TOGETHER = 4  # gradients of a group that are added in one pass over its sums
+WAITING_BYTES = 2**28  # of all gradients that wait for that
+
 
 class Sums(NamedTuple):
     """Sums of each weight: of one group (*w.shape), or of all (G, *w.shape).
@@ -58,10 +61,12 @@ class Adder:
     """Adds parts up on one device.
 
     The sums of each group are buffers of their own: XLA for CPUs copies an array of all groups
-    whole when one row of it is changed.
+    whole when one row of it is changed. Of a network that is small enough, a few gradients of a
+    group wait for each other: beside a dense layer's pass, one over its sums is not cheap.
 
     Attributes:
         load: the samples that were added.
+        together: how many gradients of a group are added in one pass over its sums.
         arrays: the network's, on the device.
     """
 
@@ -74,6 +79,9 @@ class Adder:
         self._of_all: Sums | None = None
         self._of_group: dict[int, Sums] = {}
         self._part: list[jax.Array] | None = None  # of a micro-batch that is not at its end
+        self._waiting: dict[int, list[list[jax.Array]]] = {}
+        size = sum(w.nbytes for w in arrays.weights) * groups
+        self.together = max(1, min(TOGETHER, WAITING_BYTES // max(1, size)))
 
     def add(self, part: Part) -> None:
         """Add a part to the sums.
@@ -92,13 +100,22 @@ class Adder:
             gradients = plus(self._part, gradients)
         self._part = None if part.end else gradients
         if part.end:
-            sums = self._of_group.get(part.group) or zeros(self.arrays.weights, None)
-            new = add_gradients(sums, self.arrays.weights, gradients, self._summand.squares)
-            self._of_group[part.group] = new
+            waiting = self._waiting.setdefault(part.group, [])
+            waiting.append(gradients)
+            if len(waiting) == self.together:
+                self._add_waiting(part.group)
+
+    def _add_waiting(self, group: int) -> None:
+        sums = self._of_group.get(group) or zeros(self.arrays.weights, None)
+        gradients = self._waiting.pop(group)
+        new = add_gradients(sums, self.arrays.weights, gradients, self._summand.squares)
+        self._of_group[group] = new
 
     @property
     def sums(self) -> Sums | list[Sums]:
         """So far: of all groups, (G, *w.shape) of each layer, or those of every group."""
+        for group in tuple(self._waiting):
+            self._add_waiting(group)
         if self._of_all is not None or not self._of_group:
             return self._of_all or zeros(self.arrays.weights, self._groups)
         return [
@@ -144,17 +161,20 @@ def plus(part: list[jax.Array], gradients: list[jax.Array]) -> list[jax.Array]:
 
 @functools.partial(jax.jit, static_argnums=3, donate_argnums=0)
 def add_gradients(
-    sums: Sums, weights: Sequence[jax.Array], gradients: list[jax.Array], squares: bool
+    sums: Sums, weights: Sequence[jax.Array], gradients: Sequence[list[jax.Array]], squares: bool
 ) -> Sums:
-    """The sums of a group with a micro-batch in them.
+    """The sums of a group with some micro-batches in them.
 
     Args:
         sums: so far; the result takes over their buffers.
         weights: of each layer.
-        gradients: of the micro-batch.
+        gradients: of each micro-batch.
         squares: whether the squares of w times them are summed.
     """
-    new = [square(w, g) if squares else g for w, g in zip(weights, gradients, strict=True)]
+    new = [
+        functools.reduce(operator.add, (square(w, g) if squares else g for g in of_layer))
+        for w, of_layer in zip(weights, zip(*gradients, strict=True), strict=True)
+    ]
     rows, lost = zip(*map(add_with_remainder, sums.rows, sums.lost, new), strict=True)
     return Sums(list(rows), list(lost))
 
@@ -171,7 +191,7 @@ def add_all(summand: Summand, sums: Sums, arrays: Arrays, terms: Terms) -> Sums:
     """
     gradient = functools.partial(summand.network.gradient, arrays, terms.batch)
     gradients = jax.vmap(gradient)(terms.scale)
-    return add_gradients(sums, arrays.weights, gradients, summand.squares)
+    return add_gradients(sums, arrays.weights, [gradients], summand.squares)
 
 
 def add_with_remainder(

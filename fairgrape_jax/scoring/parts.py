@@ -116,10 +116,12 @@ def parts(
             yield Part(batch, scale, ended, None, True, True)
             continue
         host = jax.device_get(batch)
-        unit = micro_batch or unit or max(1, members.shape[1] // (8 * len(members)))
+        # Four sizes for the last micro-batch of a group: little is empty, little is compiled.
+        unit = max(1, micro_batch // 4) if micro_batch else unit
+        unit = unit or max(1, members.shape[1] // (8 * len(members)))
         for k in np.flatnonzero(counts):
             places = np.flatnonzero(members[k])
-            sizes = [micro_batch] if micro_batch else pieces(len(places), unit)
+            sizes = [micro_batch] if len(places) == micro_batch else pieces(len(places), unit)
             first = 0
             for size in sizes:
                 rows = places[first : first + size]

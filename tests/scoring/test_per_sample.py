@@ -13,8 +13,10 @@ from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 from fairgrape_jax.masks import full_masks
+from fairgrape_jax.scoring import adder
 from fairgrape_jax.scoring.parts import pieces
 from fairgrape_jax.scoring.per_sample import average_importance, group_importance
+from fairgrape_jax.scoring.sample_loss import split_network
 
 GROUPS = 3
 CLOSE = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-9)
@@ -179,6 +181,19 @@ def test_sums_do_not_drift():
     np.testing.assert_allclose(scores["w"][0, 0, 0], expected, rtol=2e-7)
 
 
+@pytest.mark.parametrize("limit", [1, GROUPS * 32 * 4, 2 * GROUPS * 32 * 4, 2**40])
+def test_gradients_that_wait_for_each_other_are_all_added(limit, monkeypatch):
+    """Of the 32 weights of 4 bytes one, one, two or four gradients wait, and no layer more."""
+    monkeypatch.setattr(adder, "WAITING_BYTES", limit)
+    params, masks = network()
+    together = adder.Adder(None, split_network(loss, params, masks)[0], GROUPS, None).together
+    assert together == {1: 1, GROUPS * 32 * 4: 1, 2 * GROUPS * 32 * 4: 2, 2**40: 4}[limit]
+    scores = average_importance(
+        loss, params, masks, data(), num_groups=GROUPS, micro_batch=7, devices=jax.devices()[:1]
+    )
+    jax.tree.map(CLOSE, layers(scores), definition(data(), "sum-of-squares", 7))
+
+
 @pytest.mark.parametrize("groups", [2, 7, 14])
 @pytest.mark.parametrize("batch", [16, 64, 112, 256, 1000])
 def test_parts_pass_at_most_a_fifth_more_samples(groups, batch):
@@ -272,15 +287,22 @@ def test_bad_input_is_named():
 
 def test_the_same_function_is_compiled_once():
     params, masks = network()
-    traces, first = [], 0
+    traces = []
 
     def counted(params, batch):
-        traces.append(1)
+        traces.append(jax.tree.leaves(batch)[0].shape[0])
         return loss(params, batch)
 
-    for seed in range(3):
+    for seed in range(4):
         average_importance(
-            counted, params, masks, data((16,), seed), num_groups=2 + 1, micro_batch=4
+            counted, params, masks, data((40,), seed), num_groups=2 + 1, micro_batch=8
         )
-        first = first or len(traces)
-    assert len(traces) == first
+    # The sizes of a group's last micro-batch are the quarters of a whole one.
+    sizes = set(traces)
+    assert 8 in sizes <= {2, 4, 6, 8}
+    traces.clear()
+    for seed in range(4):
+        average_importance(
+            counted, params, masks, data((40,), seed), num_groups=2 + 1, micro_batch=8
+        )
+    assert not traces
