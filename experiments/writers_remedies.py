@@ -26,10 +26,10 @@ from fairgrape_jax import models, parallel
 from fairgrape_jax.config import Execution, Experiment, KeepLast, Scoring, Stage
 from fairgrape_jax.data import augment, load
 from fairgrape_jax.data.sources.writers import Writers
-from fairgrape_jax.losses.distillation import REMEDIES
 from fairgrape_jax.metrics.samples import Samples
 from fairgrape_jax.models import activations
 from fairgrape_jax.progress import say
+from fairgrape_jax.remedies import REMEDIES
 from fairgrape_jax.reports import comparison, differences
 from fairgrape_jax.reports.document import markdown_table
 from fairgrape_jax.reports.results import Cell, Model, cell, read

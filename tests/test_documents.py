@@ -63,7 +63,7 @@ def test_the_arrays_of_the_data_page_are_a_dataset():
 
 
 def test_the_rows_of_the_guide_are_registered_from_a_file(tables, tmp_path):
-    (code,) = blocks("python", EXTENDING)[2:]
+    code = blocks("python", EXTENDING)[-1]
     (tmp_path / "my_rows.py").write_text(code)
     load_plugins([tmp_path / "my_rows.py"])
     assert METHODS.origins["everybody"].file == "my_rows.py"

@@ -14,7 +14,7 @@ import pytest
 
 from fairgrape_jax.config import Rollback, Stage
 from fairgrape_jax.data import load
-from fairgrape_jax.losses.distillation import Remedy
+from fairgrape_jax.remedies import Remedy
 from fairgrape_jax.rounds.session import open_session
 from tests.helpers import compile_cache, cpu, shared_steps
 from tests.helpers.experiments import TINY, with_fields

@@ -22,11 +22,11 @@ from typing import Any, Literal
 
 from fairgrape_jax.config import Execution, Experiment, Scoring
 from fairgrape_jax.data import source
-from fairgrape_jax.losses.distillation import Remedy
 from fairgrape_jax.plan import planning, targets
 from fairgrape_jax.plan.compiled import Facts
 from fairgrape_jax.plan.described import Description
 from fairgrape_jax.plan.requests import Request, ask
+from fairgrape_jax.remedies import Remedy
 
 PROGRAMS = (
     "training",

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Literal
 
 from fairgrape_jax.data.sources.base import Reading, Source
-from fairgrape_jax.losses.distillation import Remedy
 from fairgrape_jax.parallel.devices import Lift
+from fairgrape_jax.remedies import Remedy
 from fairgrape_jax.scoring.importance import Formula
 from fairgrape_jax.selection import AllocationName, Deficit, Select, schedules
 

@@ -101,8 +101,8 @@ def _check_together(experiment: Experiment) -> None:
         )
     if experiment.mixup and not experiment.remedy.compatible_with_mixup:
         raise UsageError(
-            "mixup: the performance-weighted loss weighs a sample by its one true class, and a "
-            "mixed picture has two; give --mixup 0, or no remedy.pw in retraining"
+            "mixup: the performance-weighted loss weighs a sample by its one true class, group DRO "
+            "by its group, and a mixed picture has two; give --mixup 0, or no such remedy"
         )
 
 

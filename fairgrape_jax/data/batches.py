@@ -8,6 +8,7 @@ there are, and to resume at a step is to begin with its number.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import time
@@ -23,10 +24,13 @@ from fairgrape_jax.errors import TrainingError
 from fairgrape_jax.parallel import preemption
 
 Batch = TypeVar("Batch")
+Order = Callable[[int, int, int], np.ndarray]  # (samples, seed, epoch) -> as many places of samples
 
 __all__ = [
     "Clock",
     "GroupBatches",
+    "HeldOutBatches",
+    "Order",
     "batch_ids",
     "batch_numbers",
     "epoch_order",
@@ -86,6 +90,8 @@ def train_batches(
     start: int = 0,
     part: tuple[int, int] = (0, 1),
     epochs: int = 1,
+    order: Order = epoch_order,
+    held_out: Split | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Batches of exactly `batch` samples, in the order of the epoch; the remainder is dropped.
 
@@ -100,17 +106,74 @@ def train_batches(
         start: The first step to give, so that a run resumes in the middle of an epoch.
         part: Which process's rows of each batch to give, (which, of how many).
         epochs: How many to go through, with the same worker processes where there are some.
+        order: Of the samples of an epoch, a pure function.
+        held_out: Another split, of which each batch has as many samples beside its own.
 
     Yields:
         images (batch, H, W, C) uint8; labels (batch, T) int32; ids (batch,) int32, the places of
-        the samples in the split.
+        the samples in the split; held_images, held_labels and held_ids likewise of `held_out`.
     """
-    make = functools.partial(_train_batch, split, batch, seed, epoch, part=part)
+    make: Callable[[int], dict[str, np.ndarray]] = functools.partial(
+        _train_batch, split, batch, seed, epoch, part=part, order=order
+    )
+    if held_out is not None:
+        first = epoch * steps_per_epoch(len(split), batch)
+        make = HeldOutBatches(make, held_out, batch, seed, first, part)
     numbers = range(start, epochs * steps_per_epoch(len(split), batch))
     return make_batches(make, numbers, split, getattr(split.images, "workers", 0))
 
 
-def batch_ids(split: Split, batch: int, seed: int, epoch: int, step: int) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class HeldOutBatches:
+    """Makes batches of a training split with samples of another one in them.
+
+    These go through permutations of that split, one after another, whatever epoch it is.
+
+    Attributes:
+        make: Makes the batch of a number.
+        held_out: The other split.
+        batch: Samples of a batch, over all processes.
+        seed: Seed of the run.
+        first: What the numbers are counted from.
+        part: As for `train_batches`.
+    """
+
+    make: Callable[[int], dict[str, np.ndarray]]
+    held_out: Split
+    batch: int
+    seed: int
+    first: int
+    part: tuple[int, int]
+
+    def __call__(self, number: int) -> dict[str, np.ndarray]:
+        """A batch with held_images, held_labels and held_ids.
+
+        Args:
+            number: Of the batch.
+        """
+        places = np.arange(self.batch) + (self.first + number) * self.batch
+        rounds, within = np.divmod(places, len(self.held_out))
+        ids = np.concatenate(
+            [
+                # A stream that no epoch of the training split uses.
+                np.random.default_rng([self.seed, int(turn), 1]).permutation(len(self.held_out))[
+                    within[rounds == turn]
+                ]
+                for turn in np.unique(rounds)
+            ]
+        )
+        chosen = rows_of_process(ids, self.part)
+        images, good = read_images(self.held_out, chosen)
+        if not good.all():
+            stand_in = replacements(good)
+            images, chosen = images[stand_in], chosen[stand_in]
+        held = {"held_images": images, "held_labels": self.held_out.labels[chosen]}
+        return self.make(number) | held | {"held_ids": chosen.astype(np.int32)}
+
+
+def batch_ids(
+    split: Split, batch: int, seed: int, epoch: int, step: int, order: Order = epoch_order
+) -> np.ndarray:
     """The samples of a batch of `train_batches`, of all processes.
 
     Args:
@@ -119,21 +182,29 @@ def batch_ids(split: Split, batch: int, seed: int, epoch: int, step: int) -> np.
         seed: Seed of the run.
         epoch: The epoch's number.
         step: The batch's number in it.
+        order: Of the samples of an epoch.
 
     Returns:
         (batch,) places in the split. A picture that is lost is named itself, not what stands in for
         it.
     """
-    return _filled_order(len(split), batch, seed, epoch)[step * batch : (step + 1) * batch]
+    return _filled_order(len(split), batch, seed, epoch, order)[step * batch : (step + 1) * batch]
 
 
 def _train_batch(
-    split: Split, batch: int, seed: int, first: int, number: int, *, part: tuple[int, int]
+    split: Split,
+    batch: int,
+    seed: int,
+    first: int,
+    number: int,
+    *,
+    part: tuple[int, int],
+    order: Order,
 ) -> dict[str, np.ndarray]:
     """Batch `number`, counted from the beginning of epoch `first`."""
     epoch, step = divmod(number, steps_per_epoch(len(split), batch))
-    order = _filled_order(len(split), batch, seed, first + epoch)
-    chosen = rows_of_process(order[step * batch : (step + 1) * batch], part)
+    places = _filled_order(len(split), batch, seed, first + epoch, order)
+    chosen = rows_of_process(places[step * batch : (step + 1) * batch], part)
     images, good = read_images(split, chosen)
     if not good.all():
         stand_in = replacements(good)
@@ -142,8 +213,8 @@ def _train_batch(
 
 
 @functools.lru_cache(maxsize=2)  # the epoch that ends and the one that begins
-def _filled_order(n: int, batch: int, seed: int, epoch: int) -> np.ndarray:
-    return np.resize(epoch_order(n, seed, epoch), max(n, batch))
+def _filled_order(n: int, batch: int, seed: int, epoch: int, order: Order) -> np.ndarray:
+    return np.resize(order(n, seed, epoch), max(n, batch))
 
 
 def replacements(good: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Losses per sample: classification of one or several tasks, and the remedies of retraining."""
+"""Losses per sample: classification of one or several tasks, and terms of two networks."""
 
 from fairgrape_jax.losses.classification import (
     cross_entropy,
@@ -9,11 +9,9 @@ from fairgrape_jax.losses.classification import (
 )
 from fairgrape_jax.losses.distillation import (
     OF_PAIRS,
-    REMEDIES,
     TERMS,
     Outputs,
     Performance,
-    Remedy,
     attention_map,
     attention_transfer,
     distillation,
@@ -21,17 +19,14 @@ from fairgrape_jax.losses.distillation import (
     performance_cross_entropy,
     performance_weights,
     probabilistic_transfer,
-    retraining_loss,
     similarity_preservation,
 )
 
 __all__ = [
     "OF_PAIRS",
-    "REMEDIES",
     "TERMS",
     "Outputs",
     "Performance",
-    "Remedy",
     "attention_map",
     "attention_transfer",
     "cross_entropy",
@@ -43,7 +38,6 @@ __all__ = [
     "performance_weights",
     "predictions",
     "probabilistic_transfer",
-    "retraining_loss",
     "similarity_preservation",
     "split_heads",
 ]

@@ -1,4 +1,4 @@
-"""The remedies of retraining: terms that hold a pruned network to the dense one."""
+"""Terms of a loss that hold a pruned network to the dense one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Float
 
-from fairgrape_jax.losses.classification import (
-    Labels,
-    Logits,
-    SampleLosses,
-    cross_entropy,
-    mixed_cross_entropy,
-    split_heads,
-)
+from fairgrape_jax.losses.classification import Labels, Logits, SampleLosses, split_heads
 
 Features = Float[jax.Array, "sample ..."]
 Term = Float[jax.Array, ""]
@@ -56,67 +49,6 @@ class Performance:
             yield "alpha", f"{self.alpha} is not in [0, 1]"
         if self.gamma < 0:
             yield "gamma", f"{self.gamma} is negative"
-
-
-@dataclasses.dataclass(frozen=True)
-class Remedy:
-    """The weights of the terms of the retraining loss; plain cross-entropy by default.
-
-    Source of the terms but the last: "Simon Says" (arXiv 2106.07849); `REMEDIES` has its weights.
-    """
-
-    ce: float = 1.0
-    """Cross-entropy with the labels (or its performance-weighted form)."""
-    kd: float = 0.0
-    """Distillation: divergence from the dense network's probabilities at `temperature`."""
-    temperature: float = 4.0
-    """That of the distillation."""
-    attention: float = 0.0
-    """Attention transfer: where the features are large."""
-    similarity: float = 0.0
-    """Similarity preservation: which samples of a batch are alike; on the last feature."""
-    pkt: float = 0.0
-    """Probabilistic knowledge transfer: the same as conditional probabilities; likewise."""
-    hints: float = 0.0
-    """Hints: the features themselves ("all hints": every one that `features` names)."""
-    features: tuple[str, ...] = ()
-    """The modules whose outputs are compared; empty for the ends of the network's stages."""
-    pw: Performance = dataclasses.field(default_factory=Performance)
-
-    def problems(self) -> Iterator[tuple[str, str]]:
-        """The fields that cannot be used, and what is wrong with each."""
-        weights = {name: getattr(self, name) for name in ("ce", "kd", *TERMS)}
-        for name, weight in weights.items():
-            if weight < 0:
-                yield name, f"{weight} is negative"
-        if not any(weights.values()):
-            yield "", "all its weights are zero; give --remedy.ce 1"
-        if self.temperature <= 0:
-            yield "temperature", f"{self.temperature} is not positive"
-
-    @property
-    def of_features(self) -> bool:
-        """Whether a term compares features."""
-        return any(getattr(self, name) for name in TERMS)
-
-    @property
-    def teaches(self) -> bool:
-        """Whether retraining needs the dense network."""
-        return bool(self.kd) or self.of_features or (self.pw.on and self.pw.retrain)
-
-    @property
-    def compatible_with_mixup(self) -> bool:
-        """Whether it can be used on pictures of two samples.
-
-        Not where samples weigh by how probable the dense network finds their one true class: of a
-        mixed picture it finds neither, and the weights would say nothing.
-        """
-        return not (self.pw.on and self.pw.retrain)
-
-    @property
-    def scores(self) -> bool:
-        """Whether importance needs the dense network."""
-        return self.pw.on and self.pw.prune
 
 
 class Outputs(NamedTuple):
@@ -333,7 +265,7 @@ def hint(features: Features, dense: Features) -> Term:
 
 
 # Terms that compare features. A term of pairs looks at the whole batch, and at the last feature
-# alone; the others are summed over all features. A new term is a row here and a weight in Remedy.
+# alone; the others are summed over all features. A new term is a row here and a weight in `Remedy`.
 TERMS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "attention": attention_transfer,
     "similarity": similarity_preservation,
@@ -341,75 +273,3 @@ TERMS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "hints": hint,
 }
 OF_PAIRS = ("similarity", "pkt")
-
-# The published weights. "+KD" adds distillation of weight 1 to a term of features.
-REMEDIES: dict[str, Remedy] = {
-    "none": Remedy(),
-    "kd": Remedy(ce=0.1, kd=0.9),
-    "at": Remedy(attention=1000.0),
-    "sp": Remedy(similarity=3000.0),
-    "pkt": Remedy(pkt=30000.0),
-    "hints": Remedy(hints=1.0),
-    "at+kd": Remedy(kd=1.0, attention=1000.0),
-    "sp+kd": Remedy(kd=1.0, similarity=3000.0),
-    "pkt+kd": Remedy(kd=1.0, pkt=30000.0),
-    "hints+kd": Remedy(kd=1.0, hints=1.0),
-    "pw": Remedy(pw=Performance(weights=True, labels=True)),
-}
-
-
-def retraining_loss(
-    remedy: Remedy,
-    pruned: Outputs,
-    dense: Outputs,
-    labels: Labels,
-    classes: Sequence[int],
-    *,
-    gather: Callable[[jax.Array], jax.Array] = lambda features: features,
-    mixed: tuple[Labels, Float[jax.Array, " sample"]] | None = None,
-) -> Term:
-    """The weighted sum of the terms of a remedy on a batch.
-
-    Args:
-        remedy: the weights.
-        pruned: outputs of the network that is retrained.
-        dense: outputs of the dense one for the same pictures.
-        labels: (B, T) int.
-        classes: how many classes each task has.
-        gather: brings together the parts of a batch that lie on several devices, for terms of
-            pairs.
-        mixed: where pictures are of two samples, the second's labels (B, T) and the first's share
-            (B,); all terms but the cross-entropy compare two networks on the same pictures, and
-            look at no label. The performance-weighted loss has no form for it
-            (`Remedy.compatible_with_mixup`).
-
-    Returns:
-        ().
-
-    Example:
-        >>> same = Outputs(jnp.zeros((2, 3)), {"conv": jnp.ones((2, 4, 4, 5))})
-        >>> labels = jnp.array([[0], [1]])
-        >>> retraining_loss(REMEDIES["at+kd"], same, same, labels, (3,)).round(4)
-        Array(1.0986, dtype=float32)
-    """
-    logits = pruned.logits
-    if remedy.pw.on and remedy.pw.retrain:
-        plain = performance_cross_entropy(logits, dense.logits, labels, classes, remedy.pw)
-    elif mixed is not None:
-        others, share = mixed
-        plain = mixed_cross_entropy(logits, labels, others, share, classes)
-    else:
-        plain = cross_entropy(logits, labels, classes)
-    total = remedy.ce * plain.mean()
-    if remedy.kd:
-        divergence = distillation(logits, dense.logits, classes, remedy.temperature)
-        total += remedy.kd * divergence.mean()
-    pairs = [(pruned.features[key], dense.features[key]) for key in pruned.features]
-    for name, term in TERMS.items():
-        if weight := getattr(remedy, name):
-            if name in OF_PAIRS:
-                last, dense_last = pairs[-1]
-                total += weight * term(gather(last), gather(dense_last))
-            else:
-                total += weight * sum(term(one, other) for one, other in pairs)
-    return total

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,14 +18,16 @@ from fairgrape_jax.config import Experiment
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.masks import Tree, full_masks
 from fairgrape_jax.methods import METHODS, Problem
+from fairgrape_jax.remedies import Active, Measured, Setting, active
 from fairgrape_jax.rounds import score, steps
 from fairgrape_jax.rounds.session import Network, Session
-from fairgrape_jax.rounds.steps import WithTeacher
+from fairgrape_jax.rounds.steps import WithTeacher, in_step, scored_groups
 from fairgrape_jax.scoring.statistics import GRADIENT, SQUARES, Statistic
 from fairgrape_jax.selection import network as selection
 from fairgrape_jax.selection.maxmin import tree as maxmin
 from fairgrape_jax.selection.maxmin.layer import sampling_step
 from fairgrape_jax.training.state import Carry, init_state
+from fairgrape_jax.training.step import Companions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +145,7 @@ def programs(shapes: Shapes) -> dict[str, Callable[[], Program]]:
     """
     experiment = shapes.session.experiment
     made: dict[str, Callable[[], Program]] = {"training": functools.partial(_training, shapes)}
-    if experiment.remedy.teaches:
+    if experiment.remedy.teaches or any(in_step(one.row) for one in active(experiment.remedy)):
         made["retraining"] = functools.partial(_retraining, shapes)
     passes = statistics_of(shapes)
     for number, (statistic, over, extra, methods) in enumerate(passes):
@@ -187,11 +189,15 @@ def train_batch(shapes: Shapes) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-def _train(shapes: Shapes, name: str, function: Any, *more: Tree) -> Program:
+def _train(
+    shapes: Shapes, name: str, function: Any, *more: Tree, carried: Tree = (), held: bool = False
+) -> Program:
     session = shapes.session
     batch = train_batch(shapes)
+    if held:
+        batch |= {f"held_{name}": shape for name, shape in batch.items()}
     finite = jax.ShapeDtypeStruct((), np.bool_)
-    carry = shapes.placed(Carry(shapes.network.state, finite), None)
+    carry = shapes.placed(Carry(shapes.network.state, finite, carried), None)
     masks = shapes.placed(shapes.network.masks, None)
     rate = shapes.placed(jax.ShapeDtypeStruct((), np.float32), None)
     calls = len(session.dataset.train) // session.experiment.batch
@@ -213,8 +219,53 @@ def _training(shapes: Shapes) -> Program:
 
 
 def _retraining(shapes: Shapes) -> Program:
-    dense = shapes.placed(shapes.network.variables, None)
-    return _train(shapes, "retraining", shapes.session.steps.retrain, dense)
+    session, network = shapes.session, shapes.network
+    remedy, dataset = session.experiment.remedy, session.dataset
+    rows = tuple(one for one in active(remedy) if in_step(one.row))
+    teaches = remedy.teaches or any(row.teaches(options) for _, row, options in rows)
+    held = any(row.held_out(options) for _, row, options in rows)
+
+    def table(samples: int, needed: bool) -> Any:
+        return jax.ShapeDtypeStruct((samples,), np.int32) if needed else None
+
+    companions = Companions(
+        network.variables if teaches else None,
+        table(len(dataset.train), bool(rows)),
+        table(len(dataset.validation), held),
+    )
+    function = session.steps.retrain(rows)
+    carried = carried_shapes(shapes, rows)
+    return _train(
+        shapes,
+        "retraining",
+        function,
+        shapes.placed(companions, None),
+        carried=carried,
+        held=held,
+    )
+
+
+def carried_shapes(shapes: Shapes, rows: Sequence[Active]) -> Tree:
+    """The shapes of what ingredients of retraining carry; () for nothing.
+
+    Args:
+        shapes: of the network, its data and its devices.
+        rows: the ingredients.
+    """
+    if not rows:
+        return ()
+    dataset = shapes.session.dataset
+    count = scored_groups(shapes.session.experiment, dataset)
+
+    def nothing(split: str) -> Measured:
+        samples = len(getattr(dataset, split))
+        return Measured(np.zeros(samples), np.zeros(samples), np.zeros(samples, np.int32))
+
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes.network.state.params)
+    full = jax.tree.map(lambda x: np.ones(x.shape, bool), shapes.network.masks)
+    setting = Setting(count, zeros, full, 0, 1, nothing, nothing)
+    carried = {name: row.start(options, setting) for name, row, options in rows if row.start}
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), carried)
 
 
 class _EnoughSeenError(Exception):

@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fairgrape_jax import parallel
+from fairgrape_jax import parallel, passes
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data import batches
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import TrainingError
 from fairgrape_jax.parallel.out_of_memory import OutOfMemoryError, is_out_of_memory
-from fairgrape_jax.rounds import score, steps
+from fairgrape_jax.remedies import active
+from fairgrape_jax.rounds import ingredients, score, steps
+from fairgrape_jax.rounds.ingredients import TakingPart
 from fairgrape_jax.rounds.predict import predict
 from fairgrape_jax.rounds.session import (
     Network,
@@ -169,13 +171,16 @@ def fits(phase: str, experiment: Experiment, dataset: Dataset, devices: list[jax
 
 def _train(session: Session, network: Network, dense: Network) -> Any:
     split, batch, devices = session.dataset.train, session.experiment.batch, session.devices
-    ids = np.resize(np.arange(len(split)), batch)
-    images, _ = batches.read_images(split, ids)
-    samples = {"images": images, "labels": split.labels[ids], "ids": ids.astype(np.int32)}
+    few = split.take(np.resize(np.arange(len(split)), batch))
+    taking = TakingPart(active(session.experiment.remedy), session, dense)
+    samples = next(batches.train_batches(few, batch, 0, 0, held_out=taking.held_out))
     cut = parallel.split_batch(samples, devices)
-    step = steps.retraining_step(session.steps, session.experiment.remedy, dense.state)
+    remedy = session.experiment.remedy
+    step = steps.retraining_step(session.steps, remedy, dense.state, session.dataset)
     first, following = parallel.prefetch_to_devices([cut, cut], devices)
-    return step(Carry(network.state), network.masks, first, np.float32(0)), following
+    carried = ingredients.start(taking, network, 1, devices, passes.fold)
+    carry = Carry(network.state, carried=carried)
+    return step(carry, network.masks, first, np.float32(0)), following
 
 
 def _score(session: Session, network: Network, dense: Network) -> Any:

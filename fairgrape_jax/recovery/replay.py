@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from fairgrape_jax import config, data, parallel, storage
+from fairgrape_jax import config, data, parallel, passes, storage
 from fairgrape_jax.config import protocols
 from fairgrape_jax.data import augment, batches
 from fairgrape_jax.data.dataset import Dataset
@@ -26,7 +26,9 @@ from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree, apply_masks
 from fairgrape_jax.parallel import hosts
 from fairgrape_jax.progress import say
-from fairgrape_jax.rounds import cluster, score, steps
+from fairgrape_jax.remedies import active
+from fairgrape_jax.rounds import cluster, ingredients, score, steps, train
+from fairgrape_jax.rounds.ingredients import NOBODY, TakingPart
 from fairgrape_jax.rounds.predict import predict
 from fairgrape_jax.rounds.session import (
     Network,
@@ -61,7 +63,7 @@ def write(
         Where it is, None if it cannot be written: what is not finite is reported in any case.
     """
     directory = stage / "not_finite"
-    tree = {"state": record.state, "masks": masks}
+    tree = {"state": record.state, "masks": masks} | train.carried_part(record.carried)
     try:
         checkpoint.save(directory / "checkpoint", tree)
     except OSError as error:
@@ -120,12 +122,16 @@ class Case:
         network: before the number that was not finite, on the devices.
         dense: the dense network, for a loss that looks at it.
         content: what repro.json holds.
+        carried: what ingredients of retraining carried.
+        taking: those ingredients.
     """
 
     session: Session
     network: Network
     dense: Network | None
     content: Record
+    carried: Tree = ()
+    taking: TakingPart = NOBODY
 
 
 def replay(directory: Path) -> bool:
@@ -175,18 +181,24 @@ def read_case(directory: Path) -> Case:
     experiment = config.load(root / "config.json")
     experiment = dataclasses.replace(experiment, data=arrays.locate(experiment.data, root))
     session = _open(experiment, int(stored["devices"]["count"]))
-    network, dense = _restore(session, directory), None
+    dense, taking, carried = None, NOBODY, ()
     seeds = root / f"seed_{content['seed_of_run']}"
     if content["stage"] != "dense":
-        if experiment.remedy.teaches or experiment.remedy.scores:
-            dense = _restore(session, seeds / "dense")
+        if experiment.remedy.teaches or experiment.remedy.scores or active(experiment.remedy):
+            dense, _ = _restore(session, seeds / "dense")
         method = protocols.apply_protocol(experiment, content["method"])
         session = dataclasses.replace(session, experiment=method)
-        if content["kind"] == "scoring" and method.scoring.groups:
+        retrains = content["kind"] == "step" and active(experiment.remedy)
+        if (content["kind"] == "scoring" or retrains) and method.scoring.groups:
             groups = clusters.read_clusters(seeds / "clusters.npz", len(session.dataset.train))
             dataset = cluster.replace_groups(session.dataset, groups, method.scoring.groups.count)
             session = dataclasses.replace(session, dataset=dataset)
-    return Case(session, network, dense, content)
+        if retrains:
+            taking = TakingPart(active(experiment.remedy), session, dense)
+            like = initial_network(session, experiment.seeds[0])
+            carried = ingredients.start(taking, like, 1, session.devices, passes.fold)
+    network, carried = _restore(session, directory, carried)
+    return Case(session, network, dense, content, carried, taking)
 
 
 def _open(experiment: config.Experiment, count: int) -> Session:
@@ -198,11 +210,12 @@ def _open(experiment: config.Experiment, count: int) -> Session:
     return open_session(experiment, dataset, devices)
 
 
-def _restore(session: Session, stage: Path) -> Network:
+def _restore(session: Session, stage: Path, carried: Tree = ()) -> tuple[Network, Tree]:
     like = initial_network(session, session.experiment.seeds[0])
-    tree = {"state": like.state, "masks": like.masks}
+    tree = {"state": like.state, "masks": like.masks} | train.carried_part(carried)
     tree = checkpoint.restore(stage / "checkpoint", tree)
-    return place_on_devices(session, Network(tree["state"], tree["masks"]))
+    network = place_on_devices(session, Network(tree["state"], tree["masks"]))
+    return network, parallel.replicate(tree.get("carried", carried), session.devices)
 
 
 def _step(case: Case) -> None:
@@ -210,16 +223,21 @@ def _step(case: Case) -> None:
     content, session, network = case.content, case.session, case.network
     seed, epoch, start = content["seed_of_run"], content["epoch"], content["step_in_epoch"]
     split, batch = session.dataset.train, session.experiment.batch
-    samples = next(batches.train_batches(split, batch, seed, epoch, start=start))
+    order, held_out = case.taking.order, case.taking.held_out
+    samples = next(
+        batches.train_batches(
+            split, batch, seed, epoch, start=start, order=order, held_out=held_out
+        )
+    )
     for line in _forward(case, samples):
         say(line)
     step = session.steps.train
     if case.dense is not None:
         remedy = session.experiment.remedy
-        step = steps.retraining_step(session.steps, remedy, case.dense.state)
+        step = steps.retraining_step(session.steps, remedy, case.dense.state, session.dataset)
     placed = parallel.split_batch(samples, session.devices)
     rate = np.float32(content["rate"])
-    carry, report = step(Carry(network.state), network.masks, placed, rate)
+    carry, report = step(Carry(network.state, carried=case.carried), network.masks, placed, rate)
     if not np.isfinite(report.loss):
         before, flags = finite.to_host(carry.state), np.asarray(report.finite)
         bad = finite.bad_parts(before, flags, session.steps.parameters)

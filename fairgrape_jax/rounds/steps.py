@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.traverse_util import flatten_dict
 
@@ -18,17 +19,18 @@ from fairgrape_jax.config import Experiment, Form
 from fairgrape_jax.data import augment
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.losses.distillation import Performance, Remedy
+from fairgrape_jax.losses.distillation import Performance
 from fairgrape_jax.masks import Tree, full_masks, layer_names
 from fairgrape_jax.models.activations import module_names
 from fairgrape_jax.models.batchnorm import normalise_by_valid_samples
+from fairgrape_jax.remedies import Active, Ingredient, Remedy, active
 from fairgrape_jax.scoring.importance import Execution
 from fairgrape_jax.scoring.statistics import ScoredNetwork, Statistic
 from fairgrape_jax.training import evaluate
 from fairgrape_jax.training.epoch import Step
 from fairgrape_jax.training.optimizers import OPTIMIZERS
 from fairgrape_jax.training.state import State
-from fairgrape_jax.training.step import make_train_step
+from fairgrape_jax.training.step import Companions, make_train_step
 
 # How micro-batches are executed where `execution.micro_batches` is "auto"; "single" where a
 # platform has no row. Single is the one that takes no memory beyond the sums and one gradient.
@@ -53,8 +55,8 @@ class Steps:
         module: the network.
         optimizer: gives directions, before the learning rate.
         train: the lifted `training.make_train_step`.
-        retrain: as train, with the terms of `remedy`, and the dense network's variables after the
-            rest.
+        retrain: (ingredients) to the step as train, with the terms of `remedy` and ingredients of
+            retraining, and their `training.step.Companions` after the rest.
         evaluate: the lifted `evaluate.make_evaluate_step`.
         accumulate: (statistic, groups, micro-batch) -> the step that adds up a statistic.
         accumulate_mixed: likewise, for gradients of groups where `scoring.form` is "mixed".
@@ -69,7 +71,7 @@ class Steps:
     module: nn.Module
     optimizer: optax.GradientTransformation
     train: LiftedStep
-    retrain: LiftedStep
+    retrain: Callable[[tuple[Active, ...]], LiftedStep]
     evaluate: LiftedStep
     accumulate: Accumulate
     accumulate_mixed: Accumulate
@@ -105,6 +107,17 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         augmentation=experiment.augmentation,
         mixup=experiment.mixup,
     )
+
+    @functools.cache
+    def retrain(ingredients: tuple[Active, ...]) -> LiftedStep:
+        step = train(
+            remedy=remedy,
+            ingredients=ingredients,
+            groups=scored_groups(experiment, dataset),
+            parameters=order,
+        )
+        return lift(step, in_axes=(None, None, 0, None, None), out_axes=None, donate=(0,))
+
     execution, slots = batching(devices[0].platform, len(dataset.groups), experiment)
     network = make_scored_network(module, dataset, experiment.scoring.form, remedy.pw)
     accumulate, accumulate_mixed, reduce = scoring_steps(lift, network, execution)
@@ -113,9 +126,7 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         module=module,
         optimizer=optimizer,
         train=lift(train(), in_axes=(None, None, 0, None), out_axes=None, donate=(0,)),
-        retrain=lift(
-            train(remedy=remedy), in_axes=(None, None, 0, None, None), out_axes=None, donate=(0,)
-        ),
+        retrain=retrain,
         evaluate=lift(
             evaluate.make_evaluate_step(module, dataset),
             in_axes=(None, None, None, 0),
@@ -203,17 +214,70 @@ def with_features(experiment: Experiment, module: nn.Module, dataset: Dataset) -
     return dataclasses.replace(remedy, features=tuple(names))
 
 
-def retraining_step(steps: Steps, remedy: Remedy, dense: State) -> Step:
-    """The step of retraining, called as `Steps.train`: it, or one with the dense network in it.
+def scored_groups(experiment: Experiment, dataset: Dataset) -> int:
+    """How many groups scores and ingredients of retraining look at: people's, or clusters.
+
+    Args:
+        experiment: what is done.
+        dataset: the data that it is done with.
+    """
+    clusters = experiment.scoring.groups
+    return clusters.count if clusters else len(dataset.groups)
+
+
+def retraining_step(
+    steps: Steps,
+    remedy: Remedy,
+    dense: State,
+    dataset: Dataset | None = None,
+    ingredients: tuple[Active, ...] | None = None,
+) -> Step:
+    """The step of retraining, called as `Steps.train`: it, or one with more in it.
 
     Args:
         steps: those of the run.
         remedy: the terms of the loss.
         dense: the dense network.
+        dataset: with the groups that ingredients look at; None where there are no ingredients.
+        ingredients: what takes part in the step; those of the remedy if None.
     """
-    if not remedy.teaches:
+    taking_part = active(remedy) if ingredients is None else ingredients
+    taking_part = tuple(one for one in taking_part if in_step(one.row))
+    if not (remedy.teaches or taking_part):
         return steps.train
-    return lambda *args: steps.retrain(*args, variables(dense))
+    teaches = remedy.teaches or any(row.teaches(options) for _, row, options in taking_part)
+    companions = Companions(
+        variables(dense) if teaches else None,
+        *group_tables(dataset, taking_part, steps.devices),
+    )
+    step = steps.retrain(taking_part)
+    return lambda *args: step(*args, companions)
+
+
+def in_step(row: Ingredient) -> bool:
+    """Whether an ingredient takes part in every step.
+
+    Args:
+        row: of the table.
+    """
+    return any((row.forward, row.weigh, row.term, row.after_step, row.frozen))
+
+
+def group_tables(
+    dataset: Dataset | None, ingredients: Sequence[Active], devices: Sequence[jax.Device]
+) -> tuple[Any, Any]:
+    """The groups of the training and of the validation split on the devices, None where not needed.
+
+    Args:
+        dataset: with the groups that ingredients look at.
+        ingredients: what takes part in the step.
+        devices: those of this process.
+    """
+    if dataset is None or not ingredients:
+        return None, None
+    held = any(row.held_out(options) for _, row, options in ingredients)
+    tables = (dataset.train.groups, dataset.validation.groups if held else None)
+    return parallel.replicate(jax.tree.map(lambda x: np.asarray(x, np.int32), tables), devices)
 
 
 def make_scored_network(

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from fairgrape_jax import metrics, parallel, training
@@ -19,6 +20,8 @@ from fairgrape_jax.errors import Preempted
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.parallel import preemption
 from fairgrape_jax.progress import bar, say
+from fairgrape_jax.rounds import ingredients
+from fairgrape_jax.rounds.ingredients import NOBODY, TakingPart
 from fairgrape_jax.rounds.predict import predict, tally
 from fairgrape_jax.rounds.session import Network, Session
 from fairgrape_jax.storage import resumable
@@ -26,7 +29,7 @@ from fairgrape_jax.storage.resumable import Passes
 from fairgrape_jax.storage.slots import Slots
 from fairgrape_jax.training import finite
 from fairgrape_jax.training.epoch import Step
-from fairgrape_jax.training.state import State
+from fairgrape_jax.training.state import Carry, State
 
 SILENCE = 20.0  # seconds of training after which an epoch gets a line of its own
 
@@ -45,6 +48,7 @@ class Training:
         title: for messages.
         slots: where the place is saved.
         passes: how evaluations are made.
+        taking: the ingredients of retraining that take part.
     """
 
     session: Session
@@ -54,6 +58,7 @@ class Training:
     title: str
     slots: Slots
     passes: Passes
+    taking: TakingPart = NOBODY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Place:
         done: steps made of the epoch that is under way.
         total: the sum of their losses.
         trained: the record of an epoch that is trained and not yet evaluated.
+        carried: what ingredients carry, on the devices; () for nothing.
     """
 
     state: State
@@ -78,6 +84,7 @@ class Place:
     done: int = 0
     total: float = 0.0
     trained: EpochRecord | None = None
+    carried: Tree = ()
 
 
 class Epoch(NamedTuple):
@@ -114,13 +121,16 @@ def run_stages(
         Preempted: after a notice, when the step is done and the place is saved.
         NotFiniteError: for a step or an evaluation that is not finite.
     """
-    place, plan = restore_place(train, state), plan_epochs(stages)
+    plan, devices = plan_epochs(stages), train.session.devices
+    network = Network(state, train.masks)
+    carried = ingredients.start(train.taking, network, len(plan), devices, train.passes)
+    place = restore_place(train, state, carried)
     reader = Reader.at(train, place, len(plan))
     reported = time.perf_counter()
     with train.slots, bar(train.title, reader.steps_left) as advance:
         for epoch in plan[len(place.history) :]:
             place = train_one_epoch(train, place, epoch, reader, advance)
-            place = evaluate_epoch(train, place, epoch)
+            place = evaluate_epoch(train, place, epoch, len(plan))
             after(len(place.history), place.state)
             place = restore_best(train, place, epoch)
             line = epoch_line(place.history, len(plan))
@@ -130,7 +140,8 @@ def run_stages(
                 say(f"{train.title}: {line}  input wait {reader.clock.milliseconds:.1f} ms/step")
             if train.slots.due():
                 save(train.slots, place)
-    return place
+    state = ingredients.finish(train.taking, place.carried, place.state, devices)
+    return dataclasses.replace(place, state=state)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +171,8 @@ class Reader:
             start=place.done,
             part=parallel.process_index_and_count(),
             epochs=left,
+            order=train.taking.order,
+            held_out=train.taking.held_out,
         )
         steps = left * batches.steps_per_epoch(len(split), batch) - place.done
         return cls(samples, batches.Clock(), steps)
@@ -180,7 +193,7 @@ def train_one_epoch(
     if place.trained is not None:
         return place
     session = train.session
-    state, loss = training.train_epoch(
+    state, loss, carried = training.train_epoch(
         train.step,
         place.state,
         train.masks,
@@ -196,13 +209,17 @@ def train_one_epoch(
         pause=functools.partial(pause, train, place),
         clock=reader.clock,
         samples=reader.samples,
+        carried=place.carried,
+        order=train.taking.order,
     )
     record = {"epoch": int(state.epoch), "rate": epoch.rate, "loss": loss}
-    return dataclasses.replace(place, state=state, done=0, total=0.0, trained=record)
+    return dataclasses.replace(
+        place, state=state, done=0, total=0.0, trained=record, carried=carried
+    )
 
 
 def pause(
-    train: Training, place: Place, state: State, count: int
+    train: Training, place: Place, carry: Carry, count: int
 ) -> Callable[[float], None] | None:
     """What to do after step `count` of an epoch that began at `place`: None, save, or stop.
 
@@ -211,7 +228,7 @@ def pause(
     Args:
         train: which training.
         place: where the epoch began.
-        state: after the step.
+        carry: after the step.
         count: steps made of the epoch.
     """
     session = train.session
@@ -222,7 +239,8 @@ def pause(
         return None
 
     def keep(total: float) -> None:
-        save(train.slots, dataclasses.replace(place, state=state, done=count, total=total))
+        now = dataclasses.replace(place, state=carry.state, carried=carry.carried)
+        save(train.slots, dataclasses.replace(now, done=count, total=total))
         if stop:
             epochs = len(place.history)
             raise Preempted(f"{train.title}, saved after epoch {epochs}, step {count}")
@@ -230,18 +248,26 @@ def pause(
     return keep
 
 
-def evaluate_epoch(train: Training, place: Place, epoch: Epoch) -> Place:
+def evaluate_epoch(train: Training, place: Place, epoch: Epoch, count: int) -> Place:
     """The place when a trained epoch is evaluated, if the best one is sought, and recorded.
 
     Args:
         train: which training.
         place: how far it is.
         epoch: of the plan.
+        count: the epochs of the plan.
     """
     record, best, best_loss = dict(place.trained or {}), place.best, place.best_loss
+    network, carried = Network(place.state, train.masks), place.carried
+    if train.taking.active:
+        with save_on_stop(train.slots, place):
+            done, fold = len(place.history) + 1, train.passes
+            setting = ingredients.make_setting(
+                train.taking, network, epoch=done, epochs=count, fold=fold
+            )
+            carried = ingredients.after_epoch(train.taking, carried, setting, train.session.devices)
     if epoch.seeks_best:
         with save_on_stop(train.slots, place):
-            network = Network(place.state, train.masks)
             predictions = predict(train.session, network, "validation", train.passes)
         record["validation_loss"] = float(predictions.losses.mean(dtype=np.float64))
         counts = tally(train.session.dataset, predictions)
@@ -250,7 +276,7 @@ def evaluate_epoch(train: Training, place: Place, epoch: Epoch) -> Place:
             best, best_loss = finite.to_host(place.state), record["validation_loss"]
         train.passes.clear()
     history = (*place.history, record)
-    return Place(place.state, history, best, best_loss)
+    return Place(place.state, history, best, best_loss, carried=carried)
 
 
 def restore_best(train: Training, place: Place, epoch: Epoch) -> Place:
@@ -266,7 +292,8 @@ def restore_best(train: Training, place: Place, epoch: Epoch) -> Place:
     if not epoch.ends_stage or place.best is None:
         return place
     best = place.best._replace(step=place.state.step, epoch=place.state.epoch)
-    return Place(parallel.replicate(best, train.session.devices), place.history)
+    state = parallel.replicate(best, train.session.devices)
+    return Place(state, place.history, carried=place.carried)
 
 
 def epoch_line(history: Sequence[EpochRecord], count: int) -> str:
@@ -310,19 +337,30 @@ def save(slots: Slots, place: Place) -> None:
     metadata = {"history": list(place.history), "done": place.done, "total": place.total}
     metadata |= {"trained": place.trained, "best_loss": place.best_loss if has_best else None}
     metadata |= {"step": int(place.state.step)}
-    slots.save({"state": place.state, "best": place.best if has_best else place.state}, metadata)
+    tree = {"state": place.state, "best": place.best if has_best else place.state}
+    slots.save(tree | carried_part(place.carried), metadata)
 
 
-def restore_place(train: Training, state: State) -> Place:
+def carried_part(carried: Tree) -> dict[str, Tree]:
+    """What a save holds of what ingredients carry; nothing where they carry nothing.
+
+    Args:
+        carried: by name, or ().
+    """
+    return {"carried": carried} if jax.tree.leaves(carried) else {}
+
+
+def restore_place(train: Training, state: State, carried: Tree = ()) -> Place:
     """The place to go on from; a new one at `state` if none is saved.
 
     Args:
         train: which training.
         state: where it begins.
+        carried: what ingredients carry there.
     """
-    saved = train.slots.restore({"state": state, "best": state})
+    saved = train.slots.restore({"state": state, "best": state} | carried_part(carried))
     if saved is None:
-        return Place(state)
+        return Place(state, carried=carried)
     tree, metadata = saved
     has_best = metadata["best_loss"] is not None
     place = Place(
@@ -333,6 +371,7 @@ def restore_place(train: Training, state: State) -> Place:
         done=metadata["done"],
         total=metadata["total"],
         trained=metadata["trained"],
+        carried=parallel.replicate(tree.get("carried", carried), train.session.devices),
     )
     step = f", step {place.done}" if place.done else ""
     say(f"{train.title}: going on after epoch {len(place.history)}{step}")

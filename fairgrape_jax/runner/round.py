@@ -17,12 +17,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from fairgrape_jax import masks, parallel
+from fairgrape_jax import masks, parallel, remedies
 from fairgrape_jax.config import Stage
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.progress import say
 from fairgrape_jax.recovery import replay, rollback
 from fairgrape_jax.rounds import select, steps
+from fairgrape_jax.rounds.ingredients import NOBODY, TakingPart
 from fairgrape_jax.rounds.select import Details
 from fairgrape_jax.rounds.session import Network, Session, place_on_devices
 from fairgrape_jax.rounds.train import Place, Training
@@ -178,6 +179,7 @@ def train(
     stages: Sequence[Stage],
     *,
     dense: Network | None = None,
+    scored: Session | None = None,
     after: Callable[[int, State], None] = lambda epochs, state: None,
 ) -> Place:
     """The place at the end of the stages; a save is gone on from.
@@ -187,11 +189,14 @@ def train(
         network: where training begins; the devices take over the buffers of its state.
         stages: what to go through.
         dense: the network before pruning, for a loss that looks at it; None before there is one.
+        scored: the session with the groups that scores look at; None before there are such.
         after: as for `rounds.train.run_stages`.
     """
-    step, experiment = this.session.steps.train, this.session.experiment
+    step, remedy, taking = this.session.steps.train, this.session.experiment.remedy, NOBODY
     if dense is not None:
-        step = steps.retraining_step(this.session.steps, experiment.remedy, dense.state)
+        scored = scored or this.session
+        step = steps.retraining_step(this.session.steps, remedy, dense.state, scored.dataset)
+        taking = TakingPart(remedies.active(remedy), scored, dense)
     training = Training(
         session=this.session,
         masks=network.masks,
@@ -200,6 +205,7 @@ def train(
         title=this.title,
         slots=this.slots,
         passes=this.passes,
+        taking=taking,
     )
     return rollback.run_stages(
         training, network.state, stages, directory=this.directory, after=after

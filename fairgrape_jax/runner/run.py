@@ -416,7 +416,7 @@ def one_round(
     network = prune(this, network, chosen, origin)
     stages = [experiment.retrain, experiment.final] if last else [experiment.retrain]
     with time_into(seconds, "train"):
-        place = train(this, network, stages, dense=dense.network)
+        place = train(this, network, stages, dense=dense.network, scored=scored)
     network = Network(place.state, network.masks)
     finish(
         this,

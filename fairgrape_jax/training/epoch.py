@@ -18,8 +18,8 @@ from fairgrape_jax.training.finite import NotFinite, NotFiniteError, StepReport
 from fairgrape_jax.training.state import Carry, State
 
 Step = Callable[..., tuple[Carry, StepReport]]
-# (state, steps made) -> None to go on, or what is to be called with the sum of their losses.
-Pause = Callable[[State, int], Callable[[float], None] | None]
+# (carry, steps made) -> None to go on, or what is to be called with the sum of their losses.
+Pause = Callable[[Carry, int], Callable[[float], None] | None]
 
 
 def train_epoch(
@@ -36,10 +36,12 @@ def train_epoch(
     done: int = 0,
     total: float = 0.0,
     advance: Callable[[], None] = lambda: None,
-    pause: Pause = lambda state, count: None,
+    pause: Pause = lambda carry, count: None,
     clock: batches.Clock | None = None,
     samples: Iterator[dict[str, np.ndarray]] | None = None,
-) -> tuple[State, float]:
+    carried: Tree = (),
+    order: batches.Order = batches.epoch_order,
+) -> tuple[State, float, Tree]:
     """Train through `split` once, in the order of (seed, state.epoch).
 
     The loss of a step, which tells whether it was finite, is read while the device is at the next
@@ -61,20 +63,25 @@ def train_epoch(
         pause: called after each step; what it returns saves the place.
         clock: measures how long the loop waits for its input.
         samples: the batches of this epoch and maybe of later ones; made here if None.
+        carried: what ingredients carry, on the devices, which take over its buffers.
+        order: of the samples, as for `batches.train_batches`.
 
     Returns:
-        The state on the devices, an epoch further, and the mean loss of the epoch.
+        The state on the devices, an epoch further, the mean loss of the epoch, and what ingredients
+        carry on.
 
     Raises:
         NotFiniteError: for a step that gives a number that is not finite, with the state before
             it; on every process, since all see the same.
     """
     epoch, first = int(state.epoch), int(state.step) - done
-    carry = Carry(state, parallel.replicate(np.True_, devices))
+    carry = Carry(state, parallel.replicate(np.True_, devices), carried)
     previous, count, rate_array = None, done, np.float32(rate)
     if samples is None:
         place = parallel.process_index_and_count()
-        samples = batches.train_batches(split, batch, seed, epoch, start=done, part=place)
+        samples = batches.train_batches(
+            split, batch, seed, epoch, start=done, part=place, order=order
+        )
     left = itertools.islice(samples, batches.steps_per_epoch(len(split), batch) - done)
     timed = (clock or batches.Clock()).timed(left)
 
@@ -89,10 +96,11 @@ def train_epoch(
             "epoch": epoch,
             "step_in_epoch": count - 1,
             "rate": rate,
-            "ids": batches.batch_ids(split, batch, seed, epoch, count - 1).tolist(),
+            "ids": batches.batch_ids(split, batch, seed, epoch, count - 1, order).tolist(),
         }
         bad, where = finite.bad_parts(before, flags, parameters), f"at step {first + count - 1}"
-        raise NotFiniteError(NotFinite("step", where, bad, before, details))
+        carried = jax.tree.map(np.array, jax.device_get(carry.carried))
+        raise NotFiniteError(NotFinite("step", where, bad, before, details, carried))
 
     rows = (parallel.split_batch(each, devices) for each in timed)
     for placed in parallel.prefetch_to_devices(rows, devices):
@@ -101,11 +109,12 @@ def train_epoch(
             total += loss_of(previous)
         previous, count = report, count + 1
         advance()
-        if save := pause(carry.state, count):
+        if save := pause(carry, count):
             total += loss_of(previous)
             previous = None
             save(total)
     if previous is not None:
         total += loss_of(previous)
     number: Tree = np.int32(epoch + 1)
-    return carry.state._replace(epoch=parallel.replicate(number, devices)), total / count
+    after = carry.state._replace(epoch=parallel.replicate(number, devices))
+    return after, total / count, carry.carried

@@ -45,6 +45,7 @@ class NotFinite:
         state: the network before, in NumPy arrays.
         details: what finds the samples again, in plain values: "ids", and "step", "epoch",
             "step_in_epoch" and "rate", or "seed", "micro_batch" and "over".
+        carried: what ingredients of retraining carried before, in NumPy arrays; () for nothing.
     """
 
     kind: Literal["step", "scoring", "evaluation"]
@@ -52,6 +53,7 @@ class NotFinite:
     parts: tuple[str, ...]
     state: State
     details: Mapping[str, Any]
+    carried: Tree = ()
 
 
 class NotFiniteError(TrainingError):
@@ -98,7 +100,9 @@ def flags(tree: Tree) -> jax.Array:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])
 
 
-def accept(carry: Carry, new: State, loss: jax.Array, gradients: Tree) -> tuple[Carry, StepReport]:
+def accept(
+    carry: Carry, new: State, loss: jax.Array, gradients: Tree, carried: Tree = ()
+) -> tuple[Carry, StepReport]:
     """The new state if all of the step is finite, else the one before it, and no step after it.
 
     Args:
@@ -106,6 +110,7 @@ def accept(carry: Carry, new: State, loss: jax.Array, gradients: Tree) -> tuple[
         new: the state that the step made.
         loss: () float32, over all devices.
         gradients: a tree like the parameters, over all devices.
+        carried: what ingredients carry to the next step, as in `Carry`.
 
     Returns:
         What the step ends with, and what it reports: the loss, NaN where not all is finite, and
@@ -113,9 +118,8 @@ def accept(carry: Carry, new: State, loss: jax.Array, gradients: Tree) -> tuple[
     """
     finite = flags(parts(loss, new.batch_stats, gradients, new.params, new.opt_state))
     good = finite.all() & carry.finite
-    return Carry(choose(good, new, carry.state), good), StepReport(
-        jnp.where(good, loss, jnp.nan), finite
-    )
+    state, carried = choose(good, (new, carried), (carry.state, carry.carried))
+    return Carry(state, good, carried), StepReport(jnp.where(good, loss, jnp.nan), finite)
 
 
 def choose(condition: jax.Array, new: Tree, old: Tree) -> Tree:

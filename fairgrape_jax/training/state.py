@@ -42,10 +42,12 @@ class Carry(NamedTuple):
     Attributes:
         state: as it is after the last step whose numbers were all finite.
         finite: () bool, whether those of every step so far were; if not, no step is made any more.
+        carried: by the names of ingredients of retraining what they carry from step to step.
     """
 
     state: State
     finite: Any = np.True_
+    carried: Any = ()
 
 
 def init_state(

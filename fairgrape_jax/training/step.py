@@ -7,17 +7,26 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Float, Int
 
-from fairgrape_jax import losses, parallel
+from fairgrape_jax import losses, parallel, remedies
 from fairgrape_jax.data import augment
 from fairgrape_jax.data.dataset import Dataset
-from fairgrape_jax.losses.distillation import Remedy
 from fairgrape_jax.masks import Tree, apply_masks
 from fairgrape_jax.models import activations
+from fairgrape_jax.remedies import Active, Batch, Made, Remedy
 from fairgrape_jax.training import finite
 from fairgrape_jax.training.finite import StepReport
+from fairgrape_jax.training.ingredients import (
+    after_step,
+    evaluate_held_out,
+    forward,
+    frozen_names,
+    loss_with_ingredients,
+)
 from fairgrape_jax.training.state import Carry, State
 
 
@@ -29,6 +38,9 @@ def make_train_step(
     augmentation: str = "none",
     remedy: Remedy | None = None,
     mixup: float = 0.0,
+    ingredients: Sequence[Active] = (),
+    groups: int = 0,
+    parameters: Sequence[str] = (),
 ) -> Callable[..., tuple[Carry, StepReport]]:
     """The per-device step (carry, masks, batch, rate) -> (carry, report with the batch's loss).
 
@@ -48,21 +60,26 @@ def make_train_step(
         dataset: its pictures' normalisation and the classes of its tasks.
         optimizer: gives directions, a row of `OPTIMIZERS`.
         augmentation: a row of `augment.AUGMENTATIONS`.
-        remedy: the terms of the loss, plain cross-entropy if None. The step then takes the dense
-            network's variables as a fifth argument and runs it on the same pictures, in evaluation.
+        remedy: the terms of the loss, plain cross-entropy if None. The step then takes `Companions`
+            as a fifth argument, and runs the dense network on the same pictures, in evaluation.
         mixup: its alpha; above 0 augmented pictures are mixed in pairs, and their cross-entropies.
+        ingredients: what else takes part in the step, `remedies.Ingredient`.
+        groups: how many groups they see.
+        parameters: the names of all parameters in the order of the network, for those that freeze
+            some.
     """
     alter = augment.AUGMENTATIONS[augmentation]
     names = remedy.features if remedy and remedy.of_features else ()
+    still = frozen_names(ingredients, parameters)
 
     def train_step(
         carry: Carry,
         masks: Tree,
         batch: dict[str, jax.Array],
         rate: jax.Array,
-        dense: Tree | None = None,
+        companions: Companions = NOTHING,
     ) -> tuple[Carry, StepReport]:
-        state = carry.state
+        state, dense = carry.state, companions.dense
         run_key = jax.random.wrap_key_data(state.key)
         key = jax.random.fold_in(
             jax.random.fold_in(run_key, state.step), jax.lax.axis_index(parallel.AXIS)
@@ -72,17 +89,76 @@ def make_train_step(
         pictures = prepare_pictures(batch, dataset, alter, mixup, draw)
         teacher = run(module, dense, pictures.images, names)[0] if dense is not None else None
 
-        def objective(params: Tree) -> tuple[jax.Array, Tree]:
-            variables = {"params": apply_masks(masks, params), "batch_stats": state.batch_stats}
+        def objective(params: Tree) -> tuple[jax.Array, tuple[Tree, Tree]]:
+            shown = apply_masks(masks, forward(ingredients, carry.carried, params))
+            variables = {"params": shown, "batch_stats": state.batch_stats}
             outputs, batch_stats = run(module, variables, pictures.images, names, dropout_key)
-            return mean_loss(outputs, pictures, dataset.classes, remedy, teacher), batch_stats
+            if not ingredients:
+                loss = mean_loss(outputs, pictures, dataset.classes, remedy, teacher)
+                return loss, (batch_stats, carry.carried)
+            seen = Batch(
+                params=shown,
+                masks=masks,
+                outputs=outputs,
+                teacher=teacher,
+                labels=pictures.labels,
+                groups=companions.of(batch["ids"]),
+                num_groups=groups,
+                losses=jnp.zeros(()),
+                correct=jnp.zeros(()),
+                step=state.step,
+            )
+            loss, carried = loss_with_ingredients(
+                ingredients,
+                carry.carried,
+                seen,
+                dataset.classes,
+                remedy or Remedy(),
+                mixed=pictures.mixed,
+            )
+            return loss, (batch_stats, carried)
 
-        (loss, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+        (loss, (batch_stats, carried)), gradients = jax.value_and_grad(objective, has_aux=True)(
+            state.params
+        )
         loss, batch_stats, gradients = jax.lax.pmean((loss, batch_stats, gradients), parallel.AXIS)
-        new = update(optimizer, state, masks, gradients, rate)._replace(batch_stats=batch_stats)
-        return finite.accept(carry, new, loss, gradients)
+        new = update(optimizer, state, masks, gradients, rate, still)
+        new = new._replace(batch_stats=batch_stats)
+        if not ingredients:
+            return finite.accept(carry, new, loss, gradients)
+        held_out = evaluate_held_out(
+            module, dataset, masks, batch, companions.held_groups, batch_stats
+        )
+        made = Made(new.params, masks, gradients, state.step, groups, held_out)
+        carried = after_step(ingredients, carried, made)
+        return finite.accept(carry, new, loss, gradients, carried)
 
     return train_step
+
+
+class Companions(NamedTuple):
+    """What stands beside a training step and does not change; None for what is not needed.
+
+    Attributes:
+        dense: the dense network's variables.
+        groups: (N,) int32, the group of each training sample.
+        held_groups: (M,) int32, that of each sample of the validation split.
+    """
+
+    dense: Tree = None
+    groups: Any = None
+    held_groups: Any = None
+
+    def of(self, ids: jax.Array) -> jax.Array:
+        """The groups of training samples, -1 for none.
+
+        Args:
+            ids: (B,) int32, their places in the split.
+        """
+        return jnp.full(ids.shape, -1) if self.groups is None else self.groups[ids]
+
+
+NOTHING = Companions()
 
 
 class Draw(NamedTuple):
@@ -149,7 +225,7 @@ def mean_loss(
     """
     labels, mixed = pictures.labels, pictures.mixed
     if remedy is not None and teacher is not None:
-        return losses.retraining_loss(
+        return remedies.retraining_loss(
             remedy, outputs, teacher, labels, classes, gather=all_gather_batch, mixed=mixed
         )
     if mixed:
@@ -163,6 +239,7 @@ def update(
     masks: Tree,
     gradients: Tree,
     rate: jax.Array,
+    still: frozenset[str] = frozenset(),
 ) -> State:
     """The state a step of the optimizer further, pruned weights at zero.
 
@@ -172,10 +249,15 @@ def update(
         masks: bool leaves, None where not prunable.
         gradients: a tree like the parameters.
         rate: the learning rate.
+        still: the names of parameters that do not move.
     """
     with jax.numpy_dtype_promotion("standard"):  # optax knows no strict one
         directions, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = jax.tree.map(lambda p, d: p - rate * d, state.params, directions)
+    if still:
+        moved, before = (flatten_dict(tree, sep="/") for tree in (params, state.params))
+        held = {name: before[name] if name in still else leaf for name, leaf in moved.items()}
+        params = unflatten_dict(held, sep="/")
     masked = apply_masks(masks, params)
     return state._replace(params=masked, opt_state=opt_state, step=state.step + 1)
 

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fairgrape_jax import config, losses, parallel
+from fairgrape_jax import config, losses, parallel, remedies
 from fairgrape_jax.config import Execution, Experiment, Scoring, Stage
 from fairgrape_jax.data import load, source
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.losses.distillation import REMEDIES, TERMS, Outputs, Performance, Remedy
+from fairgrape_jax.losses.distillation import TERMS, Outputs, Performance
+from fairgrape_jax.remedies import REMEDIES, Remedy
 from fairgrape_jax.rounds import steps
 from fairgrape_jax.rounds.session import initial_network
 from fairgrape_jax.runner import run as rounds
@@ -136,7 +137,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(name):
 
     own, dense = outputs(), outputs()
     labels = jnp.array([[0], [1], [2], [0]])
-    found = losses.retraining_loss(remedy, own, dense, labels, (3,))
+    found = remedies.retraining_loss(remedy, own, dense, labels, (3,))
     if remedy.pw.on:
         plain = losses.performance_cross_entropy(own.logits, dense.logits, labels, (3,), remedy.pw)
     else:

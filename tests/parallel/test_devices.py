@@ -48,7 +48,7 @@ def ran(devices, **changes):
     experiment = with_fields(TINY, **changes)
     dataset = pictures()
     session, network = opened(experiment, dataset, devices)
-    state, loss = training.train_epoch(
+    state, loss, _ = training.train_epoch(
         session.steps.train,
         network.state,
         network.masks,
@@ -136,7 +136,7 @@ def test_batch_statistics_of_the_whole_batch_or_of_each_device(synced):
     parts = outputs.reshape(4, 8, *outputs.shape[1:]).var((1, 2, 3)).mean(0)
     assert np.abs(whole / parts - 1).max() > 1e-3  # else the test could not tell
     batch = parallel.split_batch(samples, compiled.devices)
-    (state, _), _ = compiled.train(Carry(state), network.masks, batch, np.float32(0.1))
+    (state, *_), _ = compiled.train(Carry(state), network.masks, batch, np.float32(0.1))
     found = state.batch_stats["norm"]
     expected = 0.99 * 1 + 0.01 * (whole if synced else parts)
     np.testing.assert_allclose(found["var"], expected, rtol=1e-5)

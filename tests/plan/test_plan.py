@@ -14,10 +14,10 @@ from fairgrape_jax.cli.plan import Plan
 from fairgrape_jax.config import Execution, Experiment, Scoring, Stage
 from fairgrape_jax.data import load, source
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.losses.distillation import Remedy
 from fairgrape_jax.plan import compiled, described, planning, programs, requests, run_time, targets
 from fairgrape_jax.plan.compiled import Facts
 from fairgrape_jax.plan.described import Description
+from fairgrape_jax.remedies import Remedy
 from fairgrape_jax.rounds.session import initial_network, open_session
 from tests.helpers.command_line import EXPERIMENT
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fairgrape_jax import config, losses, parallel
+from fairgrape_jax import config, losses, parallel, remedies
 from fairgrape_jax.config import Experiment, Scoring, Stage
 from fairgrape_jax.data import augment, load, source
 from fairgrape_jax.data.batches import train_batches
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.losses.distillation import REMEDIES, Outputs, Performance, Remedy
+from fairgrape_jax.losses.distillation import Outputs, Performance
+from fairgrape_jax.remedies import REMEDIES, Remedy
 from fairgrape_jax.rounds import score
 from fairgrape_jax.rounds.predict import predict
 from fairgrape_jax.runner import preflight
@@ -119,14 +120,14 @@ def test_remedies_take_the_mixed_cross_entropy_and_are_else_the_same(name):
     labels, others = rng.integers(0, 3, (2, 6, 1))
     share = jnp.asarray(rng.uniform(size=6), jnp.float32)
     remedy = REMEDIES[name]
-    found = losses.retraining_loss(remedy, own, dense, labels, (3,), mixed=(others, share))
+    found = remedies.retraining_loss(remedy, own, dense, labels, (3,), mixed=(others, share))
     plain, one, other = (
-        losses.retraining_loss(dataclasses.replace(remedy, ce=ce), own, dense, of, (3,))
+        remedies.retraining_loss(dataclasses.replace(remedy, ce=ce), own, dense, of, (3,))
         for ce, of in ((0.0, labels), (remedy.ce, labels), (remedy.ce, others))
     )
     assert np.isfinite(float(found))
     # With one share for all, the cross-entropies are those of the labels and of the others.
-    half = losses.retraining_loss(
+    half = remedies.retraining_loss(
         remedy, own, dense, labels, (3,), mixed=(others, jnp.full(6, 0.25))
     )
     assert float(half) == pytest.approx(float(0.25 * one + 0.75 * other), rel=1e-4)
