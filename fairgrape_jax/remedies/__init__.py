@@ -41,7 +41,7 @@ def active(remedy: Remedy) -> tuple[Active, ...]:
         ['balanced', 'dro']
     """
     pairs = ((name, row, row.options(remedy)) for name, row in INGREDIENTS.items())
-    return tuple(Active(name, row, given) for name, row, given in pairs if given is not None)
+    return tuple(Active(name, row, options) for name, row, options in pairs if options is not None)
 
 
 __all__ = [

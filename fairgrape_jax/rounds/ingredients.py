@@ -121,9 +121,9 @@ def measure(
         split: which samples.
         fold: how the pass is made.
     """
-    seen = predict(session, network, split, fold)
-    right = (seen.predictions == seen.labels).mean(axis=1)
-    return Measured(right, np.asarray(seen.losses, np.float64), seen.groups)
+    predictions = predict(session, network, split, fold)
+    right = (predictions.predictions == predictions.labels).mean(axis=1)
+    return Measured(right, np.asarray(predictions.losses, np.float64), predictions.groups)
 
 
 def start(

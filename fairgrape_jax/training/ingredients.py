@@ -64,7 +64,7 @@ def correct_share(
 def loss_with_ingredients(
     ingredients: Sequence[Active],
     carried: Tree,
-    seen: Batch,
+    view: Batch,
     classes: Sequence[int],
     remedy: Remedy,
     *,
@@ -76,22 +76,22 @@ def loss_with_ingredients(
     Args:
         ingredients: those of the training.
         carried: by name.
-        seen: the batch; its losses and correctness are filled in here.
+        view: the batch; its losses and correctness are filled in here.
         classes: of each task.
         remedy: the weights of the terms.
         mixed: where pictures are mixed in pairs, as for `remedies.retraining_loss`.
         gather: brings together the parts of a batch.
     """
-    outputs, teacher = seen.outputs, seen.teacher
-    plain = remedies.label_losses(remedy, outputs, teacher, seen.labels, classes, mixed)
-    seen = seen._replace(
+    outputs, teacher = view.outputs, view.teacher
+    plain = remedies.label_losses(remedy, outputs, teacher, view.labels, classes, mixed)
+    view = view._replace(
         losses=jax.lax.stop_gradient(plain),
-        correct=correct_share(jax.lax.stop_gradient(outputs.logits), seen.labels, classes),
+        correct=correct_share(jax.lax.stop_gradient(outputs.logits), view.labels, classes),
     )
     weights, new = None, dict(carried)
     for name, row, options in ingredients:
         if row.weigh is not None:
-            after, each = row.weigh(options, new.get(name, ()), seen)
+            after, each = row.weigh(options, new.get(name, ()), view)
             new |= {name: after} if name in new else {}
             weights = each if weights is None else weights * each
     weights = None if weights is None else jax.lax.stop_gradient(weights)
@@ -99,7 +99,7 @@ def loss_with_ingredients(
         remedy,
         outputs,
         teacher,
-        seen.labels,
+        view.labels,
         classes,
         gather=gather,
         mixed=mixed,
@@ -107,7 +107,7 @@ def loss_with_ingredients(
     )
     for name, row, options in ingredients:
         if row.term is not None:
-            loss += row.term(options, new.get(name, ()), seen)
+            loss += row.term(options, new.get(name, ()), view)
     return loss, jax.lax.stop_gradient(new) if new else carried
 
 

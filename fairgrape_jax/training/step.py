@@ -96,7 +96,7 @@ def make_train_step(
             if not ingredients:
                 loss = mean_loss(outputs, pictures, dataset.classes, remedy, teacher)
                 return loss, (batch_stats, carry.carried)
-            seen = Batch(
+            view = Batch(
                 params=shown,
                 masks=masks,
                 outputs=outputs,
@@ -111,7 +111,7 @@ def make_train_step(
             loss, carried = loss_with_ingredients(
                 ingredients,
                 carry.carried,
-                seen,
+                view,
                 dataset.classes,
                 remedy or Remedy(),
                 mixed=pictures.mixed,
