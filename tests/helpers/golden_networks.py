@@ -27,14 +27,14 @@ def zeros_of(name: str, num_classes: int = CLASSES, channels: int = 3):
 
 
 @cache
-def golden_state(name: str) -> dict[str, np.ndarray]:
+def golden_state(name: str, seed: int = SEED) -> dict[str, np.ndarray]:
     """The state dict of the golden README's recipe."""
     empty = models.to_torchvision(name, zeros_of(name))
-    return {key: recipe_leaf(key, leaf.shape) for key, leaf in empty.items()}
+    return {key: recipe_leaf(key, leaf.shape, seed) for key, leaf in empty.items()}
 
 
-def recipe_leaf(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    rng = np.random.default_rng([SEED, zlib.crc32(key.encode())])
+def recipe_leaf(key: str, shape: tuple[int, ...], seed: int = SEED) -> np.ndarray:
+    rng = np.random.default_rng([seed, zlib.crc32(key.encode())])
     if key.endswith("running_var"):
         leaf = rng.uniform(0.5, 1.5, shape)
     elif len(shape) > 1:
