@@ -102,7 +102,13 @@ def _check_together(experiment: Experiment) -> None:
     if experiment.mixup and not experiment.remedy.compatible_with_mixup:
         raise UsageError(
             "mixup: the performance-weighted loss weighs a sample by its one true class, group DRO "
-            "by its group, and a mixed picture has two; give --mixup 0, or no such remedy"
+            "and others by its group, and a mixed picture may have two; give --mixup 0, or no such "
+            "remedy"
+        )
+    if experiment.remedy.duals.held_out and experiment.scoring.groups:
+        raise UsageError(
+            "remedy.duals.held_out: the clusters of scoring.groups are of training images, and the "
+            "validation split has none; give one or the other"
         )
 
 

@@ -6,7 +6,7 @@ A new ingredient is one file with a row of plain functions (`base.Ingredient`), 
 
 from __future__ import annotations
 
-from fairgrape_jax.remedies import balanced, group_dro
+from fairgrape_jax.remedies import balanced, duals, group_dro, transplant
 from fairgrape_jax.remedies.base import (
     Active,
     Batch,
@@ -21,12 +21,15 @@ from fairgrape_jax.remedies.base import (
     members,
     sample_weights,
 )
+from fairgrape_jax.remedies.duals import Duals
 from fairgrape_jax.remedies.loss import label_losses, retraining_loss
 from fairgrape_jax.remedies.options import REMEDIES, Remedy
 
 INGREDIENTS: dict[str, Ingredient] = {
     "balanced": balanced.ROW,
     "dro": group_dro.ROW,
+    "duals": duals.ROW,
+    "transplant": transplant.ROW,
 }
 
 
@@ -49,6 +52,7 @@ __all__ = [
     "REMEDIES",
     "Active",
     "Batch",
+    "Duals",
     "HeldOut",
     "Ingredient",
     "Made",

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from fairgrape_jax.losses.distillation import TERMS, Performance
+from fairgrape_jax.remedies.duals import Duals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Remedy:
     """Retrain on equally many samples of every group in each epoch."""
     dro: float = 0.0
     """Group DRO: the step size of the weights of the groups, 0.01 in the paper; 0 for none."""
+    duals: Duals = dataclasses.field(default_factory=Duals)
+    """Constraints on how unequally groups are hurt."""
+    transplant: float = 0.0
+    """The last layer stays as it was, and the features before it are matched with this weight,
+    alike for every group (DeTT)."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """The fields that cannot be used, and what is wrong with each."""
@@ -47,13 +53,14 @@ class Remedy:
             yield "", "all its weights are zero; give --remedy.ce 1"
         if self.temperature <= 0:
             yield "temperature", f"{self.temperature} is not positive"
-        if self.dro < 0:
-            yield "dro", f"{self.dro} is negative"
+        for name in ("dro", "transplant"):
+            if getattr(self, name) < 0:
+                yield name, f"{getattr(self, name)} is negative"
 
     @property
     def of_features(self) -> bool:
         """Whether a term compares features."""
-        return any(getattr(self, name) for name in TERMS)
+        return any(getattr(self, name) for name in (*TERMS, "transplant"))
 
     @property
     def teaches(self) -> bool:
@@ -73,7 +80,7 @@ class Remedy:
     @property
     def by_group(self) -> bool:
         """Whether samples weigh by their group."""
-        return bool(self.dro)
+        return bool(self.dro or self.duals.rate or self.transplant)
 
     @property
     def scores(self) -> bool:

@@ -3,6 +3,7 @@ and the closed forms of those that have one.
 """
 
 import dataclasses
+import functools
 import re
 from pathlib import Path
 
@@ -12,9 +13,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from fairgrape_jax import config, remedies
+from fairgrape_jax import config, losses, parallel, remedies
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.remedies import INGREDIENTS, Ingredient, Remedy, balanced
+from fairgrape_jax.remedies import INGREDIENTS, Duals, Ingredient, Remedy, balanced
 from tests.helpers.ingredient_runs import TINY, StoppedError, begun, one_step, only, trained
 
 # A remedy that turns on each row of the table, and no other; variants of a row after a slash.
@@ -22,6 +23,12 @@ REMEDIES = {
     "balanced": Remedy(balanced=True),
     "dro": Remedy(dro=0.5),
     "dro/kd": Remedy(dro=0.5, kd=1.0),
+    "duals": Remedy(duals=Duals(rate=2.0, tolerance=0.0, buffer=5)),
+    "duals/batch": Remedy(duals=Duals(rate=2.0, buffer=0, constraint="equal-loss")),
+    "duals/held out": Remedy(duals=Duals(rate=2.0, buffer=5, held_out=True, every=2)),
+    "duals/absolute": Remedy(duals=Duals(rate=2.0, constraint="equal-loss-absolute")),
+    "transplant": Remedy(transplant=1.0),
+    "transplant/kd": Remedy(transplant=1.0, kd=1.0, ce=0.0),
 }
 
 
@@ -169,6 +176,30 @@ def test_balanced_epochs_meet_each_group_alike(sizes):
     assert not met[groups == -1].any()
     other = balanced.order(groups, len(sizes), 6, 0)
     assert len(sizes) == 1 or not np.array_equal(other, balanced.order(groups, len(sizes), 5, 0))
+
+
+def test_the_transplanted_head_stays_and_the_features_are_matched_alike_for_every_group():
+    _, moved, _ = one_step(REMEDIES["transplant"], 1)
+    still = {name for name, leaf in flatten_dict(moved, sep="/").items() if not leaf.any()}
+    assert still == {"fc2/bias", "fc2/kernel"}
+    # The term by its words, of features of one value a sample.
+    pruned, dense = np.array([1.0, 2.0, 4.0, 0.0]), np.array([0.0, 0.0, 1.0, 0.0])
+    outputs = [losses.Outputs(None, {"f": jnp.asarray(x)[:, None]}) for x in (pruned, dense)]
+    batch = remedies.Batch(
+        params=None,
+        masks=None,
+        outputs=outputs[0],
+        teacher=outputs[1],
+        labels=None,
+        groups=jnp.array([0, 0, 2, -1]),
+        num_groups=3,
+        losses=None,
+        correct=None,
+        step=None,
+    )
+    term = functools.partial(INGREDIENTS["transplant"].term, 2.0, ())
+    value = jax.vmap(lambda _: term(batch), axis_name=parallel.AXIS)(jnp.zeros(1))[0]
+    assert float(value) == pytest.approx(2.0 * ((1 + 4) / 2 + 9) / 2)
 
 
 @pytest.mark.parametrize("message", ["remedy.dro: -1.0 is negative", "mixup: .*its group"])
