@@ -11,7 +11,7 @@ import jax
 
 from fairgrape_jax.plan import hlo
 from fairgrape_jax.plan.hlo import Collectives
-from fairgrape_jax.plan.programs import Program, nbytes
+from fairgrape_jax.plan.shapes import Program, nbytes
 
 # "Used 20.31G of 15.75G hbm"; "Attempting to allocate 20.3GiB".
 _USED = re.compile(r"[Uu]sed ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) (?:hbm|HBM)")

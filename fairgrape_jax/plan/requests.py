@@ -145,7 +145,7 @@ def answer(words: dict[str, Any]) -> Answer:
     Returns:
         The answer.
     """
-    from fairgrape_jax.plan import compiled, described, programs
+    from fairgrape_jax.plan import compiled, described, programs, shapes
 
     for file in words["files"]:
         execute(Path(file))
@@ -162,15 +162,15 @@ def answer(words: dict[str, Any]) -> Answer:
         execution = dataclasses.replace(experiment.execution, lift="shard_map")
         experiment = dataclasses.replace(experiment, execution=execution)
     devices = targets.abstract_devices(place)
-    shapes = programs.shapes_of(experiment, dataset, devices)
-    made = programs.programs(shapes)
+    network = shapes.shapes_of(experiment, dataset, devices)
+    made = programs.programs(network)
     name, facts = words["program"], None
     if name is not None and name in made:
         only_for = "" if compile_it else target.chip.kind
         facts = compiled.lower(made[name](), len(devices), only_for=only_for)
     elif name is not None:
         facts = Facts(name, "not compiled", message="the run has no such program")
-    return Answer(tuple(made), programs.counts_of(shapes), facts)
+    return Answer(tuple(made), shapes.counts_of(network), facts)
 
 
 def execute(path: Path) -> None:

@@ -14,7 +14,7 @@ from fairgrape_jax.cli.plan import Plan
 from fairgrape_jax.config import Execution, Experiment, Scoring, Stage
 from fairgrape_jax.data import load, source
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.plan import compiled, described, planning, programs, requests, run_time, targets
+from fairgrape_jax.plan import compiled, described, planning, requests, run_time, shapes, targets
 from fairgrape_jax.plan.compiled import Facts
 from fairgrape_jax.plan.described import Description
 from fairgrape_jax.remedies import Remedy
@@ -140,7 +140,7 @@ def test_shapes_are_those_of_a_run():
     answer = requests.answer(words(None, description=described.describe(dataset)))
     held = jax.tree.leaves((network.state, network.masks))
     assert answer.counts["checkpoint_bytes"] == sum(leaf.nbytes for leaf in held)
-    made = programs.shapes_of(TINY, described.described_dataset(DATA), jax.devices()[:1])
+    made = shapes.shapes_of(TINY, described.described_dataset(DATA), jax.devices()[:1])
     expected = jax.tree.map(lambda x: (x.shape, x.dtype), (network.state, network.masks))
     found = jax.tree.map(lambda x: (x.shape, x.dtype), tuple(made.network.__dict__.values()))
     assert found == expected
