@@ -36,6 +36,7 @@ from fairgrape_jax.reports.results import Cell, Model, cell, read
 from fairgrape_jax.rounds.session import initial_network, open_session
 from fairgrape_jax.runner import layout
 from fairgrape_jax.runner import run as rounds
+from fairgrape_jax.runner.prepare import write_config
 from fairgrape_jax.runner.round import restore
 
 SPARSITIES = (0.45, 0.75, 0.9)
@@ -83,7 +84,7 @@ def study(
 def share_dense(first: Path, experiment: Experiment, directory: Path) -> None:
     """The dense networks of `first` for another run: they are the same, remedy or not."""
     devices = parallel.local_devices(experiment.execution.devices)
-    rounds.write_config(experiment, directory, load(experiment.data), devices)
+    write_config(experiment, directory, load(experiment.data), devices)
     for path in first.glob("seed_*/dense"):
         target = directory / path.relative_to(first)
         if not layout.is_complete(target):

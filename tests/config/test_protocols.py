@@ -161,7 +161,7 @@ def test_clusters_stand_for_the_groups_while_pruning_alone(tmp_path):
         SHORT, methods=("fairgrape",), densities=(0.3,), scoring=scoring
     )
     runner.run(experiment, tmp_path)
-    dataset = runner.data.load(experiment.data)
+    dataset = load(experiment.data)
     found = clusters.read_clusters(tmp_path / "seed_0/clusters.npz", len(dataset.train))
     sizes = np.bincount(found)
     assert len(sizes) == 4

@@ -49,7 +49,7 @@ EXPERIMENT = Experiment(
 # Where a run can be killed by name: a function, before or after one of its first N calls.
 POINTS = {
     "lock": ("storage.lock:os.link", 2),
-    "configuration": ("runner.run:write_config", 1),
+    "configuration": ("runner.prepare:write_config", 1),
     "reading": ("data:load", 1),
     "training step": ("parallel.preemption:stop_requested", 60),
     "partial save": ("rounds.train:save", 3),

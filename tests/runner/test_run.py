@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from fairgrape_jax import masks, metrics, storage, training
+from fairgrape_jax import data, masks, metrics, storage, training
 from fairgrape_jax.config import KeepLast, Stage
 from fairgrape_jax.data import load, source
 from fairgrape_jax.errors import TrainingError, UsageError
@@ -16,7 +16,7 @@ from fairgrape_jax.rounds import select
 from fairgrape_jax.rounds.predict import predict, tally
 from fairgrape_jax.rounds.session import Network
 from fairgrape_jax.runner import finish, predictions, preflight
-from fairgrape_jax.runner import run as runner
+from fairgrape_jax.runner.prepare import prepare
 from fairgrape_jax.runner.run import run
 from fairgrape_jax.selection import schedules
 from fairgrape_jax.storage import checkpoint, checksums, resumable
@@ -312,8 +312,8 @@ def test_predictions_are_equal_on_any_number_of_devices():
 def test_a_note_is_printed_once(tmp_path, monkeypatch, capsys):
     dataset = load(TINY.data)
     noted = dataclasses.replace(dataset, notes=("one picture is lost", "a licence") * 2)
-    monkeypatch.setattr(runner.data, "load", lambda *_: noted)
-    runner.prepare(TINY, tmp_path / "run")
+    monkeypatch.setattr(data, "load", lambda *_: noted)
+    prepare(TINY, tmp_path / "run")
     lines = capsys.readouterr().out.splitlines()
     assert lines.count("note: one picture is lost") == 1
     assert lines.count("note: a licence") == 1
