@@ -45,6 +45,28 @@ def is_kernel(path: Path, leaf: object) -> bool:
     return name == "kernel" or len(shape) > 2 or not (modules and NO_KERNELS.search(modules[-1]))
 
 
+def is_pointwise(path: Path, leaf: object) -> bool:
+    """Whether a leaf is the kernel of a 1x1 convolution, (1, 1, inputs, outputs).
+
+    The one pattern of single zeros that mobile runtimes are fast with.
+
+    Args:
+        path: its keys, as for `is_kernel`.
+        leaf: the array, or its shape and dtype.
+
+    Example:
+        >>> path = (jax.tree_util.DictKey("kernel"),)
+        >>> [is_pointwise(path, jnp.ones(s)) for s in ((1, 1, 8, 4), (3, 3, 8, 4), (8, 4))]
+        [True, False, False]
+    """
+    shape = getattr(leaf, "shape", ())
+    return is_kernel(path, leaf) and len(shape) == 4 and tuple(shape[:2]) == (1, 1)
+
+
+# What a run may prune, by the name of the choice.
+PRUNABLE: dict[str, Callable[[Path, Any], bool]] = {"kernels": is_kernel, "1x1": is_pointwise}
+
+
 def full_masks(params: Tree, prunable: Callable[[Path, Any], bool] = is_kernel) -> Tree:
     """Masks that keep everything.
 

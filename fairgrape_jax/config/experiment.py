@@ -12,6 +12,7 @@ from fairgrape_jax.parallel.devices import Lift
 from fairgrape_jax.remedies import Remedy
 from fairgrape_jax.scoring.importance import Formula
 from fairgrape_jax.selection import AllocationName, Deficit, Select, schedules
+from fairgrape_jax.selection.patterns import NofM, Tiles
 
 Form = Literal["pure", "mixed"]
 # What `problems` of a dataclass yields: the field, and what is wrong with it. `config.check` looks
@@ -136,6 +137,11 @@ class Scoring:
     """How many weights each layer keeps, for every method: one rate (paper), one with the first
     layer dense, by the sums of dimensions, by magnitudes, one count for the network, or a table of
     densities by layer (a JSON file, or a CSV file with the columns layer and density)."""
+    n_of_m: NofM | None = None
+    """At most N of every M inputs of an output, for every method: 2:4, or 1:4@128 for weights 128
+    apart (the lanes of a TPU); none for any weights."""
+    tiles: Tiles | None = None
+    """Whole tiles of inputs x outputs, as 4x4, for every method; none for single weights."""
     advances: int = 1
     """Weights that greedy steps advance before they look at the shares again (official code: 2)."""
     samples: int = 0
@@ -157,6 +163,8 @@ class Scoring:
         for name, least in (("micro_batch", 1), ("advances", 1), ("samples", 0)):
             if getattr(self, name) < least:
                 yield name, _below(getattr(self, name), least)
+        if self.n_of_m and self.tiles:
+            yield "tiles", "N of M is given too; leave one of them out"
         if isinstance(self.allocation, dict):
             yield from _table_problems(self.allocation)
         if self.select == "threshold" and (self.deficit, self.advances) != ("relative", 1):
@@ -245,6 +253,8 @@ class Experiment:
     """Where lottery returns to after each choice: dense, initial, or an epoch."""
     protocol: Literal["equal", "official"] = "equal"
     """Every method on one footing, or what the official code does for each (docs/method.md)."""
+    prunable: Literal["kernels", "1x1"] = "kernels"
+    """What is pruned: all kernels, or those of 1x1 convolutions alone (docs/selection.md)."""
     min_keep_per_layer: int = 0
     """Weights that every layer keeps; with 0, a layer that is left without any is an error."""
     dense: Stage = Stage((13, 3, 3), (1e-4, 1e-5, 1e-6), best=True)

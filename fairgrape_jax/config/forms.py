@@ -23,6 +23,7 @@ from fairgrape_jax.config.experiment import (
 )
 from fairgrape_jax.selection import AllocationName
 from fairgrape_jax.selection.allocation import ALLOCATIONS
+from fairgrape_jax.selection.patterns import NofM, Tiles, parse_n_of_m, parse_tiles
 from fairgrape_jax.storage import schema
 
 
@@ -221,6 +222,8 @@ WORD_FORMS: dict[object, WordForm] = {
     Checkpoints: WordForm("all|last|last:N|best", parse_checkpoints),
     Allocation: WordForm("|".join((*ALLOCATIONS, "FILE")), parse_allocation),
     Clusters | None: WordForm("none|kmeans:N|kmeans:N:MODEL:FILE", parse_groups),
+    NofM | None: WordForm("none|N:M|N:M@OFFSET", parse_n_of_m),
+    Tiles | None: WordForm("none|ROWSxCOLUMNS", parse_tiles),
 }
 
 

@@ -94,6 +94,7 @@ def _check_together(experiment: Experiment) -> None:
             raise UsageError(
                 f"{name}: epoch {point} is not one of the {epochs} of the dense training"
             )
+    _check_pattern(experiment)
     if experiment.scoring.form == "mixed" and experiment.execution.shard_groups:
         raise UsageError(
             "execution.shard_groups: a mixed micro-batch has a term for every group, so every "
@@ -109,6 +110,22 @@ def _check_together(experiment: Experiment) -> None:
         raise UsageError(
             "remedy.duals.held_out: the clusters of scoring.groups are of training images, and the "
             "validation split has none; give one or the other"
+        )
+
+
+def _check_pattern(experiment: Experiment) -> None:
+    pattern, last = experiment.scoring.n_of_m, densities(experiment)[-1]
+    for method in experiment.methods:
+        if (pattern or experiment.scoring.tiles) and methods.METHODS[method].counts:
+            raise UsageError(
+                f"scoring: {method} keeps whole filters, no {pattern or experiment.scoring.tiles}; "
+                "leave one of them out"
+            )
+    if pattern and last > pattern.kept / pattern.of:
+        raise UsageError(
+            f"scoring.n_of_m: {pattern} keeps at most {pattern.kept / pattern.of:.4g} of the "
+            f"weights, and the last density is {last:.4g}; give a sparsity of at least "
+            f"{1 - pattern.kept / pattern.of:.4g}"
         )
 
 

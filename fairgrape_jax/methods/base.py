@@ -11,6 +11,7 @@ import jax
 
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.selection import Allocation, Deficit, Select
+from fairgrape_jax.selection.patterns import Pattern
 
 
 def _no_samples(*args: Any, **options: Any) -> Tree:
@@ -44,6 +45,7 @@ class Problem:
         advances: as for `select_greedy`.
         allocation: how many weights each layer keeps, as for `selection.allocate`.
         minimum: the least number of weights that a layer keeps.
+        pattern: what hardware is fast with, N:M or tiles; None: any weights.
         devices: over which a choice may be spread.
         details: what a method reports of its choice, by layer; it goes into the round's metrics.
     """
@@ -65,6 +67,7 @@ class Problem:
     advances: int = 1
     allocation: Allocation = "uniform"
     minimum: int = 0
+    pattern: Pattern | None = None
     devices: Sequence[jax.Device] = ()
     details: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 

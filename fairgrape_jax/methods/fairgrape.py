@@ -11,6 +11,7 @@ from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.methods.importance_normalised import importance_parts
 from fairgrape_jax.methods.pruning import choose_by_groups, prune_layers
 from fairgrape_jax.selection import select_greedy, solve_tree
+from fairgrape_jax.selection.within import select_greedy_within
 
 
 def choose(problem: Problem, density: float) -> Tree:
@@ -30,9 +31,10 @@ def choose(problem: Problem, density: float) -> Tree:
         >>> choose(Problem(None, mask, importance=lambda over: scores, select="greedy"), 0.5)
         {'kernel': array([[ True, False,  True, False]])}
     """
-    if problem.select != "greedy":
+    if problem.select != "greedy" and problem.pattern is None:
         return choose_by_groups(problem, density, solve_tree)
-    select = partial(select_greedy, deficit=problem.deficit, advances=problem.advances)
+    greedy = select_greedy if problem.pattern is None else select_greedy_within
+    select = partial(greedy, deficit=problem.deficit, advances=problem.advances)
     return prune_layers(problem, problem.importance("groups"), density, select)
 
 

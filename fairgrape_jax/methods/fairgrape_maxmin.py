@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.methods.base import Problem
-from fairgrape_jax.methods.pruning import choose_by_groups
+from fairgrape_jax.methods.pruning import choose_by_groups, prune_layers
 from fairgrape_jax.selection.maxmin import maxmin_tree
+from fairgrape_jax.selection.within import select_maxmin_within
 
 
 def choose(problem: Problem, density: float) -> Tree:
     """Maximise min_k S_k / T_k, kept over total importance of group k, at an exact count.
 
-    The certificate (what was achieved, and the bound) is among the details.
+    The certificate (what was achieved, and the bound) is among the details; a choice within a
+    pattern of N:M is approximate and has none.
 
     Args:
         problem: the network at the start of the round.
@@ -29,4 +31,7 @@ def choose(problem: Problem, density: float) -> Tree:
         >>> [round(certificate["achieved"], 3) for certificate in problem.details.values()]
         [0.571]
     """
+    if problem.pattern is not None:
+        groups = problem.importance("groups")
+        return prune_layers(problem, groups, density, select_maxmin_within)
     return choose_by_groups(problem, density, maxmin_tree)

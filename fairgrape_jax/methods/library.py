@@ -17,6 +17,13 @@ from fairgrape_jax.methods.pruning import prune as choose
 from fairgrape_jax.scoring.statistics import GRADIENT, Statistic
 from fairgrape_jax.selection import Allocation
 from fairgrape_jax.selection.counts import check_trees
+from fairgrape_jax.selection.patterns import (
+    NofM,
+    Pattern,
+    check_pattern,
+    most_in_block,
+    parse_pattern,
+)
 
 # What `prune` takes for each need of a row of METHODS.
 ARGUMENTS = {
@@ -39,6 +46,7 @@ def prune(
     loss_fn: Any = None,
     allocation: Allocation = "uniform",
     minimum: int = 0,
+    pattern: Pattern | str | None = None,
     key: Any = None,
     minority: Sequence[int] = (),
     module: Any = None,
@@ -60,6 +68,9 @@ def prune(
         allocation: how many weights each layer keeps: "uniform", "uniform+", "erk", "lamp",
             "global", or a table of densities by the name of a layer (see `layer_names`).
         minimum: the least number of weights of a layer.
+        pattern: what hardware is fast with: "2:4" or any N:M along the inputs of an output, at most
+            N of every M; "1:4@128" with the M weights 128 apart (TPU lanes); "4x4", whole tiles.
+            At a density above N/M the blocks keep as few more as it takes, all alike.
         key: for methods that draw.
         minority: groups of the minority methods.
         module: for methods that look into it: a Linen module, which has a field `dtype`.
@@ -70,7 +81,8 @@ def prune(
 
     Returns:
         Masks of NumPy arrays, and {"density", "layers": a row for each with its weights and how
-        many are alive, "selection": how the choice was reached, by layer}.
+        many are alive, "selection": how the choice was reached, by layer}, with a pattern of N:M
+        also "most": the largest number of weights that one of its blocks keeps.
 
     Raises:
         ValueError: a method without what it needs, by name, or arguments that do not fit.
@@ -98,6 +110,9 @@ def prune(
     alive = jax.tree.map(np.asarray, jax.device_get(masks))
     if method == "structured":
         _check_layout(masks)
+    pattern = parse_pattern(pattern) if isinstance(pattern, str) else pattern
+    if pattern is not None:
+        check_pattern(pattern)
     problem = Problem(
         # What is no array stays; weights are looked at on the host.
         params=map_masked(lambda m, w, p: p if m is None else w, alive, weights, params),
@@ -113,15 +128,19 @@ def prune(
         minority=tuple(minority),
         allocation=allocation,
         minimum=minimum,
+        pattern=pattern,
         devices=tuple(devices),
     )
     chosen = choose(row, problem, density)
     tree_masks.check_nested(chosen, alive)
-    return chosen, {
+    info = {
         "density": tree_masks.density(chosen),
         "layers": tree_masks.sparsity_table(chosen),
         "selection": problem.details,
     }
+    if isinstance(pattern, NofM):
+        info["most"] = most_in_block(pattern, chosen)
+    return chosen, info
 
 
 def check_needs(name: str, row: Method, there: dict[str, bool]) -> None:

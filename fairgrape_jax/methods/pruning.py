@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +13,21 @@ import numpy as np
 
 from fairgrape_jax.errors import TrainingError
 from fairgrape_jax.masks import Tree, check_density, layer_names
+from fairgrape_jax.methods import tiles
 from fairgrape_jax.methods.base import Method, Problem
 from fairgrape_jax.selection import allocate, descending, select_first
 from fairgrape_jax.selection.allocation import is_global
 from fairgrape_jax.selection.counts import as_tree, check_trees, joined, members
 from fairgrape_jax.selection.inputs import on_host, rankable
+from fairgrape_jax.selection.patterns import (
+    NofM,
+    Pattern,
+    Tiles,
+    blocks_of_layers,
+    joined_blocks,
+    limits,
+)
+from fairgrape_jax.selection.within import rank_in_block, select_first_within
 
 
 def prune(method: Method, problem: Problem, density: float) -> Tree:
@@ -36,16 +47,38 @@ def prune(method: Method, problem: Problem, density: float) -> Tree:
         ValueError: a density outside 0..1, or more weights to keep than are alive.
     """
     check_density(density)
+    if problem.pattern is not None and method.counts is not None:
+        raise ValueError(f"pattern: {problem.pattern} is none for whole filters; leave it out")
+    if isinstance(problem.pattern, Tiles):
+        return tiles.weights_of_tiles(problem, _prune_tiles(method, problem, density))
     fill = is_global(problem.allocation) and problem.minimum > 0
     scores: Tree = None
     if method.choose is None or fill:
         scores = check_finite(method.score(problem), problem.masks)
     if method.choose is None:
-        rows = jax.tree.map(lambda leaf: leaf[None], scores)
-        chosen = prune_layers(problem, rows, density, select_first)
+        chosen = _choose_highest(problem, scores, density)
     else:
         chosen = method.choose(problem, density)
-    return with_minimum(problem.masks, chosen, scores, problem.minimum) if fill else chosen
+    if fill:
+        chosen = with_minimum(problem.masks, chosen, scores, problem.minimum, problem.pattern)
+    return chosen
+
+
+def _choose_highest(problem: Problem, scores: Tree, density: float) -> Tree:
+    rows = jax.tree.map(lambda leaf: leaf[None], scores)
+    select = select_first if problem.pattern is None else select_first_within
+    return prune_layers(problem, rows, density, select)
+
+
+def _prune_tiles(method: Method, problem: Problem, density: float) -> Tree:
+    """The tiles that stay: scores of weights are summed, other choices made among tiles."""
+    units = tiles.tile_problem(problem)
+    if method.choose is not None:
+        return prune(method, units, density)
+    scores = check_finite(method.score(problem), problem.masks)
+    rows = tiles.sum_in_tiles(problem, jax.tree.map(lambda leaf: leaf[None], scores))
+    of_tiles = jax.tree.map(lambda row: row[0], rows)
+    return prune(dataclasses.replace(method, score=lambda _: of_tiles), units, density)
 
 
 def counts(problem: Problem, density: float) -> dict[str, int]:
@@ -62,7 +95,30 @@ def counts(problem: Problem, density: float) -> dict[str, int]:
         minimum=problem.minimum,
         weights=problem.params,
         order=problem.layers,
+        most=capacities(problem, density),
     )
+
+
+def capacities(problem: Problem, density: float) -> list[int]:
+    """How many weights each layer can keep within N:M; nothing without it, or at a density above.
+
+    Args:
+        problem: the network at the start of the round.
+        density: the part of ALL weights to keep.
+
+    Example:
+        >>> masks = {"kernel": np.ones((8, 1), bool)}
+        >>> capacities(Problem(None, masks, pattern=NofM(1, 4)), 0.25)
+        [2]
+    """
+    pattern, leaves = problem.pattern, jax.tree.leaves(problem.masks)
+    if not isinstance(pattern, NofM) or density > pattern.kept / pattern.of:
+        return []
+    numbers = blocks_of_layers(pattern, problem.masks)
+    return [
+        int(np.minimum(np.bincount(blocks[mask.reshape(-1)]), pattern.kept).sum())
+        for blocks, mask in zip(numbers, leaves, strict=True)
+    ]
 
 
 def choose_by_groups(
@@ -110,7 +166,7 @@ def prune_layers(
     problem: Problem,
     scores: Tree,
     density: float,
-    select: Callable[[np.ndarray, np.ndarray, int], np.ndarray],
+    select: Callable[..., np.ndarray],
 ) -> Tree:
     """The masks that a selector of one layer gives for every layer.
 
@@ -121,7 +177,8 @@ def prune_layers(
             layer.
         scores: a tree of (K, *w.shape), K of every weight: groups, or one.
         density: the part of ALL weights to keep.
-        select: (scores (K, n), previous (n,), keep) to a mask (n,).
+        select: (scores (K, n), previous (n,), keep) to a mask (n,), and for a round with a pattern
+            of N:M, whose `Limits` are a fourth argument.
 
     Raises:
         ValueError: a density outside 0..1, trees that do not fit, and what `select` refuses.
@@ -131,10 +188,15 @@ def prune_layers(
     check_trees(scores, masks)
     leaves, rows = jax.tree.leaves(masks), jax.tree.leaves(scores)
     keep = list(counts(problem, density).values())
+    numbers = blocks_of_layers(problem.pattern, masks) if problem.pattern else []
     previous = [joined(leaves, numbers) for numbers in layers]
 
     def choose(layer: int) -> np.ndarray:
-        return select(joined(rows, layers[layer], lead=1), previous[layer], keep[layer])
+        known = joined(rows, layers[layer], lead=1), previous[layer], keep[layer]
+        if not isinstance(problem.pattern, NofM):
+            return select(*known)
+        blocks = joined_blocks([numbers[leaf] for leaf in layers[layer]])
+        return select(*known, limits(problem.pattern, blocks, *known[1:]))
 
     largest_first = sorted(range(len(layers)), key=lambda layer: -previous[layer].size)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -142,17 +204,20 @@ def prune_layers(
     return as_tree(masks, [chosen[layer] for layer in range(len(layers))])
 
 
-def with_minimum(masks: Tree, chosen: Tree, scores: Tree, minimum: int) -> Tree:
+def with_minimum(
+    masks: Tree, chosen: Tree, scores: Tree, minimum: int, pattern: Pattern | None = None
+) -> Tree:
     """`chosen` with at least `minimum` weights in every layer, and as many as before in all.
 
-    A layer below it gets its highest scores among `masks`; for them the lowest scores of the
-    network go, from layers that have more.
+    A layer below it gets its highest scores among `masks` that its blocks have room for; for them
+    the lowest scores of the network go, from layers that have more.
 
     Args:
         masks: the weights alive before.
         chosen: the choice, masks within these.
         scores: a tree of w.shape, larger is kept.
         minimum: the least number of weights of a layer.
+        pattern: of the round.
 
     Example:
         >>> masks = {"a": {"kernel": np.ones(3, bool)}, "b": {"kernel": np.ones(2, bool)}}
@@ -163,16 +228,22 @@ def with_minimum(masks: Tree, chosen: Tree, scores: Tree, minimum: int) -> Tree:
     """
     flat = [np.array(leaf).reshape(-1) for leaf in jax.tree.leaves(chosen)]
     order = [rankable(leaf).reshape(-1) for leaf in jax.tree.leaves(scores)]
+    none = [np.zeros(0, np.int64)] * len(flat)
+    numbers = blocks_of_layers(pattern, masks) if isinstance(pattern, NofM) else none
     spare = []
     added = 0
-    for old, new, score in zip(jax.tree.leaves(masks), flat, order, strict=True):
+    for old, new, score, blocks in zip(jax.tree.leaves(masks), flat, order, numbers, strict=True):
         alive = np.asarray(old).reshape(-1)
         least = min(minimum, int(alive.sum()))
         missing = least - int(new.sum())
         if missing > 0:
             free = np.flatnonzero(alive & ~new)
-            new[free[descending(score[free])[:missing]]] = True
-            added += missing
+            free = free[descending(score[free])]
+            if isinstance(pattern, NofM):
+                taken = np.bincount(blocks[new], minlength=blocks.max() + 1)[blocks[free]]
+                free = free[taken + rank_in_block(blocks[free]) < pattern.kept]
+            new[free[:missing]] = True
+            added += len(free[:missing])
         there = np.flatnonzero(new)
         # The best `least` of a layer are not for the taking.
         spare.append(there[np.argsort(score[there], kind="stable")[: max(there.size - least, 0)]])

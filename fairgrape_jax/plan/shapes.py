@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from fairgrape_jax import parallel
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data.dataset import Dataset
+from fairgrape_jax.kernels import PRUNABLE
 from fairgrape_jax.masks import Tree, full_masks
 from fairgrape_jax.rounds import steps
 from fairgrape_jax.rounds.session import Network, Session
@@ -100,7 +101,8 @@ def shapes_of(experiment: Experiment, dataset: Dataset, devices: list[jax.Device
     session = Session(experiment, dataset, steps.build(experiment, dataset, devices))
     module, optimizer = session.steps.module, session.steps.optimizer
     state = jax.eval_shape(lambda: init_state(module, dataset, optimizer, 0))
-    masks = jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype), full_masks(state.params))
+    full = full_masks(state.params, PRUNABLE[experiment.prunable])
+    masks = jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype), full)
     return Shapes(session, Network(state, masks))
 
 

@@ -15,12 +15,14 @@ from fairgrape_jax.data.dataset import NO_GROUP, Dataset
 from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.methods import METHODS, Problem, prune, pruning
+from fairgrape_jax.methods.tiles import tile_masks, tile_problem
 from fairgrape_jax.passes import Fold
 from fairgrape_jax.rounds import score
 from fairgrape_jax.rounds.session import Network, Session
 from fairgrape_jax.scoring.statistics import Statistic
 from fairgrape_jax.selection import Allocation, allocate
 from fairgrape_jax.selection.counts import joined, members
+from fairgrape_jax.selection.patterns import NofM, Tiles, most_in_block
 
 # How the choice was made in each layer, or in the network, by name; it goes into the record.
 Details = dict[str, dict[str, Any]]
@@ -74,16 +76,36 @@ def check_masks(chosen: Tree, question: Problem, method: str, density: float) ->
         density: of the masks.
     """
     masks.check_nested(chosen, question.masks)
-    leaves = jax.tree.leaves(chosen)
-    expected = expected_counts(question, method, density)
-    for layer, part in members(chosen, question.allocation).items():
+    counted, units = chosen, question
+    if isinstance(question.pattern, Tiles):
+        counted, units = tile_masks(question, chosen), tile_problem(question)
+    leaves = jax.tree.leaves(counted)
+    expected = expected_counts(units, method, density)
+    for layer, part in members(counted, question.allocation).items():
         if (kept := int(joined(leaves, part).sum())) != expected[layer]:
             raise RuntimeError(f"{method}: {layer} keeps {kept} weights, not {expected[layer]}")
+    check_pattern(chosen, question, method, density)
     if empty := [row["layer"] for row in masks.sparsity_table(chosen) if not row["alive"]]:
         raise TrainingError(
             f"{method}: layer {empty[0]} is left without weights at density {density:.4g}, and "
             "nothing passes through it; complete rounds are kept. --min-keep-per-layer 1 avoids it"
         )
+
+
+def check_pattern(chosen: Tree, question: Problem, method: str, density: float) -> None:
+    """RuntimeError for blocks of N:M that keep more than they may at the density.
+
+    Args:
+        chosen: the masks.
+        question: the round as the method saw it.
+        method: a row of `METHODS`.
+        density: of the masks.
+    """
+    pattern = question.pattern
+    if not isinstance(pattern, NofM) or density > pattern.kept / pattern.of:
+        return
+    if (most := most_in_block(pattern, chosen)) > pattern.kept:
+        raise RuntimeError(f"{method}: a block of {pattern} keeps {most} weights")
 
 
 def expected_counts(question: Problem, method: str, density: float) -> dict[str, int]:
@@ -154,6 +176,7 @@ def make_problem(
         advances=scoring.advances,
         allocation=allocation_of(experiment, network.masks, session.steps.layers),
         minimum=experiment.min_keep_per_layer,
+        pattern=scoring.n_of_m or scoring.tiles,
         # Fake devices of one processor have nothing to gain from dividing its work.
         devices=() if devices[0].platform == "cpu" else tuple(devices),
     )

@@ -10,6 +10,7 @@ import numpy as np
 from fairgrape_jax import parallel
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data.dataset import Dataset
+from fairgrape_jax.kernels import PRUNABLE
 from fairgrape_jax.masks import Tree, full_masks
 from fairgrape_jax.metrics import METRICS
 from fairgrape_jax.rounds import steps
@@ -86,7 +87,8 @@ def initial_network(session: Session, seed: int) -> Network:
         fresh = {"params": state.params, "batch_stats": state.batch_stats}
         loaded = load_pretrained(experiment.model, experiment.pretrained, fresh)
         state = state._replace(params=loaded["params"], batch_stats=loaded.get("batch_stats", {}))
-    return place_on_devices(session, Network(state, full_masks(state.params)))
+    full = full_masks(state.params, PRUNABLE[experiment.prunable])
+    return place_on_devices(session, Network(state, full))
 
 
 def place_on_devices(session: Session, network: Network) -> Network:

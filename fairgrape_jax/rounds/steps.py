@@ -19,6 +19,7 @@ from fairgrape_jax.config import Experiment, Form
 from fairgrape_jax.data import augment
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.kernels import PRUNABLE
 from fairgrape_jax.losses.distillation import Performance
 from fairgrape_jax.masks import Tree, full_masks, layer_names
 from fairgrape_jax.models.activations import module_names
@@ -137,7 +138,7 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         reduce=reduce,
         slots=slots,
         parameters=order,
-        layers=tuple(prunable_layers(order, shapes).values()),
+        layers=tuple(prunable_layers(order, shapes, experiment.prunable).values()),
     )
 
 
@@ -343,12 +344,18 @@ def batching(platform: str, groups: int, experiment: Experiment) -> tuple[Execut
     return execution, 1 if experiment.scoring.form == "mixed" else groups
 
 
-def prunable_layers(order: Sequence[str], shapes: Tree) -> dict[str, str]:
+def prunable_layers(
+    order: Sequence[str], shapes: Tree, prunable: str = "kernels"
+) -> dict[str, str]:
     """The names of the prunable layers by those of their parameters, in the network's order.
 
     Args:
         order: the names of all parameters in that order.
         shapes: the parameters, or their shapes and dtypes.
+        prunable: a key of `kernels.PRUNABLE`.
+
+    Raises:
+        UsageError: nothing of that kind in the network.
 
     Example:
         >>> kernel = jax.ShapeDtypeStruct((2, 3), jnp.float32)
@@ -356,7 +363,15 @@ def prunable_layers(order: Sequence[str], shapes: Tree) -> dict[str, str]:
         >>> prunable_layers(("stem/kernel", "head/w"), shapes)
         {'stem/kernel': 'stem', 'head/w': 'head/w'}
     """
-    full = full_masks(shapes)
+    try:
+        full = full_masks(shapes, PRUNABLE[prunable])
+    except ValueError as problem:
+        if prunable == "kernels":
+            raise
+        raise UsageError(
+            f"prunable: the network has no kernel of a {prunable} convolution; give --prunable "
+            "kernels, or a model that has some, as mobilenet_v2"
+        ) from problem
     # full_masks sorts the keys of dicts, as all functions of pytrees do.
     parameters = [name for name, mask in flatten_dict(full, sep="/").items() if mask is not None]
     layers = dict(zip(parameters, layer_names(full), strict=True))

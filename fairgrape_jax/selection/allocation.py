@@ -107,6 +107,7 @@ def allocate(
     minimum: int = 0,
     weights: Tree = None,
     order: Sequence[str] = (),
+    most: Sequence[int] = (),
 ) -> dict[str, int]:
     """How many weights are kept, by layer, or under "network" for "global".
 
@@ -119,6 +120,7 @@ def allocate(
         weights: the parameters, for "lamp": it ranks those that are alive.
         order: the names of the layers in the order of the network, for "uniform+"; that of the
             tree if empty.
+        most: the largest number of each layer, in the order of the tree; those alive if empty.
 
     Returns:
         Counts in the order of `jax.tree.leaves(masks)`. They sum up to floor(n * density) of all
@@ -144,7 +146,8 @@ def allocate(
     places = _places(names, order)
     row = _row(allocation, [names[i] for i in places])
     leaves = [leaves[i] for i in places]
-    high = np.array([int(np.sum(leaf)) for leaf in leaves])
+    alive_in = np.array([int(np.sum(leaf)) for leaf in leaves])
+    high = np.minimum(alive_in, np.asarray(most)[places]) if len(most) else alive_in
     low = np.minimum(minimum, high)
     if row.floors:
         floors = np.maximum([kept(leaf.size, density) for leaf in leaves], low)
@@ -160,7 +163,7 @@ def allocate(
         raise ValueError(f"{where}: {count} weights cannot be kept of the {alive} alive")
     if row.rule is None:
         return {"network": total}
-    layers = [Layer(leaf.shape, int(n)) for leaf, n in zip(leaves, high, strict=True)]
+    layers = [Layer(leaf.shape, int(n)) for leaf, n in zip(leaves, alive_in, strict=True)]
     if row.ranks:
         kernels = _kernels(masks, weights)
         layers = [

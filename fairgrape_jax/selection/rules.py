@@ -128,7 +128,7 @@ def lamp(layers: Sequence[Layer], density: float, bounds: Bounds) -> Counts:
     """
     scores = [lamp_scores(np.asarray(layer.weights)) for layer in layers]
     counts = bounds.low.copy()
-    rest = [each[least:] for each, least in zip(scores, counts, strict=True)]
+    rest = [each[least:most] for each, least, most in zip(scores, counts, bounds.high, strict=True)]
     owner = np.repeat(np.arange(len(layers)), [len(each) for each in rest])
     best = np.argsort(-np.concatenate(rest), kind="stable")[: bounds.total - counts.sum()]
     return counts + np.bincount(owner[best], minlength=len(layers))
