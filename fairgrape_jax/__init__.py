@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from fairgrape_jax.library.runs import run
     from fairgrape_jax.masks import apply_masks, full_masks, is_kernel
     from fairgrape_jax.methods.library import prune
+    from fairgrape_jax.methods.structure_choice import prune_structures
     from fairgrape_jax.metrics.frame import group_metrics
     from fairgrape_jax.runner.stage import load
     from fairgrape_jax.scoring.per_sample import average_importance, group_importance
     from fairgrape_jax.selection.allocation import allocate
     from fairgrape_jax.selection.schedules import falling_densities as densities
+    from fairgrape_jax.structures.coupling import find_structures
+    from fairgrape_jax.structures.shrinking import shrink
     from fairgrape_jax.training.masked import masked, set_masks
 
 # Where each name is. No folder or file of the package itself may be called so: it would hide it.
@@ -38,6 +41,9 @@ _WHERE = {
     "prune": "methods.library",
     "allocate": "selection.allocation",
     "densities": "selection.schedules:falling_densities",
+    "find_structures": "structures.coupling",
+    "prune_structures": "methods.structure_choice",
+    "shrink": "structures.shrinking",
     "masked": "training.masked",
     "set_masks": "training.masked",
     "group_metrics": "metrics.frame",
@@ -63,6 +69,10 @@ __all__ = [  # noqa: RUF022
     "prune",
     "allocate",
     "densities",
+    # whole channels, and the smaller network
+    "find_structures",
+    "prune_structures",
+    "shrink",
     # training with masks, by optax
     "masked",
     "set_masks",

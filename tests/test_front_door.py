@@ -211,6 +211,28 @@ def test_the_same_problem_has_the_same_masks_in_every_library(name):
         np.testing.assert_array_equal(weights, mask)
 
 
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_every_library_has_the_same_smaller_network(name):
+    params, apply = LIBRARIES[name]()
+    x = DATA[0][0][0]
+    structures = fg.find_structures(apply, params, x)
+    (group,) = structures.groups
+    assert (group.size, len(group.members), len(structures.whole)) == (16, 3, 1)
+    whole = structures.full_masks()
+    masks, info = fg.prune_structures(structures, params, whole, 0.5, method="magnitude")
+    assert info["groups"] == {group.name: 8}
+    small = fg.shrink(structures, params, masks)
+    assert sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(small.params, eqx.is_array))) == 83
+    (first, second), (kept,) = KERNELS, masks.values()
+    np.testing.assert_array_equal(
+        np.sort(np.argsort(-np.abs(first).sum(0) - np.abs(second).sum(1))[:8]), np.flatnonzero(kept)
+    )
+    hidden = np.tanh(x @ first + BIASES[0]) * kept
+    np.testing.assert_allclose(
+        small.apply(small.params, x), hidden @ second + BIASES[1], rtol=1e-4, atol=1e-5
+    )
+
+
 # -- every method ---------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def problem():

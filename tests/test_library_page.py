@@ -13,7 +13,14 @@ from fairgrape_jax.methods import METHODS
 PAGE = (Path(__file__).parents[1] / "docs" / "library.md").read_text()
 CODE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 # None where nothing is pruned.
-DENSITIES = {"nnx": 0.1, "function": 0.4, "loop": 0.1, "audit": None, "run": 0.1}
+DENSITIES = {
+    "nnx": 0.1,
+    "function": 0.4,
+    "loop": 0.1,
+    "structures": None,
+    "audit": None,
+    "run": 0.1,
+}
 
 
 @pytest.mark.parametrize(
@@ -23,6 +30,13 @@ def test_the_code_runs_and_prunes(code, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(code, names)
+    if "small" in names:
+        assert 0.4 < names["info"]["flops"] <= 0.5
+        assert (
+            names["smaller"]["params"]["fc"]["kernel"].shape[1]
+            == names["info"]["groups"]["params/fc"]
+        )
+        return
     if expected is None:
         assert "the loss is largest for a" in (tmp_path / "audits/mine/report.md").read_text()
         return

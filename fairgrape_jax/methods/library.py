@@ -117,7 +117,7 @@ def prune(
         # What is no array stays; weights are looked at on the host.
         params=map_masked(lambda m, w, p: p if m is None else w, alive, weights, params),
         masks=alive,
-        importance=_importance(scores, alive),
+        importance=importance_of(scores, alive),
         average=_average(loss_fn, params, alive),
         module=module,
         batch_stats={} if batch_stats is None else batch_stats,
@@ -156,7 +156,13 @@ def check_needs(name: str, row: Method, there: dict[str, bool]) -> None:
             raise ValueError(f"method {name!r} needs {need}: give {ARGUMENTS[need]}")
 
 
-def _importance(scores: Tree, masks: Tree) -> Any:
+def importance_of(scores: Tree, masks: Tree) -> Any:
+    """What a problem answers where a method asks for importance, from arrays that are there.
+
+    Args:
+        scores: a tree of (G, *w.shape), or None.
+        masks: which it has to fit.
+    """
     if scores is None:
         return Problem.importance
     check_trees(scores, masks)

@@ -98,10 +98,11 @@ def layer(name: str) -> str:
         name: the path.
 
     Example:
-        >>> layer("conv1/kernel"), layer("0")
-        ('conv1', '0')
+        >>> layer("conv1/kernel"), layer("conv1/kernel/value"), layer("0"), layer("kernel")
+        ('conv1', 'conv1', '0', 'layer')
     """
-    return name.rpartition("/")[0] or name
+    *modules, last = name.removesuffix("/value").split("/")
+    return "/".join(modules) or ("layer" if last == "kernel" else last)
 
 
 def _lines(followed: Followed, leaves: int) -> Iterator[_Line]:

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 Places: TypeAlias = np.ndarray  # the labels of one axis, int
 
@@ -112,6 +110,10 @@ class Labels:
         """The component of every label, of those that are joined so far."""
         if not self._left:
             return np.arange(self.count)
+        # Not imported before it is used: `import fairgrape_jax` and `fg.prune` do without SciPy.
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
         left, right = np.concatenate(self._left), np.concatenate(self._right)
         edges = coo_array((np.ones(len(left), bool), (left, right)), (self.count, self.count))
         return connected_components(edges, directed=False)[1]

@@ -82,8 +82,17 @@ def shrink(structures: Structures, params: Tree, masks: Mapping[str, Any]) -> Sm
     """
     small = remove(structures, params, masks)
     kept = {g.name: m for g, m in zip(structures.groups, structures.checked(masks), strict=True)}
-    apply = jax.jit(shrunk_function(structures, kept, structures.apply))
+    function = jax.jit(_on_arrays(shrunk_function(structures, kept, structures.apply), small))
+
+    def apply(params: Tree, *args: Any) -> Any:
+        return function([leaf for leaf in jax.tree.leaves(params) if is_array(leaf)], *args)
+
     return Small(small, apply, structures, kept)
+
+
+def _on_arrays(function: Callable[..., Any], params: Tree) -> Callable[..., Any]:
+    """A function of a tree like `params` as one of its arrays: what is none is held fixed."""
+    return on_leaves(function, params)[1]
 
 
 def remove(structures: Structures, params: Tree, masks: Mapping[str, Any]) -> Tree:
