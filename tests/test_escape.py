@@ -15,8 +15,8 @@ import fairgrape_jax
 from fairgrape_jax import data, escape, models
 from fairgrape_jax.cli import main
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.reports import charts, document, drawing
-from fairgrape_jax.reports.charts import Curve
+from fairgrape_jax.reports import charts, curves, document, drawing
+from fairgrape_jax.reports.curves import Curve
 from tests.helpers import layouts
 from tests.helpers.fuzzing import FOREIGN, Elements
 
@@ -123,7 +123,7 @@ def test_a_report_holds_odd_names_as_words():
 def test_a_plot_draws_dollars_as_dollars(tmp_path):
     """Which to matplotlib begin a formula, and a broken one is an error."""
     drawn = [
-        charts.lines(name, [Curve(word, [2, 1], [0, 1]) for word in ODD], name, name)
+        curves.lines(name, [Curve(word, [2, 1], [0, 1]) for word in ODD], name, name)
         for name in ODD
     ]
     drawing.png(tmp_path / "x.png", drawn)

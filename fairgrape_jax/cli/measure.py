@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from fairgrape_jax.cli.command import Command
 from fairgrape_jax.errors import UsageError
@@ -21,6 +21,8 @@ class Measure(Command):
     """Runs, or stages of them, like RUN/seed_0/dense."""
     repeats: Annotated[int, arg(metavar="N")] = 20
     """Calls that are timed, of one picture and of 64."""
+    save: Annotated[bool, FlagCreatePairsOff] = False
+    """Store size, operations and time with each stage, for the report of its run."""
 
     def run(self) -> None:
         """Measure, and print a table."""
@@ -28,4 +30,8 @@ class Measure(Command):
             raise UsageError("measure: name a run, or a stage of one")
         from fairgrape_jax.exporters import measure
 
-        say(measure.table([measure.measure(stage, self.repeats) for stage in self.stages]))
+        costs = [measure.measure(stage, self.repeats) for stage in self.stages]
+        say(measure.table(costs))
+        if self.save:
+            for stage, cost in zip(self.stages, costs, strict=True):
+                say(f"saved: {measure.save(stage, cost)}")

@@ -16,12 +16,15 @@ import jax
 import numpy as np
 from rich.filesize import decimal
 
+from fairgrape_jax import storage
 from fairgrape_jax.data import augment
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.exporters import sparse
 from fairgrape_jax.exporters.base import leaves
 from fairgrape_jax.exporters.stage import find_stage
 from fairgrape_jax.masks import Tree
+from fairgrape_jax.reports.results import COST
+from fairgrape_jax.runner import layout
 from fairgrape_jax.runner.stage import LoadedStage
 
 BATCHES = (1, 64)
@@ -96,6 +99,25 @@ def measure(path: Path, repeats: int = 20) -> Cost:
         calls=tuple(_call(stage, variables, batch, repeats) for batch in BATCHES),
         device=jax.devices()[0].device_kind,
     )
+
+
+def save(path: Path, cost: Cost) -> Path:
+    """Store what was measured with its stage, for the reports of its run.
+
+    Args:
+        path: RUN or RUN/STAGE, as it was measured.
+        cost: What it costs.
+
+    Returns:
+        The file.
+    """
+    run = layout.find_run(path.absolute())
+    assert run is not None  # it was measured
+    first = cost.calls[0]
+    file = run / cost.name / COST
+    of_one = {"flops": first.flops, "milliseconds": first.milliseconds[0]}
+    storage.write_checksummed(file, {"bytes_sparse": cost.bytes[1], **of_one})
+    return file
 
 
 def _call(stage: LoadedStage, variables: Tree, batch: int, repeats: int) -> Call:

@@ -15,8 +15,9 @@ from fairgrape_jax import metrics, spelling
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.metrics import columns
 from fairgrape_jax.reports import audit as audits
-from fairgrape_jax.reports import audit_report, document, names
+from fairgrape_jax.reports import audit_cautions, audit_numbers, audit_report, document, names
 from fairgrape_jax.reports.audit_sources import Source
+from fairgrape_jax.reports.blocks import unfolded
 from fairgrape_jax.reports.names import Categorical, examples
 from fairgrape_jax.reports.prediction_tables import Columns
 
@@ -65,15 +66,16 @@ class AuditResult:
     @functools.cached_property
     def metrics(self) -> dict[str, Any]:
         """Every number, as metrics.json holds it; percent and points, None where undefined."""
-        return audit_report.numbers(self.audit)
+        return audit_numbers.numbers(self.audit)
 
     @functools.cached_property
     def tables(self) -> dict[str, list[dict[str, str]]]:
         """The tables of the report by their section, a dict for each row, as a data frame takes."""
         tables: dict[str, list[dict[str, str]]] = {}
         for heading, blocks in self._document.sections:
-            for number, block in enumerate(b for b in blocks if isinstance(b, document.Table)):
-                title = f"{heading} ({number + 1})" if number else heading
+            parts = [block for block in unfolded(blocks) if isinstance(block, document.Table)]
+            for number, block in enumerate(parts):
+                title = f"{heading or 'Summary'} ({number + 1})" if number else heading or "Summary"
                 tables[title] = [dict(zip(block.header, row, strict=True)) for row in block.rows]
         return tables
 
@@ -85,12 +87,12 @@ class AuditResult:
     @property
     def findings(self) -> tuple[str, ...]:
         """Which groups fare best and worst, where the samples tell."""
-        return tuple(audit_report.findings(self.audit))
+        return tuple(audit_cautions.findings(self.audit))
 
     @property
     def cautions(self) -> tuple[str, ...]:
         """What was left out, and what to know before reading the numbers."""
-        return (*self.audit.notes, *audit_report.warnings(self.audit))
+        return (*self.audit.notes, *audit_cautions.warnings(self.audit))
 
     def to_markdown(self) -> str:
         """The report in Markdown, without its charts."""

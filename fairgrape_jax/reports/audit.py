@@ -17,6 +17,7 @@ from fairgrape_jax.metrics.samples import Samples
 from fairgrape_jax.reports import matching, names, prediction_tables
 from fairgrape_jax.reports.audit_sources import Source
 from fairgrape_jax.reports.comparison import Comparison, compare
+from fairgrape_jax.reports.differences import Models, compare_sets
 from fairgrape_jax.reports.names import Categorical, Groups, examples
 from fairgrape_jax.reports.prediction_tables import Columns, Table
 
@@ -96,6 +97,8 @@ class Audit:
         models: (S, N) int of each set.
         classes: every class that is a label or a prediction, the positive one of two last.
         comparisons: of each set.
+        compared: the measures of several sets, resampled together; None of one, or of sets of
+            different numbers of models.
         notes: what was left out, and what looks wrong.
         ids_are_rows: whether the ids are the numbers of rows, as no file has others.
     """
@@ -108,6 +111,7 @@ class Audit:
     models: dict[str, np.ndarray]
     classes: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
+    compared: Models | None
     notes: tuple[str, ...]
     ids_are_rows: bool
 
@@ -208,6 +212,7 @@ def of_samples(request: Request, predicted: Predicted, notes: Sequence[str] = ()
         models=models,
         classes=tuple(classes[c] for c in order),
         comparisons=comparisons,
+        compared=compare_sets(samples, list(models.values()), dense, replicates=request.replicates),
         notes=tuple(dict.fromkeys(notes)),
         ids_are_rows=predicted.ids_are_rows,
     )

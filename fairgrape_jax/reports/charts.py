@@ -1,7 +1,7 @@
-"""The charts of reports: bars with intervals, curves, shares, the plane of error rates.
+"""The charts of reports: bars with intervals, shares, the plane of error rates.
 
-Each is a function that gives a `Chart`. Series are known by their labels and, in curves, by the
-shape of their points and dashes too, never by colour alone.
+Each is a function that gives a `Chart`. Series are known by their labels too, never by colour
+alone.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.transforms import Transform
 
-MARKERS = "osD^"
-DASHES = ("-", "--", ":")
 ROW = 0.22  # inches of a bar and its name
 NAN = float("nan")
 TITLED = 200  # points that say their name under a pointer
@@ -35,24 +33,6 @@ class Interval:
     value: float
     low: float = NAN
     high: float = NAN
-
-
-@dataclasses.dataclass(frozen=True)
-class Curve:
-    """A series of a chart: x, y and the interval of y, of one length; NaN where there is none.
-
-    Attributes:
-        thin: more curves of the same x, drawn thin behind it: the single seeds.
-        plain: a level to compare with, not a series: dashed, grey, without points.
-    """
-
-    name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] = ()
-    high: Sequence[float] = ()
-    thin: Sequence[Sequence[float]] = ()
-    plain: bool = False
 
 
 def bars(
@@ -84,13 +64,13 @@ def bars(
     def draw(axes: Axes) -> None:
         ticks, names = [], []
         for g, group in enumerate(groups):
-            axes.text(0.0, g * block - 0.1, _short(group, 50), transform=_rows(axes), va="center")
+            axes.text(0.0, g * block - 0.1, short(group, 50), transform=_rows(axes), va="center")
             for s, name in enumerate(series):
                 y = g * block + s + 0.8
                 one = values[s][g]
                 shade = color(colors[s] if colors else s)
                 ticks.append(y)
-                names.append(_short(name, 17))
+                names.append(short(name, 17))
                 if not math.isfinite(one.value):
                     axes.text(0.02, y, "n/a", transform=_rows(axes), va="center", color=SOFT)
                     continue
@@ -112,7 +92,7 @@ def bars(
         axes.locator_params(axis="x", nbins=5)
         axes.set_xlabel(visible(unit))
 
-    return Chart(label, ROW * block * len(groups), draw, left=_room(series, 17))
+    return Chart(label, ROW * block * len(groups), draw, left=room_for(series, 17))
 
 
 def _finite(values: Sequence[Sequence[Interval]]) -> list[float]:
@@ -127,82 +107,6 @@ def _rows(axes: Axes) -> Transform:
 def _whisker(axes: Axes, one: Interval, y: float) -> None:
     if math.isfinite(one.low) and math.isfinite(one.high):
         axes.plot([one.low, one.high], [y, y], color=INK, linewidth=1.2, marker="|", markersize=5)
-
-
-def lines(
-    label: str,
-    curves: Sequence[Curve],
-    across: str,
-    unit: str,
-    *,
-    zero: bool = True,
-    log: bool = True,
-) -> Chart:
-    """Curves with intervals.
-
-    Args:
-        label: what is shown.
-        curves: of the series, in order.
-        across: what x is; on a logarithmic axis x falls to the right, as weights do.
-        unit: what y is.
-        zero: whether the axis of y holds it. Intervals that leave three times the range of the
-            values are cut.
-        log: whether the axis of x is logarithmic.
-    """
-    bottom, top = _range(curves, zero)
-
-    def draw(axes: Axes) -> None:
-        for number, curve in enumerate(curves):
-            if curve.plain:
-                axes.plot(curve.x, curve.y, "--", color=SOFT, lw=1, label=_legend(curve.name))
-                continue
-            shade, dashes = color(number), DASHES[number // 8 % 3]
-            for each in curve.thin:
-                axes.plot(curve.x, each, color=shade, linestyle=dashes, alpha=0.35, linewidth=0.8)
-            axes.plot(
-                curve.x,
-                curve.y,
-                color=shade,
-                linestyle=dashes,
-                linewidth=1.8,
-                marker=MARKERS[number % 4],
-                markersize=4.5,
-                label=_legend(curve.name),
-            )
-            step = 1.02**number if log else 1.0  # so that intervals at one place do not cover
-            for x, low, high in zip(curve.x, curve.low, curve.high, strict=False):
-                if math.isfinite(low) and math.isfinite(high):
-                    ends = [max(low, bottom), min(high, top)]
-                    axes.plot([x * step] * 2, ends, color=shade, linewidth=1.2)
-        if log:
-            _weights(axes)
-        axes.set(ylim=(bottom, top), xlabel=visible(across), ylabel=visible(unit))
-
-    return Chart(label, 2.4, draw, series=len(curves))
-
-
-def _range(curves: Sequence[Curve], zero: bool) -> tuple[float, float]:
-    """The range of y: all values, and as much of their intervals as three times theirs."""
-    values = [y for c in curves for each in (c.y, *c.thin) for y in each if math.isfinite(y)]
-    values += [0.0] * (zero or not values)
-    low, high = min(values), max(values)
-    room = high - low
-    ends = [e for c in curves for each in (c.low, c.high) for e in each if math.isfinite(e)]
-    ends = [min(max(end, low - room), high + room) for end in ends]
-    low, high = min([low, *ends]), max([high, *ends])
-    margin = 0.05 * (high - low) or 1.0
-    return (low if zero and low == 0 else low - margin), high + margin
-
-
-def _weights(axes: Axes) -> None:
-    """A logarithmic axis of weights left in percent, the dense network at its left."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.set_xscale("log")
-    axes.invert_xaxis()
-    axes.xaxis.set_major_locator(LogLocator(10, subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def plane(label: str, names: Sequence[str], points: np.ndarray) -> Chart:
@@ -249,7 +153,7 @@ def plane(label: str, names: Sequence[str], points: np.ndarray) -> Chart:
                 named.append(points_known[i])
                 left = points_known[i, 0] > low + 0.7 * (high - low)
                 axes.annotate(
-                    _short(labels[i], 16),
+                    short(labels[i], 16),
                     points_known[i],
                     xytext=(-5 if left else 5, 4),
                     textcoords="offset points",
@@ -260,7 +164,7 @@ def plane(label: str, names: Sequence[str], points: np.ndarray) -> Chart:
         axes.set(xlabel="change of FPR (%)", ylabel="change of FNR (%)")
         axes.locator_params(nbins=6)
 
-    return Chart(label, 3.8, draw, titles=titles)
+    return Chart(label, 3.8, draw, left=0.85, titles=titles)
 
 
 def _ellipse(points: np.ndarray) -> np.ndarray:
@@ -306,32 +210,50 @@ def shares(label: str, rows: Sequence[str], parts: Sequence[str], values: np.nda
                 color=color(p),
                 edgecolor=PAPER,
                 linewidth=0.8,
-                label=_legend(name + (" (in this order from the left)" if p == 0 else "")),
+                label=legend_name(name + (" (in this order from the left)" if p == 0 else "")),
             )
             for r, patch in enumerate(patches):
                 patch.set_gid(f"part{r}_{p}")
             start += values[:, p]
-        axes.set_yticks(np.arange(len(rows)), [_short(name, 24) for name in rows], fontsize=8.5)
+        axes.set_yticks(np.arange(len(rows)), [short(name, 24) for name in rows], fontsize=8.5)
         axes.set(xlim=(0, 100), ylim=(len(rows) - 0.4, -0.6), xticks=(0, 50, 100))
         axes.set_xlabel("share of importance (%)")
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
 
-    return Chart(label, ROW * len(rows), draw, _room(rows, 24), len(parts), titles)
+    return Chart(label, ROW * len(rows), draw, room_for(rows, 24), len(parts), titles)
 
 
-def _room(names: Sequence[str], most: int) -> float:
-    """Inches for the longest of `names` to the left of the axes."""
+def room_for(names: Sequence[str], most: int) -> float:
+    """Inches to the left of the axes for the longest of some names.
+
+    Args:
+        names: of rows.
+        most: letters that are shown of each.
+    """
     return 0.2 + 0.075 * max((min(len(visible(name)), most) for name in names), default=0)
 
 
-def _short(name: str, most: int) -> str:
-    """At most so many letters, all of them visible."""
+def short(name: str, most: int) -> str:
+    """At most so many letters of a name, all of them visible.
+
+    Args:
+        name: anything.
+        most: how many.
+
+    Example:
+        >>> short("importance", 6)
+        'impor…'
+    """
     name = visible(name)
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
-def _legend(name: str) -> str:
-    """A name in a legend, which would leave out what begins with an underscore."""
-    name = _short(name, 44)
+def legend_name(name: str) -> str:
+    """A name in a legend, which would leave out what begins with an underscore.
+
+    Args:
+        name: of a series.
+    """
+    name = short(name, 44)
     return f" {name}" if name.startswith("_") else name

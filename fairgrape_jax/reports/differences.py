@@ -9,13 +9,16 @@ one that holds for all pairs together.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from fairgrape_jax import metrics
 from fairgrape_jax.metrics.extremes import largest_deviation, standard_error
 from fairgrape_jax.metrics.samples import Samples
+from fairgrape_jax.reports.charts import Interval
 from fairgrape_jax.reports.comparison import statistic_of
+from fairgrape_jax.reports.precision import with_interval
 
 LEVEL = 0.95
 MANY = 200  # numbers above which pairs are not gone through one by one
@@ -45,23 +48,19 @@ class Difference:
         low, high = self.interval
         return low < high and (low > 0 or high < 0)
 
-    def text(self, decimals: int = 2) -> str:
-        """The difference and its interval.
-
-        Args:
-            decimals: of all numbers.
+    def text(self) -> str:
+        """The difference and its interval, with the digits that this supports.
 
         Returns:
             VALUE [LOW, HIGH], and whether it was corrected for picking two of many.
 
         Example:
             >>> Difference(0, 1, 27.0, (6.0, 47.4), 2).text()
-            '27.00 [6.00, 47.40]'
-            >>> Difference(0, 1, 2.0, (-1, 5.0), 7).text(decimals=0)
-            '2 [-1, 5], corrected for picking two of 7'
+            '27 [6, 47]'
+            >>> Difference(0, 1, 2.0, (-1, 5.0), 7).text()
+            '2.0 [-1.0, 5.0], corrected for picking two of 7'
         """
-        low, high = self.interval
-        text = f"{self.value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
+        text = with_interval(Interval(self.value, *self.interval))
         return text if self.among <= 2 else f"{text}, corrected for picking two of {self.among}"
 
 
@@ -145,6 +144,19 @@ class Models:
         spread = self.values[:, -1]
         return int(np.where(np.isnan(spread), np.inf, spread).argmin())
 
+    def difference(self, row: int, base: int, measure: int) -> Difference:
+        """A set minus another one, with an interval that holds for all pairs together.
+
+        Args:
+            row: the place of the set.
+            base: that of the other.
+            measure: the place of what is compared.
+        """
+        values, draws = self.values[:, measure], self.draws[:, :, measure]
+        low, high = pairs(values, draws)[:, row, base]
+        value = float(values[row] - values[base])
+        return Difference(row, base, value, (float(low), float(high)), len(values))
+
 
 def compare_models(
     correct: np.ndarray,
@@ -158,32 +170,61 @@ def compare_models(
 
     Args:
         correct: (M, S, N, T) bool, who of M sets of S models is right about which sample.
-        dense: (S, N, T) bool, of their dense models; without them the spread is rho(A).
+        dense: (M, S, N, T) bool, of their dense models; (S, N, T) where they are the same; without
+            them the spread is rho(A).
         groups: (N,) int, -1 for a sample of no group.
         num_groups: how many groups there are.
         replicates: of the bootstrap; as for `metrics.replicate`.
     """
     sets, seeds, samples, tasks = correct.shape
     spread = "rho_accuracy" if dense is None else "rho_change"
-    base = np.tile((correct[0] if dense is None else dense).astype(np.int64), (1, 1, sets))
-    models = np.moveaxis(correct, 0, 2).reshape(seeds, samples, sets * tasks).astype(np.int64)
+    base = np.broadcast_to(correct if dense is None else dense, correct.shape)
+    base, models = (
+        np.moveaxis(each, 0, 2).reshape(seeds, samples, sets * tasks).astype(np.int64)
+        for each in (base, correct)
+    )
     right = np.ones((samples, sets * tasks), np.int64)
     each = Samples(right, groups, [2] * (sets * tasks), num_groups)
 
     def statistic(counts: metrics.Counts, unpruned: metrics.Counts) -> np.ndarray:
-        rows = [
-            np.stack(
-                [
-                    statistic_of(name, counts[first : first + tasks], unpruned[:tasks], num_groups)
-                    for name in ("accuracy", "worst_group", spread)
-                ],
-                axis=-1,
-            )
-            for first in range(0, sets * tasks, tasks)
-        ]
+        rows = []
+        for first in range(0, sets * tasks, tasks):
+            compressed, base = (part[first : first + tasks] for part in (counts, unpruned))
+            each = [
+                statistic_of(name, compressed, base, num_groups)
+                for name in ("accuracy", "worst_group", spread)
+            ]
+            rows.append(np.stack(each, axis=-1))
         return np.stack(rows, axis=-2)
 
     values = statistic(each.tally(models), each.tally(base))
     draws = metrics.replicate(statistic, each, models, base, replicates=replicates)
     titles = ("accuracy", "worst group", "rho(A)" if dense is None else "rho(Delta)")
     return Models(titles, values, draws)
+
+
+def compare_sets(
+    samples: Samples,
+    models: Sequence[np.ndarray],
+    dense: np.ndarray,
+    *,
+    replicates: int | None = None,
+) -> Models | None:
+    """The measures of several sets of models of one task, resampled together.
+
+    Args:
+        samples: what all were tested on.
+        models: of each set (S, N) int, what its models say.
+        dense: (D, N) int, of the dense models, one or S of them; of none the spread is rho(A).
+        replicates: of the bootstrap.
+
+    Returns:
+        None for a single set, or sets of different numbers of models.
+    """
+    if len(models) < 2 or len({len(each) for each in models}) > 1:
+        return None
+    right = np.stack([each[..., None] == samples.labels for each in models])
+    base = (
+        np.broadcast_to(dense, models[0].shape)[..., None] == samples.labels if len(dense) else None
+    )
+    return compare_models(right, base, samples.groups, samples.num_groups, replicates=replicates)

@@ -1,91 +1,43 @@
-"""A report as a tree of blocks, and its forms: Markdown, one HTML file that needs nothing else."""
+"""The files of a report: Markdown with pictures, and one HTML page that needs nothing else."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import itertools
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar
-
-import jinja2
-import markupsafe
 
 from fairgrape_jax import escape, storage
 from fairgrape_jax.reports import drawing
-from fairgrape_jax.reports.drawing import Chart
+from fairgrape_jax.reports.blocks import (
+    Block,
+    Bullets,
+    Definitions,
+    Document,
+    Figure,
+    Folded,
+    Pictures,
+    Table,
+    Text,
+    Verdict,
+)
+from fairgrape_jax.reports.page import page
 
-TEMPLATES = Path(__file__).parent / "templates"
-
-
-@dataclasses.dataclass(frozen=True)
-class Text:
-    """A paragraph; `backticks` mark code."""
-
-    text: str
-    kind: ClassVar[str] = "text"
-
-
-@dataclasses.dataclass(frozen=True)
-class Bullets:
-    """A list.
-
-    Attributes:
-        items: a line each.
-        most: how many are shown in Markdown; HTML folds a longer list, but holds it all.
-    """
-
-    items: Sequence[str]
-    most: int = 20
-    kind: ClassVar[str] = "list"
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Rows of words and numbers; the first column names the row."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    kind: ClassVar[str] = "table"
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """Charts that belong together.
-
-    Attributes:
-        title: above them.
-        charts: the panels.
-        note: below them.
-        picture: the name of a PNG file of the panels in a row, for Markdown; empty for none.
-    """
-
-    title: str
-    charts: Sequence[Chart]
-    note: str = ""
-    picture: str = ""
-    kind: ClassVar[str] = "figure"
-
-
-@dataclasses.dataclass(frozen=True)
-class Pictures:
-    """Small pictures, each a caption and a data: address; in HTML only."""
-
-    items: Sequence[tuple[str, str]]
-    kind: ClassVar[str] = "pictures"
-
-
-Block = Text | Bullets | Table | Figure | Pictures
-
-
-@dataclasses.dataclass(frozen=True)
-class Document:
-    """A title and sections, each a heading and its blocks."""
-
-    title: str
-    sections: Sequence[tuple[str, Sequence[Block]]]
+__all__ = [
+    "Block",
+    "Bullets",
+    "Definitions",
+    "Document",
+    "Figure",
+    "Folded",
+    "Pictures",
+    "Table",
+    "Text",
+    "Verdict",
+    "markdown",
+    "markdown_table",
+    "page",
+    "text_table",
+    "write",
+]
 
 
 def write(document: Document, out: Path) -> None:
@@ -95,10 +47,9 @@ def write(document: Document, out: Path) -> None:
         document: the report.
         out: a folder that is there.
     """
-    for _, blocks in document.sections:
-        for block in blocks:
-            if isinstance(block, Figure) and block.picture:
-                drawing.png(out / block.picture, block.charts)
+    for block in document.blocks:
+        if isinstance(block, Figure) and block.picture:
+            drawing.png(out / block.picture, block.charts)
     storage.write_text(out / "report.md", markdown(document))
     storage.write_text(out / "report.html", page(document))
 
@@ -138,6 +89,16 @@ def _markdown(block: Block) -> str:
         return "\n".join(lines + [f"- and {left:,} more"] * (left > 0))
     if isinstance(block, Table):
         return markdown_table(block.header, block.rows)
+    if isinstance(block, Verdict):
+        note = [escape.markdown(block.note)] * bool(block.note)
+        return "\n\n".join([f"**{escape.markdown(block.text)}**", *note])
+    if isinstance(block, Definitions):
+        return "\n".join(
+            f"- **{escape.markdown(word)}**: {escape.markdown(text)}" for word, text in block.items
+        )
+    if isinstance(block, Folded):
+        texts = [text for part in block.blocks if (text := _markdown(part))]
+        return "\n\n".join([f"### {escape.markdown(block.title)}", *texts]) if texts else ""
     if isinstance(block, Figure) and block.picture:
         return f"![{escape.markdown(block.title)}]({block.picture})"
     return ""
@@ -190,35 +151,3 @@ def text_table(
         "  ".join(pad(cell, w) for pad, cell, w in zip(pads, line, widths, strict=True)).rstrip()
         for line in lines
     )
-
-
-def page(document: Document) -> str:
-    """The document as one HTML file: no script, no network; light and dark, screen and paper.
-
-    Args:
-        document: the report.
-
-    Returns:
-        Its text.
-    """
-    numbers = itertools.count()
-
-    def draw(chart: Chart) -> markupsafe.Markup:
-        return markupsafe.Markup(drawing.svg(chart, f"chart {next(numbers)}"))
-
-    style = markupsafe.Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
-    return _template().render(document=document, style=style, draw=draw) + "\n"
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    filters: dict[str, Callable[[str], object]] = {
-        "visible": escape.visible,
-        "parts": lambda text: re.split(r"`([^`]+)`", escape.visible(text)),  # code is every second
-        "split_interval": lambda text: text.partition(" ["),
-    }
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters.update(filters)
-    return environment.get_template("report.html.j2")

@@ -35,6 +35,8 @@ XLINK = "{http://www.w3.org/1999/xlink}"
 # Inches around the axes: above, with a title, to the right, below, and of an entry of a legend.
 TOP, TITLE, RIGHT, BELOW, ENTRY = 0.2, 0.32, 0.12, 0.52, 0.19
 WIDTH = 5.0  # inches of a chart, 360 points: the width of a phone, so that letters stay readable
+SMALL = 3.4  # of one of several that stand in a row
+PER_ROW = 4  # panels of a PNG in a row
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -70,6 +72,8 @@ class Chart:
         left: inches to the left of the axes, for the names of rows.
         series: how many of them `draw` labels, for the legend below.
         titles: of parts that `draw` has named with `set_gid(key)`: what a pointer shows there.
+        width: inches, with all that is written around the axes.
+        below: inches under the axes beyond those of a line of numbers and a title.
     """
 
     label: str
@@ -78,6 +82,8 @@ class Chart:
     left: float = 0.62
     series: int = 0
     titles: dict[str, str] = dataclasses.field(default_factory=dict)
+    width: float = WIDTH
+    below: float = 0.0
 
 
 def color(series: int) -> str:
@@ -92,25 +98,26 @@ def color(series: int) -> str:
     return SERIES[series % len(SERIES)]
 
 
-def svg(chart: Chart, salt: str) -> str:
+def svg(chart: Chart, salt: str, *, legend: bool = True) -> str:
     """The chart as an <svg> element for the middle of a page.
 
     Args:
         chart: what to draw.
         salt: makes the ids within it differ from those of the other charts of the page.
+        legend: whether its legend is part of it, or stands elsewhere on the page.
     """
     text = io.StringIO()
-    with _drawn([chart], TOP, {"svg.hashsalt": salt}) as figure:
+    with _drawn([chart], TOP, {"svg.hashsalt": salt}, legend=legend) as figure:
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return _inline(text.getvalue(), chart)
 
 
 def png(path: Path, charts: Sequence[Chart]) -> None:
-    """Write charts side by side, so that the file is there whole or not at all.
+    """Write charts side by side, PER_ROW of them, so that the file is there whole or not at all.
 
     Args:
         path: the file.
-        charts: the panels, from the left.
+        charts: the panels, from the left and above.
     """
     with _drawn(charts, TITLE) as figure, storage.atomic_write(path) as partial:
         for chart, axes in zip(charts, figure.axes, strict=True):
@@ -122,9 +129,13 @@ def png(path: Path, charts: Sequence[Chart]) -> None:
 
 @contextmanager
 def _drawn(
-    charts: Sequence[Chart], top: float, options: dict[str, Any] | None = None
+    charts: Sequence[Chart],
+    top: float,
+    options: dict[str, Any] | None = None,
+    *,
+    legend: bool = True,
 ) -> Iterator[Figure]:
-    """A figure of charts in a row, in our style; what is saved within has it.
+    """A figure of charts in rows, in our style; what is saved within has it.
 
     Places are counted in inches from what is written around the axes: to have matplotlib measure
     every word would take longer than all the rest. The legend is that of the first chart.
@@ -132,23 +143,31 @@ def _drawn(
     import matplotlib
     from matplotlib.figure import Figure
 
-    rows = -(-charts[0].series // len(charts))
-    below = BELOW + ENTRY * rows + 0.1 * (rows > 0)
-    tall = max(chart.height for chart in charts)
-    width, height = WIDTH * len(charts), top + tall + below
+    rows = [charts[start : start + PER_ROW] for start in range(0, len(charts), PER_ROW)]
+    width = max(sum(chart.width for chart in row) for row in rows)
+    columns = max(1, round(width / WIDTH))
+    entries = -(-charts[0].series // columns) if legend else 0
+    below = ENTRY * entries + 0.1 * (entries > 0)
+    tall = [max(chart.height + chart.below for chart in row) for row in rows]
+    height = sum(tall) + len(rows) * (top + BELOW) + below
     style: Any = {**STYLE, **(options or {})}
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # letters that the font lacks are boxes
         figure = Figure(figsize=(width, height))
-        for number, chart in enumerate(charts):
-            left = WIDTH * number + chart.left
-            across = WIDTH - chart.left - RIGHT
-            bottom = below + tall - chart.height
-            place = (left / width, bottom / height, across / width, chart.height / height)
-            chart.draw(figure.add_axes(place))
-        if rows:
+        ceiling = height
+        for row, room in zip(rows, tall, strict=True):
+            ceiling -= top
+            edge = 0.0
+            for chart in row:
+                left, across = edge + chart.left, chart.width - chart.left - RIGHT
+                bottom = (ceiling - chart.height) / height
+                place = (left / width, bottom, across / width, chart.height / height)
+                chart.draw(figure.add_axes(place))
+                edge += chart.width
+            ceiling -= room + BELOW
+        if entries:
             handles, labels = figure.axes[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="lower left", ncols=len(charts), borderaxespad=0.3)
+            figure.legend(handles, labels, loc="lower left", ncols=columns, borderaxespad=0.3)
         yield figure
 
 

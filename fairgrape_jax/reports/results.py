@@ -5,20 +5,31 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
-from fairgrape_jax import config
+from fairgrape_jax import config, storage
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.metrics.samples import Samples
 from fairgrape_jax.reports.comparison import Comparison, compare
 from fairgrape_jax.runner import layout
 from fairgrape_jax.runner.record import check_record, read_checked_predictions
+from fairgrape_jax.storage import schema
 from fairgrape_jax.storage.schema import JsonObject
 from fairgrape_jax.training import evaluate
 
 # The parts of weights at which methods are compared: of the rounds of a run, the nearest ones.
 LEVELS = (0.5, 0.25, 0.1, 0.05, 0.02, 0.01)
+COST = "cost.json"  # of a stage that was measured
+
+
+class Cost(TypedDict):
+    """cost.json: what `fairgrape measure --save` has measured of a stage, of one picture."""
+
+    bytes_sparse: float
+    flops: float
+    milliseconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +41,7 @@ class Model:
     record: JsonObject
     predicted: evaluate.Predictions
     dense: evaluate.Predictions
+    directory: Path | None = None  # of the stage, where it is from a run
 
     @property
     def density(self) -> float:
@@ -87,7 +99,9 @@ def read(run: Path, label: bool = False) -> list[Model]:
         if len(predicted.groups) != len(dense[record["seed"]].groups):
             raise UsageError(f"{directory}: not the samples of the dense network's predictions")
         name = f"{run.name}:{record['method']}" if label else record["method"]
-        models.append(Model(name, record["seed"], record, predicted, dense[record["seed"]]))
+        models.append(
+            Model(name, record["seed"], record, predicted, dense[record["seed"]], directory)
+        )
     return models
 
 
@@ -160,3 +174,34 @@ def cell(models: tuple[Model, ...], replicates: int) -> Cell:
         field.name: getattr(comparison, field.name) for field in dataclasses.fields(comparison)
     }
     return Cell(**fields, models=models)
+
+
+def measured_costs(cells: Sequence[Cell]) -> dict[str, dict[str, float]]:
+    """What `fairgrape measure --save` has stored with the stages of cells.
+
+    Args:
+        cells: a method after a round, each.
+
+    Returns:
+        By name of those that have a network that was measured: bytes in sparse storage, operations
+        and milliseconds of a picture.
+
+    Raises:
+        UsageError: what was stored is not as it was written.
+    """
+    measured = {}
+    for cell in cells:
+        for model in cell.models:
+            path = model.directory / COST if model.directory else None
+            if path is None or not path.is_file():
+                continue
+            content = storage.read_checksummed(path)
+            if content is None or schema.misfit(content, Cost):
+                raise UsageError(f"{path}: damaged; delete it, or measure the stage again")
+            measured[cell.name] = {
+                "bytes": content["bytes_sparse"],
+                "flops": content["flops"],
+                "milliseconds": content["milliseconds"],
+            }
+            break
+    return measured

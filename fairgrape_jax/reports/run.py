@@ -15,7 +15,7 @@ from pathlib import Path
 from fairgrape_jax import escape, storage
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.progress import say
-from fairgrape_jax.reports import document, run_report, thumbnails
+from fairgrape_jax.reports import document, run_report, run_results, run_summary, thumbnails
 from fairgrape_jax.reports.results import Cell, Model, compare_rounds, read
 
 
@@ -45,11 +45,13 @@ def write(
     predicted = cells[0].models[0].predicted
     small = functools.partial(thumbnails.pictures_of_run, runs[0], predicted, place=pictures)
     shows_pictures = with_thumbnails or pictures is not None
-    report = run_report.report(runs, models, cells, small if shows_pictures else None)
+    results = run_results.gather(runs, models, cells)
+    report = run_report.report(results, small if shows_pictures else None)
     with storage.name_path_in_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         write_csv(out / "metrics.csv", models)
         document.write(report, out)
+    say(run_summary.verdict_of(results).text)
     say(summary_table(cells, first["groups"]))
     say(f"report: {out / 'report.html'} (and report.md)")
 

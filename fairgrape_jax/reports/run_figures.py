@@ -6,17 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fairgrape_jax.reports import charts, sections
-from fairgrape_jax.reports.charts import Curve
-from fairgrape_jax.reports.document import Block, Figure
+from fairgrape_jax.reports import charts, curves
+from fairgrape_jax.reports.blocks import Block, Figure
+from fairgrape_jax.reports.curves import Curve
+from fairgrape_jax.reports.drawing import SMALL
+from fairgrape_jax.reports.metric_tables import intervals
 from fairgrape_jax.reports.results import Cell, Model
 
-CURVES = {  # of the figure of disparity: how each is called, whether its axis holds zero
-    "accuracy": ("accuracy (%)", False),
-    "worst_group": ("accuracy of the worst group (%)", False),
-    "rho_change": ("rho(Delta) (points)", True),
-    "cev_classes": ("CEV over classes", True),
+CURVES = {  # of the figure of disparity: how each is called, its unit, whether its axis holds zero
+    "accuracy": ("accuracy", "%", False),
+    "worst_group": ("worst group", "%", False),
+    "rho_change": ("rho(Delta)", "points", True),
+    "excess_gap": ("excess gap", "points", True),
 }
+CURVES_SHOWN = 6  # methods of the picture of the first screen
+PANELS = 8  # groups there
 
 
 def rounds_of_method(models: Sequence[Model], name: str) -> tuple[list[float], list[list[Model]]]:
@@ -38,6 +42,63 @@ def rounds_of_method(models: Sequence[Model], name: str) -> tuple[list[float], l
     return [100 * model.density for model in seeds[0]], seeds
 
 
+def summary(models: Sequence[Model], cells: Sequence[Cell], names: Sequence[str]) -> Figure:
+    """The picture of the first screen: accuracy of each group over weights left, with intervals.
+
+    Args:
+        models: evaluated networks.
+        cells: those that are compared, which have intervals.
+        names: the methods, the leader first: of many the first CURVES_SHOWN are drawn.
+
+    Returns:
+        A panel for each group; of many groups the PANELS with the lowest accuracy by the leader.
+    """
+    groups = models[0].record["groups"]
+    leader = [cell for cell in cells if cell.name == names[0]][-1]
+    order = list(dict.fromkeys(cell.name for cell in cells))
+    names = sorted(names[:CURVES_SHOWN], key=order.index)  # a method has one colour in all figures
+    places = np.sort(np.argsort(leader.mean["group_accuracy"], kind="stable")[:PANELS])
+    by_group: dict[str, list[Curve]] = {}
+    for k in places.tolist():
+        series = [_with_intervals(models, cells, name, k) for name in names]
+        by_group[groups[k]] = [*series, _dense_level(models, series, k)]
+    left = []
+    if len(groups) > PANELS:
+        left.append(f"The {PANELS} least accurate of {len(groups)} groups.")
+    count = len({model.name for model in models if not is_dense(model)})
+    if count > len(names):
+        left.append(f"The first {len(names)} of {count} methods.")
+    return Figure(
+        "Accuracy of each group over weights left",
+        curves.panels(by_group, "weights left (%)", "accuracy (%)"),
+        " ".join(["Mean over seeds; bars: 95 % interval.", *left]),
+        picture="accuracy_by_group.png",
+        legend=names,
+    )
+
+
+def _with_intervals(models: Sequence[Model], cells: Sequence[Cell], name: str, group: int) -> Curve:
+    """A method's accuracy in a group after every round; intervals where it is compared."""
+    x, seeds = rounds_of_method(models, name)
+    each = [[m.record["test"]["group_accuracy"][group] for m in seed] for seed in seeds]
+    known = {
+        100 * cell.density: intervals(cell, "group_accuracy")[group]
+        for cell in cells
+        if cell.name == name
+    }
+    ends = [known.get(place, charts.Interval(np.nan)) for place in x]
+    low, high = [one.low for one in ends], [one.high for one in ends]
+    return Curve(name, x, list(np.mean(each, axis=0)), low, high)
+
+
+def _dense_level(models: Sequence[Model], series: Sequence[Curve], group: int) -> Curve:
+    """The dense networks' accuracy in a group, as a level across the series."""
+    dense = [model.record["test"]["group_accuracy"][group] for model in models if is_dense(model)]
+    level = float(np.mean(dense))
+    across = [x for curve in series for x in curve.x]
+    return Curve("dense", [max(across), min(across)], [level, level], plain=True)
+
+
 def accuracy_over_rounds(models: Sequence[Model]) -> Figure:
     """Accuracy against weights left, a panel per group: every seed thin, the mean thick.
 
@@ -49,27 +110,20 @@ def accuracy_over_rounds(models: Sequence[Model]) -> Figure:
     """
     groups = models[0].record["groups"]
     names = list(dict.fromkeys(model.name for model in models if not is_dense(model)))
-    dense = [model.record["test"]["group_accuracy"] for model in models if is_dense(model)]
-    panels = []
+    by_group: dict[str, list[Curve]] = {}
     for k, group in enumerate(groups):
-        curves = []
+        series = []
         for name in names:
             x, seeds = rounds_of_method(models, name)
             each = [[m.record["test"]["group_accuracy"][k] for m in seed] for seed in seeds]
-            mean = np.mean(each, axis=0)
-            curves.append(Curve(name, x, list(mean), thin=each))
-        level = float(np.mean([accuracies[k] for accuracies in dense]))
-        across = [x for curve in curves for x in curve.x]
-        ends = [max(across), min(across)]
-        curves.append(Curve("dense", ends, [level, level], plain=True))
-        panels.append(
-            charts.lines(group, curves, "weights left (%)", "test accuracy (%)", zero=False)
-        )
+            series.append(Curve(name, x, list(np.mean(each, axis=0)), thin=each))
+        by_group[group] = [*series, _dense_level(models, series, k)]
     return Figure(
-        "Accuracy of each group over the rounds",
-        panels,
+        "Accuracy of each group over the rounds, every seed",
+        curves.panels(by_group, "weights left (%)", "test accuracy (%)"),
         "Thin: each seed. Thick: their mean.",
         picture="accuracy_over_rounds.png",
+        legend=names,
     )
 
 
@@ -96,12 +150,13 @@ def against_sparsity(cells: Sequence[Cell]) -> list[Block]:
     """
     pruned = [cell for cell in cells if not cell.dense_itself]
     panels = []
-    for row, (unit, zero) in CURVES.items():
-        curves = []
-        for name in dict.fromkeys(cell.name for cell in pruned):
+    names = list(dict.fromkeys(cell.name for cell in pruned))
+    for row, (label, unit, zero) in CURVES.items():
+        series = []
+        for name in names:
             of_one = [cell for cell in pruned if cell.name == name]
-            places = [sections.intervals(cell, row)[0] for cell in of_one]
-            curves.append(
+            places = [intervals(cell, row)[0] for cell in of_one]
+            series.append(
                 Curve(
                     name,
                     [100 * cell.density for cell in of_one],
@@ -110,13 +165,18 @@ def against_sparsity(cells: Sequence[Cell]) -> list[Block]:
                     [one.high for one in places],
                 )
             )
-        panels.append(charts.lines(unit, curves, "weights left (%)", unit, zero=zero))
+        panels.append(
+            curves.lines(
+                label, series, "weights left (%)", unit, zero=zero, width=SMALL, height=1.75
+            )
+        )
     return [
         Figure(
             "Accuracy, worst group and disparity against weights left",
             panels,
             "Lines: 95 % intervals, cut where they go far beyond the values.",
             picture="accuracy_and_disparity.png",
+            legend=names,
         )
     ]
 
@@ -141,7 +201,7 @@ def change_per_group(cells: Sequence[Cell], groups: Sequence[str]) -> Figure:
                 f"{100 * density:.1f} % of weights left",
                 groups,
                 [cell.name for cell in here],
-                [sections.intervals(cell, "group_change") for cell in here],
+                [intervals(cell, "group_change") for cell in here],
                 "change of accuracy (points)",
                 colors=[names.index(cell.name) for cell in here],
                 dots=[
@@ -157,28 +217,3 @@ def change_per_group(cells: Sequence[Cell], groups: Sequence[str]) -> Figure:
         "Dots: each seed. Lines: 95 % intervals.",
         picture="change_per_group.png",
     )
-
-
-def importance_share(models: Sequence[Model]) -> list[Block]:
-    """Each group's share of importance in every layer: dense, and after each method.
-
-    Source:
-        FairGRAPE (arXiv 2207.10888), Fig. 5.
-
-    Args:
-        models: evaluated networks.
-
-    Returns:
-        The figure; none where no method stored its importance.
-    """
-    panels = []
-    scored = [model for model in models if "importance" in model.record]
-    for name in dict.fromkeys(model.name for model in scored):
-        totals = [model.record["importance"] for model in scored if model.name == name]
-        layers, groups = list(totals[0]), scored[0].record["groups"]
-        sums = np.array([[of[layer] for layer in layers] for of in totals])  # (S, L, G)
-        shares = sums / np.maximum(sums.sum(axis=-1, keepdims=True), np.finfo(float).tiny)
-        panels.append(charts.shares(name, layers, groups, shares.mean(axis=0)))
-    if not panels:
-        return []
-    return [Figure("Share of importance", panels, picture="importance_share.png")]

@@ -200,14 +200,14 @@ def test_run_resume_and_report(experiment, capsys):
     assert main(["run", "tiny.py"]) == 0
     run = experiment / "runs" / "tiny"
     names = {"report.md", "report.html", "metrics.csv", "metrics.jsonl", "config.json"}
-    names |= {"accuracy_and_disparity.png", "accuracy_over_rounds.png"}
+    names |= {"accuracy_and_disparity.png", "accuracy_over_rounds.png", "accuracy_by_group.png"}
     names |= {"change_per_group.png", "importance_share.png"}
     assert names <= {path.name for path in run.iterdir()}
     text = (run / "report.md").read_text()
-    for heading in ("## Methods by weights left", "## Every seed", "## Error rates"):
+    for heading in ("## Methods by weights left", "## Every seed", "## Rates of each class"):
         assert heading in text
     page = (run / "report.html").read_text()
-    for heading in ("Before reading on", "Disparity against sparsity", "Share of importance"):
+    for heading in ("Cautions", "disparity against weights left", "Share of importance"):
         assert heading in page
     assert "<script" not in page
     assert "http" not in page

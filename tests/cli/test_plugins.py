@@ -93,7 +93,7 @@ def test_a_report_needs_the_directory_alone(finished, tmp_path):
     assert done.returncode == 0, done.stderr
     for name in ("report.md", "metrics.csv"):
         again = (tmp_path / "elsewhere" / name).read_text()
-        assert again == (finished / name).read_text().replace("# run", "# elsewhere")
+        assert again == (finished / name).read_text().replace("(run)", "(elsewhere)")
 
 
 def test_own_metrics_reach_the_report_and_the_table(finished):

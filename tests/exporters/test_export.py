@@ -357,6 +357,19 @@ def test_the_commands_print_what_they_did(run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["measure", str(run), "--repeats", "1"]) == 0
     assert "not zero" in capsys.readouterr().out
+    assert not (run / STAGE / "cost.json").exists()
+    assert main(["measure", str(run / STAGE), "--repeats", "1", "--save"]) == 0
+    assert f"saved: {run / STAGE / 'cost.json'}" in capsys.readouterr().out
+    cost = json.loads((run / STAGE / "cost.json").read_text())
+    assert main(["report", str(run), "--out", "report"]) == 0
+    text = Path("report/report.md").read_text()
+    assert f"| {cost['bytes_sparse']:,} | {cost['flops']:,.0f} |" in text
+    capsys.readouterr()
+    shutil.rmtree("report")
+    (run / STAGE / "cost.json").write_text(json.dumps(cost | {"flops": 1}))
+    assert main(["report", str(run), "--out", "report"]) == 2
+    assert "cost.json: damaged; delete it, or measure the stage again" in capsys.readouterr().err
+    (run / STAGE / "cost.json").unlink()
     assert main(["export", str(run / STAGE), "--to", "npz"]) == 0
     assert "0 predictions other than the run's" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["tiny-seed_0-fairgrape-round_03-npz"]

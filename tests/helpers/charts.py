@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from fairgrape_jax.reports import charts, document
-from fairgrape_jax.reports.charts import Curve, Interval
+from fairgrape_jax.reports import charts, curves, document
+from fairgrape_jax.reports.charts import Interval
+from fairgrape_jax.reports.curves import Curve
 from fairgrape_jax.reports.document import Bullets, Document, Figure, Pictures, Table, Text
 
 __all__ = ["CHARTS", "DOCUMENT", "document"]
@@ -18,10 +19,10 @@ CHARTS = {
         "dots", ["a"], ["x"], [[Interval(93.0)]], "%", zero=False, dots=[[[92.0, 94.0]]]
     ),
     "nothing known": charts.bars("none", ["a"], ["x"], [[Interval(NAN)]], "%", zero=False),
-    "curves": charts.lines(
+    "curves": curves.lines(
         "curves", [Curve("_x", [9, 3], [1, 2], [0, NAN], [3, NAN], thin=[[1, 3]])], "w", "rho"
     ),
-    "one point": charts.lines("one", [Curve("x", [9], [NAN])], "w", "rho", zero=False),
+    "one point": curves.lines("one", [Curve("x", [9], [NAN])], "w", "rho", zero=False),
     "plane": charts.plane("plane", list("abc"), np.array([[1.0, 2], [3, 4], [NAN, NAN]])),
     "plane of many": charts.plane("many", ["c"] * 300, RNG.normal(0, 9, (300, 2))),
     "plane of none": charts.plane("none", ["a"], np.full((1, 2), NAN)),

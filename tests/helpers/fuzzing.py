@@ -117,6 +117,9 @@ class Elements(html.parser.HTMLParser):
         self.tags, self.attributes = collections.Counter(), set()
 
     def handle_starttag(self, tag, attrs):
+        if tag == "a" and re.fullmatch("#[a-z0-9-]+", dict(attrs).get("href") or ""):
+            attrs = [(name, value) for name, value in attrs if name != "href"]  # to a definition
+            tag = "a within the page"
         self.tags[tag] += 1
         self.attributes |= {name for name, _ in attrs}
 

@@ -90,5 +90,7 @@ def stage(directory, made, one, dense, seed, method, number, rounds):
         "layers": [{"layer": name, "weights": 8, "alive": 4} for name in LAYERS],
     }
     if number in (0, rounds):
-        record["importance"] = {name: [1.0, 2.0, 1.0] for name in LAYERS}
+        record["importance"] = {
+            name: [1.0 + place % 2 for place, _ in enumerate(GROUPS)] for name in LAYERS
+        }
     layout.write_record(directory, record)

@@ -192,7 +192,9 @@ def test_the_result_is_frozen_short_and_has_its_tables():
     assert result.groups == ("9", "10", "old", "young")
     main_table = pd.DataFrame(result.tables["Metrics"])
     assert {"dense", "pruned"} <= set(main_table.columns)
-    first_rows = [line.split("  ")[0] for line in str(result).splitlines()[1:]]
+    verdict, _, *lines = str(result).splitlines()
+    assert verdict.startswith("pruned ")
+    first_rows = [line.split("  ")[0] for line in lines]
     assert main_table.iloc[:, 0].tolist() == first_rows[: len(main_table)]
     assert any("in no group" in line for line in result.cautions)
     assert isinstance(result.findings, tuple)

@@ -12,7 +12,7 @@ from fairgrape_jax.config import Rollback, Stage
 from fairgrape_jax.data import batches
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.recovery import rollback
-from fairgrape_jax.reports import results, run_report
+from fairgrape_jax.reports import provenance, results
 from fairgrape_jax.runner.run import run
 from fairgrape_jax.storage import resumable
 from fairgrape_jax.training import finite
@@ -101,7 +101,7 @@ def test_a_stopped_run_goes_on_with_a_rollback(stopped, tmp_path, capsys):
     assert record["history"][0]["epoch"] == 4  # the order of the data is that of the first try
     line = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[1])
     assert line["rollbacks"] == record["rollbacks"]
-    found = run_report.rollback_notes(results.read(tmp_path / "run"))
+    found = provenance.rollback_notes(results.read(tmp_path / "run"))
     assert found == [
         "magnitude, seed 0, round 1: trained at rates x 1e-32, "
         f"{record['rollbacks'][0]['what']} not being finite before"

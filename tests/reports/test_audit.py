@@ -76,9 +76,9 @@ def test_a_small_table_by_hand(files, capsys):
     # Class 1: FPR 2/10 -> 3/10, FNR 2/10 -> 4/10; class 0 the same two exchanged: 50 %, 100 %.
     assert got["cev_classes"] == [625.0]
     assert got["sde_classes"] == [round(50 / np.sqrt(2), 6)]
-    for text in ("accuracy of a", "80.00", "50.00", "rho(A)", "21.21", "rho(Delta)", "6,250.00"):
-        assert text in said
-    for text in ("35.36", "625.00", "Group a has 10 samples"):
+    for text in ("accuracy of a", " 80 [", " 50 [", "rho(A)", " 21 [", "rho(Delta)", " 6,250 ["):
+        assert text in said  # no decimals: the intervals are wide
+    for text in (" 35 [", " 625 [", "Group a has 10 samples"):
         assert text in said
     with open("audit/pies.csv") as file:
         rows = list(csv.DictReader(file))
@@ -298,9 +298,9 @@ def test_the_report_is_one_file_that_needs_nothing(files):
     assert "&lt;b&gt;&amp;" in page
     with open("audit/report.md", encoding="utf-8") as file:
         text = file.read()
-    for title in ("Before reading on", "Metrics", "Groups", "Error rates", "Samples that compr"):
+    for title in ("Who is taken", "Metrics", "Accuracy by group", "Cautions", "Samples that compr"):
         assert title in page
-    assert "| accuracy of a | 10 | 80.00 | 80.00 [" in text
+    assert "| accuracy of a | 10 | 80 | 80 [" in text
 
 
 def million(folder, classes, seed=0, count=1_000_000):

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import fairgrape_jax
-from fairgrape_jax.reports import charts, document, drawing
-from fairgrape_jax.reports.charts import Curve, Interval
+from fairgrape_jax.reports import charts, curves, document, drawing
+from fairgrape_jax.reports.charts import Interval
+from fairgrape_jax.reports.curves import Curve
 from fairgrape_jax.reports.document import Document, Figure
 from tests.helpers.charts import CHARTS, DOCUMENT
 
@@ -56,7 +57,7 @@ def test_a_bar_is_as_long_as_its_value():
 
 
 def test_intervals_far_beyond_the_values_are_cut():
-    chart = charts.lines("x", [Curve("a", [3, 2], [1.0, 2.0], [0.5, -900], [1.5, 900])], "w", "y")
+    chart = curves.lines("x", [Curve("a", [3, 2], [1.0, 2.0], [0.5, -900], [1.5, 900])], "w", "y")
     svg = drawing.svg(chart, "x")
     places = [float(y) for y in re.findall(r"[ML] [\d.]+ (-?[\d.]+)", svg)]
     assert min(places) >= 0
@@ -84,9 +85,10 @@ def test_one_tree_is_a_page_and_a_markdown_file(tmp_path):
     assert "<p>of <code>code</code> &amp; &lt;i&gt;words&lt;/i&gt;</p>" in page
     assert "<summary>5 more</summary>" in page
     assert page.count("<li>") == 25
-    assert "<td>1.0 <small>[0.5, 1.5]</small></td>" in page
-    assert page.count("<figcaption>two: ") == page.count("<svg ") == 2
-    assert page.count("a note") == 2
+    assert "<span>1.0 <small>[0.5, 1.5]</small></span></td>" in page
+    assert page.count("<figcaption>two<") == 1
+    assert page.count('<p class="panel">') == page.count("<svg ") == 2
+    assert page.count("a note") == 1
     assert "<figcaption>&lt;name&gt;</figcaption>" in page
     assert "- item 19\n- and 5 more" in text
     assert "| a\\|b | n/a |" in text
