@@ -29,6 +29,7 @@ from fairgrape_jax.cli.measure import Measure
 from fairgrape_jax.cli.new import New
 from fairgrape_jax.cli.plan import Plan
 from fairgrape_jax.cli.python_files import load_plugins
+from fairgrape_jax.cli.recommend import Recommend
 from fairgrape_jax.cli.run import Run
 from fairgrape_jax.errors import Preempted, TrainingError, UsageError
 from fairgrape_jax.parallel import hosts, preemption
@@ -119,6 +120,7 @@ COMMANDS: dict[str, type[Command] | Mapping[str, type[Command]]] = {
     "run": Run,
     "plan": Plan,
     "report": Report,
+    "recommend": Recommend,
     "audit": Audit,
     "export": Export,
     "measure": Measure,

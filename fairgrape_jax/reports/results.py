@@ -105,6 +105,36 @@ def read(run: Path, label: bool = False) -> list[Model]:
     return models
 
 
+def read_all(runs: Sequence[Path]) -> list[Model]:
+    """All complete stages of one or several runs of the same groups and tasks.
+
+    Args:
+        runs: their directories; of several, a method is called RUN:METHOD, by the run's path where
+            two runs have one name.
+
+    Returns:
+        The networks of each run in turn.
+
+    Raises:
+        UsageError: for a directory that is no run, is named twice, has no complete round, or was
+            made on other groups or tasks than the first.
+    """
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise UsageError("the same run is named twice")
+    models = []
+    for run in runs:
+        same_name = sum(other.name == run.name for other in runs) > 1
+        prefix = "" if len(runs) == 1 else f"{run if same_name else run.name}:"
+        models += [dataclasses.replace(x, name=f"{prefix}{x.name}") for x in read(run)]
+    if all(model.record["method"] == "dense" for model in models):
+        raise UsageError(f"{runs[0]}: no round is complete yet; run it on first")
+    first = models[0]
+    for model in models:
+        if any(model.record[key] != first.record[key] for key in ("groups", "tasks")):
+            raise UsageError(f"{model.name}: made on other groups or tasks than {first.name}")
+    return models
+
+
 def compare_rounds(models: Sequence[Model], replicates: int = 1000) -> list[Cell]:
     """A cell per method and compared density, the dense networks first.
 

@@ -13,10 +13,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fairgrape_jax import escape, storage
-from fairgrape_jax.errors import UsageError
 from fairgrape_jax.progress import say
 from fairgrape_jax.reports import document, run_report, run_results, run_summary, thumbnails
-from fairgrape_jax.reports.results import Cell, Model, compare_rounds, read
+from fairgrape_jax.reports.results import Cell, Model, compare_rounds, read_all
 
 
 def write(
@@ -31,16 +30,11 @@ def write(
         pictures: the same from a folder or archive, where predictions name pictures.
 
     Raises:
-        UsageError: for a directory that is no run, has no complete stage, or was made on other
-            groups or tasks than the first.
+        UsageError: for a directory that is no run, is named twice, has no complete round, or was
+            made on other groups or tasks than the first.
     """
-    models = [model for run in runs for model in read(run, label=len(runs) > 1)]
-    if all(model.record["method"] == "dense" for model in models):
-        raise UsageError(f"{runs[0]}: no round is complete yet; run it on first")
+    models = read_all(runs)
     first = models[0].record
-    for model in models:
-        if (model.record["groups"], model.record["tasks"]) != (first["groups"], first["tasks"]):
-            raise UsageError(f"{model.name}: made on other groups or tasks than {models[0].name}")
     cells = compare_rounds(models)
     predicted = cells[0].models[0].predicted
     small = functools.partial(thumbnails.pictures_of_run, runs[0], predicted, place=pictures)

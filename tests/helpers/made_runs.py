@@ -42,8 +42,10 @@ def predicted(made, right, rng, less=0.0):
     )
 
 
-def make(directory, *, methods=("magnitude", "fairgrape"), seeds=(0, 1), rounds=3, **options):
-    """A complete run, some rounds of each method, each worse than the one before."""
+def make(
+    directory, *, methods=("magnitude", "fairgrape"), seeds=(0, 1), rounds=3, gap=0.02, **options
+):
+    """A complete run, some rounds of each method, each worse by `gap` than the one before."""
     made = dataset(**options)
     pictures = source("synthetic", groups=len(GROUPS))
     experiment = Experiment(data=pictures, model="mlp", methods=methods, seeds=seeds)
@@ -61,7 +63,7 @@ def make(directory, *, methods=("magnitude", "fairgrape"), seeds=(0, 1), rounds=
         stage(layout.stage_directory(directory, seed), made, dense, dense, seed, "dense", 0, rounds)
         for place, method in enumerate(methods):
             for number in range(1, rounds + 1):
-                one = predicted(made, 0.9 - 0.05 * number - 0.02 * place, rng, less=0.3)
+                one = predicted(made, 0.9 - 0.05 * number - gap * place, rng, less=0.3)
                 where = layout.stage_directory(directory, seed, method, number)
                 stage(where, made, one, dense, seed, method, number, rounds)
     return directory
