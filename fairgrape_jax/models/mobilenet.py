@@ -43,6 +43,7 @@ class InvertedResidual(nn.Module):
         expansion: Hidden channels for each of the input.
         width: Channels of the output.
         stride: Of the strided convolution.
+        adds: Whether the input is added to the output.
         axis_name: The mapped axis over which batch norm averages in train mode.
         dtype: Type of the computation.
     """
@@ -50,6 +51,7 @@ class InvertedResidual(nn.Module):
     expansion: int
     width: int
     stride: int
+    adds: bool
     axis_name: str | None
     dtype: DTypeLike
 
@@ -72,7 +74,7 @@ class InvertedResidual(nn.Module):
         names = f"conv_{index}_0", f"conv_{index}_1"
         y = relu6(layer(y, names, hidden, 3, self.stride, feature_group_count=hidden))
         y = layer(y, (f"conv_{index + 1}", f"conv_{index + 2}"), self.width)
-        return x + y if x.shape == y.shape else y
+        return x + y if self.adds else y
 
 
 class MobileNetV2(nn.Module):
@@ -110,10 +112,12 @@ class MobileNetV2(nn.Module):
         x = relu6(layer(x, ("features_0_0", "features_0_1"), 32, 3, 2))
         index = 1
         for expansion, width, blocks, first_stride in STAGES:
-            for stride in (first_stride, *[1] * (blocks - 1)):
+            for number in range(blocks):
+                # The first block of each stage has other channels, and adds nothing.
+                stride, adds = (1, True) if number else (first_stride, False)
                 name = f"features_{index}"
                 block = InvertedResidual(
-                    expansion, width, stride, self.axis_name, self.dtype, name=name
+                    expansion, width, stride, adds, self.axis_name, self.dtype, name=name
                 )
                 x = block(x, train)
                 index += 1

@@ -70,12 +70,14 @@ class BasicBlock(nn.Module):
     Attributes:
         width: Channels of the output.
         stride: Of the strided convolution.
+        projects: Whether the shortcut is a convolution, where its channels or places are others.
         axis_name: The mapped axis over which batch norm averages in train mode.
         dtype: Type of the computation.
     """
 
     width: int
     stride: int
+    projects: bool
     axis_name: str | None
     dtype: DTypeLike
 
@@ -93,7 +95,7 @@ class BasicBlock(nn.Module):
         layer = partial(conv_norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
         y = nn.relu(layer(x, ("conv1", "bn1"), self.width, 3, self.stride))
         y = layer(y, ("conv2", "bn2"), self.width, 3)
-        if x.shape != y.shape:
+        if self.projects:
             x = layer(x, ("downsample_0", "downsample_1"), self.width, 1, self.stride)
         return nn.relu(x + y)
 
@@ -104,12 +106,14 @@ class Bottleneck(nn.Module):
     Attributes:
         width: A quarter of the channels of the output.
         stride: Of the strided convolution.
+        projects: Whether the shortcut is a convolution, where its channels or places are others.
         axis_name: The mapped axis over which batch norm averages in train mode.
         dtype: Type of the computation.
     """
 
     width: int
     stride: int
+    projects: bool
     axis_name: str | None
     dtype: DTypeLike
 
@@ -128,7 +132,7 @@ class Bottleneck(nn.Module):
         y = nn.relu(layer(x, ("conv1", "bn1"), self.width))
         y = nn.relu(layer(y, ("conv2", "bn2"), self.width, 3, self.stride))
         y = layer(y, ("conv3", "bn3"), 4 * self.width)
-        if x.shape != y.shape:
+        if self.projects:
             x = layer(x, ("downsample_0", "downsample_1"), 4 * self.width, 1, self.stride)
         return nn.relu(x + y)
 
@@ -174,8 +178,12 @@ class ResNet(nn.Module):
         for stage, blocks in enumerate(self.stage_sizes):
             for index in range(blocks):
                 stride = 2 if stage > 0 and index == 0 else 1
+                # Not by the shapes of the features: those of a narrower network may be equal.
+                projects = index == 0 and (stage > 0 or self.block is Bottleneck)
                 name = f"layer{stage + 1}_{index}"
-                block = self.block(64 << stage, stride, self.axis_name, self.dtype, name=name)
+                block = self.block(
+                    64 << stage, stride, projects, self.axis_name, self.dtype, name=name
+                )
                 x = block(x, train)
         kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
         head = nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=kernel_init, name="fc")
