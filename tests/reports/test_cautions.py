@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from fairgrape_jax.metrics.samples import Samples
-from fairgrape_jax.reports.cautions import cautions, cautions_alone, findings, findings_alone
+from fairgrape_jax.reports.cautions import (
+    cautions,
+    cautions_alone,
+    collect,
+    findings,
+    findings_alone,
+    gravest,
+    lines_of,
+)
+from fairgrape_jax.reports.collapse import Gravity
 from fairgrape_jax.reports.comparison import compare
 
 GROUPS = ("a", "b")
@@ -132,3 +141,24 @@ def test_the_task_is_named_where_there_are_several(tasks):
     )  # fmt: skip
     assert len(lines) == 1
     assert lines[0].startswith(expected)
+
+
+def test_each_is_said_once_and_the_gravest_first():
+    rng, labels, groups = uneven(count=160)
+    ones, good = np.ones((1, len(labels), 1), int), noisy(rng, labels, 0.95)[None, :, None]
+    samples = Samples(labels[:, None], groups, [2], 2)
+    sets = [
+        compare(name, samples, model, good, replicates=100)
+        for name, model in (("m", ones), ("good", good), ("n", ones))
+    ]
+    found = collect(sets, GROUPS, [("label", ["x", "y"])])
+    assert [one.gravity for one in found] == sorted(one.gravity for one in found)
+    lines = lines_of(found)
+    assert len(set(lines)) == len(lines)
+    assert lines[0].startswith("m, n: says one class for everyone: y.")
+    assert sum("Group a has 80 samples" in line for line in lines) == 1
+    assert gravest(found).startswith("m, n: says one class for everyone: y.")
+    assert gravest([one for one in found if one.gravity > Gravity.IN_A_GROUP]) == ""
+    assert gravest(collect(sets[:1], GROUPS, [("label", ["x", "y"])])).startswith(
+        "m says one class"
+    )

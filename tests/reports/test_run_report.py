@@ -13,7 +13,7 @@ from PIL import Image
 import fairgrape_jax
 from fairgrape_jax.cli.main import main
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.reports import results, run, run_results, thumbnails
+from fairgrape_jax.reports import layers, results, run, run_results, thumbnails
 from tests.helpers import made_runs
 from tests.helpers.fuzzing import harmless
 
@@ -130,3 +130,33 @@ def test_a_report_is_the_same_bytes_whatever_the_hash_seed(made, written, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(os.listdir(written))
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (written / path.name).read_bytes(), path.name
+
+
+def test_where_weights_are_left_is_the_mean_of_the_seeds(made):
+    cells = run_results.last_rounds(results.compare_rounds(results.read(made), 5))
+    for seed, cell_model in enumerate(cells[0].models):
+        cell_model.record["layers"] = [
+            {"layer": "conv1", "weights": 8, "alive": 2 + 4 * seed},
+            {"layer": "fc1", "weights": 8, "alive": 1},
+        ]
+    table, figure = layers.weights_left(cells[:1])
+    assert table.rows == [["magnitude", "12 % (fc1)", "50 % (conv1)"]]
+    assert figure.charts[0].label == "Weights left by layer"
+
+
+def test_a_deep_network_has_its_layers_folded(made, monkeypatch):
+    models = results.read(made)
+    monkeypatch.setattr(layers, "FEW_LAYERS", 1)
+    whole, folded = layers.importance_share(models)
+    assert whole.charts[0].label == "Mean of all layers"
+    assert folded.blocks[0].picture == "importance_share.png"
+    cells = run_results.last_rounds(results.compare_rounds(models, 5))
+    assert "Weights left in each of 2 layers" in layers.weights_left(cells)[1].title
+
+
+def test_the_words_of_a_report_are_explained_at_its_end(written):
+    page = (written / "report.html").read_text(encoding="utf-8")
+    anchors = set(re.findall(r'<dt id="([^"]*)"', page))
+    links = set(re.findall(r'<a class="term" href="#([^"]*)"', page))
+    assert {"interval", "worst-group", "rho-delta", "pie", "cev"} <= links <= anchors
+    assert sections_of((written / "report.md").read_text()).popitem()[0] == "Definitions"
