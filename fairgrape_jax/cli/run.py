@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from tyro.conf import DisallowNone, FlagCreatePairsOff, Positional, arg
 
@@ -54,6 +54,11 @@ class Run(Command):
     """Python files that register methods, models, datasets or metrics (docs/extending.md)."""
     accept_changed_plugins: FlagCreatePairsOff[bool] = False
     """Go on with a run although a plugin is not what it was then; the report says so."""
+    track: Annotated[
+        DisallowNone[Literal["tensorboard"] | None],
+        arg(metavar="tensorboard", help_behavior_hint="(default: nothing)"),
+    ] = None
+    """Write scalars of every epoch and round to the run's folder tensorboard/ while it goes on."""
     distributed: FlagCreatePairsOff[bool] = False
     """Over many hosts, the same command on every one (docs/many_hosts.md)."""
     coordinator_address: Annotated[DisallowNone[str | None], _flag("HOST:PORT")] = None
@@ -108,7 +113,13 @@ class Run(Command):
             raise
         if cluster is not None:
             hosts.join_cluster(cluster)
-        runs.run(experiment, out, shard=shard, accept_changed_plugins=self.accept_changed_plugins)
+        runs.run(
+            experiment,
+            out,
+            shard=shard,
+            accept_changed_plugins=self.accept_changed_plugins,
+            track=self.track or "",
+        )
 
     def cluster(self) -> hosts.Cluster | None:
         """How to join the other processes; None for a run of one process.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from fairgrape_jax import config
+from fairgrape_jax import config, tracking
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.parallel import hosts, preemption
@@ -34,6 +34,7 @@ def run(
     *,
     shard: tuple[int, int] = (0, 1),
     accept_changed_plugins: bool = False,
+    track: str = "",
 ) -> Finished:
     """Do an experiment, or go on where it was stopped; what is complete is not done again.
 
@@ -49,6 +50,7 @@ def run(
             the directory, do the others.
         accept_changed_plugins: go on where a row that was registered from outside is not what it
             was when the run was begun; its report says so.
+        track: "tensorboard" writes scalars of every epoch and round to `directory`/tensorboard.
 
     Returns:
         What is finished now; see `Finished`.
@@ -71,8 +73,9 @@ def run(
         raise UsageError(f"shard: {shard} is not (I, N) with I from 0 to N - 1")
     if not str(directory):
         raise UsageError("directory: name the directory of the run")
+    tracking.check(track)
     out = Path(directory)
-    with preemption.catch_signals():
+    with preemption.catch_signals(), tracking.started(track, out):
         complete = runner.run(experiment, out, shard, accept_changed_plugins=accept_changed_plugins)
         if complete and hosts.is_process_0():
             write([out], out)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from fairgrape_jax import metrics, parallel, training
+from fairgrape_jax import metrics, parallel, tracking, training
 from fairgrape_jax.config import Stage
 from fairgrape_jax.data import batches
 from fairgrape_jax.errors import Preempted
@@ -49,6 +49,7 @@ class Training:
         slots: where the place is saved.
         passes: how evaluations are made.
         taking: the ingredients of retraining that take part.
+        series: of its scalars where the run is tracked, the method of a seed.
     """
 
     session: Session
@@ -59,6 +60,7 @@ class Training:
     slots: Slots
     passes: Passes
     taking: TakingPart = NOBODY
+    series: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +133,7 @@ def run_stages(
         for epoch in plan[len(place.history) :]:
             place = train_one_epoch(train, place, epoch, reader, advance)
             place = evaluate_epoch(train, place, epoch, len(plan))
+            tracking.log_epoch(train.series, place.history[-1])
             after(len(place.history), place.state)
             place = restore_best(train, place, epoch)
             line = epoch_line(place.history, len(plan))

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from fairgrape_jax import masks, metrics, parallel
+from fairgrape_jax import masks, metrics, parallel, tracking
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.parallel import hosts
 from fairgrape_jax.progress import say
@@ -139,6 +139,7 @@ def write(
     if past := rollback.read_rollbacks(directory):
         record["rollbacks"] = past
     layout.write_record(directory, record)
+    tracking.log_round(record)
     layout.remove_partial(directory)
     layout.write_log(this.run)
     say(summary(record))

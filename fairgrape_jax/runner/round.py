@@ -206,6 +206,7 @@ def train(
         slots=this.slots,
         passes=this.passes,
         taking=taking,
+        series=f"seed_{this.seed}/{this.method}",
     )
     return rollback.run_stages(
         training, network.state, stages, directory=this.directory, after=after

@@ -1,12 +1,15 @@
 """Whole runs from Python: `run` does what the command does, `load` reads a finished stage."""
 
 import dataclasses
+import importlib.util
 import json
 import shutil
+import struct
 
 import jax
 import numpy as np
 import pytest
+from tensorboardX.proto import event_pb2
 
 import fairgrape_jax as fg
 from fairgrape_jax import data, masks
@@ -20,7 +23,7 @@ METHODS = ("magnitude", "fairgrape")
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     experiment = with_fields(TINY, seeds=(0,), devices=DEVICES)
-    return fg.run(experiment, tmp_path_factory.mktemp("runs") / "tiny")
+    return fg.run(experiment, tmp_path_factory.mktemp("runs") / "tiny", track="tensorboard")
 
 
 @pytest.fixture
@@ -40,6 +43,45 @@ def test_a_run_is_whole_with_its_report_and_not_done_again(finished):
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
+def scalars(folder):
+    """(tag, step): value of the event files of a folder: length, checksum, event, checksum each."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            event = event_pb2.Event.FromString(content[12 : 12 + length])
+            found |= {(one.tag, event.step): one.simple_value for one in event.summary.value}
+            content = content[16 + length :]
+    return found
+
+
+def test_a_tracked_run_has_the_scalars_of_its_epochs_and_rounds(finished):
+    for series in ("dense", *METHODS):
+        logged = scalars(finished.directory / "tensorboard" / "seed_0" / series)
+        names = [x for x in finished.stages if x.startswith(f"seed_0/{series}")]
+        records = [layout.read_record(finished.directory / name) for name in names]
+        epochs = [epoch for record in records for epoch in record["history"]]
+        expected = {("epoch/loss", int(epoch["epoch"])): epoch["loss"] for epoch in epochs}
+        for record in records:
+            number = record["round"]
+            expected["round/weights left (%)", number] = 100 * record["density"]
+            for group, value in zip(
+                record["groups"], record["test"]["group_accuracy"], strict=True
+            ):
+                expected[f"round/group_accuracy/{group}", number] = value
+        assert expected.keys() <= logged.keys()
+        for place, value in expected.items():
+            assert logged[place] == pytest.approx(value, rel=1e-6), place
+
+
+def test_a_tracker_that_is_not_installed_is_named_with_the_cure(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(fg.UsageError, match=r"pip install 'fairgrape_jax\[tensorboard\]'"):
+        fg.run(TINY, tmp_path / "run", track="tensorboard")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_wrong_request_is_named_before_anything_is_written(tmp_path):
     for message, arguments, options in (
         ("is not a run", (tmp_path / "nowhere",), {}),
@@ -47,6 +89,7 @@ def test_a_wrong_request_is_named_before_anything_is_written(tmp_path):
         ("seeds", (with_fields(TINY, seeds="no"), tmp_path / "run"), {}),
         (r"shard: \(2, 2\)", (TINY, tmp_path / "run"), {"shard": (2, 2)}),
         ("name the directory", (TINY,), {}),
+        ("'wandb' is none of tensorboard", (TINY, tmp_path / "run"), {"track": "wandb"}),
     ):
         with pytest.raises(fg.UsageError, match=message):
             fg.run(*arguments, **options)
