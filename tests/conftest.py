@@ -1,7 +1,9 @@
 """Eight fake CPU devices for every test, programs that outlive a test run, and what a run costs."""
 
 import contextlib
+import gc
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +14,6 @@ from tests.helpers import compile_cache, cpu
 os.environ.setdefault("NPROC", "16")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 PROBLEM = compile_cache.use(os.environ)
-COMPILED = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -47,62 +48,119 @@ def pytest_collection_modifyitems(items):
     rank = {name: place for place, name in enumerate(LONGEST)}
 
     def place(item):
-        return rank.get(f"{item.path.parent.name}/{item.path.stem}", len(rank))
+        file = short_name(item)
+        return rank.get(file.removesuffix(".py"), len(rank)), not file.startswith(ALL_PASSES)
 
     items.sort(key=place)
+
+
+def short_name(item):
+    return "/".join(item.path.parts[-2:])
 
 
 # Where bits are the subject, or the program that XLA makes, it makes all its passes. Elsewhere as
 # few as it can: that takes a third off the time to compile.
 ALL_PASSES = (
-    "data/test_augment.py",
     "parallel/test_devices.py",
     "parallel/test_hosts.py",
     "runner/test_run.py",
     "selection/test_fixed_point.py",
     "selection/test_maxmin.py",
-    "training/test_mixup.py",
 )
-# Where what runs do is the subject, those of one file share their steps.
+# Where what runs do is the subject, and nothing is altered in what they compile, they share steps.
 SHARED_STEPS = (
     "cli/",
     "config/",
     "data/",
     "library/",
     "losses/",
+    "parallel/test_hosts.py",
     "parallel/test_preemption.py",
     "reports/",
+    "rounds/test_pretrained.py",
+    "rounds/test_steps.py",
+    "rounds/test_train.py",
     "runner/test_disk_space.py",
     "runner/test_integrity.py",
     "runner/test_retention.py",
+    "runner/test_run.py",
     "scoring/",
     "storage/",
     "training/test_mixup.py",
 )
+# Where runs leave reports and their charts are no subject, these are drawn and not rendered.
+UNRENDERED = (
+    "cli/test_new.py",
+    "cli/test_plugins.py",
+    "config/",
+    "data/",
+    "losses/",
+    "parallel/",
+    "recovery/",
+    "rounds/",
+    "runner/",
+    "storage/",
+    "training/",
+)
+
+# Compiled programs hold memory maps, of which a process has some 65,000: then XLA crashes.
+MOST_MAPS = 30_000
+MAPS = Path("/proc/self/maps")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def programs(request):
-    """Compiled programs hold memory maps, of which a process has some 65,000: then XLA crashes."""
-    name = "/".join(request.path.parts[-2:])
-    jax.config.update("jax_disable_most_optimizations", not name.startswith(ALL_PASSES))
-    with steps_of_a_file(name.startswith(SHARED_STEPS)):
+    """What is traced and compiled stays from file to file while the passes and the memory allow."""
+    name = short_name(request.node)
+    few = not name.startswith(ALL_PASSES)
+    if few != jax.config.read("jax_disable_most_optimizations") or maps_run_short():
+        forget_programs()
+    jax.config.update("jax_disable_most_optimizations", few)
+    with shared_steps_of(name), charts_of(name):
         yield
+
+
+@pytest.fixture
+def all_passes():
+    """For a test that computes more than it compiles."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+def maps_run_short():
+    return not MAPS.exists() or MAPS.read_bytes().count(b"\n") > MOST_MAPS
+
+
+def forget_programs():
     jax.clear_caches()
+    if helper := sys.modules.get("tests.helpers.shared_steps"):
+        helper.BUILT.clear()
 
 
-def steps_of_a_file(share):
-    if not share:
+def shared_steps_of(name):
+    if not name.startswith(SHARED_STEPS):
         return contextlib.nullcontext()
     from tests.helpers import shared_steps  # not before a test needs it: it imports the package
 
     return shared_steps.shared()
 
 
+def charts_of(name):
+    if not name.startswith(UNRENDERED):
+        return contextlib.nullcontext()
+    from tests.helpers import unrendered
+
+    return unrendered.charts()
+
+
 # --- what a test run costs
 
-SPENT = Counter()  # CPU seconds of each file, of this process or of all of pytest-xdist's
-STATE = "warm" if (COMPILED / compile_cache.WHOLE).exists() else "cold"
+# Of this process, or of all of pytest-xdist's:
+SPENT = Counter()  # CPU seconds of each file
+EVENTS = Counter()  # what JAX told, of its compile cache among others
+jax.monitoring.register_event_listener(lambda event, **details: EVENTS.update([event]))
 
 
 def pytest_addoption(parser):
@@ -116,6 +174,10 @@ def charge(name):
 
 
 def pytest_collection_finish():
+    """What was imported and collected stays to the end: no need to look through it for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
     charge("importing and collecting")
 
 
@@ -130,17 +192,19 @@ def pytest_runtest_protocol(item, nextitem):
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node):
     """A process of pytest-xdist has ended."""
-    SPENT.update(getattr(node, "workeroutput", {}).get("cpu", {}))
+    output = getattr(node, "workeroutput", {})
+    SPENT.update(output.get("cpu", {}))
+    EVENTS.update(output.get("events", {}))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session):
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["cpu"] = dict(SPENT)
+        session.config.workeroutput |= {"cpu": dict(SPENT), "events": dict(EVENTS)}
         return
     if session.config.getoption("numprocesses", None):
         SPENT["pytest-xdist"] = sum(os.times()[:2])  # of this process alone
-    over = cpu.line(SPENT.total(), STATE)[1]
+    over = cpu.line(SPENT.total(), cpu.state(EVENTS))[1]
     if over and os.environ.get("FAIRGRAPE_CPU_CEILING") == "fail" and not session.exitstatus:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -150,7 +214,5 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config):
         terminalreporter.write_line(PROBLEM)
     for line in cpu.table(SPENT, config.getoption("--cpu-durations")):
         terminalreporter.write_line(line)
-    line, over = cpu.line(SPENT.total(), STATE)
+    line, over = cpu.line(SPENT.total(), cpu.state(EVENTS))
     terminalreporter.write_line(line, **({"red": True, "bold": True} if over else {}))
-    if len(terminalreporter.stats.get("passed", ())) >= 1000 and not exitstatus:
-        (COMPILED / compile_cache.WHOLE).touch()

@@ -8,15 +8,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import jax
 import pytest
+from PIL import Image
 
 from fairgrape_jax.config import Rollback, Stage
 from fairgrape_jax.data import load
 from fairgrape_jax.remedies import Remedy
+from fairgrape_jax.reports import drawing
 from fairgrape_jax.rounds.session import open_session
-from tests.helpers import compile_cache, cpu, shared_steps
+from tests.helpers import compile_cache, cpu, shared_steps, unrendered
 from tests.helpers.experiments import TINY, with_fields
 
 TESTS = Path(__file__).parent
@@ -182,6 +185,37 @@ def test_the_line_says_what_was_used_and_whether_it_was_too_much(minutes, state,
     line, found = cpu.line(60 * minutes, state)
     assert line.startswith(text)
     assert found == over
+
+
+@pytest.mark.parametrize(
+    ("looked", "there", "state"),
+    [(0, 0, "warm"), (100, 0, "cold"), (100, 89, "cold"), (100, 90, "warm"), (100, 100, "warm")],
+)
+def test_a_run_is_cold_where_many_of_its_programs_had_to_be_compiled(looked, there, state):
+    assert cpu.state({cpu.LOOKED: looked, cpu.THERE: there}) == state
+
+
+def test_jax_tells_of_programs_that_it_looks_for_and_that_are_there():
+    """Under the names that are counted: the second time it is read."""
+    events = []
+    jax.monitoring.register_event_listener(lambda event, **details: events.append(event))
+    for found in (None, cpu.THERE):
+        jax.jit(lambda x: x * 17.25 - 3)(1.0)
+        assert cpu.LOOKED in events
+        assert found is None or found in events
+
+
+def test_charts_that_are_not_rendered_are_files_of_their_kind_all_the_same(tmp_path):
+    drawn = []
+    chart = drawing.Chart("a < b", 1.0, lambda axes: drawn.append(axes.plot([1, 2])))
+    with unrendered.charts():
+        page = drawing.svg(chart, "x")
+        drawing.png(tmp_path / "a.png", [chart, chart])
+    assert len(drawn) == 3
+    assert ElementTree.fromstring(page).attrib["aria-label"] == "a < b"
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.getpixel((0, 0)) == 255
+    assert len(drawing.svg(chart, "x")) > 2 * len(page)  # afterwards they are again
 
 
 @pytest.mark.multiprocess

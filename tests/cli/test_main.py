@@ -287,8 +287,11 @@ def test_the_version_is_that_of_the_package(capsys):
     assert capsys.readouterr().out.startswith(f"fairgrape {fairgrape_jax.__version__} (jax ")
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
-@pytest.mark.parametrize("command", ["list", "run --help", "no"])
+@pytest.mark.parametrize(
+    ("command", "unbuffered"),
+    # What goes to standard error is written at once, with the variable and without.
+    [("list", ""), ("list", "1"), ("run --help", ""), ("run --help", "1"), ("no", "")],
+)
 def test_a_reader_that_has_gone_is_no_error(command, unbuffered, tmp_path):
     """As in `fairgrape ... | head`: nothing is said of it, whichever output it read."""
     read, write = os.pipe()

@@ -134,14 +134,21 @@ def broken_faces(place):
     return place
 
 
+@pytest.fixture(scope="module", params=[layouts.utkface, odd_faces, broken_faces])
+def faces(request, tmp_path_factory):
+    """Pictures under names of UTKFace, and the folder of what was prepared of them."""
+    folder = tmp_path_factory.mktemp("faces")
+    place = request.param(folder / "from")
+    made("utk_face", place, folder, allow="broken")
+    return place, folder
+
+
 @pytest.mark.parametrize("size", [8, 24, 160, 224])
-@pytest.mark.parametrize("faces", [layouts.utkface, odd_faces, broken_faces])
-def test_utkface_prepared_is_the_utkface_source_bit_for_bit(faces, size, tmp_path):
-    place = faces(tmp_path / "from")
-    made("utk_face", place, tmp_path, allow="broken")
+def test_utkface_prepared_is_the_utkface_source_bit_for_bit(faces, size):
+    place, folder = faces
     for ours, theirs in (({}, {}), ({"split_by": "source"}, {"split_by": "name"})):
         old = data.load(data.source("utkface", path=str(place), size=size, **theirs))
-        new = data.load(source(tmp_path, "utk_face", size=size, **ours))
+        new = data.load(source(folder, "utk_face", size=size, **ours))
         for split in ("train", "validation", "test"):
             one, other = getattr(old, split), getattr(new, split)
             for a, b in zip(one.evidence(), other.evidence(), strict=True):

@@ -21,7 +21,6 @@ from platform import python_version
 KEPT = 4  # folders of other versions: `make versions` has two, several Pythons are common
 LIMIT = 400_000_000  # bytes in one folder
 PART = "part"  # how the names of programs that are being written begin
-WHOLE = "whole"  # the name of a file that says: a whole test run has filled this folder
 
 
 def use(environment: os._Environ[str] | dict[str, str]) -> str:

@@ -9,8 +9,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-# Minutes of CPU that the fast suite may take on two cores. Cold: no program is compiled yet.
+# Minutes of CPU that the fast suite may take on two cores. Cold: its programs have to be compiled.
 CEILINGS = {"cold": 14, "warm": 8}
+# What JAX tells of each program: that it looks for it in the cache, and that it was there.
+LOOKED, THERE = (
+    f"/jax/compilation_cache/{n}" for n in ("compile_requests_use_cache", "cache_hits")
+)
 
 
 def used() -> float:
@@ -39,6 +43,15 @@ def running(folder: Path = Path("/proc")) -> dict[int, tuple[int, float]]:
         times = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
         found[int(path.parent.name)] = int(fields[1]), times
     return found
+
+
+def state(events: Mapping[str, int]) -> str:
+    """Whether a run was cold or warm: cold if more than a tenth of its programs were compiled.
+
+    After a change of the source some always are. events: how often JAX told of each.
+    """
+    looked, there = events.get(LOOKED, 0), events.get(THERE, 0)
+    return "cold" if looked - there > 0.1 * looked else "warm"
 
 
 def line(seconds: float, state: str) -> tuple[str, bool]:

@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ from safetensors.numpy import save
 
 from fairgrape_jax import models, storage
 from fairgrape_jax.errors import UsageError
-from tests.helpers import layouts, strategies
+from tests.helpers import layouts, strategies, unrendered
 from tests.helpers.fuzzing import ENDED, attempt, folder, harmless, patience, written
 from tests.helpers.strategies import altered_bytes, altered_json, arguments, words
 
@@ -161,9 +162,23 @@ def archive_of_faces(data, made, monkeypatch):
         )
 
 
+NETWORK = "mobilenet_v2"
+
+
+@cache
+def network():
+    """Variables of a network, all zero, and the same under torchvision's names."""
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
+    init = models.create(NETWORK, 2).init
+    shapes = jax.eval_shape(init, jax.random.key(0), image)
+    fresh = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    return fresh, models.to_torchvision(NETWORK, fresh)
+
+
 def state_dict(data, made, monkeypatch):
     """Weights under torchvision's names: bytes, header, keys, shapes, types and values altered."""
-    content = WEIGHTS
+    fresh, state = network()
+    content = save(state)
     match data.draw(st.sampled_from(("bytes", "header", "arrays", "name"))):
         case "bytes":
             at = 8 + data.draw(st.integers(0, 2000))
@@ -174,7 +189,7 @@ def state_dict(data, made, monkeypatch):
             text = json.dumps(header).encode("utf-8", "surrogatepass")
             content = len(text).to_bytes(8, "little") + text + content[8 + size :]
         case "arrays":
-            arrays = dict(STATE)
+            arrays = dict(state)
             name = data.draw(st.sampled_from(sorted(arrays)))
             array = arrays.pop(name)
             change = data.draw(st.sampled_from(("cast", "reshape", "rename", "nan", "gone")))
@@ -192,7 +207,7 @@ def state_dict(data, made, monkeypatch):
     with folder() as place, patience():
         (place / f"weights{suffix}").write_bytes(content)
         try:
-            variables = models.load_pretrained(NETWORK, place / f"weights{suffix}", FRESH)
+            variables = models.load_pretrained(NETWORK, place / f"weights{suffix}", fresh)
         except UsageError as refused:
             said = str(refused)
         else:
@@ -206,19 +221,9 @@ def state_dict(data, made, monkeypatch):
     ENDED["state dict", "done"] += 1
 
 
-NETWORK = "mobilenet_v2"
-IMAGE = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
-FRESH = jax.tree.map(
-    lambda leaf: np.zeros(leaf.shape, leaf.dtype),
-    jax.eval_shape(models.create(NETWORK, 2).init, jax.random.key(0), IMAGE),
-)
-STATE = models.to_torchvision(NETWORK, FRESH)
-WEIGHTS = save(STATE)
-
-
 def run_directory(data, made, monkeypatch):
     """A finished run with one to three files damaged, reported on or gone on with."""
-    with folder() as place:
+    with folder() as place, unrendered.charts():
         shutil.copytree(made / "run", place / "run")
         files = tuple(
             sorted(

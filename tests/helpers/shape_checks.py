@@ -7,7 +7,7 @@ import types
 import typing
 
 from beartype import beartype
-from jaxtyping import AbstractArray, PyTree, TypeCheckError, jaxtyped
+from jaxtyping import AbstractArray, PyTree, TypeCheckError, _typeguard, jaxtyped
 
 FOLDERS = ("masks", "scoring", "selection", "losses", "metrics")
 
@@ -15,6 +15,26 @@ FOLDERS = ("masks", "scoring", "selection", "losses", "metrics")
 def install():
     """Check the functions of FOLDERS from their import on; before anything imports them."""
     sys.meta_path.insert(0, _Finder())
+    if _typeguard.typechecked is not typechecked:
+        _typeguard.typechecked = typechecked
+
+
+def typechecked(function, full=_typeguard.typechecked):
+    """What jaxtyping asks of each node of a tree, by isinstance where the leaves' type has that.
+
+    It reads the signature of a function of its own at each node otherwise: a fifth of the CPU time
+    of tests that look at trees.
+    """
+    (hint,) = function.__annotations__.values()
+    kinds = typing.get_args(hint) if typing.get_origin(hint) is typing.Union else (hint,)
+    if not all(isinstance(kind, type) for kind in kinds):
+        return full(function)
+
+    def accepts(node):
+        if not isinstance(node, kinds):
+            raise TypeError
+
+    return accepts
 
 
 class _Finder:

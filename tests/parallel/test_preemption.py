@@ -18,7 +18,7 @@ from fairgrape_jax.parallel import preemption
 from fairgrape_jax.rounds import select, steps
 from fairgrape_jax.runner import run as rounds
 from tests.helpers.experiments import TINY, assert_same, stage_files, with_fields
-from tests.helpers.processes import EXPERIMENT, MAIN, Cluster, start
+from tests.helpers.processes import EXPERIMENT, SAVING, Cluster, start
 
 SMALL = with_fields(
     TINY,
@@ -141,17 +141,13 @@ def test_processes_that_read_are_not_ended_by_a_notice():
     assert [*found, *batches] == [number * number for number in range(60)]
 
 
-def long(folder, out):
-    """A command that trains for minutes in its last round."""
-    (folder / "small.py").write_text(EXPERIMENT)
-    return ["-c", MAIN, *f"run small.py --out {out} --final.epochs 400".split()]
-
-
 def test_a_process_that_gets_sigterm_ends_with_the_code_for_requeueing(tmp_path):
-    command = long(tmp_path, "run")
+    """In the middle of a training that would take minutes."""
+    (tmp_path / "small.py").write_text(EXPERIMENT)
+    command = ["-c", SAVING, *["run", "small.py", "--out", "run", "--dense.epochs", "4000"]]
     process = Cluster(tmp_path, [command], [1])
-    process.wait_for(lambda said: "round 1/2" in said)
-    time.sleep(1)
+    saved = tmp_path / "run/seed_0/dense/partial"
+    process.wait_for(lambda _: any(saved.glob("*/digests.json")))
     process.processes[0].send_signal(signal.SIGTERM)
     started = time.monotonic()
     assert process.wait() == [preemption.EXIT_REQUEUE], process.said()

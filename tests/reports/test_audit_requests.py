@@ -118,18 +118,23 @@ def test_what_is_printed_and_written_does_not_depend_on_the_hash_seed(place, cap
     others = [f"{i},{words[i // 5 % 3]}\n" for i in range(60)]
     text("h2.csv", "id,prediction\n" + "".join(others))
     line = ["audit", "--dense", "h.csv", "--compressed", "h2.csv", "--replicates", "20"]
-    code = "import sys; from fairgrape_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    for number, more in enumerate(([], ["--group-column", "group", "other"])):
-        assert main([*line, *more, "--out", f"here{number}"]) == 0
-        # The hash seed of this process is another one at each start.
-        there = subprocess.run(
-            [sys.executable, "-c", code, *line, *more, "--out", f"there{number}"],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "PYTHONHASHSEED": str(number), "PYTHONPATH": str(PACKAGE)},
-        )
-        assert there.stdout.replace(f"there{number}", f"here{number}") == capsys.readouterr().out
+    lines = [[*line, *more] for more in ([], ["--group-column", "group", "other"])]
+    code = "from fairgrape_jax.cli.main import main\n" + "".join(
+        f"assert main({[*words, '--out', f'there{number}']}) == 0\n"
+        for number, words in enumerate(lines)
+    )
+    # The hash seed of this process is another one at each start.
+    there = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(PACKAGE)},
+    )
+    for number, words in enumerate(lines):
+        assert main([*words, "--out", f"here{number}"]) == 0
+    assert there.stdout.replace("there", "here") == capsys.readouterr().out
+    for number in range(len(lines)):
         files = sorted(path for path in (place / f"here{number}").iterdir())
         assert len(files) == 4
         for path in files:

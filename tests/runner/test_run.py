@@ -20,7 +20,7 @@ from fairgrape_jax.runner.prepare import prepare
 from fairgrape_jax.runner.run import run
 from fairgrape_jax.selection import schedules
 from fairgrape_jax.storage import checkpoint, checksums, resumable
-from tests.helpers import experiments
+from tests.helpers import experiments, shared_steps
 from tests.helpers.experiments import (
     assert_same,
     load_checkpoint,
@@ -44,6 +44,7 @@ def counting(experiment, directory):
         if event.endswith("backend_compile_duration"):
             compiled.append(str(details.get("fun_name")))
 
+    shared_steps.BUILT.clear()  # nothing is compiled yet
     jax.monitoring.register_event_duration_secs_listener(listen)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finish, "say", lambda line: counts.update({line: len(compiled)}))
