@@ -6,18 +6,21 @@ The record, metrics.json, comes last and makes the stage complete.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
 
 from fairgrape_jax import masks, metrics, parallel, tracking
 from fairgrape_jax.masks import Tree
+from fairgrape_jax.metrics import thresholds
 from fairgrape_jax.parallel import hosts
 from fairgrape_jax.progress import say
 from fairgrape_jax.recovery import rollback
 from fairgrape_jax.rounds import score
 from fairgrape_jax.rounds.predict import predict, tally
-from fairgrape_jax.rounds.session import Network
+from fairgrape_jax.rounds.session import Network, Session
 from fairgrape_jax.rounds.train import Place, save_on_stop
 from fairgrape_jax.runner import layout, predictions
 from fairgrape_jax.runner.round import Round
@@ -136,6 +139,7 @@ def write(
             key=lambda row: session.steps.layers.index(row["layer"]),
         ),
     }
+    record |= thresholds_by_group(session, validated, tested, dense_counts)
     if past := rollback.read_rollbacks(directory):
         record["rollbacks"] = past
     layout.write_record(directory, record)
@@ -143,6 +147,41 @@ def write(
     layout.remove_partial(directory)
     layout.write_log(this.run)
     say(summary(record))
+
+
+def thresholds_by_group(
+    session: Session, validated: Predictions, tested: Predictions, dense_counts: metrics.Counts
+) -> dict[str, Any]:
+    """What the test split gives with a threshold for each group, taken from the validation split.
+
+    Apart from the metrics of the stage, for it looks at the group of a person at test time.
+
+    Args:
+        session: the run.
+        validated: predictions on the validation split.
+        tested: those on the test split.
+        dense_counts: of the network before pruning, by the usual threshold.
+
+    Returns:
+        A part of the record; nothing where a task has other than two classes, or no scores.
+    """
+    tasks, count = session.dataset.tasks, len(session.dataset.groups)
+    scores = validated.scores, tested.scores
+    if any(len(task.classes) != 2 for task in tasks) or any(each is None for each in scores):
+        return {}
+    limits, answers = {}, np.array(tested.predictions)
+    for number, task in enumerate(tasks):
+        columns = slice(2 * number, 2 * number + 2)
+        before, after = (thresholds.logits_of(np.asarray(each)[:, columns]) for each in scores)
+        labels, groups = validated.labels[:, number], validated.groups
+        limit = thresholds.group_thresholds(before, labels, groups, count)
+        limits[task.name] = limit.tolist()
+        answers[:, number] = thresholds.decide(after, tested.groups, limit)
+    decided = dataclasses.replace(tested, predictions=answers)
+    names = ("accuracy", "worst_group", "rho_change", "group_accuracy")
+    measured = metrics.evaluate_all(tally(session.dataset, decided), dense_counts, count, names)
+    uses = "the group of each sample at test time"
+    return {"thresholds_by_group": {"uses": uses, "thresholds": limits, **measured}}
 
 
 def summary(record: dict[str, Any]) -> str:

@@ -1,0 +1,48 @@
+"""Screen recipes of pruning and retraining on handwriting, by the validation split.
+
+Command:  python -m experiments.recipes            (goes on from the cells that are committed)
+          python -m experiments.recipes --tables   (prints what came out; runs nothing)
+Expected: the planned hours are printed before anything is run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from experiments.recipes import tables
+from experiments.recipes.cells import cells, planned_hours, run_cell
+from experiments.recipes.recipes import BASE, RECIPES, SEEDS, SHARES
+from fairgrape_jax.data import load
+from fairgrape_jax.data.sources.writers import Writers
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The study from the command line.
+
+    Args:
+        arguments: of the command line.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--out", type=Path, default=Path("runs/recipes"))
+    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--bases", nargs="+", choices=list(RECIPES), default=[BASE])
+    parser.add_argument("--tables", action="store_true", help="print what came out, run nothing")
+    options = parser.parse_args(arguments)
+    planned = list(cells(options.recipes, options.shares, options.seeds))
+    done = {cell: content for cell in planned if (content := cell.read()) is not None}
+    if options.tables:
+        groups = load(Writers()).validation.groups
+        print(tables.tables(done, groups, options.bases))
+        return
+    left = [cell for cell in planned if cell not in done]
+    print(f"{len(done)} of {len(planned)} cells are done; the rest takes about "
+          f"{planned_hours(left):.1f} hours", flush=True)  # fmt: skip
+    for cell in left:
+        run_cell(cell, options.out)
+
+
+if __name__ == "__main__":
+    main()
