@@ -7,7 +7,7 @@ KILLS ?= 100
 # A file's tests stay together: they share what they have run and compiled. In conftest.py's order.
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-hosts test-all test-plan plan-check torture fuzz mutants audit versions wheel lint format clean
+.PHONY: demo test test-hosts test-all test-plan plan-check docs torture fuzz mutants audit versions wheel lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fairgrape run experiments/writers.py --out runs/demo
@@ -39,6 +39,16 @@ build/plan/.installed: pyproject.toml
 	$(BIN)/uv pip install --quiet --python build/plan/bin/python --editable '.[dev,tpu]'
 	version=$$(build/plan/bin/python -c 'import jaxlib; print(jaxlib.__version__)') && \
 	  $(BIN)/uv pip install --quiet --python build/plan/bin/python "jax-cuda13-plugin==$$version" "jax-cuda13-pjrt==$$version"
+	touch $@
+
+# The site of docs/, in build/site; a warning is an error.
+docs: build/docs/.installed
+	NO_MKDOCS_2_WARNING=1 JAX_PLATFORMS=cpu build/docs/bin/mkdocs build --quiet
+	@echo "docs: build/site/index.html"
+
+build/docs/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m venv build/docs
+	build/docs/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	touch $@
 
 torture: $(VENV)/.installed-dev

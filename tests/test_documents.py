@@ -20,6 +20,7 @@ from fairgrape_jax.metrics import METRICS
 from fairgrape_jax.selection import allocate
 from tests.helpers import plugins
 from tests.helpers.odd_network import Odd, alive_in, pruned
+from tools.reference_pages import help_of
 
 tables = plugins.tables
 ROOT = Path(__file__).parents[1]
@@ -130,6 +131,15 @@ def test_a_command_in_the_documents_is_one(line, monkeypatch, capsys):
         assert capsys.readouterr().out.startswith("usage: fairgrape ")
     else:
         assert isinstance(parse(COMMANDS, words), Command)
+
+
+def test_the_reference_has_every_command():
+    page = (ROOT / "docs/reference/command_line.md").read_text()
+    helps = re.findall(r"^<!-- help: (.*) -->$", page, re.MULTILINE)
+    names = {" ".join(help.split()[: 2 if help.startswith("data") else 1]) for help in helps}
+    expected = set(COMMANDS) - {"data"} | {f"data {name}" for name in DATA_COMMANDS}
+    assert names == expected - {"data list"}  # which has no options
+    assert all(help_of(help.split()) for help in helps)
 
 
 def test_every_flag_in_the_text_of_the_documents_exists(monkeypatch, capsys):

@@ -15,7 +15,6 @@ from fairgrape_jax.config.experiment import (
     Scoring,
     Stage,
     densities,
-    retraining,
 )
 from fairgrape_jax.config.registered import (
     Registered,
@@ -71,7 +70,6 @@ __all__ = [
     "numeric_flags",
     "read",
     "register",
-    "retraining",
     "to_dict",
     "used_rows",
 ]

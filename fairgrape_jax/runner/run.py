@@ -32,9 +32,8 @@ from fairgrape_jax.rounds.session import (
 )
 from fairgrape_jax.runner import layout, predictions, resume, retention
 from fairgrape_jax.runner.finish import finish
-from fairgrape_jax.runner.preparation import forget_hidden, keep_hidden, prepare_choice
 from fairgrape_jax.runner.prepare import prepare
-from fairgrape_jax.runner.round import Round, choose, prune, recalibrate, restore, time_into, train
+from fairgrape_jax.runner.round import Round, choose, prune, restore, time_into, train
 from fairgrape_jax.storage import checkpoint, clusters
 from fairgrape_jax.training.evaluate import Predictions
 from fairgrape_jax.training.state import State
@@ -228,7 +227,6 @@ def prune_rounds(session: Session, directory: Path, seed: int, method: str, dens
         network = one_round(this, network, scored=scored, dense=dense, origin=origin)
         checkpoints = session.experiment.execution.checkpoints
         retention.remove_checkpoints(this.directory.parent, this.number, checkpoints)
-        forget_hidden(this)
 
 
 def last_complete_round(rounds: list[Round]) -> int:
@@ -307,21 +305,12 @@ def one_round(
     """
     experiment, seconds = this.session.experiment, dict[str, float]()
     density, last = config.densities(experiment)[this.number - 1], this.number == this.count
-    network, carried = prepare_choice(this, network, dense=dense.network, scored=scored)
     with time_into(seconds, "score and select"):
         chosen, details = choose(
-            this,
-            network,
-            session=scored,
-            density=density,
-            dense=dense.network,
-            carried=carried,
+            this, network, session=scored, density=density, dense=dense.network
         )
-    keep_hidden(this, network, chosen)
     network = prune(this, network, chosen, origin)
-    retrain = config.retraining(experiment)
-    stages = [retrain, experiment.final] if last else [retrain]
-    network = recalibrate(this, network)
+    stages = [experiment.retrain, experiment.final] if last else [experiment.retrain]
     with time_into(seconds, "train"):
         place = train(this, network, stages, dense=dense.network, scored=scored)
     network = Network(place.state, network.masks)
