@@ -71,10 +71,16 @@ RECIPES: dict[str, Recipe] = {
     "duals": retrain(duals=Duals(rate=0.1)),
     "duals held out": retrain(duals=Duals(rate=0.1, held_out=True, every=4)),
     "equal loss": retrain(duals=Duals(rate=0.1, buffer=40, constraint="equal-loss")),
-    "transplant": retrain(transplant=1.0),
+    "transplant": retrain(transplant=1.0, features=("fc1",)),
     "performance-weighted": retrain(pw=Performance(weights=True, labels=True)),
     "balanced clusters": Recipe("retraining", remedy=Remedy(balanced=True), clusters=4),
     "dro clusters": Recipe("retraining", remedy=Remedy(dro=0.1), clusters=4),
+    "importance balanced": Recipe("together", "importance", Remedy(balanced=True)),
+    "magnitude balanced": Recipe("together", "magnitude", Remedy(balanced=True)),
+    "balanced duals": Recipe(
+        "together", remedy=Remedy(balanced=True, duals=Duals(rate=0.1, held_out=True, every=4))
+    ),
+    "acdc balanced": Recipe("together", "acdc-fairgrape", Remedy(balanced=True), epochs=1),
     "kd balanced": Recipe("together", remedy=Remedy(ce=0.1, kd=0.9, balanced=True)),
 }
 # What everything else is compared with, and the baselines that a winner must beat.

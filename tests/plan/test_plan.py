@@ -17,7 +17,7 @@ from fairgrape_jax.errors import UsageError
 from fairgrape_jax.plan import compiled, described, planning, requests, run_time, shapes, targets
 from fairgrape_jax.plan.compiled import Facts
 from fairgrape_jax.plan.described import Description
-from fairgrape_jax.remedies import Remedy
+from fairgrape_jax.remedies import Duals, Remedy
 from fairgrape_jax.rounds.session import initial_network, open_session
 from tests.helpers.command_line import EXPERIMENT
 
@@ -115,6 +115,20 @@ def test_every_program_of_a_small_run_compiles_on_a_processor():
         assert facts.aliases >= facts.donated
         assert facts.flops > 0
         assert facts.traffic > 0
+
+
+@pytest.mark.parametrize(
+    "remedy",
+    [
+        Remedy(duals=Duals(rate=0.1, held_out=True), kd=1.0),
+        Remedy(dro=0.1),
+        Remedy(transplant=1.0),
+    ],
+)
+def test_the_program_of_retraining_has_what_its_ingredients_need(remedy):
+    facts = requests.answer(words("retraining", dataclasses.replace(TINY, remedy=remedy))).facts
+    assert facts.status == "compiled"
+    assert facts.aliases >= facts.donated
 
 
 def test_programs_follow_the_experiment():
