@@ -79,12 +79,12 @@ def label_by_group(comparison: Comparison, task: int, answers: Answers) -> list[
             [g, *[f"{n:,}" for n in of_group]]
             for g, of_group in zip(answers.groups, counts, strict=True)
         ]
-        return [title, Table(["label", *labels], rows)]
+        return [title, Table(["group, label", *labels], rows)]
     rows = [
         [c, *[f"{n:,}" for n in of_label]]
         for c, of_label in zip(labels, counts.T[order], strict=True)
     ]
-    return [title, Table(["label", *answers.groups], rows)]
+    return [title, Table(["label, group", *answers.groups], rows)]
 
 
 def right_answers(comparisons: Sequence[Comparison], task: int, answers: Answers) -> list[Block]:

@@ -75,7 +75,7 @@ def importance_share(models: Sequence[Model]) -> list[Block]:
         sums = np.array([[of[layer] for layer in layers] for of in totals])  # (S, L, G)
         shares = sums / np.maximum(sums.sum(axis=-1, keepdims=True), np.finfo(float).tiny)
         panels.append(charts.shares(name, layers, groups, shares.mean(axis=0)))
-        whole[name] = shares.mean(axis=(0, 1))
+        whole[name] = shares.sum(axis=(0, 1)) / max(shares.sum(), np.finfo(float).tiny)
     if not panels:
         return []
     title = "Share of importance of each group, by layer"

@@ -28,7 +28,7 @@ SHAPES = {
 STACKED = 5  # columns; of a table of more, an interval stands below its number
 # Pixels of a letter in a table, of the space between two columns, of a column at least, and of a
 # table that fits on a narrow screen; letters after which a text is broken into lines.
-LETTER, PADDING, LEAST, FITS, LONGEST_WORDS = 7.6, 24, 64, 720, 24
+LETTER, PADDING, LEAST, FITS, LONGEST_WORDS = 7.6, 24, 56, 720, 24
 STROKES = {"-": "none", "--": "5 2", ":": "1.5 2"}
 
 
