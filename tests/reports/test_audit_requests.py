@@ -133,7 +133,7 @@ def test_what_is_printed_and_written_does_not_depend_on_the_hash_seed(place, cap
     )
     for number, words in enumerate(lines):
         assert main([*words, "--out", f"here{number}"]) == 0
-    assert there.stdout.replace("there", "here") == capsys.readouterr().out
+    assert re.sub(r"there(?=\d)", "here", there.stdout) == capsys.readouterr().out
     for number in range(len(lines)):
         files = sorted(path for path in (place / f"here{number}").iterdir())
         assert len(files) == 4

@@ -88,8 +88,11 @@ def test_the_sample_changes_the_passes_and_not_the_bound(monkeypatch):
     assert coarse.passes < plain.passes
 
 
-def network(groups=3, family="lognormal", alive=0.8):
-    """Importance and masks of three layers, two of them large if SAMPLE is 2000."""
+def network(groups=7, family="lognormal", alive=0.8):
+    """Importance and masks of three layers, two of them large if SAMPLE is 2000.
+
+    Of one number of groups for all tests but one: programs are compiled for each.
+    """
     rng = np.random.default_rng(2)
     importance, previous = {}, {}
     for name, shape in {"conv": (3, 3, 40, 80), "dense": (150, 80), "head": (80, 5)}.items():
@@ -124,7 +127,7 @@ def test_a_tree_is_its_layers_one_by_one():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_large_layers_of_a_tree_are_never_below_greedy_and_near_the_bound(family, sampled):
-    importance, previous = network(7, family)
+    importance, previous = network(family=family)
     chosen, found = maxmin_tree(importance, previous, 0.1)
     for name, certificate in found.items():
         rows, alive = flat(importance, previous, name)
@@ -174,7 +177,7 @@ def test_over_the_whole_network_it_is_one_layer(sampled):
 
 @pytest.mark.parametrize("count", [2, 8])
 def test_devices_do_not_change_a_pass(count):
-    importance, previous = network()
+    importance, previous = network(groups=3)
     pairs = [flat(importance, previous, name) for name in importance]
     layers = [Layer(rows, alive, len(alive) // 5) for rows, alive in pairs]
     weights = np.array([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0], [0.1, 0.1, 0.8]])
