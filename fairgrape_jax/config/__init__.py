@@ -15,6 +15,7 @@ from fairgrape_jax.config.experiment import (
     Scoring,
     Stage,
     densities,
+    retraining,
 )
 from fairgrape_jax.config.registered import (
     Registered,
@@ -70,6 +71,7 @@ __all__ = [
     "numeric_flags",
     "read",
     "register",
+    "retraining",
     "to_dict",
     "used_rows",
 ]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from fairgrape_jax.data.sources.base import Reading, Source
+from fairgrape_jax.methods import METHODS
 from fairgrape_jax.parallel.devices import Lift
 from fairgrape_jax.remedies import Remedy
 from fairgrape_jax.scoring.importance import Formula
@@ -315,6 +316,27 @@ class Experiment:
             yield "momentum", f"{self.momentum} is not in [0, 1)"
 
 
+def retraining(experiment: Experiment) -> Stage:
+    """The training after each round: `retrain`, or the last epochs of the dense training's rates.
+
+    Args:
+        experiment: the experiment.
+
+    Source:
+        Renda, Frankle, Carbin, "Comparing Rewinding and Fine-tuning in Neural Network Pruning"
+        (ICLR 2020), learning rate rewinding.
+    """
+    left, pieces = experiment.remedy.rewind_rates, []
+    if not left:
+        return experiment.retrain
+    dense = experiment.dense
+    for count, rate in reversed(list(zip(dense.epochs, dense.rates, strict=True))):
+        pieces.append((min(count, left), rate))
+        left -= pieces[-1][0]
+    epochs, rates = zip(*[piece for piece in reversed(pieces) if piece[0]], strict=True)
+    return Stage(epochs, rates, best=experiment.retrain.best)
+
+
 def densities(experiment: Experiment) -> list[float]:
     """The density after each round.
 
@@ -328,7 +350,8 @@ def densities(experiment: Experiment) -> list[float]:
         UsageError: for a schedule that is none, or densities that do not fall.
     """
     if experiment.densities:
-        return schedules.check_falling(experiment.densities)
+        nested = [m for m in experiment.methods if not METHODS.find(m) or METHODS[m].nested]
+        return schedules.check_falling(experiment.densities, strictly=bool(nested))
     return schedules.densities(
         experiment.sparsity,
         experiment.keep_per_round,

@@ -95,6 +95,11 @@ def _check_together(experiment: Experiment) -> None:
                 f"{name}: epoch {point} is not one of the {epochs} of the dense training"
             )
     _check_pattern(experiment)
+    if experiment.remedy.rewind_rates > epochs:
+        raise UsageError(
+            f"remedy.rewind_rates: {experiment.remedy.rewind_rates} epochs of the {epochs} of the "
+            "dense training; give fewer"
+        )
     if experiment.scoring.form == "mixed" and experiment.execution.shard_groups:
         raise UsageError(
             "execution.shard_groups: a mixed micro-batch has a term for every group, so every "

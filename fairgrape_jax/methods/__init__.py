@@ -18,12 +18,13 @@ from fairgrape_jax.methods import (
     lottery,
     magnitude,
     random_scores,
+    rigl,
     snip,
     structured,
     synflow,
     undecayed,
 )
-from fairgrape_jax.methods.base import Method, Problem, check_row
+from fairgrape_jax.methods.base import Method, Preparation, Problem, check_row
 from fairgrape_jax.methods.minority import restrict_to_minority
 from fairgrape_jax.methods.pruning import prune
 from fairgrape_jax.registry import Table
@@ -79,6 +80,48 @@ _ROWS = {
         undecayed.score,
         needs=("a loss",),
     ),
+    "gmp": Method(
+        "largest |w| of all weights, those pruned before as they were",
+        magnitude.score,
+        nested=False,
+        remembers=True,
+    ),
+    "gmp-fairgrape": Method(
+        "FairGRAPE's choice among all weights, those pruned before as they were",
+        fairgrape.score,
+        fairgrape.choose,
+        needs=("scores",),
+        nested=False,
+        remembers=True,
+    ),
+    "acdc": Method(
+        "largest |w| after all weights have trained once more",
+        magnitude.score,
+        nested=False,
+        prepares=Preparation(all_weights=True, first=False),
+    ),
+    "acdc-fairgrape": Method(
+        "FairGRAPE's choice after all weights have trained once more",
+        fairgrape.score,
+        fairgrape.choose,
+        needs=("scores",),
+        nested=False,
+        prepares=Preparation(all_weights=True, first=False),
+    ),
+    "rigl": Method(
+        "largest |w|, some exchanged for those of largest |g|",
+        rigl.score,
+        rigl.choose,
+        needs=("a run",),
+        nested=False,
+    ),
+    "rigl-groups": Method(
+        "largest (w*g)^2, some exchanged for those of largest g^2, every group alike",
+        rigl.score_groups,
+        rigl.choose_by_groups,
+        needs=("a run",),
+        nested=False,
+    ),
     "synflow": Method(
         "largest |w| dR/d|w| of the linearised network", synflow.score, needs=("a module",)
     ),
@@ -102,6 +145,7 @@ METHODS: Table[Method] = Table("method", _ROWS, check_row)
 __all__ = [
     "METHODS",
     "Method",
+    "Preparation",
     "Problem",
     "prune",
 ]

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 
 from fairgrape_jax.masks import Tree
+from fairgrape_jax.remedies.base import Active
 from fairgrape_jax.selection import Allocation, Deficit, Select
 from fairgrape_jax.selection.patterns import Pattern
 
@@ -37,6 +38,10 @@ class Problem:
         shape: (H, W, C) of a picture.
         key: the round's own random key.
         layers: the prunable layers in the order of the network.
+        alive: the weights alive, for a method that chooses among all, whose `masks` are full; None
+            where these are `masks`.
+        progress: how far the rounds are, 0 for the first one, below 1 for the last.
+        carried: what the ingredients of its preparation carried in the end, by name.
         groups: how many there are.
         minority: the groups of the minority methods.
         official: do what the official code of the method does where that differs.
@@ -59,6 +64,9 @@ class Problem:
     shape: tuple[int, ...] = ()
     key: Any = None
     layers: tuple[str, ...] = ()
+    alive: Tree = None
+    progress: float = 0.0
+    carried: Tree = None
     groups: int = 0
     minority: tuple[int, ...] = ()
     official: bool = False
@@ -78,6 +86,21 @@ Need = Literal["scores", "a loss", "a module", "a key", "a minority", "a run"]
 
 
 @dataclasses.dataclass(frozen=True)
+class Preparation:
+    """A training before the choice of a round, as long as the retraining after it.
+
+    Attributes:
+        all_weights: whether all weights train, those pruned before from where the method has them.
+        first: whether there is one before the first round, too.
+        ingredients: what takes part in it; what they carry in the end is `Problem.carried`.
+    """
+
+    all_weights: bool = False
+    first: bool = True
+    ingredients: tuple[Active, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Method:
     """A row of the table: a line for the user, and a score for every weight.
 
@@ -90,6 +113,9 @@ class Method:
             what `selection.allocate` gives; such a method has no allocation "global".
         rewinds: whether the weights return to a point of the dense training after each choice.
         needs: what it looks at besides the weights.
+        nested: whether a round chooses among the weights alive; if not, among all.
+        remembers: whether pruned weights come back as they were, not as zeros.
+        prepares: a training before the choice of each round.
     """
 
     summary: str
@@ -98,6 +124,9 @@ class Method:
     counts: Callable[[Problem, float], dict[str, int]] | None = None
     rewinds: bool = False
     needs: tuple[Need, ...] = ()
+    nested: bool = True
+    remembers: bool = False
+    prepares: Preparation | None = None
 
 
 def check_row(name: str, row: Any) -> None:
@@ -121,5 +150,7 @@ def check_row(name: str, row: Any) -> None:
             raise ValueError(
                 f"{field} is {getattr(row, field)!r:.60}; give a function, or leave it out"
             )
+    if row.nested and (row.remembers or (row.prepares and row.prepares.all_weights)):
+        raise ValueError("pruned weights come back, so nested must be False")
     if unknown := set(row.needs) - set(get_args(Need)):
         raise ValueError(f"needs {min(unknown)!r}: choose from {', '.join(get_args(Need))}")

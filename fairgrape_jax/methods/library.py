@@ -55,7 +55,9 @@ def prune(
     order: Sequence[str] = (),
     devices: Sequence[jax.Device] = (),
 ) -> tuple[Tree, dict[str, Any]]:
-    """The masks of the next round, nested in `masks`, with exact counts and ties to lower indices.
+    """The masks of the next round, with exact counts and ties to lower indices.
+
+    They are nested in `masks`, but for methods by which weights come back (`Method.nested`).
 
     Args:
         params: any pytree, the network at the start of the round.
@@ -113,10 +115,12 @@ def prune(
     pattern = parse_pattern(pattern) if isinstance(pattern, str) else pattern
     if pattern is not None:
         check_pattern(pattern)
+    open_to_all = alive if row.nested else jax.tree.map(np.ones_like, alive)
     problem = Problem(
         # What is no array stays; weights are looked at on the host.
         params=map_masked(lambda m, w, p: p if m is None else w, alive, weights, params),
-        masks=alive,
+        masks=open_to_all,
+        alive=alive,
         importance=importance_of(scores, alive),
         average=_average(loss_fn, params, alive),
         module=module,
@@ -132,7 +136,7 @@ def prune(
         devices=tuple(devices),
     )
     chosen = choose(row, problem, density)
-    tree_masks.check_nested(chosen, alive)
+    tree_masks.check_nested(chosen, problem.masks)
     info = {
         "density": tree_masks.density(chosen),
         "layers": tree_masks.sparsity_table(chosen),

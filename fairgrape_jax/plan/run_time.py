@@ -12,6 +12,7 @@ import numpy as np
 from fairgrape_jax import config
 from fairgrape_jax.config import Experiment, Stage, protocols
 from fairgrape_jax.data.batches import steps_per_epoch
+from fairgrape_jax.methods import METHODS
 from fairgrape_jax.plan.compiled import Facts
 from fairgrape_jax.plan.described import Description, described_dataset
 from fairgrape_jax.plan.floors import floor_of
@@ -126,9 +127,13 @@ def run_time(
     for method in experiment.methods:
         of_method = protocols.apply_protocol(experiment, method)
         rounds = len(config.densities(of_method))
+        retrained = trained(config.retraining(of_method), retrain)
+        before = METHODS[method].prepares
+        twice = rounds - (not before.first) if before else 0  # trainings before a choice
         # The passes of all methods count for each: which are whose is a matter of names.
-        each = scoring + choice + trained(of_method.retrain, retrain) + validated + tested
+        each = scoring + choice + retrained + validated + tested
         total += rounds * each + trained(of_method.final, retrain)
+        total += twice * retrained
         count += rounds
         each_round = max(each_round, each)
     total += trained(experiment.dense, epoch) + validated + tested

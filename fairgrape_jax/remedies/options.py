@@ -42,6 +42,11 @@ class Remedy:
     transplant: float = 0.0
     """The last layer stays as it was, and the features before it are matched with this weight,
     alike for every group (DeTT)."""
+    recalibrate: int = 0
+    """Batches over which running statistics of batch norm are taken anew after each choice."""
+    rewind_rates: int = 0
+    """Retrain in each round at the learning rates of so many last epochs of the dense training, in
+    place of `retrain`; 0 for `retrain`."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """The fields that cannot be used, and what is wrong with each."""
@@ -53,7 +58,7 @@ class Remedy:
             yield "", "all its weights are zero; give --remedy.ce 1"
         if self.temperature <= 0:
             yield "temperature", f"{self.temperature} is not positive"
-        for name in ("dro", "transplant"):
+        for name in ("dro", "transplant", "recalibrate", "rewind_rates"):
             if getattr(self, name) < 0:
                 yield name, f"{getattr(self, name)} is negative"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -37,6 +38,8 @@ def select(
     seed: int,
     dense: Network | None = None,
     fold: Fold = passes.fold,
+    progress: float = 0.0,
+    carried: Tree = None,
 ) -> tuple[Tree, Details]:
     """The masks of the next round by a method.
 
@@ -51,6 +54,8 @@ def select(
         seed: of the scoring sample, and of the round's key.
         dense: the network before pruning, for a loss that looks at it.
         fold: how the passes over the sample are made.
+        progress: how far the rounds are, 0 for the first one.
+        carried: what the ingredients of the method's preparation carried.
 
     Returns:
         The masks in NumPy arrays, checked: nested, of the exact number in every layer or in the
@@ -59,10 +64,25 @@ def select(
     Raises:
         TrainingError: if a layer is left without weights.
     """
+    row, alive = METHODS[method], jax.device_get(network.masks)
+    if not row.nested:
+        network = open_masks(session, network)
     question = make_problem(session, network, seed=seed, dense=dense, fold=fold)
+    question = dataclasses.replace(question, alive=alive, progress=progress, carried=carried)
     chosen = parallel.broadcast_from_process_0(prune(METHODS[method], question, density))
     check_masks(chosen, question, method, density)
     return chosen, question.details
+
+
+def open_masks(session: Session, network: Network) -> Network:
+    """The network with every weight alive.
+
+    Args:
+        session: the run.
+        network: on the devices.
+    """
+    full = jax.tree.map(lambda mask: np.ones(mask.shape, bool), network.masks)
+    return Network(network.state, parallel.replicate(full, session.devices))
 
 
 def check_masks(chosen: Tree, question: Problem, method: str, density: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,9 @@ import numpy as np
 
 from fairgrape_jax import masks, parallel, remedies
 from fairgrape_jax.config import Stage
+from fairgrape_jax.data import batches
 from fairgrape_jax.masks import Tree
+from fairgrape_jax.methods import Preparation
 from fairgrape_jax.progress import say
 from fairgrape_jax.recovery import replay, rollback
 from fairgrape_jax.rounds import select, steps
@@ -31,7 +34,7 @@ from fairgrape_jax.runner import layout
 from fairgrape_jax.storage import checkpoint, resumable
 from fairgrape_jax.storage.resumable import Passes
 from fairgrape_jax.storage.slots import Slots
-from fairgrape_jax.training.state import State
+from fairgrape_jax.training.state import Carry, State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +78,16 @@ class Round:
         """Where training saves its place."""
         return Slots(self.directory / "partial")
 
+    @property
+    def chosen(self) -> Path:
+        """Where its choice is kept until it is over."""
+        return self.directory / "partial/chosen"
+
+    @functools.cached_property
+    def preparation_slots(self) -> Slots:
+        """Where a training before the choice saves its place."""
+        return Slots(self.directory / "partial/before")
+
     @functools.cached_property
     def passes(self) -> Passes:
         """Where passes over data that are stopped are kept."""
@@ -105,7 +118,13 @@ def time_into(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 
 def choose(
-    this: Round, network: Network, *, session: Session, density: float, dense: Network
+    this: Round,
+    network: Network,
+    *,
+    session: Session,
+    density: float,
+    dense: Network,
+    carried: Tree = None,
 ) -> tuple[Tree, Details]:
     """The masks of a round, on the devices, and how they were chosen; those that are kept, if any.
 
@@ -115,8 +134,9 @@ def choose(
         session: with the groups that scores look at.
         density: of the masks.
         dense: the network before pruning.
+        carried: what the ingredients of the method's preparation carried.
     """
-    path, key = this.directory / "partial/chosen", {"method": this.method, "seed": this.draw}
+    path, key = this.chosen, {"method": this.method, "seed": this.draw}
     key |= {"density": density}
     snapshot = resumable.read(path, key, this.session.devices)
     if snapshot:
@@ -132,6 +152,8 @@ def choose(
             seed=this.draw,
             dense=dense,
             fold=this.passes,
+            progress=(this.number - 1) / this.count,
+            carried=carried,
         )
     arrays = [np.frombuffer(json.dumps(details).encode(), np.uint8)]
     arrays += [masks.pack(mask) for mask in jax.tree.leaves(chosen)]
@@ -173,6 +195,32 @@ def prune(this: Round, network: Network, chosen: Tree, origin: State | None = No
     return place_on_devices(this.session, Network(state, chosen))
 
 
+def recalibrate(this: Round, network: Network) -> Network:
+    """The network with running statistics of batch norm taken from pictures as it sees them now.
+
+    Parameters, optimizer and counters stay as they are: steps at a rate of zero, of which nothing
+    else is kept.
+
+    Args:
+        this: the round.
+        network: with its new masks.
+    """
+    session, state = this.session, network.state
+    split, batch, devices = session.dataset.train, session.experiment.batch, session.devices
+    count = session.experiment.remedy.recalibrate
+    if not count or not jax.tree.leaves(state.batch_stats):
+        return network
+    epochs = -(-count // batches.steps_per_epoch(len(split), batch))
+    place = parallel.process_index_and_count()
+    samples = batches.train_batches(split, batch, this.draw, 0, part=place, epochs=epochs)
+    rows = (parallel.split_batch(each, devices) for each in itertools.islice(samples, count))
+    copy = jax.tree.map(lambda x: x.copy(), state)
+    carry = Carry(copy, parallel.replicate(np.True_, devices))
+    for placed in parallel.prefetch_to_devices(rows, devices):
+        carry, _ = session.steps.train(carry, network.masks, placed, np.float32(0))
+    return Network(state._replace(batch_stats=carry.state.batch_stats), network.masks)
+
+
 def train(
     this: Round,
     network: Network,
@@ -180,6 +228,7 @@ def train(
     *,
     dense: Network | None = None,
     scored: Session | None = None,
+    preparation: Preparation | None = None,
     after: Callable[[int, State], None] = lambda epochs, state: None,
 ) -> Place:
     """The place at the end of the stages; a save is gone on from.
@@ -190,20 +239,22 @@ def train(
         stages: what to go through.
         dense: the network before pruning, for a loss that looks at it; None before there is one.
         scored: the session with the groups that scores look at; None before there are such.
+        preparation: what a training before the choice is like; None for any other.
         after: as for `rounds.train.run_stages`.
     """
     step, remedy, taking = this.session.steps.train, this.session.experiment.remedy, NOBODY
     if dense is not None:
         scored = scored or this.session
-        step = steps.retraining_step(this.session.steps, remedy, dense.state, scored.dataset)
-        taking = TakingPart(remedies.active(remedy), scored, dense)
+        rows = remedies.active(remedy) if preparation is None else preparation.ingredients
+        step = steps.retraining_step(this.session.steps, remedy, dense.state, scored.dataset, rows)
+        taking = TakingPart(rows, scored, dense)
     training = Training(
         session=this.session,
         masks=network.masks,
         step=step,
         seed=this.seed,
-        title=this.title,
-        slots=this.slots,
+        title=this.title if preparation is None else f"{this.title}, before the choice",
+        slots=this.slots if preparation is None else this.preparation_slots,
         passes=this.passes,
         taking=taking,
         series=f"seed_{this.seed}/{this.method}",

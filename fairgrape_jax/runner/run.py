@@ -32,8 +32,9 @@ from fairgrape_jax.rounds.session import (
 )
 from fairgrape_jax.runner import layout, predictions, resume, retention
 from fairgrape_jax.runner.finish import finish
+from fairgrape_jax.runner.preparation import forget_hidden, keep_hidden, prepare_choice
 from fairgrape_jax.runner.prepare import prepare
-from fairgrape_jax.runner.round import Round, choose, prune, restore, time_into, train
+from fairgrape_jax.runner.round import Round, choose, prune, recalibrate, restore, time_into, train
 from fairgrape_jax.storage import checkpoint, clusters
 from fairgrape_jax.training.evaluate import Predictions
 from fairgrape_jax.training.state import State
@@ -227,6 +228,7 @@ def prune_rounds(session: Session, directory: Path, seed: int, method: str, dens
         network = one_round(this, network, scored=scored, dense=dense, origin=origin)
         checkpoints = session.experiment.execution.checkpoints
         retention.remove_checkpoints(this.directory.parent, this.number, checkpoints)
+        forget_hidden(this)
 
 
 def last_complete_round(rounds: list[Round]) -> int:
@@ -305,12 +307,21 @@ def one_round(
     """
     experiment, seconds = this.session.experiment, dict[str, float]()
     density, last = config.densities(experiment)[this.number - 1], this.number == this.count
+    network, carried, before = prepare_choice(this, network, dense=dense.network, scored=scored)
     with time_into(seconds, "score and select"):
         chosen, details = choose(
-            this, network, session=scored, density=density, dense=dense.network
+            this,
+            network,
+            session=scored,
+            density=density,
+            dense=dense.network,
+            carried=carried,
         )
+    keep_hidden(this, network, chosen)
     network = prune(this, network, chosen, origin)
-    stages = [experiment.retrain, experiment.final] if last else [experiment.retrain]
+    retrain = config.retraining(experiment)
+    stages = [retrain, experiment.final] if last else [retrain]
+    network = recalibrate(this, network)
     with time_into(seconds, "train"):
         place = train(this, network, stages, dense=dense.network, scored=scored)
     network = Network(place.state, network.masks)
@@ -318,7 +329,8 @@ def one_round(
         this,
         network,
         place,
-        details={"seconds": seconds, "selection": details},
+        details={"seconds": seconds, "selection": details}
+        | ({"before_choice": list(before)} if before else {}),
         dense=dense.network,
         dense_predictions=dense.predictions,
     )

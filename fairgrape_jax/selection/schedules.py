@@ -154,11 +154,12 @@ def densities(
     return _scheduled(schedule, sparsity, count or formula)
 
 
-def check_falling(densities: Sequence[float]) -> list[float]:
+def check_falling(densities: Sequence[float], *, strictly: bool = True) -> list[float]:
     """Densities that a user lists, as floats.
 
     Args:
         densities: after each round.
+        strictly: whether one may not be as the one before.
 
     Raises:
         UsageError: they do not fall from round to round, from below 1 to above 0.
@@ -168,10 +169,12 @@ def check_falling(densities: Sequence[float]) -> list[float]:
         [0.5, 0.1]
     """
     values = [as_real(density) for density in densities]
-    falls = all(after < before for before, after in zip([1.0, *values], values, strict=False))
+    pairs = list(zip([1.0, *values], values, strict=False))
+    falls = all(after < before or (not strictly and after == before < 1) for before, after in pairs)
     if not falls or not values or values[-1] <= 0:
+        rule = "must fall" if strictly else "must not rise,"
         raise UsageError(
-            f"densities: {', '.join(map(str, densities))} must fall from below 1 to above 0"
+            f"densities: {', '.join(map(str, densities))} {rule} from below 1 to above 0"
         )
     return values
 
