@@ -30,6 +30,35 @@ def say(line: str) -> None:
         print(escape.lines(line), flush=True)
 
 
+_TIME_LEFT = [""]  # of the whole run, behind the titles of bars
+
+
+def show_time_left(seconds: float) -> None:
+    """Show behind the titles of later bars how long all of the work will still take.
+
+    Args:
+        seconds: until its end; 0 shows nothing.
+    """
+    _TIME_LEFT[0] = f"  ({duration(seconds)} left in all)" if seconds else ""
+
+
+def duration(seconds: float) -> str:
+    """A time in words, to the minute.
+
+    Args:
+        seconds: how long.
+
+    Example:
+        >>> duration(20), duration(3.6e3), duration(7.5e3), duration(3e5)
+        ('1 min', '60 min', '2 h 5 min', '3 d 11 h')
+    """
+    minutes = max(1, round(seconds / 60))
+    hours = minutes // 60
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
 @contextlib.contextmanager
 def bar(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
     """A bar that vanishes when it is done; without a terminal, and on other processes, nothing.
@@ -45,6 +74,7 @@ def bar(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
     if not sys.stdout.isatty() or not _first():
         yield lambda *_, **options: None
         return
+    title += _TIME_LEFT[0]
     columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
     with rich.Progress(*columns, rich.TimeRemainingColumn(), transient=True) as progress:
         task = progress.add_task(title, total=total)

@@ -32,6 +32,7 @@ from fairgrape_jax.rounds.session import (
 )
 from fairgrape_jax.runner import layout, predictions, resume, retention
 from fairgrape_jax.runner.finish import finish
+from fairgrape_jax.runner.pace import Pace, Place, epochs_of
 from fairgrape_jax.runner.preparation import forget_hidden, keep_hidden, prepare_choice
 from fairgrape_jax.runner.prepare import prepare
 from fairgrape_jax.runner.round import Round, choose, prune, recalibrate, restore, time_into, train
@@ -76,8 +77,9 @@ def run(
     """
     session = prepare(experiment, directory, accept_changed_plugins)
     with batch_size.advise_on_error(experiment, session.dataset, session.devices):
+        pace = Pace(epochs_left(session, directory, shard))
         for seed in experiment.seeds:
-            run_seed(session, directory, seed, shard)
+            run_seed(session, directory, seed, shard, pace)
     if hosts.is_process_0():
         layout.write_log(directory)  # whole again, wherever its last writer was stopped
     units = resume.shards(experiment, 1)[0]
@@ -86,7 +88,28 @@ def run(
     return complete
 
 
-def run_seed(session: Session, directory: Path, seed: int, shard: tuple[int, int]) -> None:
+def epochs_left(session: Session, directory: Path, shard: tuple[int, int]) -> dict[Place, int]:
+    """The epochs of each stage of a shard that is not complete.
+
+    Args:
+        session: the run.
+        directory: that of the run.
+        shard: (i, n), the part of the study that this process does.
+    """
+    units = resume.shards(session.experiment, shard[1])[shard[0]]
+    stages = [Round(session, directory, seed) for seed in dict.fromkeys(seed for seed, _ in units)]
+    for seed, method in units:
+        stages += rounds_of(session, directory, seed, method)
+    return {
+        (one.seed, one.method, one.number): epochs_of(one.session.experiment, one.number, one.count)
+        for one in stages
+        if not layout.is_complete(one.directory)
+    }
+
+
+def run_seed(
+    session: Session, directory: Path, seed: int, shard: tuple[int, int], pace: Pace
+) -> None:
     """The dense training of a seed, and this shard's methods on it.
 
     Args:
@@ -94,6 +117,7 @@ def run_seed(session: Session, directory: Path, seed: int, shard: tuple[int, int
         directory: that of the run.
         seed: which one.
         shard: (i, n), the part of the study that this process does.
+        pace: of the run.
     """
     parts = resume.shards(session.experiment, shard[1])
     methods = [method for other, method in parts[shard[0]] if other == seed]
@@ -106,9 +130,10 @@ def run_seed(session: Session, directory: Path, seed: int, shard: tuple[int, int
     root = directory / f"seed_{seed}"
     with resume.hold_lock(root / "dense.lock"):
         dense = dense_stage(session, directory, seed)
+    pace.finished((seed, "dense", 0))
     for method in methods:
         with resume.hold_lock(root / f"{method}.lock"):
-            prune_rounds(session, directory, seed, method, dense)
+            prune_rounds(session, directory, seed, method, dense, pace)
 
 
 def wait_for_dense(directory: Path, seed: int, owner: str, seconds: float = 5) -> None:
@@ -203,7 +228,9 @@ def restore_dense(this: Round, like: Network, points: set[int]) -> Dense | None:
     return Dense(restore(this.session, this.directory, like), tested)
 
 
-def prune_rounds(session: Session, directory: Path, seed: int, method: str, dense: Dense) -> None:
+def prune_rounds(
+    session: Session, directory: Path, seed: int, method: str, dense: Dense, pace: Pace
+) -> None:
     """All rounds of one method, each from the one before; complete ones are passed over.
 
     Args:
@@ -212,6 +239,7 @@ def prune_rounds(session: Session, directory: Path, seed: int, method: str, dens
         seed: of the rounds.
         method: a row of `METHODS`.
         dense: the dense network of the seed.
+        pace: of the run.
     """
     rounds = rounds_of(session, directory, seed, method)
     done = last_complete_round(rounds)
@@ -226,6 +254,7 @@ def prune_rounds(session: Session, directory: Path, seed: int, method: str, dens
     network = starting_network(rounds, done, dense.network)
     for this in rounds[done:]:
         network = one_round(this, network, scored=scored, dense=dense, origin=origin)
+        pace.finished((seed, method, this.number))
         checkpoints = session.experiment.execution.checkpoints
         retention.remove_checkpoints(this.directory.parent, this.number, checkpoints)
         forget_hidden(this)
