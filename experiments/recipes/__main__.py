@@ -2,6 +2,7 @@
 
 Command:  python -m experiments.recipes            (goes on from the cells that are committed)
           python -m experiments.recipes --tables   (prints what came out; runs nothing)
+          python -m experiments.recipes --confirm  (six recipes on the test split, fresh seeds)
 Expected: the planned hours are printed before anything is run.
 """
 
@@ -12,9 +13,18 @@ from pathlib import Path
 
 from experiments.recipes import tables
 from experiments.recipes.cells import cells, planned_hours, run_cell
-from experiments.recipes.recipes import BASE, RECIPES, SEEDS, SHARES
+from experiments.recipes.recipes import (
+    AGAINST,
+    BASE,
+    CONFIRMED,
+    FRESH_SEEDS,
+    RECIPES,
+    SEEDS,
+    SHARES,
+)
 from fairgrape_jax.data import load
 from fairgrape_jax.data.sources.writers import Writers
+from fairgrape_jax.rounds.predict import SplitName
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -30,12 +40,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--bases", nargs="+", choices=list(RECIPES), default=[BASE])
     parser.add_argument("--tables", action="store_true", help="print what came out, run nothing")
+    parser.add_argument("--confirm", action="store_true", help="on the test split")
     options = parser.parse_args(arguments)
-    planned = list(cells(options.recipes, options.shares, options.seeds))
+    split: SplitName = "test" if options.confirm else "validation"
+    if options.confirm:
+        options.recipes, options.seeds = [*AGAINST, *CONFIRMED], list(FRESH_SEEDS)
+        options.shares, options.bases = [SHARES[0]], list(AGAINST)
+    planned = list(cells(options.recipes, options.shares, options.seeds, split))
     done = {cell: content for cell in planned if (content := cell.read()) is not None}
     if options.tables:
-        groups = load(Writers()).validation.groups
-        print(tables.tables(done, groups, options.bases))
+        groups = getattr(load(Writers()), split).groups
+        needed = options.recipes if options.confirm else [BASE]
+        print(tables.tables(done, groups, options.bases, needed))
         return
     left = [cell for cell in planned if cell not in done]
     print(f"{len(done)} of {len(planned)} cells are done; the rest takes about "

@@ -17,7 +17,7 @@ import numpy as np
 from experiments.recipes.recipes import MEASURED, RECIPES, SEEDS, SHARES, experiment
 from fairgrape_jax import config, parallel
 from fairgrape_jax.data import load
-from fairgrape_jax.rounds.predict import predict
+from fairgrape_jax.rounds.predict import SplitName, predict
 from fairgrape_jax.rounds.session import Network, initial_network, open_session
 from fairgrape_jax.runner import layout
 from fairgrape_jax.runner import run as runner
@@ -31,17 +31,19 @@ TYPICAL = 60.0  # seconds of a cell before any was timed
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A recipe, a share of students, a seed."""
+    """A recipe, a share of students, a seed, and the split that is looked at."""
 
     recipe: str
     share: float
     seed: int
+    split: SplitName = "validation"
 
     @property
     def path(self) -> Path:
         """Its file."""
         name = re.sub(r"\W+", "_", self.recipe)
-        return FOLDER / f"{name}-{100 * self.share:g}-{self.seed}.json"
+        end = "" if self.split == "validation" else f"-{self.split}"
+        return FOLDER / f"{name}-{100 * self.share:g}-{self.seed}{end}.json"
 
     def read(self) -> dict[str, Any] | None:
         """What it holds; None where it is not done, or was done by another recipe of that name."""
@@ -65,6 +67,7 @@ def cells(
     recipes: Sequence[str] = tuple(RECIPES),
     shares: Sequence[float] = SHARES,
     seeds: Sequence[int] = SEEDS,
+    split: SplitName = "validation",
 ) -> Iterator[Cell]:
     """The cells of the study, a seed of all recipes before the next.
 
@@ -72,10 +75,11 @@ def cells(
         recipes: names of recipes.
         shares: of students.
         seeds: of runs.
+        split: that is looked at.
     """
     for share in shares:
         for seed in seeds:
-            yield from (Cell(recipe, share, seed) for recipe in recipes)
+            yield from (Cell(recipe, share, seed, split) for recipe in recipes)
 
 
 def planned_hours(left: Sequence[Cell]) -> float:
@@ -137,7 +141,7 @@ def run_cell(cell: Cell, out: Path) -> None:
 
     def right_of(place: Path) -> np.ndarray:
         network: Network = restore(session, place, like)
-        measured = predict(session, network, "validation")
+        measured = predict(session, network, cell.split)
         return (measured.predictions == measured.labels).all(axis=1)
 
     method, pruned = RECIPES[cell.recipe].method, {}
@@ -152,7 +156,8 @@ def run_cell(cell: Cell, out: Path) -> None:
         "recipe": cell.recipe,
         "share": cell.share,
         "seed": cell.seed,
-        "samples": len(dataset.validation),
+        "split": cell.split,
+        "samples": len(getattr(dataset, cell.split)),
         "dense": pack(right_of(stage)),
         "pruned": pruned,
         "seconds": round(time.perf_counter() - started, 1),

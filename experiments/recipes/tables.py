@@ -26,11 +26,13 @@ class Compared:
         names: of the recipes, M.
         values: (M, 4), `MEASURES`, means over seeds.
         draws: (R, M, 4), bootstrap replicates.
+        seeds: how many.
     """
 
     names: tuple[str, ...]
     values: np.ndarray
     draws: np.ndarray
+    seeds: int = 0
 
 
 def group_rates(right: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -104,28 +106,34 @@ def compare(right: np.ndarray, dense: np.ndarray, groups: np.ndarray, seed: int 
 
 
 def gather(
-    done: Mapping[Cell, dict[str, Any]], share: float, density: str, groups: np.ndarray
+    done: Mapping[Cell, dict[str, Any]],
+    share: float,
+    density: str,
+    groups: np.ndarray,
+    needed: Sequence[str] = (BASE,),
 ) -> Compared | None:
-    """The recipes that are done with every seed that the base is done with.
+    """The recipes that are done with every seed that some of them are all done with.
 
     Args:
         done: the cells.
         share: of students.
         density: as the cells name it.
         groups: (N,) of the samples.
+        needed: those whose seeds count.
     """
-    seeds = [cell.seed for cell in done if cell.recipe == BASE and cell.share == share]
-    names = [name for name in RECIPES if seeds and all(Cell(name, share, s) in done for s in seeds)]
+    by = {(cell.recipe, cell.seed): each for cell, each in done.items() if cell.share == share}
+    seeds = [s for s in sorted({s for _, s in by}) if all((name, s) in by for name in needed)]
+    names = [name for name in RECIPES if seeds and all((name, s) in by for s in seeds)]
     if not names:
         return None
     count = len(groups)
-    contents = [[done[Cell(name, share, seed)] for seed in seeds] for name in names]
+    contents = [[by[name, seed] for seed in seeds] for name in names]
     right = np.array(
         [[unpack(one["pruned"][density]["right"], count) for one in row] for row in contents]
     )
     dense = np.array([unpack(one["dense"], count) for one in contents[0]])
     table = compare(right, dense, groups)
-    return Compared(tuple(names), table[0], table[1:])
+    return Compared(tuple(names), table[0], table[1:], len(seeds))
 
 
 def against(compared: Compared, base: str) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +159,10 @@ def against(compared: Compared, base: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tables(
-    done: Mapping[Cell, dict[str, Any]], groups: np.ndarray, bases: Sequence[str] = (BASE,)
+    done: Mapping[Cell, dict[str, Any]],
+    groups: np.ndarray,
+    bases: Sequence[str] = (BASE,),
+    needed: Sequence[str] = (BASE,),
 ) -> str:
     """All results in Markdown.
 
@@ -159,17 +170,17 @@ def tables(
         done: the cells.
         groups: (N,) of the samples.
         bases: what recipes are compared with.
+        needed: the recipes whose seeds count.
     """
     parts = []
     for share in sorted({cell.share for cell in done}, reverse=True):
         for density in (f"{value:g}" for value in MEASURED):
-            compared = gather(done, share, density, groups)
+            compared = gather(done, share, density, groups, needed)
             if compared is None:
                 continue
-            seeds = sum(cell.recipe == BASE and cell.share == share for cell in done)
             parts.append(
                 f"### {100 * float(density):g} % of the weights, students {100 * share:g} % "
-                f"({seeds} seeds, {len(compared.names)} recipes)"
+                f"({compared.seeds} seeds, {len(compared.names)} recipes)"
             )
             parts += [_table(compared, base) for base in bases if base in compared.names]
     return "\n\n".join(parts) + "\n"

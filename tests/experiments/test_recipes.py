@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.recipes import cells, tables
-from experiments.recipes.recipes import BASE, DENSITIES, MEASURED, RECIPES, experiment
+from experiments.recipes.recipes import BASE, DENSITIES, FRESH_SEEDS, MEASURED, RECIPES, experiment
 from fairgrape_jax import config, metrics
 from fairgrape_jax.metrics.samples import Samples
 
@@ -22,16 +22,18 @@ def test_what_is_measured_comes_last():
 
 
 def test_every_committed_cell_is_of_the_recipe_that_stands_in_the_table():
-    paths = {cell.path: cell for cell in cells.cells()}
-    assert len(paths) == len(list(cells.cells()))
+    planned = [*cells.cells(), *cells.cells(seeds=FRESH_SEEDS, split="test")]
+    paths = {cell.path: cell for cell in planned}
+    assert len(paths) == len(planned)
     for path in cells.FOLDER.glob("*.json"):
         cell = paths[path]
         content = cell.read()
         assert content is not None, f"{path.name}: of another recipe than that of this name"
         assert list(content["pruned"]) == [f"{value:g}" for value in MEASURED]
-        assert content["samples"] == 2000
+        samples = content["samples"]
+        assert samples == (4000 if paths[path].split == "test" else 2000)
         for value in content["pruned"].values():
-            assert len(cells.unpack(value["right"], 2000)) == 2000
+            assert len(cells.unpack(value["right"], samples)) == samples
 
 
 def test_a_cell_of_another_recipe_of_that_name_is_not_taken(tmp_path, monkeypatch):
