@@ -138,12 +138,6 @@ class Models:
     values: np.ndarray
     draws: np.ndarray
 
-    @property
-    def smallest(self) -> int:
-        """The set with the smallest spread."""
-        spread = self.values[:, -1]
-        return int(np.where(np.isnan(spread), np.inf, spread).argmin())
-
     def difference(self, row: int, base: int, measure: int) -> Difference:
         """A set minus another one, with an interval that holds for all pairs together.
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, distinct for readers with any colour vision; then it repeats.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444", "#8a7a00")
-GREY = 6  # the series of what is not a method
 INK, SOFT, LINE, PAPER = "#1b1b1b", "#5c5c5c", "#d8d8d8", "#fefefe"
 # What each colour is called by the style sheet of the page, which has others for the dark.
 VARIABLES = {
@@ -90,7 +89,7 @@ def color(series: int) -> str:
     """The colour of a series, repeating after eight.
 
     Args:
-        series: its number; GREY for the one that the others are compared with.
+        series: its number.
 
     Returns:
         A colour that matplotlib knows.

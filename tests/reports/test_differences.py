@@ -131,4 +131,3 @@ def test_sets_without_dense_models_have_the_spread_of_their_accuracy():
     assert compared.measures == ("accuracy", "worst group", "rho(A)")
     rates = [[100 * each[0, groups == k].mean() for k in (0, 1)] for each in right]
     np.testing.assert_allclose(compared.values[:, 2], np.std(rates, axis=1, ddof=1))
-    assert compared.smallest == np.std(rates, axis=1).argmin()
