@@ -30,6 +30,7 @@ from fairgrape_jax.cli.new import New
 from fairgrape_jax.cli.plan import Plan
 from fairgrape_jax.cli.python_files import load_plugins
 from fairgrape_jax.cli.recommend import Recommend
+from fairgrape_jax.cli.reproduce import Reproduce
 from fairgrape_jax.cli.run import Run
 from fairgrape_jax.errors import Preempted, TrainingError, UsageError
 from fairgrape_jax.parallel import hosts, preemption
@@ -121,6 +122,7 @@ COMMANDS: dict[str, type[Command] | Mapping[str, type[Command]]] = {
     "plan": Plan,
     "report": Report,
     "recommend": Recommend,
+    "reproduce": Reproduce,
     "audit": Audit,
     "export": Export,
     "measure": Measure,

@@ -1,0 +1,87 @@
+"""`fairgrape reproduce`: a table of the paper beside ours; runs that are missing are made."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from fairgrape_jax.cli.command import Command
+from fairgrape_jax.cli.run import shard_of
+from fairgrape_jax.errors import UsageError
+from fairgrape_jax.progress import say
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduce(Command):
+    """A table of the paper beside ours: paper, ours, interval, verdict.
+
+    Runs that are missing are made, and gone on with where they were stopped. A cell without data
+    says which data it needs.
+    """
+
+    table: Annotated[str, Positional, arg(metavar="TABLE")]
+    """table2, table3, table4 or table6 of FairGRAPE."""
+    data: Annotated[Path, arg(metavar="DIR")] = Path("data")
+    """Where the data are: utkface, prepared datasets, weights."""
+    scale: Literal["small", "paper"] = "small"
+    """The paper's size, or one for two cores, whose numbers are others."""
+    seeds: int = 3
+    """How many."""
+    cells: Annotated[
+        tuple[str, ...], arg(metavar="NAME...", help_behavior_hint="(default: all)")
+    ] = ()
+    """The cells to do, of those that are printed."""
+    out: Annotated[Path, arg(metavar="DIR")] = Path("runs/reproduce")
+    """Where the runs lie, one a cell."""
+    shard: Annotated[str, arg(metavar="I/N")] = "0/1"
+    """The I-th of N parts (from 0) of the seeds and methods of each cell."""
+    only_report: bool = False
+    """Print what finished runs tell; make none."""
+
+    def run(self) -> None:
+        """Make the runs, and print the table."""
+        from fairgrape_jax import reproduction
+        from fairgrape_jax.library import runs
+        from fairgrape_jax.reports.document import text_table
+
+        table = reproduction.read_table(self.table)
+        names = [cell.name for cell in table.cells]
+        for name in self.cells:
+            if name not in names:
+                raise UsageError(f"reproduce: {name!r} is no cell: choose from {', '.join(names)}")
+        if self.seeds < 1:
+            raise UsageError(f"reproduce: --seeds {self.seeds} is less than 1")
+        shard, scale = shard_of(self.shard), reproduction.SCALES[self.scale]
+        say(f"{table.title} ({table.source}). {table.note} Scale: {scale.summary}.")
+        for cell in table.cells:
+            if self.cells and cell.name not in self.cells:
+                continue
+            run = self.out / self.scale / cell.name
+            done = (run / "config.json").exists()
+            if not self.only_report:
+                if problem := reproduction.missing(cell, self.data):
+                    say(problem)
+                    continue
+                runs.run(
+                    reproduction.experiment_of(cell, self.data, scale, self.seeds), run, shard=shard
+                )
+            elif not done:
+                say(f"{cell.name}: no run in {run} yet")
+                continue
+            rows = [
+                [
+                    line.method,
+                    line.quantity,
+                    f"{line.paper:.2f}",
+                    f"{line.mean:.2f}",
+                    f"[{line.low:.2f}, {line.high:.2f}]",
+                    line.verdict,
+                ]
+                for line in reproduction.compare_cell(cell, run)
+            ]
+            header = ["method", "of", "paper", "ours", "95 % interval", "verdict"]
+            say(f"\n{cell.name}, {cell.model}, {100 * cell.sparsity:.0f} % pruned: {run}")
+            say(text_table(header, rows, numbers="left"))

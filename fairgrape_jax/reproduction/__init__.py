@@ -1,0 +1,19 @@
+"""Tables of papers made again: their values, the experiments behind them, paper beside ours."""
+
+from fairgrape_jax.reproduction.against_paper import Line, compare_cell
+from fairgrape_jax.reproduction.cells import SCALES, Scale, experiment_of, missing
+from fairgrape_jax.reproduction.values import TABLES, Cell, Row, Table, read_table
+
+__all__ = [
+    "SCALES",
+    "TABLES",
+    "Cell",
+    "Line",
+    "Row",
+    "Scale",
+    "Table",
+    "compare_cell",
+    "experiment_of",
+    "missing",
+    "read_table",
+]
