@@ -65,6 +65,8 @@ def what_was_done(results: Results) -> str:
     first = results.cells[0]
     tasks = [f"{name} ({len(classes)} classes)" for name, classes in results.tasks]
     shown = ", ".join(tasks[:3]) + f" and {len(tasks) - 3} more" * (len(tasks) > 3)
+    group = stored["data"].get("group")
+    shown += f" by {group}" * (isinstance(group, str) and bool(group))
     seeds = sorted({model.seed for model in results.models})
     densities = sorted({f"{100 * cell.density:.3g}" for cell in results.last}, key=float)
     rounds = sorted({cell.models[0].record["round"] for cell in results.last})
