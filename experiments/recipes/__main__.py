@@ -51,7 +51,10 @@ def main(arguments: list[str] | None = None) -> None:
     if options.tables:
         groups = getattr(load(Writers()), split).groups
         needed = options.recipes if options.confirm else [BASE]
-        print(tables.tables(done, groups, options.bases, needed))
+        print(tables.tables(done, groups, options.bases[:1], needed))
+        if options.confirm:
+            chosen = {"recipes": CONFIRMED, "bases": AGAINST, "densities": ("0.005", "0.002")}
+            print(tables.confirmation(done, options.shares[0], groups, **chosen))
         return
     left = [cell for cell in planned if cell not in done]
     print(f"{len(done)} of {len(planned)} cells are done; the rest takes about "

@@ -186,6 +186,52 @@ def tables(
     return "\n\n".join(parts) + "\n"
 
 
+def confirmation(
+    done: Mapping[Cell, dict[str, Any]],
+    share: float,
+    groups: np.ndarray,
+    *,
+    recipes: Sequence[str],
+    bases: Sequence[str],
+    densities: Sequence[str],
+    outcomes: Sequence[str] = MEASURES[1:3],
+) -> str:
+    """Every recipe minus every base, with intervals that hold for all comparisons together.
+
+    Args:
+        done: the cells.
+        share: of students.
+        groups: (N,) of the samples.
+        recipes: that were to be confirmed.
+        bases: what they are compared with.
+        densities: at which, as the cells name them.
+        outcomes: of `MEASURES`.
+    """
+    values, draws, labels, seeds = [], [], [], 0
+    for density in densities:
+        compared = gather(done, share, density, groups, [*bases, *recipes])
+        if compared is None:
+            return "No seed is finished for all recipes.\n"
+        seeds = compared.seeds
+        for outcome in outcomes:
+            k = MEASURES.index(outcome)
+            for recipe in recipes:
+                for base in bases:
+                    i, j = compared.names.index(recipe), compared.names.index(base)
+                    values.append(compared.values[i, k] - compared.values[j, k])
+                    draws.append(compared.draws[:, i, k] - compared.draws[:, j, k])
+                    labels.append((f"{100 * float(density):g} %", outcome, recipe, base))
+    table = np.stack(draws, axis=1)
+    error = standard_error(table)
+    reach = np.quantile(largest_deviation(table, error), LEVEL) * error
+    rows = [
+        [*label, f"{value:+.2f} ± {by:.2f}" + (" *" if abs(value) > by else "")]
+        for label, value, by in zip(labels, values, reach, strict=True)
+    ]
+    header = ["weights", "outcome", "recipe", "minus", f"difference ({seeds} seeds)"]
+    return markdown_table(header, rows) + "\n"
+
+
 def _table(compared: Compared, base: str) -> str:
     value, reach = against(compared, base)
     rows = []

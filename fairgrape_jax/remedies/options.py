@@ -54,7 +54,7 @@ class Remedy:
         for name, weight in weights.items():
             if weight < 0:
                 yield name, f"{weight} is negative"
-        if not any(weights.values()):
+        if not any(weights.values()) and not self.transplant:
             yield "", "all its weights are zero; give --remedy.ce 1"
         if self.temperature <= 0:
             yield "temperature", f"{self.temperature} is not positive"

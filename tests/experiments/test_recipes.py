@@ -87,6 +87,30 @@ def test_differences_hold_for_all_recipes_together_and_are_zero_for_the_base():
     np.testing.assert_allclose(reach[2], alone, rtol=0.01)  # of one recipe that differs
 
 
+def test_the_confirmation_has_one_interval_for_all_comparisons_together():
+    right, dense, groups = made(recipes=3, seeds=2, samples=120)
+    names = ["fairgrape", "importance", "balanced"]
+    done = {
+        cells.Cell(name, 0.05, seed, "test"): {
+            "dense": cells.pack(dense[seed]),
+            "pruned": {f"{d:g}": {"right": cells.pack(right[m, seed])} for d in MEASURED},
+        }
+        for m, name in enumerate(names)
+        for seed in (0, 1)
+    }
+    chosen = {"recipes": names[2:], "bases": names[:2], "densities": ("0.005", "0.002")}
+    rows = tables.confirmation(done, 0.05, groups, **chosen).strip().split("\n")[2:]
+    assert len(rows) == 1 * 2 * 2 * 2
+    table = tables.compare(right, dense, groups)
+    order = [list(RECIPES).index(name) for name in names]
+    assert order == sorted(order)  # as gather has them
+    value = table[0, 2, 1] - table[0, 0, 1]
+    assert f"| 0.5 % | worst group | balanced | fairgrape | {value:+.2f} ± " in rows[0]
+    alone = 1.96 * (table[1:, 2, 1] - table[1:, 0, 1]).std(ddof=1)
+    assert float(rows[0].split("±")[1].strip(" |*")) > alone
+    assert "No seed" in tables.confirmation({}, 0.05, groups, **chosen)
+
+
 def test_the_tables_say_what_is_compared(monkeypatch):
     right, dense, _ = made(recipes=2, seeds=2, samples=60)
     groups = np.arange(60) % 2
