@@ -14,6 +14,7 @@ from fairgrape_jax.remedies import Remedy
 from fairgrape_jax.scoring.importance import Formula
 from fairgrape_jax.selection import AllocationName, Deficit, Select, schedules
 from fairgrape_jax.selection.patterns import NofM, Tiles
+from fairgrape_jax.systems.options import Approach
 
 Form = Literal["pure", "mixed"]
 # What `problems` of a dataclass yields: the field, and what is wrong with it. `config.check` looks
@@ -265,6 +266,8 @@ class Experiment:
     final: Stage = Stage((13, 3, 3), (1e-4, 1e-5, 1e-6), best=True)
     """Training after the last round, on top of its retraining."""
     scoring: Scoring = Scoring()
+    approach: Approach = dataclasses.field(default_factory=Approach)
+    """The training before a round's choice, for methods that have one (docs/systems.md)."""
     remedy: Remedy = dataclasses.field(default_factory=Remedy)
     """Terms of the retraining loss that hold a pruned network to the dense one."""
     batch: int = 64

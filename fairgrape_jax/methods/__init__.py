@@ -6,6 +6,8 @@ The tests that run over this table check a new row by themselves (docs/extending
 """
 
 from fairgrape_jax.methods import (
+    autoprune,
+    clicktrain,
     fair_lamp,
     fairgrape,
     fairgrape_fisher,
@@ -15,11 +17,13 @@ from fairgrape_jax.methods import (
     grasp,
     importance,
     importance_normalised,
+    layerwise,
     lottery,
     magnitude,
     random_scores,
     rigl,
     snip,
+    stripes,
     structured,
     synflow,
     undecayed,
@@ -28,6 +32,7 @@ from fairgrape_jax.methods.base import Method, Preparation, Problem, check_row
 from fairgrape_jax.methods.minority import restrict_to_minority
 from fairgrape_jax.methods.pruning import prune
 from fairgrape_jax.registry import Table
+from fairgrape_jax.systems import auxiliary, lasso, relaxation, skeleton
 
 FAIRGRAPE = Method(
     "each group's share of (w*g)^2 kept", fairgrape.score, fairgrape.choose, needs=("scores",)
@@ -139,6 +144,108 @@ _ROWS = {
     "fairgrape-minority": restrict_to_minority(FAIRGRAPE, needs=("scores", "a minority")),
     "snip-minority": restrict_to_minority(SNIP, needs=("a run",)),
     "grasp-minority": restrict_to_minority(GRASP, needs=("a run",)),
+}
+# Related systems, which train towards their choice; `fair` variants choose by groups.
+_ROWS |= {
+    "clicktrain": Method(
+        "3x3 kernels and their four-place patterns of largest (w*g)^2, after a group lasso",
+        clicktrain.score,
+        clicktrain.choose,
+        clicktrain.counts,
+        needs=("scores", "a run"),
+        approach=lasso.ROW,
+        chooses_first=True,
+    ),
+    "clicktrain-fair": Method(
+        "ClickTrain's kernels by each group's share, patterns by the group that keeps least",
+        clicktrain.score,
+        clicktrain.choose_fair,
+        clicktrain.counts,
+        needs=("scores", "a run"),
+        approach=lasso.ROW,
+        chooses_first=True,
+    ),
+    "slr": Method(
+        "largest |w| after training with multipliers (SLR)",
+        magnitude.score,
+        needs=("a run",),
+        approach=relaxation.SLR,
+    ),
+    "slr-filters": Method(
+        "filters of largest L1 norm after training with multipliers (SLR)",
+        structured.score,
+        structured.choose,
+        structured.counts,
+        needs=("a run",),
+        approach=relaxation.SLR,
+    ),
+    "slr-fairgrape": Method(
+        "SLR whose projection is FairGRAPE's choice",
+        fairgrape.score,
+        fairgrape.choose,
+        needs=("scores", "a run"),
+        approach=relaxation.SLR,
+    ),
+    "admm": Method(
+        "largest |w| after training with multipliers that always move (ADMM)",
+        magnitude.score,
+        needs=("a run",),
+        approach=relaxation.ADMM,
+    ),
+    "layerwise": Method(
+        "inputs of largest |activation|, layer after layer, of the network pruned so far",
+        layerwise.score,
+        layerwise.choose,
+        layerwise.counts,
+        needs=("a run",),
+    ),
+    "layerwise-once": Method(
+        "inputs of largest |activation| of the network before the round, all layers at once",
+        layerwise.score,
+        layerwise.choose_at_once,
+        layerwise.counts,
+        needs=("a run",),
+    ),
+    "layerwise-fair": Method(
+        "inputs that keep each group's share of |activation|, layer after layer",
+        layerwise.score,
+        layerwise.choose_fair,
+        layerwise.counts,
+        needs=("a run",),
+    ),
+    "stripes": Method(
+        "stripes of largest part in the magnitudes of their filter",
+        stripes.score,
+        stripes.choose,
+        stripes.counts,
+    ),
+    "stripes-fair": Method(
+        "stripes that keep each group's share of (w*g)^2",
+        stripes.score,
+        stripes.choose_fair,
+        stripes.counts,
+        needs=("scores",),
+    ),
+    "swp": Method(
+        "stripes of largest filter skeleton, after training with it (SWP)",
+        stripes.score,
+        stripes.choose_by_skeleton,
+        stripes.counts,
+        needs=("a run",),
+        approach=skeleton.ROW,
+    ),
+    "autoprune": Method(
+        "largest auxiliary parameter, after training it on the validation split",
+        autoprune.score,
+        needs=("a run",),
+        approach=auxiliary.ROW,
+    ),
+    "autoprune-fair": Method(
+        "the same, trained on the loss of the group that has the highest",
+        autoprune.score,
+        needs=("a run",),
+        approach=auxiliary.FAIR,
+    ),
 }
 METHODS: Table[Method] = Table("method", _ROWS, check_row)
 

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.remedies.base import Active
+from fairgrape_jax.remedies.base import Active, Ingredient
 from fairgrape_jax.selection import Allocation, Deficit, Select
 from fairgrape_jax.selection.patterns import Pattern
 
@@ -41,7 +41,8 @@ class Problem:
         alive: the weights alive, for a method that chooses among all, whose `masks` are full; None
             where these are `masks`.
         progress: how far the rounds are, 0 for the first one, below 1 for the last.
-        carried: what the ingredients of its preparation carried in the end, by name.
+        carried: what the ingredients of its preparation, or of its approach, carried in the end, by
+            name; None or () before there is any.
         groups: how many there are.
         minority: the groups of the minority methods.
         official: do what the official code of the method does where that differs.
@@ -116,6 +117,9 @@ class Method:
         nested: whether a round chooses among the weights alive; if not, among all.
         remembers: whether pruned weights come back as they were, not as zeros.
         prepares: a training before the choice of each round.
+        approach: what takes part in the part of a round's training (`approach.part`) that comes
+            before its masks.
+        chooses_first: whether the choice is made before that training, and cut after it.
     """
 
     summary: str
@@ -127,6 +131,8 @@ class Method:
     nested: bool = True
     remembers: bool = False
     prepares: Preparation | None = None
+    approach: Ingredient | None = None
+    chooses_first: bool = False
 
 
 def check_row(name: str, row: Any) -> None:

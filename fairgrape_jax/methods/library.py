@@ -110,8 +110,8 @@ def prune(
     check_needs(method, row, there)
     weights = jax.device_get(select_prunable(masks, params))
     alive = jax.tree.map(np.asarray, jax.device_get(masks))
-    if method == "structured":
-        _check_layout(masks)
+    if row.counts is not None:
+        _check_layout(method, masks)
     pattern = parse_pattern(pattern) if isinstance(pattern, str) else pattern
     if pattern is not None:
         check_pattern(pattern)
@@ -216,11 +216,11 @@ def loss_gradient(loss_fn: Callable[[Tree], Any], params: Tree, masks: Tree) -> 
     return map_masked(lambda m, g: None if m is None else np.where(m, g, 0), masks, gradient)
 
 
-def _check_layout(masks: Tree) -> None:
+def _check_layout(method: str, masks: Tree) -> None:
     for path, _ in jax.tree_util.tree_flatten_with_path(masks)[0]:
         name = jax.tree_util.keystr(path)
         if name.rstrip("']").endswith("weight"):
             raise ValueError(
-                f"method 'structured': a filter is an output, the last axis of a kernel; of {name} "
+                f"method {method!r}: a filter is an output, the last axis of a kernel; of {name} "
                 "(Equinox's order) it is the first. Transpose these weights, and name them kernel"
             )

@@ -246,8 +246,8 @@ def _problem(
     if not METHODS.find(method):
         raise ValueError(f"method: {method!r} is none of {', '.join(METHODS)}")
     row = METHODS[method]
-    if set(row.needs) - NEEDS or method == "structured":
-        usable = [n for n, r in METHODS.items() if not set(r.needs) - NEEDS and n != "structured"]
+    if set(row.needs) - NEEDS or row.counts:
+        usable = [n for n, r in METHODS.items() if not (set(r.needs) - NEEDS or r.counts)]
         raise ValueError(
             f"method: {method!r} does not score whole structures; choose from {', '.join(usable)}"
         )

@@ -28,7 +28,13 @@ from fairgrape_jax.parallel import hosts
 from fairgrape_jax.progress import say
 from fairgrape_jax.remedies import active
 from fairgrape_jax.rounds import cluster, ingredients, score, steps, train
-from fairgrape_jax.rounds.ingredients import NOBODY, TakingPart
+from fairgrape_jax.rounds.ingredients import (
+    APPROACH,
+    NOBODY,
+    TakingPart,
+    Target,
+    approach_ingredients,
+)
 from fairgrape_jax.rounds.predict import predict
 from fairgrape_jax.rounds.session import (
     Network,
@@ -78,6 +84,8 @@ def write(
     }
     content |= dict(record.details)
     content |= {"seed_of_run": seed, "stage": stage.name, "method": stage.parent.name}
+    if APPROACH in dict(record.carried or {}):
+        content["approach"] = True  # the step is of the training before the choice
     names = getattr(dataset.train.images, "names", None)
     if names is not None and record.kind != "evaluation":
         content["names"] = [names[i].decode() for i in record.details["ids"][:NAMED]]
@@ -184,18 +192,23 @@ def read_case(directory: Path) -> Case:
     dense, taking, carried = None, NOBODY, ()
     seeds = root / f"seed_{content['seed_of_run']}"
     if content["stage"] != "dense":
-        if experiment.remedy.teaches or experiment.remedy.scores or active(experiment.remedy):
+        taking_part = active(experiment.remedy)
+        if content.get("approach"):
+            taking_part = approach_ingredients(experiment, content["method"])
+        if experiment.remedy.teaches or experiment.remedy.scores or taking_part:
             dense, _ = _restore(session, seeds / "dense")
         method = protocols.apply_protocol(experiment, content["method"])
         session = dataclasses.replace(session, experiment=method)
-        retrains = content["kind"] == "step" and active(experiment.remedy)
+        retrains = content["kind"] == "step" and taking_part
         if (content["kind"] == "scoring" or retrains) and method.scoring.groups:
             groups = clusters.read_clusters(seeds / "clusters.npz", len(session.dataset.train))
             dataset = cluster.replace_groups(session.dataset, groups, method.scoring.groups.count)
             session = dataclasses.replace(session, dataset=dataset)
         if retrains:
-            taking = TakingPart(active(experiment.remedy), session, dense)
             like = initial_network(session, experiment.seeds[0])
+            full = jax.device_get(like.masks)
+            target = Target(1.0, lambda network, fold: full, full)  # for the shapes alone
+            taking = TakingPart(taking_part, session, dense, target)
             carried = ingredients.start(taking, like, 1, session.devices, passes.fold)
     network, carried = _restore(session, directory, carried)
     return Case(session, network, dense, content, carried, taking)
@@ -234,7 +247,9 @@ def _step(case: Case) -> None:
     step = session.steps.train
     if case.dense is not None:
         remedy = session.experiment.remedy
-        step = steps.retraining_step(session.steps, remedy, case.dense.state, session.dataset)
+        step = steps.retraining_step(
+            session.steps, remedy, case.dense.state, session.dataset, case.taking.active
+        )
     placed = parallel.split_batch(samples, session.devices)
     rate = np.float32(content["rate"])
     carry, report = step(Carry(network.state, carried=case.carried), network.masks, placed, rate)

@@ -98,6 +98,10 @@ class Measured(NamedTuple):
     groups: np.ndarray
 
 
+def _no_choice(params: Tree) -> Tree:
+    raise ValueError("setting: this training leads to no choice")
+
+
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """What is known when a training begins, and at the end of each of its epochs; on the host.
@@ -110,6 +114,9 @@ class Setting:
         epochs: how many it has.
         dense: ("train" or "validation") to how the dense network does there.
         current: likewise of this network.
+        density: of the masks that a round's training leads to; 1 where it leads to none.
+        chosen: these masks on the host, where they are known.
+        choose: (params) to the masks that the round's method would choose now, on the host.
     """
 
     num_groups: int
@@ -119,6 +126,9 @@ class Setting:
     epochs: int
     dense: Callable[[str], Measured]
     current: Callable[[str], Measured]
+    density: float = 1.0
+    chosen: Tree = None
+    choose: Callable[[Tree], Tree] = _no_choice
 
 
 def _no(options: Any) -> bool:

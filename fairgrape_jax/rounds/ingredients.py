@@ -5,19 +5,37 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import jax
 import numpy as np
 
 from fairgrape_jax import parallel, passes
+from fairgrape_jax.config import Experiment
 from fairgrape_jax.data.batches import Order, epoch_order
 from fairgrape_jax.data.dataset import Split
 from fairgrape_jax.masks import Tree
+from fairgrape_jax.methods import METHODS
 from fairgrape_jax.passes import Fold
-from fairgrape_jax.remedies import Active, Measured, Setting
+from fairgrape_jax.remedies import Active, Measured, Setting, active
 from fairgrape_jax.rounds.predict import SplitName, predict
 from fairgrape_jax.rounds.session import Network, Session
 from fairgrape_jax.training.state import State
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """The masks that a training leads to.
+
+    Attributes:
+        density: of them.
+        choose: (network, fold=) to the masks that the round's method would choose now, on the host.
+        chosen: those that were chosen before; None if they are chosen afterwards.
+    """
+
+    density: float
+    choose: Callable[..., Tree]
+    chosen: Tree = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +46,13 @@ class TakingPart:
         active: the rows with their options.
         session: the run, with the groups that scores look at.
         dense: the network before pruning; None only where nothing is active.
+        target: of a training that comes before a round's choice.
     """
 
     active: tuple[Active, ...]
     session: Session | None = None
     dense: Network | None = None
+    target: Target | None = None
 
     @property
     def order(self) -> Order:
@@ -51,6 +71,7 @@ class TakingPart:
 
 
 NOBODY = TakingPart(())
+APPROACH = "approach"  # the name of what a method's training before its choice carries
 
 
 class BalancedOrder:
@@ -76,6 +97,22 @@ class BalancedOrder:
         return self._function(self._groups[:samples], self._count, seed, epoch)
 
 
+def approach_ingredients(experiment: Experiment, method: str) -> tuple[Active, ...]:
+    """What takes part in the training before a method's choice: its row, and the remedy's.
+
+    Args:
+        experiment: as the method is put through it.
+        method: a row of `METHODS` that has such a training.
+
+    Raises:
+        ValueError: a method that has none.
+    """
+    row = METHODS[method].approach
+    if row is None:
+        raise ValueError(f"{method}: has no training before its choice")
+    return (*active(experiment.remedy), Active(APPROACH, row, experiment.approach))
+
+
 def make_setting(
     taking: TakingPart,
     network: Network,
@@ -99,6 +136,14 @@ def make_setting(
     session, dense = taking.session, taking.dense
     if session is None or dense is None:
         raise ValueError("ingredients of retraining need the session and the dense network")
+    target = taking.target
+
+    def choose(params: Tree) -> Tree:
+        placed = parallel.replicate(jax.device_get(params), session.devices)
+        here = Network(network.state._replace(params=placed), network.masks)
+        return cast(Target, target).choose(here, fold=fold)
+
+    leads = {"density": target.density, "chosen": target.chosen, "choose": choose} if target else {}
     return Setting(
         num_groups=len(session.dataset.groups),
         params=network.state.params,
@@ -107,6 +152,7 @@ def make_setting(
         epochs=epochs,
         dense=functools.cache(functools.partial(measure, session, dense, fold=fold)),
         current=functools.cache(functools.partial(measure, session, network, fold=fold)),
+        **cast(Any, leads),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -379,6 +380,30 @@ def restore_place(train: Training, state: State, carried: Tree = ()) -> Place:
     step = f", step {place.done}" if place.done else ""
     say(f"{train.title}: going on after epoch {len(place.history)}{step}")
     return place
+
+
+def split_stage(stage: Stage, part: float) -> tuple[Stage, Stage]:
+    """A stage in two: a part of its epochs, at least one where it has any, and the rest.
+
+    Args:
+        stage: what is split.
+        part: of its epochs, 0 to 1, rounded.
+
+    Returns:
+        The first, which ends with its last epoch and seeks no best one, and the second.
+
+    Example:
+        >>> split_stage(Stage((2, 1), (0.1, 0.01), best=True), 0.5)[1]
+        Stage(epochs=(1,), rates=(0.01,), best=True)
+    """
+    rates = [r for n, r in zip(stage.epochs, stage.rates, strict=True) for _ in range(n)]
+    count = min(max(round(part * len(rates)), 1), len(rates))
+
+    def joined(rates: Sequence[float], best: bool) -> Stage:
+        pieces = [(len(list(same)), rate) for rate, same in itertools.groupby(rates)]
+        return Stage(tuple(n for n, _ in pieces), tuple(r for _, r in pieces), best)
+
+    return joined(rates[:count], False), joined(rates[count:], stage.best)
 
 
 def plan_epochs(stages: Sequence[Stage]) -> list[Epoch]:

@@ -23,10 +23,11 @@ from fairgrape_jax.config import Stage
 from fairgrape_jax.data import batches
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.methods import Preparation
+from fairgrape_jax.passes import Fold
 from fairgrape_jax.progress import say
 from fairgrape_jax.recovery import replay, rollback
 from fairgrape_jax.rounds import select, steps
-from fairgrape_jax.rounds.ingredients import NOBODY, TakingPart
+from fairgrape_jax.rounds.ingredients import NOBODY, TakingPart, Target, approach_ingredients
 from fairgrape_jax.rounds.select import Details
 from fairgrape_jax.rounds.session import Network, Session, place_on_devices
 from fairgrape_jax.rounds.train import Place, Training
@@ -262,6 +263,62 @@ def train(
     return rollback.run_stages(
         training, network.state, stages, directory=this.directory, after=after
     )
+
+
+def approach(
+    this: Round,
+    network: Network,
+    stage: Stage,
+    *,
+    density: float,
+    dense: Network,
+    scored: Session,
+    chosen: Tree = None,
+) -> Place:
+    """The place at the end of the training that comes before a round's masks.
+
+    A round that is stopped later goes through it again from its last save, to the same bits.
+
+    Args:
+        this: the round.
+        network: at its start; the devices take over the buffers of its state.
+        stage: what to go through.
+        density: of the masks that it leads to.
+        dense: the network before pruning.
+        scored: the session with the groups that scores look at.
+        chosen: the masks, on the devices, where the method chooses first.
+    """
+    experiment = this.session.experiment
+    active = approach_ingredients(experiment, this.method)
+
+    def choose_now(network: Network, *, fold: Fold) -> Tree:
+        masks, _ = select.select(
+            scored,
+            network,
+            this.method,
+            density=density,
+            seed=this.draw,
+            dense=dense,
+            fold=fold,
+        )
+        return masks
+
+    target = Target(density, choose_now, None if chosen is None else jax.device_get(chosen))
+    training = Training(
+        session=this.session,
+        masks=network.masks,
+        step=steps.retraining_step(
+            this.session.steps, experiment.remedy, dense.state, scored.dataset, active
+        ),
+        seed=this.seed,
+        title=f"{this.title}, before its choice",
+        slots=Slots(this.directory / "partial/approach"),
+        passes=this.passes,
+        taking=TakingPart(active, scored, dense, target),
+    )
+    place = rollback.run_stages(training, network.state, [stage], directory=this.directory)
+    this.passes.clear()
+    return place
 
 
 def restore(session: Session, directory: Path, like: Network) -> Network:

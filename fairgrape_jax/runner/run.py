@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fairgrape_jax import config, parallel
 from fairgrape_jax.config import Experiment, protocols
@@ -30,12 +30,22 @@ from fairgrape_jax.rounds.session import (
     copy_to_host,
     initial_network,
 )
+from fairgrape_jax.rounds.train import split_stage
 from fairgrape_jax.runner import layout, predictions, resume, retention
 from fairgrape_jax.runner.finish import finish
 from fairgrape_jax.runner.pace import Pace, Place, epochs_of
 from fairgrape_jax.runner.preparation import forget_hidden, keep_hidden, prepare_choice
 from fairgrape_jax.runner.prepare import prepare
-from fairgrape_jax.runner.round import Round, choose, prune, recalibrate, restore, time_into, train
+from fairgrape_jax.runner.round import (
+    Round,
+    approach,
+    choose,
+    prune,
+    recalibrate,
+    restore,
+    time_into,
+    train,
+)
 from fairgrape_jax.storage import checkpoint, clusters
 from fairgrape_jax.training.evaluate import Predictions
 from fairgrape_jax.training.state import State
@@ -337,18 +347,24 @@ def one_round(
     experiment, seconds = this.session.experiment, dict[str, float]()
     density, last = config.densities(experiment)[this.number - 1], this.number == this.count
     network, carried, before = prepare_choice(this, network, dense=dense.network, scored=scored)
-    with time_into(seconds, "score and select"):
-        chosen, details = choose(
-            this,
-            network,
-            session=scored,
-            density=density,
-            dense=dense.network,
-            carried=carried,
-        )
+    method, retrain, choice = METHODS[this.method], config.retraining(experiment), None
+    options: dict[str, Any] = {"density": density, "dense": dense.network}
+    if method.approach is not None:
+        first, retrain = split_stage(retrain, experiment.approach.part)
+        if method.chooses_first:
+            with time_into(seconds, "score and select"):
+                choice = choose(this, network, session=scored, carried=carried, **options)
+        with time_into(seconds, "approach"):
+            chosen = choice[0] if choice else None
+            place = approach(this, network, first, scored=scored, chosen=chosen, **options)
+        network, carried = Network(place.state, network.masks), place.carried
+        before = (*before, *place.history)
+    if choice is None:
+        with time_into(seconds, "score and select"):
+            choice = choose(this, network, session=scored, carried=carried, **options)
+    chosen, details = choice
     keep_hidden(this, network, chosen)
     network = prune(this, network, chosen, origin)
-    retrain = config.retraining(experiment)
     stages = [retrain, experiment.final] if last else [retrain]
     network = recalibrate(this, network)
     with time_into(seconds, "train"):

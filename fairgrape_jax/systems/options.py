@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 Slope = Literal["linear", "leaky", "softplus"]
+Projection = Literal["choice", "irregular", "filter", "column", "channel", "pattern"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +27,35 @@ class Approach:
     r: float = 0.1
     """SLR: r of the same."""
 
+    skeleton: float = 1e-5
+    """SWP: the weight of the L1 norm of the filter skeleton."""
+    skeleton_rate: float = 0.1
+    """SWP: the learning rate of the filter skeleton."""
+    threshold: float = 0.01
+    """SWP: the magnitude at which a stripe is cut while training."""
+    slope: Slope = "leaky"
+    """AutoPrune: what stands for the derivative of the step function."""
+    auxiliary_rate: float = 0.01
+    """AutoPrune: the size of a step of the auxiliary parameters, which begin at 0.1 or less."""
+    price_rate: float = 0.1
+    """AutoPrune: how fast the price of a weight follows the density."""
+    projection: Projection = "choice"
+    """SLR, ADMM: Z by the method's choice, or by a projection of the released code."""
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """The fields that cannot be used, and what is wrong with each."""
         if not 0 < self.part <= 1:
             yield "part", f"{self.part} is not in (0, 1]"
-        for name in ("lasso", "rho", "step"):
+        for name in (
+            "lasso",
+            "rho",
+            "step",
+            "skeleton",
+            "skeleton_rate",
+            "threshold",
+            "auxiliary_rate",
+            "price_rate",
+        ):
             if not getattr(self, name) > 0:
                 yield name, f"{getattr(self, name)} is not positive"
         if not self.m > 1:

@@ -56,9 +56,9 @@ def begun(remedy: Remedy, devices: int = 1, optimizer: str = "adam"):
     return session, taking, step
 
 
-def one_step(remedy: Remedy, devices: int):
+def one_step(remedy, devices: int, begin=begun):
     """The loss, the change of the parameters and what is carried, after a step at rate 1."""
-    session, taking, step = begun(remedy, devices, "sgd")
+    session, taking, step = begin(remedy, devices, "sgd")
     network = initial_network(session, seed=0)
     before = jax.device_get(network.state.params)
     carried = ingredients.start(taking, network, 1, session.devices, passes.fold)
@@ -79,9 +79,9 @@ class StoppedError(Exception):
     """A stop in the middle."""
 
 
-def trained(remedy: Remedy, directory, stop_after=None):
+def trained(remedy, directory, stop_after=None, begin=begun):
     """The place after two epochs, saved at every step; stopped after so many steps, if any."""
-    session, taking, step = begun(remedy)
+    session, taking, step = begin(remedy)
     network, count = initial_network(session, seed=0), 0
 
     def counted(*args):

@@ -14,7 +14,7 @@ from fairgrape_jax.structures.cost import Counter, kernel_norms
 from tests.helpers.small_networks import NETWORKS
 
 GROUPS = 3
-USABLE = [n for n, row in METHODS.items() if not set(row.needs) - NEEDS and n != "structured"]
+USABLE = [n for n, row in METHODS.items() if not (set(row.needs) - NEEDS or row.counts)]
 
 
 def case(name="residual"):

@@ -1,0 +1,137 @@
+"""Methods that train towards their choice: alike on any devices, gone on with, within budget."""
+
+import dataclasses
+import json
+from functools import cache
+
+import jax
+import numpy as np
+import pytest
+
+from fairgrape_jax import config, masks
+from fairgrape_jax.cli.main import main
+from fairgrape_jax.config import Stage
+from fairgrape_jax.data import load
+from fairgrape_jax.errors import UsageError
+from fairgrape_jax.methods import METHODS, Problem
+from fairgrape_jax.remedies import Active
+from fairgrape_jax.rounds import select, steps
+from fairgrape_jax.rounds.ingredients import APPROACH, TakingPart, Target
+from fairgrape_jax.runner import run as runner
+from fairgrape_jax.systems.options import Approach
+from fairgrape_jax.training.finite import NotFiniteError
+from tests.helpers.experiments import load_checkpoint, opened
+from tests.helpers.ingredient_runs import TINY, StoppedError, one_step, trained
+from tests.helpers.not_finite import SHORT
+
+ROWS = [name for name, method in METHODS.items() if method.approach is not None]
+# One row of each training; all of them run below.
+DISTINCT = list({METHODS[name].approach.summary: name for name in reversed(ROWS)}.values())
+DENSITY = 0.4
+EPOCHS = {1: [2, 3, 4], 2: [5, 6, 7]}  # after one of dense training
+
+
+@cache
+def begun(devices, optimizer):
+    """The session of all rows, and its dense network."""
+    experiment = dataclasses.replace(TINY, optimizer=optimizer, momentum=0.0)
+    return opened(experiment, load(TINY.data), devices, seed=1)
+
+
+@cache
+def begin(name, devices=1, optimizer="adam"):
+    """As `ingredient_runs.begun`, for the training before a row's choice."""
+    session, dense = begun(devices, optimizer)
+    row = METHODS[name]
+
+    def choose(network, **options):
+        return select.select(session, network, name, density=DENSITY, seed=0, **options)[0]
+
+    chosen = choose(dense) if row.chooses_first else None
+    active = (Active(APPROACH, row.approach, session.experiment.approach),)
+    taking = TakingPart(active, session, dense, Target(DENSITY, choose, chosen))
+    step = steps.retraining_step(
+        session.steps, session.experiment.remedy, dense.state, session.dataset, active
+    )
+    return session, taking, step
+
+
+@pytest.mark.parametrize("name", DISTINCT)
+def test_a_step_is_the_same_on_one_device_and_on_eight(name):
+    one, eight = (one_step(name, count, begin) for count in (1, 8))
+    assert one[0] == pytest.approx(eight[0], rel=1e-5)
+    for a, b in zip(*(jax.tree.leaves(found[1:]) for found in (one, eight)), strict=True):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(a) + 1e-6
+
+
+@pytest.mark.parametrize("name", DISTINCT)
+def test_a_training_that_was_stopped_goes_on_to_the_same_bits(name, tmp_path):
+    whole, history = trained(name, tmp_path / "whole", begin=begin)
+    with pytest.raises(StoppedError):
+        trained(name, tmp_path / "parts", stop_after=8, begin=begin)
+    again, others = trained(name, tmp_path / "parts", begin=begin)
+    assert history == others
+    for a, b in zip(*map(jax.tree.leaves, (whole, again)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("part", 0.0, r"approach.part: 0.0 is not in \(0, 1\]"),
+        ("part", 1.5, "approach.part"),
+        ("lasso", 0.0, "approach.lasso: 0.0 is not positive"),
+        ("rho", -1.0, "approach.rho"),
+        ("step", 0.0, "approach.step"),
+        ("m", 1.0, "approach.m: 1.0 is not above 1"),
+        ("r", 1.0, "approach.r"),
+        ("skeleton", 0.0, "approach.skeleton"),
+        ("skeleton_rate", 0.0, "approach.skeleton_rate"),
+        ("threshold", float("nan"), "approach.threshold"),
+        ("auxiliary_rate", 0.0, "approach.auxiliary_rate"),
+        ("price_rate", 0.0, "approach.price_rate"),
+    ],
+)
+def test_options_that_cannot_be_used_are_named(field, value, words):
+    experiment = dataclasses.replace(TINY, approach=Approach(**{field: value}))
+    with pytest.raises(UsageError, match=words):
+        config.check(experiment)
+
+
+def test_a_step_before_the_choice_that_is_not_finite_is_replayed(tmp_path, capsys):
+    experiment = dataclasses.replace(SHORT, methods=("slr",), retrain=Stage((2,), (1e30,)))
+    with pytest.raises(NotFiniteError):
+        runner.run(experiment, tmp_path)
+    place = tmp_path / "seed_0/slr/round_01/not_finite"
+    known = json.loads((place / "repro.json").read_text())
+    assert known["approach"]
+    capsys.readouterr()
+    assert main(["replay", str(place)]) == 0
+    assert f"again:    {known['not_finite'][0]}" in capsys.readouterr().out
+
+
+def test_every_row_reaches_its_budget_in_a_run(tmp_path):
+    """Two rounds of three epochs, two before the choice; no epoch is added; rows differ."""
+    experiment = dataclasses.replace(
+        TINY,
+        methods=tuple(ROWS),
+        densities=(0.6, DENSITY),
+        retrain=Stage((3,), (1e-3,)),
+        final=Stage(),
+    )
+    runner.run(experiment, tmp_path)
+    networks = {}
+    for name in ROWS:
+        for number, density in enumerate(experiment.densities, 1):
+            stage = tmp_path / f"seed_0/{name}/round_{number:02}"
+            record, saved = json.loads((stage / "metrics.json").read_text()), load_checkpoint(stage)
+            epochs = [row["epoch"] for row in (*record["before_choice"], *record["history"])]
+            assert epochs == EPOCHS[number]
+            assert record["seconds"]["approach"] > 0
+            problem = Problem(None, saved["masks"], layers=begun(1, "adam")[0].steps.layers)
+            count = select.expected_counts(problem, name, density)
+            alive = {row["layer"]: row["alive"] for row in masks.sparsity_table(saved["masks"])}
+            assert alive == count
+        networks[name] = saved["state"].params["conv1"]["kernel"]
+    assert len({leaf.tobytes() for leaf in networks.values()}) == len(ROWS)
