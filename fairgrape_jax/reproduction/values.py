@@ -86,4 +86,6 @@ def read_table(name: str) -> Table:
     """
     if name not in TABLES:
         raise UsageError(f"reproduce: {name!r} is no table: choose from {', '.join(TABLES)}")
-    return schema.convert(json.loads((FOLDER / f"{name}.json").read_text()), Table, name)
+    return schema.convert(
+        json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")), Table, name
+    )
