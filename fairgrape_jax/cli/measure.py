@@ -21,6 +21,8 @@ class Measure(Command):
     """Runs, or stages of them, like RUN/seed_0/dense."""
     repeats: Annotated[int, arg(metavar="N")] = 20
     """Calls that are timed, of one picture and of 64."""
+    shrink: Annotated[bool, FlagCreatePairsOff] = False
+    """Measure each stage also without the channels that are pruned as a whole."""
     save: Annotated[bool, FlagCreatePairsOff] = False
     """Store size, operations and time with each stage, for the report of its run."""
 
@@ -31,7 +33,12 @@ class Measure(Command):
         from fairgrape_jax.exporters import measure
 
         costs = [measure.measure(stage, self.repeats) for stage in self.stages]
-        say(measure.table(costs))
+        small = [
+            measure.measure(stage, self.repeats, shrink=True)
+            for stage in self.stages
+            if self.shrink
+        ]
+        say(measure.table([*costs, *small]))
         if self.save:
             for stage, cost in zip(self.stages, costs, strict=True):
                 say(f"saved: {measure.save(stage, cost)}")

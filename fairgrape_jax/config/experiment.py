@@ -144,6 +144,11 @@ class Scoring:
     apart (the lanes of a TPU); none for any weights."""
     tiles: Tiles | None = None
     """Whole tiles of inputs x outputs, as 4x4, for every method; none for single weights."""
+    structures: Literal["none", "weights", "flops"] = "none"
+    """Whole channels, coupled over layers, for every method; densities are then the part of all
+    weights, or of the dense network's operations, and the most structures within it are kept."""
+    structure_multiple: int = 1
+    """Of which the number of channels of each group of layers is one, 8 for example."""
     advances: int = 1
     """Weights that greedy steps advance before they look at the shares again (official code: 2)."""
     samples: int = 0
@@ -162,11 +167,20 @@ class Scoring:
         """What is wrong with its fields."""
         if not 0 < self.fraction <= 1:
             yield "fraction", f"{self.fraction} is not in (0, 1]"
-        for name, least in (("micro_batch", 1), ("advances", 1), ("samples", 0)):
+        for name, least in (
+            ("micro_batch", 1),
+            ("advances", 1),
+            ("samples", 0),
+            ("structure_multiple", 1),
+        ):
             if getattr(self, name) < least:
                 yield name, _below(getattr(self, name), least)
         if self.n_of_m and self.tiles:
             yield "tiles", "N of M is given too; leave one of them out"
+        if self.structures != "none" and (self.n_of_m or self.tiles):
+            yield "structures", "N of M or tiles are given too; leave one of them out"
+        if self.structures == "none" and self.structure_multiple != 1:
+            yield "structure_multiple", "does nothing without --scoring.structures weights or flops"
         if isinstance(self.allocation, dict):
             yield from _table_problems(self.allocation)
         if self.select == "threshold" and (self.deficit, self.advances) != ("relative", 1):

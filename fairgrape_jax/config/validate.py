@@ -12,6 +12,7 @@ from fairgrape_jax.config.experiment import Epoch, Experiment, Problem, densitie
 from fairgrape_jax.config.serialize import check_types
 from fairgrape_jax.data.augment import AUGMENTATIONS
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.methods.structure_choice import takes_structures
 from fairgrape_jax.registry import Table
 from fairgrape_jax.selection import schedules
 
@@ -126,6 +127,17 @@ def _check_pattern(experiment: Experiment) -> None:
                 f"scoring: {method} keeps whole filters, no {pattern or experiment.scoring.tiles}; "
                 "leave one of them out"
             )
+        whole = experiment.scoring.structures != "none"
+        if whole and not takes_structures(methods.METHODS[method]):
+            raise UsageError(
+                f"scoring.structures: {method} chooses weights by rules of its own, not whole "
+                "channels; leave one of them out"
+            )
+    if experiment.scoring.structures != "none" and experiment.prunable != "kernels":
+        raise UsageError(
+            f"prunable: whole channels are pruned with all kernels that they lie in, not of "
+            f"{experiment.prunable} alone; leave it out, or scoring.structures"
+        )
     if pattern and last > pattern.kept / pattern.of:
         raise UsageError(
             f"scoring.n_of_m: {pattern} keeps at most {pattern.kept / pattern.of:.4g} of the "

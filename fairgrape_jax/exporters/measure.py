@@ -1,14 +1,15 @@
 """What a network costs here: parameters, bytes, operations, time of a call, memory.
 
 The zeros of a pruned network save bytes in sparse storage alone: its operations and its time are
-those of the dense network, and the table shows it.
+those of the dense network, and the table shows it. Channels that are pruned as wholes can be left
+out, and then all of it falls.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from fairgrape_jax.errors import UsageError
 from fairgrape_jax.exporters import sparse
 from fairgrape_jax.exporters.base import leaves
 from fairgrape_jax.exporters.stage import find_stage
-from fairgrape_jax.masks import Tree
+from fairgrape_jax.masks import Tree, map_masked
 from fairgrape_jax.reports.results import COST
 from fairgrape_jax.runner import layout
 from fairgrape_jax.runner.stage import LoadedStage
+from fairgrape_jax.structures import alive_structures, find_structures, remove
+from fairgrape_jax.structures import shrink as shrink_network
 
 BATCHES = (1, 64)
 
@@ -58,6 +61,7 @@ class Cost:
         bytes: All arrays as they are, in sparse storage, and in a zip.
         calls: One for each of BATCHES.
         device: The machine.
+        shrunk: Whether pruned channels were left out.
     """
 
     name: str
@@ -66,17 +70,20 @@ class Cost:
     bytes: tuple[int, int, int]
     calls: tuple[Call, ...]
     device: str
+    shrunk: bool = False
 
 
-def measure(path: Path, repeats: int = 20) -> Cost:
+def measure(path: Path, repeats: int = 20, *, shrink: bool = False) -> Cost:
     """Measure a finished stage of a run on this machine; its dataset is not needed.
 
     Args:
         path: RUN or RUN/STAGE.
         repeats: Calls that are timed for each of BATCHES, after one that is not.
+        shrink: Measure the network without the channels that are pruned as a whole.
 
     Raises:
-        UsageError: There is no such stage, or it does not know the shape of its pictures.
+        UsageError: There is no such stage, it does not know the shape of its pictures, or it is to
+            be shrunk and no channel of it is pruned.
     """
     if repeats < 1:
         raise UsageError("--repeats is 1 or more")
@@ -87,18 +94,50 @@ def measure(path: Path, repeats: int = 20) -> Cost:
             "of its pictures: measure one of this version"
         )
     variables = jax.device_get(dict(stage.variables))
+    kept, apply = {"params": stage.masks}, stage.module.apply
+    if shrink:
+        variables, kept, apply = _shrunk(path, stage, variables)
     arrays = leaves(variables)
-    masks = {f"params/{name}": np.asarray(mask, bool) for name, mask in leaves(stage.masks).items()}
+    masks = {name: np.asarray(mask, bool) for name, mask in leaves(kept).items()}
     took = sparse.sizes(sparse.encode(arrays, masks))
-    params = leaves(stage.params)
+    params = leaves(variables["params"])
     return Cost(
         name=stage.name,
         parameters=sum(leaf.size for leaf in params.values()),
         nonzeros=sum(int(np.count_nonzero(leaf)) for leaf in params.values()),
         bytes=(took.dense, took.file, took.zipped),
-        calls=tuple(_call(stage, variables, batch, repeats) for batch in BATCHES),
+        calls=tuple(_call(stage, apply, variables, batch, repeats) for batch in BATCHES),
         device=jax.devices()[0].device_kind,
+        shrunk=shrink,
     )
+
+
+def _shrunk(
+    path: Path, stage: LoadedStage, variables: Tree
+) -> tuple[Tree, Tree, Callable[..., Any]]:
+    """Variables, masks and function of a network without its pruned channels."""
+    assert stage.input is not None
+    picture = jax.ShapeDtypeStruct((1, *stage.input["shape"]), np.float32)
+    structures = find_structures(stage.module.apply, variables, picture)
+    alive = alive_structures(structures, {"params": stage.masks})
+    if all(mask.all() for mask in alive.values()):
+        raise UsageError(
+            f"{path}: no channel of it is pruned as a whole, so it does not get smaller; a run "
+            "with --scoring.structures flops prunes channels"
+        )
+    if empty := [name for name, mask in alive.items() if not mask.any()]:
+        raise UsageError(f"{path}: layer {empty[0]} has no weight left, and no network is smaller")
+    small = shrink_network(structures, variables, alive)
+
+    # Masks of the structure of the variables, an array for every leaf, to be cut likewise.
+    def full(tree: Tree) -> Tree:
+        return jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), tree)
+
+    masks = map_masked(lambda m, ones: ones if m is None else m, stage.masks, full(stage.params))
+    cut = remove(structures, full(variables) | {"params": masks}, alive)["params"]
+    kept = map_masked(lambda m, mask: None if m is None else mask, stage.masks, cut)
+    function = small.function(lambda v, x: stage.module.apply(v, x))
+    return small.params, {"params": kept}, function
 
 
 def save(path: Path, cost: Cost) -> Path:
@@ -120,13 +159,15 @@ def save(path: Path, cost: Cost) -> Path:
     return file
 
 
-def _call(stage: LoadedStage, variables: Tree, batch: int, repeats: int) -> Call:
+def _call(
+    stage: LoadedStage, network: Callable[..., Any], variables: Tree, batch: int, repeats: int
+) -> Call:
     assert stage.input is not None
-    module, shape = stage.module, tuple(stage.input["shape"])
+    shape = tuple(stage.input["shape"])
     mean, std = stage.input["mean"], stage.input["std"]
 
     def apply(variables: Tree, images: jax.Array) -> Any:
-        return module.apply(variables, augment.normalise(images, mean, std), train=False)
+        return network(variables, augment.normalise(images, mean, std))
 
     images = np.random.default_rng(0).integers(0, 256, (batch, *shape), np.uint8)
     held, pictures = jax.device_put((variables, images))
@@ -154,7 +195,9 @@ def table(costs: Sequence[Cost]) -> str:
     Returns:
         Aligned lines.
     """
-    rows: dict[str, list[str]] = {"": [cost.name for cost in costs]}
+    rows: dict[str, list[str]] = {
+        "": [f"{cost.name}, shrunk" if cost.shrunk else cost.name for cost in costs]
+    }
     rows["parameters"] = [f"{cost.parameters:,}" for cost in costs]
     rows["not zero"] = [f"{cost.nonzeros:,}" for cost in costs]
     for place, what in enumerate(("dense", "sparse", "zipped")):

@@ -52,6 +52,9 @@ class Problem:
         allocation: how many weights each layer keeps, as for `selection.allocate`.
         minimum: the least number of weights that a layer keeps.
         pattern: what hardware is fast with, N:M or tiles; None: any weights.
+        structures: whole structures are pruned, and a density is the part of all weights or of the
+            dense network's operations; "none" for single weights.
+        multiple: of which the number of structures of a group is one.
         devices: over which a choice may be spread.
         details: what a method reports of its choice, by layer; it goes into the round's metrics.
     """
@@ -77,6 +80,8 @@ class Problem:
     allocation: Allocation = "uniform"
     minimum: int = 0
     pattern: Pattern | None = None
+    structures: Literal["none", "weights", "flops"] = "none"
+    multiple: int = 1
     devices: Sequence[jax.Device] = ()
     details: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import jax
 import numpy as np
 
-from fairgrape_jax.masks import Tree, check_density, kept
+from fairgrape_jax.masks import Tree, check_density
 from fairgrape_jax.methods import METHODS
 from fairgrape_jax.methods.base import Method, Problem
 from fairgrape_jax.methods.library import check_needs, importance_of
-from fairgrape_jax.methods.pruning import prune
-from fairgrape_jax.selection import Allocation, allocate
-from fairgrape_jax.selection.allocation import is_global
+from fairgrape_jax.methods.pruning import check_finite
+from fairgrape_jax.methods.structure_budget import Budget, Masks, Of, choose_within
+from fairgrape_jax.selection import Allocation
 from fairgrape_jax.selection.inputs import whole_number
-from fairgrape_jax.structures import Structures, sum_importance
+from fairgrape_jax.structures import (
+    Structures,
+    alive_structures,
+    find_structures,
+    sum_importance,
+    zero_masks,
+)
 from fairgrape_jax.structures.cost import Counter, kernel_norms, latency
 
-Of = Literal["flops", "weights", "latency"]
-Masks = dict[str, np.ndarray]
-Counts = dict[str, int]
 # What a method may look at where structures are chosen: their scores and norms, and a key.
 NEEDS = {"scores", "a key", "a minority"}
 
@@ -94,25 +98,9 @@ def prune_structures(
             raise ValueError(f"{name}: {value} is less than 1")
     problem, row = _problem(structures, params, masks, method, scores, key, minority)
     problem = dataclasses.replace(problem, allocation=allocation, minimum=minimum)
-    counter = Counter(structures)
     seconds = _timer(structures, params, inputs) if of == "latency" else None
-
-    # Structures of a group cost the same, so a cost follows from how many each group keeps.
-    def cost(counts: Counts) -> float:
-        chosen = _first(problem.masks, counts)
-        return seconds(chosen) if seconds else getattr(counter(chosen), of)
-
-    total = sum(group.size for group in structures.groups)
-    chooser = _Chooser(row, problem, total, multiple)
-    whole = cost({group.name: group.size for group in structures.groups})
-    number = _largest(chooser, lambda counts: cost(counts) <= budget * whole)
-    if number is None:
-        least = cost(chooser.counts(chooser.fewest)) / whole
-        raise ValueError(
-            f"budget: {budget:g} of the {of} cannot be kept to: the fewest structures that are "
-            f"allowed leave {least:.4g}"
-        )
-    chosen = chooser.choose(number, lambda counts: cost(counts) <= budget * whole)
+    chosen = choose_within(row, problem, structures, Budget(budget, of, multiple, seconds))
+    counter = Counter(structures)
     dense, left = counter(structures.full_masks()), counter(chosen)
     info: dict[str, Any] = {
         "weights": left.weights / dense.weights,
@@ -120,117 +108,103 @@ def prune_structures(
         "groups": {name: int(mask.sum()) for name, mask in chosen.items()},
     }
     if seconds:
-        info["latency"] = (whole, seconds(chosen))
+        info["latency"] = (seconds(structures.full_masks()), seconds(chosen))
     return chosen, info
 
 
-class _Chooser:
-    """The choice of a number of structures in all, and how many of them each group gets."""
+def takes_structures(row: Method) -> bool:
+    """Whether a method can choose among structures: not where weights come back one by one, a
+    training of its own comes before, or it has counts of its own.
 
-    def __init__(self, row: Method, problem: Problem, total: int, multiple: int) -> None:
-        self.row, self.problem, self.total, self.multiple = row, problem, total, multiple
-        self.is_global = is_global(problem.allocation)
-        self.fewest, self.most = self._range()
-
-    def _allocate(self, number: int) -> Counts:
-        problem = self.problem
-        return allocate(
-            problem.masks,
-            number / self.total,
-            problem.allocation,
-            minimum=problem.minimum,
-            weights=problem.params,
-            order=problem.layers,
-        )
-
-    def _range(self) -> tuple[int, int]:
-        """The fewest and the most structures that the allocation can divide among the groups."""
-        masks, allocation = self.problem.masks, self.problem.allocation
-        fixes = isinstance(allocation, Mapping) and len(allocation) < len(masks)
-        table = allocation if fixes and isinstance(allocation, Mapping) else {}
-        fewest = sum(
-            min(max(kept(mask.size, table.get(name, 0)), self.problem.minimum), int(mask.sum()))
-            for name, mask in masks.items()
-        )
-        self._allocate(fewest)  # an allocation that cannot be followed at all says so
-        low, high = fewest, sum(int(mask.sum()) for mask in masks.values())
-        while low < high:
-            middle = (low + high + 1) // 2
-            try:
-                self._allocate(middle)
-                low = middle
-            except ValueError:  # more than a group has alive
-                high = middle - 1
-        return fewest, low
-
-    def counts(self, number: int) -> Counts:
-        """How many structures each group keeps of a number in all."""
-        if self.is_global:
-            chosen = prune(self.row, self.problem, number / self.total)
-            counts = {name: int(mask.sum()) for name, mask in chosen.items()}
-        else:
-            counts = self._allocate(number)
-        return counts if self.multiple == 1 else self._rounded(counts)
-
-    def _rounded(self, counts: Counts) -> Counts:
-        alive, m = self._alive(), self.multiple
-        return {name: min(max(n // m * m, m), alive[name]) for name, n in counts.items()}
-
-    def _alive(self) -> Counts:
-        return {name: int(mask.sum()) for name, mask in self.problem.masks.items()}
-
-    def choose(self, number: int, fits: Callable[[Counts], bool]) -> Masks:
-        """The choice of a number of structures in all; rounded, of as many more as fit."""
-        if self.multiple == 1:
-            return prune(self.row, self.problem, number / self.total)
-        counts, alive = self.counts(number), self._alive()
-        for name in sorted(counts, key=lambda name: counts[name] / alive[name]):
-            more = counts | {name: counts[name] + self.multiple}
-            if more[name] <= alive[name] and fits(more):
-                counts = more
-        chosen: Masks = {}
-        for name, count in counts.items():
-            one = _only(self.problem, name)
-            chosen |= prune(self.row, one, count / one.masks[name].size)
-        return chosen
+    Args:
+        row: the method.
+    """
+    return row.nested and row.prepares is None and row.counts is None
 
 
-def _only(problem: Problem, name: str) -> Problem:
-    """One group of a problem by itself."""
+def choose_structures(method: Method, problem: Problem, density: float) -> Tree:
+    """The masks of the next round where whole structures are pruned: the most that `density` lets.
 
-    def importance(over: Any) -> Masks:
-        return {name: problem.importance(over)[name]}
+    Scores of weights are summed over each structure; methods with a choice of their own choose
+    among structures by the sums of importance.
 
+    Args:
+        method: a row of the table, with no counts of its own.
+        problem: the round, whose `structures` are "weights" or "flops": what the density counts.
+        density: the part of all weights, or of the dense network's operations.
+
+    Returns:
+        Masks of weights, nested in the problem's.
+
+    Raises:
+        TrainingError: a score is NaN or infinite.
+        ValueError: a density outside 0..1, or below what the smallest network has.
+    """
+    check_density(density)
+    assert problem.structures != "none"
+    structures = find_in_round(problem)
+    units = structure_problem(problem, structures)
+    if method.choose is None:
+        scores = check_finite(method.score(problem), problem.masks)
+        sums = sum_importance(structures, jax.tree.map(lambda leaf: leaf[None], scores))
+        of_structures = {name: row[0] for name, row in sums.items()}
+        method = dataclasses.replace(method, score=lambda _: of_structures)
+    budget = Budget(density, problem.structures, problem.multiple)
+    return zero_masks(structures, problem.masks, choose_within(method, units, structures, budget))
+
+
+def find_in_round(problem: Problem) -> Structures:
+    """The structures of a round's network, its running statistics held fixed.
+
+    Args:
+        problem: the network at the start of a round.
+    """
+    module, stats = problem.module, jax.device_get(problem.batch_stats)
+    assert module is not None
+
+    def apply(params: Tree, x: Any) -> Any:
+        return module.apply({"params": params, "batch_stats": stats}, x, train=False)
+
+    picture = jax.ShapeDtypeStruct((1, *problem.shape), np.float32)
+    return find_structures(apply, problem.params, picture)
+
+
+def structure_problem(problem: Problem, structures: Structures) -> Problem:
+    """The same round with structures in place of weights: a group of them is a layer.
+
+    A structure's importance is the sum of that of its weights, its weight the sum of their |w|. It
+    is alive if any weight is. The least number of a layer is that of a group's structures, 1 at
+    least.
+
+    Args:
+        problem: the round.
+        structures: of its network.
+    """
+
+    @functools.cache
+    def importance(over: Any) -> Tree:
+        return sum_importance(structures, problem.importance(over))
+
+    def average(*statistic: Any, **options: Any) -> Tree:
+        return sum_importance(structures, problem.average(*statistic, **options))
+
+    norms = sum_importance(structures, kernel_norms(structures, problem.params))
+    names = [group.name for group in structures.groups]
+    allocation = problem.allocation
+    if isinstance(allocation, Mapping):  # of all layers; what is no group has no count
+        allocation = {name: value for name, value in allocation.items() if name in names}
     return dataclasses.replace(
         problem,
-        masks={name: problem.masks[name]},
-        params={name: problem.params[name]},
+        structures="none",
+        masks=alive_structures(structures, problem.masks),
+        params={name: rows[0] for name, rows in norms.items()},
         importance=importance,
-        layers=(name,),
-        allocation="uniform",
+        average=average,
+        layers=tuple(names),
+        allocation=allocation,
+        minimum=max(problem.minimum, 1),
+        select="greedy",  # structures are few
     )
-
-
-def _largest(chooser: _Chooser, fits: Callable[[Counts], bool]) -> int | None:
-    """The largest number of structures whose choice fits; None where the fewest do not."""
-    low, high = chooser.fewest, chooser.most
-    if fits(chooser.counts(high)):
-        return high
-    if not fits(best := chooser.counts(low)):
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        counts = chooser.counts(middle)
-        if counts == best or fits(counts):
-            low, best = middle, counts
-        else:
-            high = middle
-    return low
-
-
-def _first(masks: Masks, counts: Counts) -> Masks:
-    """Masks of so many structures: of any, for all of a group cost the same."""
-    return {name: np.arange(mask.size) < counts[name] for name, mask in masks.items()}
 
 
 def _problem(
@@ -246,8 +220,8 @@ def _problem(
     if not METHODS.find(method):
         raise ValueError(f"method: {method!r} is none of {', '.join(METHODS)}")
     row = METHODS[method]
-    if set(row.needs) - NEEDS or row.counts:
-        usable = [n for n, r in METHODS.items() if not (set(r.needs) - NEEDS or r.counts)]
+    if set(row.needs) - NEEDS or not takes_structures(row):
+        usable = [n for n, r in METHODS.items() if not set(r.needs) - NEEDS and takes_structures(r)]
         raise ValueError(
             f"method: {method!r} does not score whole structures; choose from {', '.join(usable)}"
         )

@@ -16,6 +16,11 @@ from fairgrape_jax.data.dataset import NO_GROUP, Dataset
 from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.methods import METHODS, Problem, prune, pruning
+from fairgrape_jax.methods.structure_choice import (
+    choose_structures,
+    find_in_round,
+    structure_problem,
+)
 from fairgrape_jax.methods.tiles import tile_masks, tile_problem
 from fairgrape_jax.passes import Fold
 from fairgrape_jax.rounds import score
@@ -24,6 +29,8 @@ from fairgrape_jax.scoring.statistics import Statistic
 from fairgrape_jax.selection import Allocation, allocate
 from fairgrape_jax.selection.counts import joined, members
 from fairgrape_jax.selection.patterns import NofM, Tiles, most_in_block
+from fairgrape_jax.structures import zero_masks
+from fairgrape_jax.structures.cost import Counter
 
 # How the choice was made in each layer, or in the network, by name; it goes into the record.
 Details = dict[str, dict[str, Any]]
@@ -69,7 +76,8 @@ def select(
         network = open_masks(session, network)
     question = make_problem(session, network, seed=seed, dense=dense, fold=fold)
     question = dataclasses.replace(question, alive=alive, progress=progress, carried=carried)
-    chosen = parallel.broadcast_from_process_0(prune(METHODS[method], question, density))
+    choose = prune if question.structures == "none" else choose_structures
+    chosen = parallel.broadcast_from_process_0(choose(row, question, density))
     check_masks(chosen, question, method, density)
     return chosen, question.details
 
@@ -96,6 +104,9 @@ def check_masks(chosen: Tree, question: Problem, method: str, density: float) ->
         density: of the masks.
     """
     masks.check_nested(chosen, question.masks)
+    if question.structures != "none":
+        check_structures(chosen, question, method, density)
+        return
     counted, units = chosen, question
     if isinstance(question.pattern, Tiles):
         counted, units = tile_masks(question, chosen), tile_problem(question)
@@ -110,6 +121,26 @@ def check_masks(chosen: Tree, question: Problem, method: str, density: float) ->
             f"{method}: layer {empty[0]} is left without weights at density {density:.4g}, and "
             "nothing passes through it; complete rounds are kept. --min-keep-per-layer 1 avoids it"
         )
+
+
+def check_structures(chosen: Tree, question: Problem, method: str, density: float) -> None:
+    """RuntimeError for masks that leave more than the density lets, or parts of structures.
+
+    Args:
+        chosen: the masks.
+        question: the round as the method saw it.
+        method: a row of `METHODS`.
+        density: of all weights, or of the dense network's operations.
+    """
+    structures = find_in_round(question)
+    kept = structure_problem(dataclasses.replace(question, masks=chosen), structures).masks
+    whole = zero_masks(structures, question.masks, kept)
+    if not jax.tree.all(jax.tree.map(np.array_equal, whole, chosen)):
+        raise RuntimeError(f"{method}: masks leave parts of structures")
+    count, of = Counter(structures), question.structures
+    left = getattr(count(kept), of) / getattr(count(structures.full_masks()), of)
+    if left > density * (1 + 1e-6):
+        raise RuntimeError(f"{method}: {left:.6g} of the {of} are left, not {density:.6g}")
 
 
 def check_pattern(chosen: Tree, question: Problem, method: str, density: float) -> None:
@@ -197,6 +228,8 @@ def make_problem(
         allocation=allocation_of(experiment, network.masks, session.steps.layers),
         minimum=experiment.min_keep_per_layer,
         pattern=scoring.n_of_m or scoring.tiles,
+        structures=scoring.structures,
+        multiple=scoring.structure_multiple,
         # Fake devices of one processor have nothing to gain from dividing its work.
         devices=() if devices[0].platform == "cpu" else tuple(devices),
     )

@@ -15,8 +15,10 @@ from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.methods import METHODS, Problem, pruning
+from fairgrape_jax.methods.structure_choice import choose_structures
 from fairgrape_jax.progress import say
 from fairgrape_jax.rounds import select
+from fairgrape_jax.rounds.session import Network, Session
 from fairgrape_jax.selection.allocation import ALLOCATIONS, is_global
 
 
@@ -180,6 +182,8 @@ def check_layers(experiment: Experiment, full: Tree, layers: Sequence[str] = ())
     Raises:
         UsageError: with the name of the layer.
     """
+    if experiment.scoring.structures != "none":
+        return  # `check_structures` looks at these
     for name in experiment.methods:
         of_method = protocols.apply_protocol(experiment, name)
         by_method, minimum = METHODS[name].counts, of_method.min_keep_per_layer
@@ -204,6 +208,26 @@ def check_layers(experiment: Experiment, full: Tree, layers: Sequence[str] = ())
                     f"layer {layer} keeps none of its weights at density {density:.4g} ({name}), "
                     "and nothing would pass through it; give --min-keep-per-layer 1, or keep more"
                 )
+
+
+def check_structures(session: Session, network: Network) -> None:
+    """Where whole channels are pruned: check that there are some, and the last density is reached.
+
+    Args:
+        session: the run.
+        network: before training.
+
+    Raises:
+        UsageError: with what the network, the densities or the allocation are lacking.
+    """
+    experiment = session.experiment
+    if experiment.scoring.structures == "none":
+        return
+    try:
+        question = select.make_problem(session, network, seed=experiment.seeds[0])
+        choose_structures(METHODS["magnitude"], question, config.densities(experiment)[-1])
+    except ValueError as error:
+        raise UsageError(f"scoring.structures: {error}") from error
 
 
 def allocation_notes(experiment: Experiment, full: Tree) -> list[str]:

@@ -54,6 +54,7 @@ def prepare(
     session = dataclasses.replace(session, metrics=preflight.metric_names(registered))
     network = initial_network(session, experiment.seeds[0])
     preflight.check_layers(experiment, network.masks, session.steps.layers)
+    preflight.check_structures(session, network)
     if hosts.is_process_0():
         disk_space.check_room(experiment, directory, (network.state, network.masks), dataset)
     notes = preflight.notes(experiment, devices[0].platform)

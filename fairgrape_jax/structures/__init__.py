@@ -6,7 +6,13 @@ that make it, the columns that read it, and all that is coupled with it.
 
 from fairgrape_jax.structures.coupling import Structures, find_structures
 from fairgrape_jax.structures.groups import Group, Member
-from fairgrape_jax.structures.importance import gated, gated_loss, gates, sum_importance
+from fairgrape_jax.structures.importance import (
+    alive_structures,
+    gated,
+    gated_loss,
+    gates,
+    sum_importance,
+)
 from fairgrape_jax.structures.shrinking import Small, remove, shrink, zero, zero_masks
 
 __all__ = [
@@ -14,6 +20,7 @@ __all__ = [
     "Member",
     "Small",
     "Structures",
+    "alive_structures",
     "find_structures",
     "gated",
     "gated_loss",

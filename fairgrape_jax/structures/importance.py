@@ -99,6 +99,31 @@ def _add(result: np.ndarray, rows: np.ndarray, owners: tuple[np.ndarray, ...]) -
             np.subtract.at(result.T, owners[a][i], over_others(a, b)[:, i, j].T)
 
 
+def alive_structures(structures: Structures, weights: Tree) -> dict[str, np.ndarray]:
+    """Which structures have a weight that is alive.
+
+    Args:
+        structures: of the network.
+        weights: masks of weights, None where not prunable.
+
+    Returns:
+        (structures,) bool for each group.
+
+    Raises:
+        ValueError: masks that are not of this network.
+
+    Example:
+        >>> from fairgrape_jax.structures import find_structures
+        >>> params = {"a": np.ones((1, 3)), "b": np.ones((3, 1))}
+        >>> structures = find_structures(lambda p, x: x @ p["a"] @ p["b"], params, np.ones((1, 1)))
+        >>> weights = {"a": np.array([[True, False, False]]), "b": np.zeros((3, 1), bool)}
+        >>> alive_structures(structures, weights)
+        {'a': array([ True, False, False])}
+    """
+    ones = jax.tree.map(lambda mask: np.asarray(mask, np.float64)[None], weights)
+    return {name: rows[0] > 0 for name, rows in sum_importance(structures, ones).items()}
+
+
 def gates(structures: Structures) -> dict[str, np.ndarray]:
     """A factor of 1 for every structure, as `gated` takes them.
 

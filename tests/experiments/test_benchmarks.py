@@ -35,6 +35,10 @@ EXPECTED = {
         {"save", "save, until it returns", "restore", "masks, kept", "sums, kept", "sums, read"},
     ),
     "compile": (["--programs", "evaluate"], {"evaluate"}),
+    "structures": (
+        ["--batches", "2", "--flops", "0.5"],
+        {"dense", "99 % zeros", "50% of the operations removed"},
+    ),
     "round": (
         ["--groups", "2", "--images", "20", "--batch", "4"],
         {"importance", "selection", "retraining", "evaluation", "a round"},
@@ -56,6 +60,7 @@ def test_a_benchmark_prints_and_writes_its_rows(name, tmp_path, monkeypatch, cap
     of_many = {
         "selection": ["--models", "mlp", *SMALL[4:]],
         "pipeline": SMALL[4:],
+        "structures": ["--models", "mlp", "--size", "8", "--repeats", "2"],
         "compile": ["--models", "mlp", "--sizes", "8", "--batch", "4", "--groups", "2"],
     }
     small = of_many.get(name, SMALL)
