@@ -119,7 +119,8 @@ def takes_structures(row: Method) -> bool:
     Args:
         row: the method.
     """
-    return row.nested and row.prepares is None and row.counts is None
+    trains = row.prepares is not None or row.approach is not None
+    return row.nested and not trains and row.counts is None
 
 
 def choose_structures(method: Method, problem: Problem, density: float) -> Tree:
