@@ -45,13 +45,13 @@ def main(arguments: list[str] | None = None) -> None:
     split: SplitName = "test" if options.confirm else "validation"
     if options.confirm:
         options.recipes, options.seeds = [*AGAINST, *CONFIRMED], list(FRESH_SEEDS)
-        options.shares, options.bases = [SHARES[0]], list(AGAINST)
+        options.shares = [SHARES[0]]
     planned = list(cells(options.recipes, options.shares, options.seeds, split))
     done = {cell: content for cell in planned if (content := cell.read()) is not None}
     if options.tables:
         groups = getattr(load(Writers()), split).groups
         needed = options.recipes if options.confirm else [BASE]
-        print(tables.tables(done, groups, options.bases[:1], needed))
+        print(tables.tables(done, groups, options.bases, needed))
         if options.confirm:
             chosen = {"recipes": CONFIRMED, "bases": AGAINST, "densities": ("0.005", "0.002")}
             print(tables.confirmation(done, options.shares[0], groups, **chosen))
