@@ -13,6 +13,8 @@ from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.methods.pruning import check_finite, prune_layers
 from fairgrape_jax.scoring.statistics import GRADIENT
 from fairgrape_jax.selection import descending
+from fairgrape_jax.selection.patterns import Limits
+from fairgrape_jax.selection.within import select_first_within
 
 SHARE = 0.3  # of the weights that may be exchanged in the first round
 UNTIL = 0.75  # the part of the rounds after which none is
@@ -56,13 +58,37 @@ def exchange(
         >>> exchange(alive, np.array([3, 1, 2, 0]), np.array([0, 0, 1, 9]), 3, 1 / 3).tolist()
         [True, False, True, True]
     """
-    inside = np.flatnonzero(alive)
-    stay = min(keep - round(share * keep), inside.size)
     chosen = np.zeros(alive.size, bool)
-    chosen[inside[descending(strength[inside])[:stay]]] = True
-    outside = np.flatnonzero(~chosen)
-    chosen[outside[descending(growth[outside])[: keep - stay]]] = True
+    chosen[order_of_exchange(alive, strength, growth, keep, share)[:keep]] = True
     return chosen
+
+
+def order_of_exchange(
+    alive: np.ndarray, strength: np.ndarray, growth: np.ndarray, keep: int, share: float
+) -> np.ndarray:
+    """All weights, those first that `exchange` keeps: the strongest alive, then by growth.
+
+    Args:
+        alive: as for `exchange`.
+        strength: likewise.
+        growth: likewise.
+        keep: likewise.
+        share: likewise.
+
+    Returns:
+        (n,) indices.
+
+    Example:
+        >>> alive = np.array([True, True, True, False])
+        >>> order_of_exchange(alive, np.array([3, 1, 2, 0]), np.array([0, 0, 1, 9]), 3, 1 / 3)
+        array([0, 2, 3, 1])
+    """
+    inside = np.flatnonzero(alive)
+    strongest = inside[descending(strength[inside])[: keep - round(share * keep)]]
+    others = np.ones(alive.size, bool)
+    others[strongest] = False
+    outside = np.flatnonzero(others)
+    return np.concatenate([strongest, outside[descending(growth[outside])]])
 
 
 def score(problem: Problem) -> Tree:
@@ -125,7 +151,14 @@ def _choose(problem: Problem, density: float, strength: Tree, growth: Tree) -> T
         *trees,
     )
 
-    def select(scores: np.ndarray, previous: np.ndarray, keep: int) -> np.ndarray:
-        return exchange(scores[0] > 0, scores[1], scores[2], keep, share)
+    def select(
+        scores: np.ndarray, previous: np.ndarray, keep: int, limits: Limits | None = None
+    ) -> np.ndarray:
+        known = scores[0] > 0, scores[1], scores[2], keep, share
+        if limits is None:
+            return exchange(*known)
+        rank = np.empty(len(previous))
+        rank[order_of_exchange(*known)] = np.arange(len(previous), 0, -1)
+        return select_first_within(rank[None], previous, keep, limits)
 
     return prune_layers(problem, rows, density, select)

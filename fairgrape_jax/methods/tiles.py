@@ -58,6 +58,7 @@ def tile_problem(problem: Problem) -> Problem:
         problem,
         pattern=None,
         masks=tile_masks(problem, problem.masks),
+        alive=None if problem.alive is None else tile_masks(problem, problem.alive),
         params=jax.tree.map(lambda row: np.sqrt(row[0]), sum_in_tiles(problem, squares)),
         importance=importance,
         average=average,

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -74,6 +74,11 @@ def convert(value: Json, form: Form, name: str = "") -> Any:
         reason, _, place = str(error).partition(" - at `$")
         keys = _keys(value, form, place.rstrip("`"))
         raise SchemaError(_line(name, keys, value, reason, _form_at(form, keys))) from None
+    except UnicodeEncodeError:
+        keys = _no_text(value) or []
+        raise SchemaError(
+            f"{_path(name, keys)}: holds one half of a surrogate pair, which is no text"
+        ) from None
     if unknown := _unknown(value, made):
         *outer, key = unknown
         raise SchemaError(f"{_path(name, outer)}: unknown field {key!r}")
@@ -112,11 +117,28 @@ def _keys(value: Json, form: Form, place: str) -> list[str | int]:
     return keys
 
 
+def _no_text(value: Json) -> list[str | int] | None:
+    """The keys that lead to the first text that UTF-8 cannot hold; None where there is none."""
+    if isinstance(value, str):
+        return [] if any("\ud800" <= sign <= "\udfff" for sign in value) else None
+    inner: Iterable[tuple[str | int, Json]] = ()
+    if isinstance(value, dict):
+        inner = value.items()
+    elif isinstance(value, list):
+        inner = enumerate(value)
+    for key, part in inner:
+        if _no_text(key) is not None:
+            return []
+        if (keys := _no_text(part)) is not None:
+            return [key, *keys]
+    return None
+
+
 def _fails(value: Json, form: Form, keys: list[str | int]) -> bool:
     """Whether the value still does not fit when the dict of the last key holds that key alone."""
     try:
         msgspec.convert(_alone(value, keys), form)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):
         return True
     return False
 
