@@ -28,6 +28,10 @@ Form = Any  # a type that msgspec knows: also a union, a TypedDict
 class SchemaError(ValueError):
     """A value that is not of its form. The message is one line: FIELD.FIELD: what is wrong."""
 
+    def __init__(self, message: str) -> None:
+        """With what no output could write as `\\ud800`."""
+        super().__init__(message.encode("utf-8", "backslashreplace").decode())
+
 
 def read_json(path: Path, form: Form, what: str, cure: str) -> Json:
     """The value in a JSON file, as it stands there.
