@@ -8,7 +8,6 @@ kernels stay, and those that lose most by a pattern stay whole.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,10 +17,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.methods import pruning
+from fairgrape_jax.methods import units
 from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.selection import select_first, select_greedy
-from fairgrape_jax.selection.allocation import is_global
 from fairgrape_jax.selection.counts import as_tree
 from fairgrape_jax.systems.lasso import as_slices
 from fairgrape_jax.systems.patterns import (
@@ -85,15 +83,9 @@ def kernels(problem: Problem, density: float) -> dict[str, Kernels]:
     Raises:
         ValueError: allocation "global", which gives no layer a number.
     """
-    if is_global(problem.allocation):
-        raise ValueError("clicktrain: counts kernels in every layer; 'global' is none for it")
-    full = jax.tree.map(lambda mask: np.ones(mask.shape, bool), problem.masks)
-    shared = dataclasses.replace(problem, masks=full, minimum=0)
+    shares = units.layer_counts(problem, density, "kernels")
     result = {}
-    layers = zip(
-        pruning.counts(shared, density).items(), jax.tree.leaves(problem.masks), strict=True
-    )
-    for (name, count), mask in layers:
+    for (name, count), mask in zip(shares.items(), jax.tree.leaves(problem.masks), strict=True):
         alive = as_slices(np.asarray(mask))
         cells = alive.sum(axis=(0, 1))
         number = divide(alive.shape, count, problem.minimum)

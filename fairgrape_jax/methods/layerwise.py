@@ -8,7 +8,6 @@ send on: what a channel matters changes with them. A pass over the scoring sampl
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,11 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fairgrape_jax.masks import Tree, apply_masks, layer_names
-from fairgrape_jax.methods import pruning
+from fairgrape_jax.methods import units
 from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.scoring.statistics import ScoredNetwork, Statistic
 from fairgrape_jax.selection import select_first, select_greedy
-from fairgrape_jax.selection.allocation import is_global
 from fairgrape_jax.selection.counts import as_tree
 
 
@@ -66,20 +64,17 @@ def channels(problem: Problem, density: float) -> dict[str, int]:
     Raises:
         ValueError: allocation "global", which gives no layer a number.
     """
-    if is_global(problem.allocation):
-        raise ValueError("layerwise: counts channels in every layer; 'global' is none for it")
+    shares = units.layer_counts(problem, density, "channels")
     first = (problem.layers or tuple(layer_names(problem.masks)))[0]
     masks = jax.tree.leaves(problem.masks)
-    full = jax.tree.map(lambda mask: np.ones(mask.shape, bool), problem.masks)
-    shared = dataclasses.replace(problem, masks=full, minimum=0)
     result = {}
-    for (name, count), mask in zip(pruning.counts(shared, density).items(), masks, strict=True):
+    for (name, count), mask in zip(shares.items(), masks, strict=True):
         inputs = mask.shape[-2]
         size = mask.size // inputs
-        least = math.ceil(min(problem.minimum, mask.size) / size)
+        least = min(problem.minimum, mask.size)
         whole = int(_whole(mask).sum())
         single = name == first or inputs == 1
-        result[name] = inputs if single else min(max(count // size, least), whole)
+        result[name] = inputs if single else units.fitting(count, size, whole, least)
     return result
 
 

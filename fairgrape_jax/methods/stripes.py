@@ -6,8 +6,6 @@ as for `structured`. `systems.stripes` rewrites a convolution over the stripes t
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,10 +13,9 @@ import jax
 import numpy as np
 
 from fairgrape_jax.masks import Tree, layer_names, select_prunable
-from fairgrape_jax.methods import pruning
+from fairgrape_jax.methods import units
 from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.selection import select_first, select_greedy
-from fairgrape_jax.selection.allocation import is_global
 from fairgrape_jax.selection.counts import as_tree
 from fairgrape_jax.systems.lasso import as_slices
 from fairgrape_jax.systems.stripes import stripe_shares
@@ -34,18 +31,15 @@ def stripes(problem: Problem, density: float) -> dict[str, int]:
     Raises:
         ValueError: allocation "global", which gives no layer a number.
     """
-    if is_global(problem.allocation):
-        raise ValueError("stripes: counts stripes in every layer; 'global' is none for it")
+    shares = units.layer_counts(problem, density, "stripes")
     head = (problem.layers or tuple(layer_names(problem.masks)))[-1]
     masks = jax.tree.leaves(problem.masks)
-    full = jax.tree.map(lambda mask: np.ones(mask.shape, bool), problem.masks)
-    shared = dataclasses.replace(problem, masks=full, minimum=0)
     result = {}
-    for (name, count), mask in zip(pruning.counts(shared, density).items(), masks, strict=True):
+    for (name, count), mask in zip(shares.items(), masks, strict=True):
         size = mask.shape[-2]
-        least = math.ceil(min(problem.minimum, mask.size) / size)
+        least = min(problem.minimum, mask.size)
         whole = int(_whole(mask).sum())
-        result[name] = whole if name == head else min(max(count // size, least), whole)
+        result[name] = whole if name == head else units.fitting(count, size, whole, least)
     return result
 
 

@@ -7,18 +7,14 @@ its outputs are the classes.
 
 from __future__ import annotations
 
-import dataclasses
-import math
-
 import jax
 import numpy as np
 from jaxtyping import Float64, Shaped
 
 from fairgrape_jax.masks import Array, Tree, layer_names, select_prunable
-from fairgrape_jax.methods import pruning
+from fairgrape_jax.methods import units
 from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.selection import select_top
-from fairgrape_jax.selection.allocation import is_global
 from fairgrape_jax.selection.counts import as_tree
 
 
@@ -65,22 +61,16 @@ def filters(problem: Problem, density: float) -> dict[str, int]:
         >>> filters(Problem(None, masks, None, minimum=6), 0.1)
         {'a': 2, 'z': 3}
     """
-    if is_global(problem.allocation):
-        raise ValueError(
-            "structured: counts filters in every layer; 'global' is no allocation for it"
-        )
+    shares = units.layer_counts(problem, density, "filters")
     head = problem.layers[-1] if problem.layers else layer_names(problem.masks)[-1]
     result = {}
     masks = jax.tree.leaves(problem.masks)
-    # Shares of the whole layers: what is alive has been rounded down to filters in each round.
-    full = jax.tree.map(np.ones_like, problem.masks)
-    shared = dataclasses.replace(problem, masks=full, minimum=0)
-    for (name, count), mask in zip(pruning.counts(shared, density).items(), masks, strict=True):
+    for (name, count), mask in zip(shares.items(), masks, strict=True):
         outputs = mask.shape[-1]
         size = mask.size // outputs
-        least = math.ceil(min(problem.minimum, mask.size) / size)
         whole = int(np.asarray(mask).reshape(-1, outputs).all(axis=0).sum())
-        result[name] = outputs if name == head else min(max(count // size, least), whole)
+        least = min(problem.minimum, mask.size)
+        result[name] = outputs if name == head else units.fitting(count, size, whole, least)
     return result
 
 
