@@ -16,7 +16,7 @@ def decimals(intervals: Iterable[Interval]) -> int:
         intervals: the numbers with their intervals; of several half-widths the median counts.
 
     Returns:
-        0, 1 or 2; 1 where no interval has a width.
+        0, 1 or 2; 2 where no interval has a width: such numbers are exact.
 
     Example:
         >>> [decimals([Interval(50.0, 50 - h, 50 + h)]) for h in (12.0, 2.4, 0.3)]
@@ -24,7 +24,7 @@ def decimals(intervals: Iterable[Interval]) -> int:
     """
     widths = [(one.high - one.low) / 2 for one in intervals if one.high > one.low]
     if not widths:
-        return 1
+        return 2
     width = float(np.median(widths))
     return 0 if width >= 5 else 1 if width >= 0.5 else 2
 

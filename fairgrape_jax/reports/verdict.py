@@ -178,7 +178,7 @@ def points(difference: Difference) -> str:
 
     Example:
         >>> points(Difference(0, 1, 3.44, (1.1, 5.9), 2)), points(Difference(0, 1, 1.0, (1, 1), 2))
-        ('3.4 points', '1.0 points')
+        ('3.4 points', '1.00 points')
     """
     return f"{number(difference.value, decimals([as_interval(difference)]))} points"
 

@@ -124,7 +124,7 @@ def test_the_small_table_has_the_best_first_and_a_column_for_each_of_few_groups(
 
 @pytest.mark.parametrize(
     ("half", "places"),
-    [(0.01, 2), (0.49, 2), (0.5, 1), (4.9, 1), (5, 0), (60, 0), (0, 1), (float("nan"), 1)],
+    [(0.01, 2), (0.49, 2), (0.5, 1), (4.9, 1), (5, 0), (60, 0), (0, 2), (float("nan"), 2)],
 )
 def test_digits_follow_the_interval(half, places):
     one = Interval(50.0, 50.0 - half, 50.0 + half)
