@@ -126,8 +126,21 @@ def _nothing(flat: list[tuple[Path, object]]) -> str:
     )
 
 
-def _kind(leaf: object) -> str:
-    if hasattr(leaf, "dtype") and hasattr(leaf, "shape"):
+def is_array(leaf: object) -> bool:
+    """Whether a leaf is an array, or its shape and dtype.
+
+    Args:
+        leaf: anything.
+
+    Example:
+        >>> is_array(jnp.ones(2)), is_array(jax.ShapeDtypeStruct((2,), jnp.float32)), is_array(2.0)
+        (True, True, False)
+    """
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+
+
+def _kind(leaf: Any) -> str:
+    if is_array(leaf):
         return f"{leaf.dtype}{list(leaf.shape)}"
     return type(leaf).__name__
 

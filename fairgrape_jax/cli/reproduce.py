@@ -45,7 +45,6 @@ class Reproduce(Command):
         """Make the runs, and print the table."""
         from fairgrape_jax import reproduction
         from fairgrape_jax.library import runs
-        from fairgrape_jax.reports.document import text_table
 
         table = reproduction.read_table(self.table)
         names = [cell.name for cell in table.cells]
@@ -60,28 +59,16 @@ class Reproduce(Command):
             if self.cells and cell.name not in self.cells:
                 continue
             run = self.out / self.scale / cell.name
-            done = (run / "config.json").exists()
             if not self.only_report:
-                if problem := reproduction.missing(cell, self.data):
-                    say(problem)
-                    continue
-                runs.run(
-                    reproduction.experiment_of(cell, self.data, scale, self.seeds), run, shard=shard
-                )
-            elif not done:
-                say(f"{cell.name}: no run in {run} yet")
+                problem = reproduction.missing(cell, self.data)
+            else:
+                there = (run / "config.json").exists()
+                problem = "" if there else f"{cell.name}: no run in {run} yet"
+            if problem:
+                say(problem)
                 continue
-            rows = [
-                [
-                    line.method,
-                    line.quantity,
-                    f"{line.paper:.2f}",
-                    f"{line.mean:.2f}",
-                    f"[{line.low:.2f}, {line.high:.2f}]",
-                    line.verdict,
-                ]
-                for line in reproduction.compare_cell(cell, run)
-            ]
-            header = ["method", "of", "paper", "ours", "95 % interval", "verdict"]
+            if not self.only_report:
+                experiment = reproduction.experiment_of(cell, self.data, scale, self.seeds)
+                runs.run(experiment, run, shard=shard)
             say(f"\n{cell.name}, {cell.model}, {100 * cell.sparsity:.0f} % pruned: {run}")
-            say(text_table(header, rows, numbers="left"))
+            say(reproduction.text_of(reproduction.compare_cell(cell, run)))

@@ -151,22 +151,17 @@ class HeldOutBatches:
         Args:
             number: Of the batch.
         """
-        places = np.arange(self.batch) + (self.first + number) * self.batch
-        rounds, within = np.divmod(places, len(self.held_out))
-        ids = np.concatenate(
-            [
-                # A stream that no epoch of the training split uses.
-                np.random.default_rng([self.seed, int(turn), 1]).permutation(len(self.held_out))[
-                    within[rounds == turn]
-                ]
-                for turn in np.unique(rounds)
-            ]
+        places, count = (
+            np.arange(self.batch) + (self.first + number) * self.batch,
+            len(self.held_out),
         )
-        chosen = rows_of_process(ids, self.part)
-        images, good = read_images(self.held_out, chosen)
-        if not good.all():
-            stand_in = replacements(good)
-            images, chosen = images[stand_in], chosen[stand_in]
+        rounds, within = np.divmod(places, count)
+        ids = [
+            _held_out_order(count, self.seed, turn)[within[rounds == turn]]
+            for turn in np.unique(rounds).tolist()
+        ]
+        chosen = rows_of_process(np.concatenate(ids), self.part)
+        images, chosen = _read_sound(self.held_out, chosen)
         held = {"held_images": images, "held_labels": self.held_out.labels[chosen]}
         return self.make(number) | held | {"held_ids": chosen.astype(np.int32)}
 
@@ -205,11 +200,23 @@ def _train_batch(
     epoch, step = divmod(number, steps_per_epoch(len(split), batch))
     places = _filled_order(len(split), batch, seed, first + epoch, order)
     chosen = rows_of_process(places[step * batch : (step + 1) * batch], part)
-    images, good = read_images(split, chosen)
-    if not good.all():
-        stand_in = replacements(good)
-        images, chosen = images[stand_in], chosen[stand_in]
+    images, chosen = _read_sound(split, chosen)
     return {"images": images, "labels": split.labels[chosen], "ids": chosen.astype(np.int32)}
+
+
+def _read_sound(split: Split, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pictures of some places and these places; others stand in for those that are lost."""
+    images, good = read_images(split, chosen)
+    if good.all():
+        return images, chosen
+    stand_in = replacements(good)
+    return images[stand_in], chosen[stand_in]
+
+
+@functools.lru_cache(maxsize=2)  # the round that ends and the one that begins
+def _held_out_order(n: int, seed: int, turn: int) -> np.ndarray:
+    # A stream that no epoch of the training split uses.
+    return np.random.default_rng([seed, turn, 1]).permutation(n)
 
 
 @functools.lru_cache(maxsize=2)  # the epoch that ends and the one that begins

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -89,6 +90,29 @@ class Problem:
 # What a method may need: per-group importance; the gradient of a loss; a Linen module; a random
 # key; which groups are a minority; statistics of samples that only a run takes.
 Need = Literal["scores", "a loss", "a module", "a key", "a minority", "a run"]
+
+
+def with_units(problem: Problem, sum_rows: Callable[[Tree], Tree], **fields: Any) -> Problem:
+    """The same round with units in place of weights: tiles, or structures.
+
+    What a unit matters is the sum over its weights. Units are few, so the greedy choice is made.
+
+    Args:
+        problem: the round.
+        sum_rows: a tree of (K, *w.shape) to sums over units, (K, ...).
+        fields: of the problem, its masks and parameters for example.
+    """
+
+    @functools.cache
+    def importance(over: Any) -> Tree:
+        return sum_rows(problem.importance(over))
+
+    def average(*statistic: Any, **options: Any) -> Tree:
+        return sum_rows(problem.average(*statistic, **options))
+
+    return dataclasses.replace(
+        problem, importance=importance, average=average, select="greedy", **fields
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ from fairgrape_jax.selection.patterns import (
     Pattern,
     check_pattern,
     most_in_block,
+    outputs_first,
     parse_pattern,
 )
 
@@ -217,9 +218,10 @@ def loss_gradient(loss_fn: Callable[[Tree], Any], params: Tree, masks: Tree) -> 
 
 
 def _check_layout(method: str, masks: Tree) -> None:
-    for path, _ in jax.tree_util.tree_flatten_with_path(masks)[0]:
-        name = jax.tree_util.keystr(path)
-        if name.rstrip("']").endswith("weight"):
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(masks)[0]]
+    for path, is_first in zip(paths, outputs_first(masks), strict=True):
+        if is_first:
+            name = jax.tree_util.keystr(path)
             raise ValueError(
                 f"method {method!r}: a filter is an output, the last axis of a kernel; of {name} "
                 "(Equinox's order) it is the first. Transpose these weights, and name them kernel"

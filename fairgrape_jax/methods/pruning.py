@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -72,13 +73,29 @@ def _choose_highest(problem: Problem, scores: Tree, density: float) -> Tree:
 
 def _prune_tiles(method: Method, problem: Problem, density: float) -> Tree:
     """The tiles that stay: scores of weights are summed, other choices made among tiles."""
-    units = tiles.tile_problem(problem)
+    method = with_unit_scores(method, problem, functools.partial(tiles.sum_in_tiles, problem))
+    return prune(method, tiles.tile_problem(problem), density)
+
+
+def with_unit_scores(method: Method, problem: Problem, sum_rows: Callable[[Tree], Tree]) -> Method:
+    """A method with scores of units, the sums of its scores of weights.
+
+    As it is where it has a choice of its own, which looks at sums of importance.
+
+    Args:
+        method: a row of the table.
+        problem: the round, of weights.
+        sum_rows: as for `with_units`.
+
+    Raises:
+        TrainingError: a score is NaN or infinite.
+    """
     if method.choose is not None:
-        return prune(method, units, density)
+        return method
     scores = check_finite(method.score(problem), problem.masks)
-    rows = tiles.sum_in_tiles(problem, jax.tree.map(lambda leaf: leaf[None], scores))
-    of_tiles = jax.tree.map(lambda row: row[0], rows)
-    return prune(dataclasses.replace(method, score=lambda _: of_tiles), units, density)
+    rows = sum_rows(jax.tree.map(lambda leaf: leaf[None], scores))
+    of_units = jax.tree.map(lambda row: row[0], rows)
+    return dataclasses.replace(method, score=lambda _: of_units)
 
 
 def counts(problem: Problem, density: float) -> dict[str, int]:

@@ -51,8 +51,7 @@ def counts(problem: Problem, density: float) -> dict[str, int]:
         density: the part of ALL weights to keep, 0 to 1.
     """
     sizes = [mask.shape[-2] for mask in jax.tree.leaves(problem.masks)]
-    kept = stripes(problem, density)
-    return {name: n * size for (name, n), size in zip(kept.items(), sizes, strict=True)}
+    return units.in_weights(stripes(problem, density), sizes)
 
 
 def statistics(problem: Problem) -> list[np.ndarray]:

@@ -12,9 +12,9 @@ import numpy as np
 
 from fairgrape_jax.masks import Tree, check_density
 from fairgrape_jax.methods import METHODS
-from fairgrape_jax.methods.base import Method, Problem
+from fairgrape_jax.methods.base import Method, Problem, with_units
 from fairgrape_jax.methods.library import check_needs, importance_of
-from fairgrape_jax.methods.pruning import check_finite
+from fairgrape_jax.methods.pruning import with_unit_scores
 from fairgrape_jax.methods.structure_budget import Budget, Masks, Of, choose_within
 from fairgrape_jax.selection import Allocation
 from fairgrape_jax.selection.inputs import whole_number
@@ -145,11 +145,7 @@ def choose_structures(method: Method, problem: Problem, density: float) -> Tree:
     assert problem.structures != "none"
     structures = find_in_round(problem)
     units = structure_problem(problem, structures)
-    if method.choose is None:
-        scores = check_finite(method.score(problem), problem.masks)
-        sums = sum_importance(structures, jax.tree.map(lambda leaf: leaf[None], scores))
-        of_structures = {name: row[0] for name, row in sums.items()}
-        method = dataclasses.replace(method, score=lambda _: of_structures)
+    method = with_unit_scores(method, problem, functools.partial(sum_importance, structures))
     budget = Budget(density, problem.structures, problem.multiple)
     return zero_masks(structures, problem.masks, choose_within(method, units, structures, budget))
 
@@ -182,29 +178,20 @@ def structure_problem(problem: Problem, structures: Structures) -> Problem:
         structures: of its network.
     """
 
-    @functools.cache
-    def importance(over: Any) -> Tree:
-        return sum_importance(structures, problem.importance(over))
-
-    def average(*statistic: Any, **options: Any) -> Tree:
-        return sum_importance(structures, problem.average(*statistic, **options))
-
     norms = sum_importance(structures, kernel_norms(structures, problem.params))
     names = [group.name for group in structures.groups]
     allocation = problem.allocation
     if isinstance(allocation, Mapping):  # of all layers; what is no group has no count
         allocation = {name: value for name, value in allocation.items() if name in names}
-    return dataclasses.replace(
+    return with_units(
         problem,
+        functools.partial(sum_importance, structures),
         structures="none",
         masks=alive_structures(structures, problem.masks),
         params={name: rows[0] for name, rows in norms.items()},
-        importance=importance,
-        average=average,
         layers=tuple(names),
         allocation=allocation,
         minimum=max(problem.minimum, 1),
-        select="greedy",  # structures are few
     )
 
 

@@ -82,8 +82,7 @@ def counts(problem: Problem, density: float) -> dict[str, int]:
         density: the part of ALL weights to keep, 0 to 1.
     """
     sizes = [mask.size // mask.shape[-1] for mask in jax.tree.leaves(problem.masks)]
-    kept = filters(problem, density)
-    return {name: n * size for (name, n), size in zip(kept.items(), sizes, strict=True)}
+    return units.in_weights(filters(problem, density), sizes)
 
 
 def choose(problem: Problem, density: float) -> Tree:

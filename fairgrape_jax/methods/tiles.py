@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Shaped
 
 from fairgrape_jax.masks import Array, Tree, select_prunable
-from fairgrape_jax.methods.base import Problem
+from fairgrape_jax.methods.base import Problem, with_units
 from fairgrape_jax.selection.patterns import (
     NumpyBlocks,
     Tiles,
@@ -35,8 +34,9 @@ def tile_problem(problem: Problem) -> Problem:
     Example:
         >>> masks = {"kernel": np.ones((4, 2), bool)}
         >>> scores = {"kernel": np.arange(8.0).reshape(1, 4, 2)}
-        >>> problem = Problem({"kernel": np.ones((4, 2))}, masks, importance=lambda over: scores)
-        >>> tiles = tile_problem(dataclasses.replace(problem, pattern=Tiles(2, 2)))
+        >>> params = {"kernel": np.ones((4, 2))}
+        >>> problem = Problem(params, masks, importance=lambda over: scores, pattern=Tiles(2, 2))
+        >>> tiles = tile_problem(problem)
         >>> tiles.importance("all")
         {'kernel': array([[[ 6.],
                 [22.]]])}
@@ -45,25 +45,15 @@ def tile_problem(problem: Problem) -> Problem:
         lambda w: np.square(np.asarray(w, np.float64))[None],
         select_prunable(problem.masks, problem.params),
     )
-
-    @functools.cache
-    def importance(over: Any) -> Tree:
-        return sum_in_tiles(problem, problem.importance(over))
-
-    def average(*statistic: Any, **options: Any) -> Tree:
-        return sum_in_tiles(problem, problem.average(*statistic, **options))
-
     pattern = pattern_of(problem)
-    return dataclasses.replace(
+    return with_units(
         problem,
+        functools.partial(sum_in_tiles, problem),
         pattern=None,
         masks=tile_masks(problem, problem.masks),
         alive=None if problem.alive is None else tile_masks(problem, problem.alive),
         params=jax.tree.map(lambda row: np.sqrt(row[0]), sum_in_tiles(problem, squares)),
-        importance=importance,
-        average=average,
         minimum=math.ceil(problem.minimum / (pattern.inputs * pattern.outputs)),
-        select="greedy",  # tiles are few
     )
 
 
@@ -136,12 +126,13 @@ def map_layers(of_layer: Callable[..., np.ndarray], problem: Problem, *trees: Tr
     leaves, structure = jax.tree.flatten(problem.masks)
     results = []
     numbers = blocks_of_layers(pattern, problem.masks)
-    layers = zip(leaves, outputs_first(problem.masks), strict=True)
-    for i, (mask, first) in enumerate(layers):
+    layers = zip(
+        leaves, outputs_first(problem.masks), numbers, *map(jax.tree.leaves, trees), strict=True
+    )
+    for mask, first, of_mask, *parts in layers:
         inputs, outputs = as_matrix(mask, first).shape
         shape = -(-inputs // pattern.inputs), -(-outputs // pattern.outputs)
-        parts = [jax.tree.leaves(tree)[i] for tree in trees]
-        results.append(of_layer(TileNumbers(numbers[i], shape), *parts))
+        results.append(of_layer(TileNumbers(of_mask, shape), *parts))
     return jax.tree.unflatten(structure, results)
 
 

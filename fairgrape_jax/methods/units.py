@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable, Mapping
 
 import jax
 import numpy as np
@@ -38,6 +39,20 @@ def layer_counts(problem: Problem, density: float, unit: str) -> dict[str, int]:
         )
     full = jax.tree.map(lambda mask: np.ones(mask.shape, bool), problem.masks)
     return pruning.counts(dataclasses.replace(problem, masks=full, minimum=0), density)
+
+
+def in_weights(kept: Mapping[str, int], sizes: Iterable[int]) -> dict[str, int]:
+    """How many weights so many units are.
+
+    Args:
+        kept: units, by layer.
+        sizes: weights of a unit of each layer, in the same order.
+
+    Example:
+        >>> in_weights({"a": 3, "b": 1}, [5, 7])
+        {'a': 15, 'b': 7}
+    """
+    return {name: n * size for (name, n), size in zip(kept.items(), sizes, strict=True)}
 
 
 def fitting(count: int, size: int, whole: int, least: int) -> int:

@@ -135,6 +135,10 @@ def _no(options: Any) -> bool:
     return False
 
 
+def _off(remedy: Any) -> None:
+    return None
+
+
 @dataclasses.dataclass(frozen=True)
 class Ingredient:
     """A row of the table of ingredients: how it takes part in training.
@@ -146,7 +150,8 @@ class Ingredient:
 
     Attributes:
         summary: a line for the user.
-        options: (remedy) to the options of this row; None where it is off.
+        options: (remedy) to the options of this row; None where it is off, and always for one that
+            a method turns on.
         start: (options, setting) to the carried state when a training begins.
         forward: (options, carried, params) to the parameters that the network runs with.
         weigh: (options, carried, batch) to the carried state, changed before it is used, and the
@@ -165,7 +170,7 @@ class Ingredient:
     """
 
     summary: str
-    options: Callable[[Any], Any]
+    options: Callable[[Any], Any] = _off
     start: Callable[[Any, Setting], Tree] | None = None
     forward: Callable[[Any, Tree, Tree], Tree] | None = None
     weigh: Callable[[Any, Tree, Batch], tuple[Tree, Weights]] | None = None
@@ -228,6 +233,9 @@ def group_means(
 
 def gather(rows: jax.Array) -> jax.Array:
     """The rows of all devices, in the order of the batch, on every device.
+
+    Its gradient adds up what all devices make of a row: with the mean over devices that a step
+    takes, that of the loss of the whole batch.
 
     Args:
         rows: (B, ...) of this device.

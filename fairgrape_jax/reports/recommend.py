@@ -20,6 +20,7 @@ from fairgrape_jax.reports.results import Cell, Model, cell, read_all
 from fairgrape_jax.reports.run_results import compare_methods
 from fairgrape_jax.reports.verdict import (
     WORST_GROUP,
+    as_interval,
     beats_one_class,
     interval_of,
     points,
@@ -187,16 +188,12 @@ _NOTE = (
 )
 
 
-def _of(difference: Difference) -> Interval:
-    return Interval(difference.value, *difference.interval)
-
-
 def _not_to_be_seen(difference: Difference) -> list[str]:
     """How large a difference must have been for these data to tell it."""
     low, high = difference.interval
     if not low < high:
         return []
-    least = number((high - low) / 2, decimals([_of(difference)]))
+    least = number((high - low) / 2, decimals([as_interval(difference)]))
     return [
         f"A difference of less than about {least} points could not have been seen: more seeds or "
         "test samples may tell."
@@ -232,7 +229,7 @@ def _costs(one: Cell, groups: Sequence[str]) -> str:
 
 def _overall(compared: Models, leader: int, other: int, name: str) -> str:
     difference = compared.difference(leader, other, 0)
-    text = with_interval(_of(difference), sign=True)
+    text = with_interval(as_interval(difference), sign=True)
     return f"Over all samples its accuracy is {text} points from that of {name}."
 
 

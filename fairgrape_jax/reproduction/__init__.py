@@ -1,6 +1,6 @@
 """Tables of papers made again: their values, the experiments behind them, paper beside ours."""
 
-from fairgrape_jax.reproduction.against_paper import Line, compare_cell
+from fairgrape_jax.reproduction.against_paper import Line, compare_cell, text_of
 from fairgrape_jax.reproduction.cells import SCALES, Scale, experiment_of, missing
 from fairgrape_jax.reproduction.values import TABLES, Cell, Row, Table, read_table
 
@@ -16,4 +16,5 @@ __all__ = [
     "experiment_of",
     "missing",
     "read_table",
+    "text_of",
 ]

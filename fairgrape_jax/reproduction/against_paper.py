@@ -10,6 +10,7 @@ import numpy as np
 
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.reports import results
+from fairgrape_jax.reports.document import text_table
 from fairgrape_jax.reproduction.values import Cell, Row
 
 
@@ -64,6 +65,32 @@ def compare_cell(cell: Cell, run: Path) -> list[Line]:
         networks = tuple(model for model in of_method if model.record["round"] == last)
         lines += _lines(row, cell.groups, places, results.cell(networks, 1000))
     return lines
+
+
+def text_of(lines: Sequence[Line]) -> str:
+    """The lines as a table for a terminal.
+
+    Args:
+        lines: of a cell.
+
+    Example:
+        >>> print(text_of([Line("FairGRAPE", "all", 91.9, 92.4, 91.2, 93.6)]))
+        method     of   paper  ours   95 % interval   verdict
+        FairGRAPE  all  91.90  92.40  [91.20, 93.60]  agrees
+    """
+    rows = [
+        [
+            line.method,
+            line.quantity,
+            f"{line.paper:.2f}",
+            f"{line.mean:.2f}",
+            f"[{line.low:.2f}, {line.high:.2f}]",
+            line.verdict,
+        ]
+        for line in lines
+    ]
+    header = ["method", "of", "paper", "ours", "95 % interval", "verdict"]
+    return text_table(header, rows, numbers="left")
 
 
 def places_of(names: Sequence[str], groups: Sequence[str], run: Path) -> list[int]:

@@ -243,25 +243,44 @@ def train(
         preparation: what a training before the choice is like; None for any other.
         after: as for `rounds.train.run_stages`.
     """
-    step, remedy, taking = this.session.steps.train, this.session.experiment.remedy, NOBODY
+    remedy, taking = this.session.experiment.remedy, NOBODY
     if dense is not None:
-        scored = scored or this.session
         rows = remedies.active(remedy) if preparation is None else preparation.ingredients
-        step = steps.retraining_step(this.session.steps, remedy, dense.state, scored.dataset, rows)
-        taking = TakingPart(rows, scored, dense)
-    training = Training(
-        session=this.session,
+        taking = TakingPart(rows, scored or this.session, dense)
+    training = dataclasses.replace(
+        make_training(this, network, taking), series=f"seed_{this.seed}/{this.method}"
+    )
+    if preparation is not None:
+        title = f"{this.title}, before the choice"
+        training = dataclasses.replace(training, title=title, slots=this.preparation_slots)
+    return rollback.run_stages(
+        training, network.state, stages, directory=this.directory, after=after
+    )
+
+
+def make_training(this: Round, network: Network, taking: TakingPart) -> Training:
+    """A training of a round with the ingredients that take part in it.
+
+    Args:
+        this: the round.
+        network: with the masks that it keeps to.
+        taking: who takes part, with the dense network; nobody in the dense training itself.
+    """
+    session, step = this.session, this.session.steps.train
+    if taking.session is not None and taking.dense is not None:
+        remedy, dataset = session.experiment.remedy, taking.session.dataset
+        step = steps.retraining_step(
+            session.steps, remedy, taking.dense.state, dataset, taking.active
+        )
+    return Training(
+        session=session,
         masks=network.masks,
         step=step,
         seed=this.seed,
-        title=this.title if preparation is None else f"{this.title}, before the choice",
-        slots=this.slots if preparation is None else this.preparation_slots,
+        title=this.title,
+        slots=this.slots,
         passes=this.passes,
         taking=taking,
-        series=f"seed_{this.seed}/{this.method}",
-    )
-    return rollback.run_stages(
-        training, network.state, stages, directory=this.directory, after=after
     )
 
 
@@ -288,8 +307,7 @@ def approach(
         scored: the session with the groups that scores look at.
         chosen: the masks, on the devices, where the method chooses first.
     """
-    experiment = this.session.experiment
-    active = approach_ingredients(experiment, this.method)
+    active = approach_ingredients(this.session.experiment, this.method)
 
     def choose_now(network: Network, *, fold: Fold) -> Tree:
         masks, _ = select.select(
@@ -304,17 +322,10 @@ def approach(
         return masks
 
     target = Target(density, choose_now, None if chosen is None else jax.device_get(chosen))
-    training = Training(
-        session=this.session,
-        masks=network.masks,
-        step=steps.retraining_step(
-            this.session.steps, experiment.remedy, dense.state, scored.dataset, active
-        ),
-        seed=this.seed,
+    training = dataclasses.replace(
+        make_training(this, network, TakingPart(active, scored, dense, target)),
         title=f"{this.title}, before its choice",
         slots=Slots(this.directory / "partial/approach"),
-        passes=this.passes,
-        taking=TakingPart(active, scored, dense, target),
     )
     place = rollback.run_stages(training, network.state, [stage], directory=this.directory)
     this.passes.clear()

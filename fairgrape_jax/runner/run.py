@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 
 from fairgrape_jax import config, parallel
 from fairgrape_jax.config import Experiment, protocols
+from fairgrape_jax.masks import Tree
 from fairgrape_jax.methods import METHODS
 from fairgrape_jax.parallel import hosts, preemption
 from fairgrape_jax.progress import say
 from fairgrape_jax.recovery import batch_size
 from fairgrape_jax.rounds import cluster
+from fairgrape_jax.rounds.select import Details
 from fairgrape_jax.rounds.session import (
     Network,
     Session,
@@ -347,22 +349,22 @@ def one_round(
     experiment, seconds = this.session.experiment, dict[str, float]()
     density, last = config.densities(experiment)[this.number - 1], this.number == this.count
     network, carried, before = prepare_choice(this, network, dense=dense.network, scored=scored)
-    method, retrain, choice = METHODS[this.method], config.retraining(experiment), None
+    method, retrain = METHODS[this.method], config.retraining(experiment)
     options: dict[str, Any] = {"density": density, "dense": dense.network}
+
+    def choose_from(network: Network, carried: Tree) -> tuple[Tree, Details]:
+        with time_into(seconds, "score and select"):
+            return choose(this, network, session=scored, carried=carried, **options)
+
+    choice = choose_from(network, carried) if method.chooses_first else None
     if method.approach is not None:
         first, retrain = split_stage(retrain, experiment.approach.part)
-        if method.chooses_first:
-            with time_into(seconds, "score and select"):
-                choice = choose(this, network, session=scored, carried=carried, **options)
         with time_into(seconds, "approach"):
             chosen = choice[0] if choice else None
             place = approach(this, network, first, scored=scored, chosen=chosen, **options)
         network, carried = Network(place.state, network.masks), place.carried
         before = (*before, *place.history)
-    if choice is None:
-        with time_into(seconds, "score and select"):
-            choice = choose(this, network, session=scored, carried=carried, **options)
-    chosen, details = choice
+    chosen, details = choice or choose_from(network, carried)
     keep_hidden(this, network, chosen)
     network = prune(this, network, chosen, origin)
     stages = [retrain, experiment.final] if last else [retrain]

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array as JaxArray
 from jaxtyping import Float
 
+from fairgrape_jax.kernels import is_array
 from fairgrape_jax.masks import Tree, apply_masks, check_masks, map_masked, native
 from fairgrape_jax.scoring.parts import Batch, sample_count
 
@@ -116,15 +117,6 @@ def square(weights: jax.Array, gradient: jax.Array) -> jax.Array:
     """
     wide = weights.astype(gradient.dtype)
     return jnp.square((wide if wide.ndim == gradient.ndim else wide[None]) * gradient)
-
-
-def is_array(leaf: Any) -> bool:
-    """Whether a leaf has a shape and a dtype.
-
-    Args:
-        leaf: anything.
-    """
-    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
 
 
 def widen(dtype: Any) -> Any:

@@ -84,11 +84,8 @@ def select_greedy(
         mask[alive[:keep]] = True
         return mask
     columns = np.ascontiguousarray(columns[:, active])
-    order = np.stack([descending(candidates[k]) for k in active])
-    target = totals[active] / totals[active].sum()
-    scale = 1.0 / target if deficit == "relative" else np.ones_like(target)
-    ends = np.count_nonzero(columns, axis=0)
-    chosen = _walk()(columns, Groups(order, ends, target, scale), keep, advances)
+    groups = order_groups(candidates[active], columns, totals[active], deficit)
+    chosen = _walk()(columns, groups, keep, advances)
     chosen[np.flatnonzero(~chosen)[: keep - np.count_nonzero(chosen)]] = True
     mask[alive] = chosen
     return mask
@@ -226,6 +223,28 @@ class Groups(NamedTuple):
     ends: Int[np.ndarray, " G"]
     target: Float64[np.ndarray, " G"]
     scale: Float64[np.ndarray, " G"]
+
+
+def order_groups(
+    candidates: Shaped[np.ndarray, "G n"],
+    columns: Float[np.ndarray, "n G"],
+    totals: Float64[np.ndarray, " G"],
+    deficit: Deficit,
+) -> Groups:
+    """What the greedy loop looks at of groups that have some importance.
+
+    Args:
+        candidates: importance of the weights alive, as it ranks.
+        columns: the same as floats, the groups of a weight together.
+        totals: the sum of every group's.
+        deficit: as for `select_greedy`.
+    """
+    order = [descending(row) for row in candidates]
+    target = totals / totals.sum()
+    scale = 1.0 / target if deficit == "relative" else np.ones_like(target)
+    # Without any group, too.
+    ranked = np.stack(order) if order else np.zeros(candidates.shape, np.uint32)
+    return Groups(ranked, np.count_nonzero(columns, axis=0), target, scale)
 
 
 @functools.cache

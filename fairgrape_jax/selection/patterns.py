@@ -219,7 +219,7 @@ def block_numbers(
         per_row = -(-len(columns) // pattern.outputs)
     numbers = np.empty(places.size, np.int64)
     numbers[places] = row[:, None] * per_row + column
-    return np.unique(numbers, return_inverse=True)[1]
+    return numbers
 
 
 def limits(

@@ -210,7 +210,8 @@ def falling_densities(
 def _scheduled(schedule: str, sparsity: float, count: int) -> list[float]:
     if schedule not in SCHEDULES:
         raise UsageError(f"schedule: {schedule!r} is none of {', '.join(SCHEDULES)}")
-    return [*SCHEDULES[schedule](sparsity, count)[:-1], _target(sparsity)]
+    target = _target(sparsity)  # rounded, which must not make the last step a rise
+    return [*(max(d, target) for d in SCHEDULES[schedule](sparsity, count)[:-1]), target]
 
 
 def _target(sparsity: float) -> float:

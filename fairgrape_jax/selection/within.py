@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from fairgrape_jax._numba import njit
-from fairgrape_jax.selection.greedy import Deficit, Groups, descending, group_totals
+from fairgrape_jax.selection.greedy import Deficit, descending, group_totals, order_groups
 from fairgrape_jax.selection.inputs import (
     LayerMask,
     LayerScores,
@@ -111,16 +111,8 @@ def select_greedy_within(
     columns = np.ascontiguousarray(as_float(candidates).T)
     totals = group_totals(columns)
     active = np.flatnonzero(totals > 0)
-    target = totals[active] / totals[active].sum() if len(active) else np.zeros(0)
-    scale = 1.0 / target if deficit == "relative" else np.ones_like(target)
     columns = np.ascontiguousarray(columns[:, active])
-    order = [descending(candidates[k]) for k in active]
-    groups = Groups(
-        np.stack(order) if order else np.zeros((0, len(alive)), np.uint32),
-        np.count_nonzero(columns, axis=0),
-        target,
-        scale,
-    )
+    groups = order_groups(candidates[active], columns, totals[active], deficit)
     in_blocks = Limits(limits.blocks[alive].astype(np.int64), limits.least, limits.most)
     mask = np.zeros(len(before), bool)
     mask[alive] = _walk()(columns, groups, in_blocks, keep, advances)

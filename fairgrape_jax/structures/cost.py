@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from fairgrape_jax.kernels import is_array
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.structures.coupling import Structures, is_array, is_float
+from fairgrape_jax.structures.coupling import Structures, is_float
 from fairgrape_jax.structures.shrinking import shrink
 from fairgrape_jax.structures.sum_rules import products
 

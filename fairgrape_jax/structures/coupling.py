@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from fairgrape_jax.kernels import is_array
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.structures.following import Followed, follow_program
 from fairgrape_jax.structures.groups import Group, find_groups
@@ -173,15 +174,6 @@ def find_structures(apply: Callable[..., Any], params: Tree, x: Any, *more: Any)
         params,
     )
     return Structures(groups, whole, names, template, apply, followed, inputs)
-
-
-def is_array(leaf: Any) -> bool:
-    """Whether a leaf of a tree of parameters has places: an array, or its shape and dtype.
-
-    Args:
-        leaf: anything.
-    """
-    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
 
 
 def is_float(dtype: Any) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fairgrape_jax.structures.labels import Axes, Labels, Places
 from fairgrape_jax.structures.program import Atom, Program, Scalar
-from fairgrape_jax.structures.rules import Step, follow, shrunk_params
+from fairgrape_jax.structures.rules import follow, shrunk_params
+from fairgrape_jax.structures.step import Step, whole_axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +36,19 @@ class Followed:
         Args:
             atom: the value, or a number.
         """
-        if isinstance(atom, Scalar):
-            return Axes((), (), bool(np.all(np.asarray(atom.value) == 0)))
-        return self.axes[atom]
+        return labels_of(atom, self.axes)
+
+
+def labels_of(atom: Atom, axes: Mapping[int, Axes] | Sequence[Axes]) -> Axes:
+    """The labels of a value, or of a number.
+
+    Args:
+        atom: the value, or a number.
+        axes: the labels of values, by their numbers.
+    """
+    if isinstance(atom, Scalar):
+        return Axes((), (), bool(np.all(np.asarray(atom.value) == 0)))
+    return axes[atom]
 
 
 def follow_program(program: Program, prunable: Sequence[bool]) -> Followed:
@@ -50,25 +61,19 @@ def follow_program(program: Program, prunable: Sequence[bool]) -> Followed:
     labels = Labels()
     axes: dict[int, Axes] = {}
 
-    def whole(number: int, reason: str) -> Axes:
-        shape = program.shapes[number]
-        return Axes(tuple(labels.whole(n, reason) for n in shape), (False,) * len(shape))
-
     for place, number in enumerate(program.inputs):
         shape = program.shapes[number]
         if place < len(prunable) and prunable[place]:
             axes[number] = Axes(tuple(map(labels.fresh, shape)), (True,) * len(shape))
         else:
             reason = "whole numbers" if place < len(prunable) else "an input of the network"
-            axes[number] = whole(number, reason)
+            axes[number] = whole_axes(labels, shape, reason)
     for number in program.constants:
         shape = program.shapes[number]
         axes[number] = Axes(tuple(map(labels.fresh, shape)), (False,) * len(shape))
 
     def read(atom: Atom) -> Axes:
-        if isinstance(atom, Scalar):
-            return Axes((), (), bool(np.all(np.asarray(atom.value) == 0)))
-        return axes[atom]
+        return labels_of(atom, axes)
 
     def shape_of(atom: Atom) -> tuple[int, ...]:
         return () if isinstance(atom, Scalar) else program.shapes[atom]

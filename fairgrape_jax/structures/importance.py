@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fairgrape_jax.kernels import is_array
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.structures.coupling import Structures, is_array
+from fairgrape_jax.structures.coupling import Structures
 
 
 def by_path(tree: Tree) -> dict[str, Any]:

@@ -98,10 +98,9 @@ def _slice(step: Step) -> list[Axes]:
     steps = params["strides"] or (1,) * len(axes.places)
     bounds = zip(params["start_indices"], params["limit_indices"], steps, strict=True)
     places = tuple(p[a:b:s] for p, (a, b, s) in zip(axes.places, bounds, strict=True))
-    for kept, whole, s in zip(places, axes.places, steps, strict=True):
+    for whole, s in zip(axes.places, steps, strict=True):
         if s != 1:  # where the places lie between others, their distance would change
             step.labels.mark(whole, "a slice in steps")
-        del kept
     return [axes._replace(places=places)]
 
 

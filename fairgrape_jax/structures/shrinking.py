@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fairgrape_jax.kernels import is_array
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.structures.coupling import (
     Structures,
     find_structures,
-    is_array,
     is_float,
     on_leaves,
 )

@@ -161,7 +161,6 @@ def make_row(loss: Callable[[HeldOut, int], jax.Array], summary: str) -> Ingredi
 
     return Ingredient(
         summary,
-        options=lambda remedy: None,
         start=start,
         forward=forward,
         after_step=after_step,

@@ -60,7 +60,6 @@ def term(options: Approach, chosen: Tree, batch: Batch) -> jax.Array:
 
 ROW = Ingredient(
     "a group lasso on what was chosen to be cut (ClickTrain)",
-    options=lambda remedy: None,
     start=start,
     term=term,
 )

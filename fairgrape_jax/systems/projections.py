@@ -44,7 +44,11 @@ def irregular(weights: Kernel, fraction: float) -> Kernel:
         >>> irregular(np.array([1.0, -4.0, 2.0]), 0.5)
         array([ 0., -4.,  2.])
     """
-    size = np.abs(weights)
+    return _cut_smallest(weights, np.abs(weights), fraction)
+
+
+def _cut_smallest(weights: Kernel, size: np.ndarray, fraction: float) -> Kernel:
+    """Zero what is below the percentile of `size`, which broadcasts with the weights."""
     return np.where(size < np.percentile(size, 100 * fraction), 0, weights).astype(weights.dtype)
 
 
@@ -61,7 +65,7 @@ def filters(weights: Kernel, fraction: float) -> Kernel:
                [4., 0.]])
     """
     norm = np.linalg.norm(weights.reshape(-1, weights.shape[-1]), axis=0)
-    return np.where(norm < np.percentile(norm, 100 * fraction), 0, weights).astype(weights.dtype)
+    return _cut_smallest(weights, norm, fraction)
 
 
 def columns(weights: Kernel, fraction: float) -> Kernel:
@@ -76,8 +80,7 @@ def columns(weights: Kernel, fraction: float) -> Kernel:
         array([[3., 1.],
                [0., 0.]])
     """
-    norm = np.linalg.norm(weights, axis=-1, keepdims=True)
-    return np.where(norm < np.percentile(norm, 100 * fraction), 0, weights).astype(weights.dtype)
+    return _cut_smallest(weights, np.linalg.norm(weights, axis=-1, keepdims=True), fraction)
 
 
 def channels(weights: Kernel, fraction: float) -> Kernel:

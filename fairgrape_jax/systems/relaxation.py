@@ -152,13 +152,8 @@ def _losses(before: float) -> Carried:
     return {"loss": np.float32(0), "steps": np.int32(0), "before": np.float32(before)}
 
 
-def _off(remedy: Tree) -> None:
-    """A method turns it on, not a remedy."""
-
-
 SLR = Ingredient(
     "weights drawn to their projection by multipliers that move where the Lagrangian fell",
-    options=_off,
     start=start,
     weigh=weigh,
     term=term,
@@ -166,7 +161,6 @@ SLR = Ingredient(
 )
 ADMM = Ingredient(
     "weights drawn to their projection by multipliers that move after every epoch",
-    options=_off,
     start=start,
     weigh=weigh,
     term=term,

@@ -102,7 +102,6 @@ def finish(options: Approach, carried: Carried, params: Tree) -> Tree:
 
 ROW = Ingredient(
     "a factor for each stripe of a filter, with an L1 norm (SWP)",
-    options=lambda remedy: None,
     start=start,
     forward=forward,
     weigh=weigh,

@@ -4,7 +4,7 @@ from fairgrape_jax.training.epoch import train_epoch
 from fairgrape_jax.training.finite import NotFinite, NotFiniteError, StepReport
 from fairgrape_jax.training.optimizers import OPTIMIZERS, adam, adamw, sgd
 from fairgrape_jax.training.state import Carry, State, init_state
-from fairgrape_jax.training.step import all_gather_batch, make_train_step, run
+from fairgrape_jax.training.step import make_train_step, run
 
 __all__ = [
     "OPTIMIZERS",
@@ -15,7 +15,6 @@ __all__ = [
     "StepReport",
     "adam",
     "adamw",
-    "all_gather_batch",
     "init_state",
     "make_train_step",
     "run",

@@ -226,7 +226,7 @@ def mean_loss(
     labels, mixed = pictures.labels, pictures.mixed
     if remedy is not None and teacher is not None:
         return remedies.retraining_loss(
-            remedy, outputs, teacher, labels, classes, gather=all_gather_batch, mixed=mixed
+            remedy, outputs, teacher, labels, classes, gather=remedies.gather, mixed=mixed
         )
     if mixed:
         return losses.mixed_cross_entropy(outputs.logits, labels, *mixed, classes).mean()
@@ -283,15 +283,3 @@ def run(
         options |= {"train": True, "rngs": {"dropout": dropout_key}}
     logits, features, changed = activations.run(module, variables, images, names, **options)
     return losses.Outputs(logits, features), changed.get("batch_stats", {})
-
-
-def all_gather_batch(rows: jax.Array) -> jax.Array:
-    """The features of the whole batch, (B over all devices, D), on every device.
-
-    Its gradient adds up what all devices make of a feature: with the mean over devices that a step
-    takes, that of the loss of the whole batch.
-
-    Args:
-        rows: this device's.
-    """
-    return jax.lax.all_gather(rows, parallel.AXIS, tiled=True)

@@ -175,6 +175,14 @@ def test_tiles_divide_a_kernel(shape, tile):
     assert matrix.max() + 1 == np.prod(per_axis)
 
 
+@pytest.mark.parametrize("inputs", [1, 3, 4, 5, 127, 128, 129, 511, 512, 513, 700])
+@pytest.mark.parametrize("pattern", [*PATTERNS, Tiles(4, 4), Tiles(200, 1)], ids=str)
+def test_blocks_are_numbered_without_a_gap(pattern, inputs):
+    for shape, first in (((inputs, 3), False), ((3, inputs), True)):
+        numbers = block_numbers(pattern, shape, first)
+        assert sorted(set(numbers.tolist())) == list(range(numbers.max() + 1))
+
+
 def test_numbers_of_several_layers():
     assert joined_blocks([np.array([0, 1]), np.zeros(0, int), np.array([0, 0])]).tolist() == [
         0,
