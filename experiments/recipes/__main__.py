@@ -11,17 +11,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from experiments.recipes import tables
-from experiments.recipes.cells import cells, planned_hours, run_cell
-from experiments.recipes.recipes import (
-    AGAINST,
-    BASE,
-    CONFIRMED,
-    FRESH_SEEDS,
-    RECIPES,
-    SEEDS,
-    SHARES,
-)
+from experiments import comparison
+from experiments.recipes.recipes import AGAINST, CONFIRMED, FRESH_SEEDS, RECIPES, STUDY
+from experiments.study import read_done, run_left
 from fairgrape_jax.data import load
 from fairgrape_jax.data.sources.writers import Writers
 from fairgrape_jax.rounds.predict import SplitName
@@ -36,31 +28,27 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--out", type=Path, default=Path("runs/recipes"))
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
-    parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES))
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--bases", nargs="+", choices=list(RECIPES), default=[BASE])
+    parser.add_argument("--shares", type=float, nargs="+", default=list(STUDY.shares))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(STUDY.seeds))
+    parser.add_argument("--bases", nargs="+", choices=list(RECIPES), default=[STUDY.base])
     parser.add_argument("--tables", action="store_true", help="print what came out, run nothing")
     parser.add_argument("--confirm", action="store_true", help="on the test split")
     options = parser.parse_args(arguments)
     split: SplitName = "test" if options.confirm else "validation"
     if options.confirm:
         options.recipes, options.seeds = [*AGAINST, *CONFIRMED], list(FRESH_SEEDS)
-        options.shares = [SHARES[0]]
-    planned = list(cells(options.recipes, options.shares, options.seeds, split))
-    done = {cell: content for cell in planned if (content := cell.read()) is not None}
-    if options.tables:
-        groups = getattr(load(Writers()), split).groups
-        needed = options.recipes if options.confirm else [BASE]
-        print(tables.tables(done, groups, options.bases, needed))
-        if options.confirm:
-            chosen = {"recipes": CONFIRMED, "bases": AGAINST, "densities": ("0.005", "0.002")}
-            print(tables.confirmation(done, options.shares[0], groups, **chosen))
+        options.shares = [STUDY.shares[0]]
+    planned = list(STUDY.cells(options.recipes, options.shares, options.seeds, split))
+    if not options.tables:
+        run_left(planned, options.out)
         return
-    left = [cell for cell in planned if cell not in done]
-    print(f"{len(done)} of {len(planned)} cells are done; the rest takes about "
-          f"{planned_hours(left):.1f} hours", flush=True)  # fmt: skip
-    for cell in left:
-        run_cell(cell, options.out)
+    done = read_done(planned)
+    groups = getattr(load(Writers()), split).groups
+    needed = options.recipes if options.confirm else [STUDY.base]
+    print(comparison.tables(STUDY, done, groups, options.bases, needed))
+    if options.confirm:
+        chosen = {"rows": CONFIRMED, "bases": AGAINST, "densities": ("0.005", "0.002")}
+        print(comparison.confirmation(STUDY, done, options.shares[0], groups, **chosen))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
+from experiments.study import Study
 from fairgrape_jax.config import Execution, Experiment, Scoring, Stage
 from fairgrape_jax.config.experiment import Clusters
 from fairgrape_jax.data.sources.writers import Writers
@@ -14,9 +16,6 @@ from fairgrape_jax.remedies import REMEDIES, Duals, Remedy
 # What is looked at, of the rounds of every run; on the way there the density halves or so.
 MEASURED = (0.01, 0.005, 0.002)
 DENSITIES = (0.5, 0.25, 0.1, 0.05, 0.02, *MEASURED)
-SEEDS = (0, 1, 2)
-SHARES = (0.05, 0.01)  # students among the training pictures
-
 
 # The confirmation, decided before it was run: on the test split, with seeds that no screen saw.
 CONFIRMED = ("balanced", "importance balanced")
@@ -89,18 +88,17 @@ RECIPES: dict[str, Recipe] = {
     "acdc balanced": Recipe("together", "acdc-fairgrape", Remedy(balanced=True), epochs=1),
     "kd balanced": Recipe("together", remedy=Remedy(ce=0.1, kd=0.9, balanced=True)),
 }
-# What everything else is compared with, and the baselines that a winner must beat.
-BASE = "fairgrape"
 
 
-def experiment(recipe: Recipe, share: float, seed: int) -> Experiment:
+def experiment(name: str, share: float, seed: int) -> Experiment:
     """One cell of the study: a recipe, a share of students and a seed, through all densities.
 
     Args:
-        recipe: what is tried.
+        name: of a recipe.
         share: of students among the training pictures.
         seed: of the run.
     """
+    recipe = RECIPES[name]
     return Experiment(
         data=Writers(minority="students", share=share),
         model="cnn",
@@ -121,3 +119,14 @@ def experiment(recipe: Recipe, share: float, seed: int) -> Experiment:
         seeds=(seed,),
         execution=Execution(checkpoints="all", devices=1),
     )
+
+
+STUDY = Study(
+    folder=Path(__file__).parent / "cells",
+    rows={name: recipe.part for name, recipe in RECIPES.items()},
+    experiment=experiment,
+    measured=MEASURED,
+    base="fairgrape",
+    seeds=(0, 1, 2),
+    shares=(0.05, 0.01),
+)

@@ -1,4 +1,4 @@
-"""What came out: paired differences of recipes over seeds and samples, with intervals."""
+"""What came out of a study: paired differences of its rows, with intervals."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.recipes.cells import Cell, unpack
-from experiments.recipes.recipes import BASE, MEASURED, RECIPES
+from experiments.study import Cell, Study, unpack
 from fairgrape_jax.metrics.extremes import largest_deviation, standard_error
 from fairgrape_jax.reports.document import markdown_table
 
@@ -20,19 +19,21 @@ LEVEL = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
-    """Recipes at one share and density, on the same samples and seeds.
+    """Rows at one share and density, on the same samples and seeds.
 
     Attributes:
-        names: of the recipes, M.
+        names: of the rows, M.
         values: (M, 4), `MEASURES`, means over seeds.
         draws: (R, M, 4), bootstrap replicates.
         seeds: how many.
+        left: (M,) the part that is left of what the study counts.
     """
 
     names: tuple[str, ...]
     values: np.ndarray
     draws: np.ndarray
-    seeds: int = 0
+    seeds: int
+    left: np.ndarray
 
 
 def group_rates(right: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -77,7 +78,7 @@ def compare(right: np.ndarray, dense: np.ndarray, groups: np.ndarray, seed: int 
     """Means over seeds of all measures, and their replicates, in one array.
 
     Each replicate draws samples with replacement within every group and seeds with replacement,
-    the same draw for all recipes.
+    the same draw for all rows.
 
     Args:
         right: (M, S, N) bool.
@@ -106,41 +107,44 @@ def compare(right: np.ndarray, dense: np.ndarray, groups: np.ndarray, seed: int 
 
 
 def gather(
+    study: Study,
     done: Mapping[Cell, dict[str, Any]],
     share: float,
     density: str,
     groups: np.ndarray,
-    needed: Sequence[str] = (BASE,),
+    needed: Sequence[str] = (),
 ) -> Compared | None:
-    """The recipes that are done with every seed that some of them are all done with.
+    """The rows that are done with every seed that some of them are all done with.
 
     Args:
+        study: of the cells.
         done: the cells.
         share: of students.
         density: as the cells name it.
         groups: (N,) of the samples.
-        needed: those whose seeds count.
+        needed: rows whose seeds count; none for the study's base.
     """
-    by = {(cell.recipe, cell.seed): each for cell, each in done.items() if cell.share == share}
+    by = {(cell.row, cell.seed): each for cell, each in done.items() if cell.share == share}
+    needed = needed or (study.base,)
     seeds = [s for s in sorted({s for _, s in by}) if all((name, s) in by for name in needed)]
-    names = [name for name in RECIPES if seeds and all((name, s) in by for s in seeds)]
+    names = [name for name in study.rows if seeds and all((name, s) in by for s in seeds)]
     if not names:
         return None
     count = len(groups)
     contents = [[by[name, seed] for seed in seeds] for name in names]
-    right = np.array(
-        [[unpack(one["pruned"][density]["right"], count) for one in row] for row in contents]
-    )
+    pruned = [[one["pruned"][density] for one in row] for row in contents]
+    right = np.array([[unpack(one["right"], count) for one in row] for row in pruned])
     dense = np.array([unpack(one["dense"], count) for one in contents[0]])
+    left = np.array([[one.get("cost", one["density"]) for one in row] for row in pruned])
     table = compare(right, dense, groups)
-    return Compared(tuple(names), table[0], table[1:], len(seeds))
+    return Compared(tuple(names), table[0], table[1:], len(seeds), left.mean(axis=1))
 
 
 def against(compared: Compared, base: str) -> tuple[np.ndarray, np.ndarray]:
-    """Every recipe minus the base, with intervals that hold for all recipes together.
+    """Every row minus the base, with intervals that hold for all rows together.
 
     Args:
-        compared: the recipes.
+        compared: the rows.
         base: the name of one.
 
     Returns:
@@ -150,89 +154,94 @@ def against(compared: Compared, base: str) -> tuple[np.ndarray, np.ndarray]:
     value = compared.values - compared.values[place]
     draws = compared.draws - compared.draws[:, place : place + 1]
     reach = np.zeros_like(value)
-    for k in range(len(MEASURES)):
+    others = np.arange(len(value)) != place
+    for k in range(len(MEASURES) if others.any() else 0):
         error = standard_error(draws[..., k])
-        others = np.arange(len(error)) != place
         deviation = largest_deviation(draws[:, others, k], error[others])
         reach[:, k] = np.quantile(deviation, LEVEL) * error
     return value, reach
 
 
 def tables(
+    study: Study,
     done: Mapping[Cell, dict[str, Any]],
     groups: np.ndarray,
-    bases: Sequence[str] = (BASE,),
-    needed: Sequence[str] = (BASE,),
+    bases: Sequence[str] = (),
+    needed: Sequence[str] = (),
 ) -> str:
     """All results in Markdown.
 
     Args:
+        study: of the cells.
         done: the cells.
         groups: (N,) of the samples.
-        bases: what recipes are compared with.
-        needed: the recipes whose seeds count.
+        bases: what rows are compared with; none for the study's base.
+        needed: the rows whose seeds count; none for the study's base.
     """
     parts = []
     for share in sorted({cell.share for cell in done}, reverse=True):
-        for density in (f"{value:g}" for value in MEASURED):
-            compared = gather(done, share, density, groups, needed)
+        for density in (f"{value:g}" for value in study.measured):
+            compared = gather(study, done, share, density, groups, needed)
             if compared is None:
                 continue
             parts.append(
-                f"### {100 * float(density):g} % of the weights, students {100 * share:g} % "
-                f"({compared.seeds} seeds, {len(compared.names)} recipes)"
+                f"### {100 * float(density):g} % {study.unit}, students {100 * share:g} % "
+                f"({compared.seeds} seeds, {len(compared.names)} rows)"
             )
-            parts += [_table(compared, base) for base in bases if base in compared.names]
+            chosen = [base for base in bases or (study.base,) if base in compared.names]
+            parts += [_table(study, compared, base) for base in chosen]
     return "\n\n".join(parts) + "\n"
 
 
 def confirmation(
+    study: Study,
     done: Mapping[Cell, dict[str, Any]],
     share: float,
     groups: np.ndarray,
     *,
-    recipes: Sequence[str],
+    rows: Sequence[str],
     bases: Sequence[str],
     densities: Sequence[str],
     outcomes: Sequence[str] = MEASURES[1:3],
 ) -> str:
-    """Every recipe minus every base, with intervals that hold for all comparisons together.
+    """Every row minus every base, with intervals that hold for all comparisons together.
 
     Args:
+        study: of the cells.
         done: the cells.
         share: of students.
         groups: (N,) of the samples.
-        recipes: that were to be confirmed.
+        rows: that were to be confirmed.
         bases: what they are compared with.
         densities: at which, as the cells name them.
         outcomes: of `MEASURES`.
     """
     values, draws, labels, seeds = [], [], [], 0
     for density in densities:
-        compared = gather(done, share, density, groups, [*bases, *recipes])
+        compared = gather(study, done, share, density, groups, [*bases, *rows])
         if compared is None:
-            return "No seed is finished for all recipes.\n"
+            return "No seed is finished for all rows.\n"
         seeds = compared.seeds
         for outcome in outcomes:
             k = MEASURES.index(outcome)
-            for recipe in recipes:
+            for row in rows:
                 for base in bases:
-                    i, j = compared.names.index(recipe), compared.names.index(base)
+                    i, j = compared.names.index(row), compared.names.index(base)
                     values.append(compared.values[i, k] - compared.values[j, k])
                     draws.append(compared.draws[:, i, k] - compared.draws[:, j, k])
-                    labels.append((f"{100 * float(density):g} %", outcome, recipe, base))
+                    labels.append((f"{100 * float(density):g} %", outcome, row, base))
     table = np.stack(draws, axis=1)
     error = standard_error(table)
     reach = np.quantile(largest_deviation(table, error), LEVEL) * error
-    rows = [
+    cells = [
         [*label, f"{value:+.2f} ± {by:.2f}" + (" *" if abs(value) > by else "")]
         for label, value, by in zip(labels, values, reach, strict=True)
     ]
-    header = ["weights", "outcome", "recipe", "minus", f"difference ({seeds} seeds)"]
-    return markdown_table(header, rows) + "\n"
+    header = ["weights", "outcome", "row", "minus", f"difference ({seeds} seeds)"]
+    return markdown_table(header, cells) + "\n"
 
 
-def _table(compared: Compared, base: str) -> str:
+def _table(study: Study, compared: Compared, base: str) -> str:
     value, reach = against(compared, base)
     rows = []
     for place, name in enumerate(compared.names):
@@ -243,5 +252,7 @@ def _table(compared: Compared, base: str) -> str:
                 + (" *" if abs(value[place, k]) > reach[place, k] else "")
                 for k, cell in enumerate(cells)
             ]
-        rows.append([RECIPES[name].part, name, *cells])
-    return markdown_table(["part", "recipe", *MEASURES], rows)
+        left = [f"{100 * compared.left[place]:.2f}"] if study.cost else []
+        rows.append([study.rows[name], name, *left, *cells])
+    left = ["% left"] if study.cost else []
+    return markdown_table(["kind", "row", *left, *MEASURES], rows)
