@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fairgrape_jax.methods.library import prune
     from fairgrape_jax.methods.structure_choice import prune_structures
     from fairgrape_jax.metrics.frame import group_metrics
+    from fairgrape_jax.quantize.network import quantize_int8, simulate_int8
     from fairgrape_jax.runner.stage import load
     from fairgrape_jax.scoring.per_sample import average_importance, group_importance
     from fairgrape_jax.selection.allocation import allocate
@@ -44,6 +45,8 @@ _WHERE = {
     "find_structures": "structures.coupling",
     "prune_structures": "methods.structure_choice",
     "shrink": "structures.shrinking",
+    "quantize_int8": "quantize.network",
+    "simulate_int8": "quantize.network",
     "masked": "training.masked",
     "set_masks": "training.masked",
     "group_metrics": "metrics.frame",
@@ -73,6 +76,9 @@ __all__ = [  # noqa: RUF022
     "find_structures",
     "prune_structures",
     "shrink",
+    # weights and activations of eight bits
+    "quantize_int8",
+    "simulate_int8",
     # training with masks, by optax
     "masked",
     "set_masks",

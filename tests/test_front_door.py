@@ -233,6 +233,23 @@ def test_every_library_has_the_same_smaller_network(name):
     )
 
 
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_every_library_has_the_same_network_in_int8(name):
+    params, apply = LIBRARIES[name]()
+    x = DATA[0][0][0]
+    made = fg.quantize_int8(params, apply=apply, inputs=x)
+    held = [weights for _, weights in sorted(made.params["int8"].items())]
+    for weights, kernel in zip(held, KERNELS, strict=True):
+        scale = np.abs(kernel).max(0) / np.float32(127)
+        whole = np.rint(kernel / scale)
+        np.testing.assert_array_equal(weights if weights.shape == whole.shape else weights.T, whole)
+    exact = np.tanh(x @ KERNELS[0] + BIASES[0]) @ KERNELS[1] + BIASES[1]
+    outputs = made.apply(made.params, x)
+    assert np.abs(outputs - exact).max() < 0.03 * np.abs(exact).max()
+    simulated = fg.simulate_int8(params, apply=apply, inputs=x)
+    np.testing.assert_allclose(simulated(params, x), outputs, atol=1e-5)
+
+
 # -- every method ---------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def problem():

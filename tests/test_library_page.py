@@ -18,6 +18,7 @@ DENSITIES = {
     "function": 0.4,
     "loop": 0.1,
     "structures": None,
+    "int8": 0.2,
     "audit": None,
     "run": 0.1,
 }
@@ -36,6 +37,12 @@ def test_the_code_runs_and_prunes(code, expected, tmp_path, monkeypatch):
             names["smaller"]["params"]["fc"]["kernel"].shape[1]
             == names["info"]["groups"]["params/fc"]
         )
+        return
+    if "trained" in names:
+        assert names["network"].bytes < names["x"].nbytes
+        assert density(names["masks"]) == pytest.approx(expected, abs=0.01)
+        held = names["trained"].params["int8"]["hidden/w"]
+        assert not held[~names["masks"]["hidden"]["w"]].any()
         return
     if expected is None:
         assert "the loss is largest for a" in (tmp_path / "audits/mine/report.md").read_text()
