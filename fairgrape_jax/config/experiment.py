@@ -17,6 +17,7 @@ from fairgrape_jax.selection.patterns import NofM, Tiles
 from fairgrape_jax.systems.options import Approach
 
 Form = Literal["pure", "mixed"]
+Gradients = Literal["cleared", "accumulated"]
 # What `problems` of a dataclass yields: the field, and what is wrong with it. `config.check` looks
 # at every part of an experiment and raises the first, with the path of the field.
 Problem = tuple[str, str]
@@ -151,6 +152,12 @@ class Scoring:
     """Of which the number of channels of each group of layers is one, 8 for example."""
     advances: int = 1
     """Weights that greedy steps advance before they look at the shares again (official code: 2)."""
+    gradients: Gradients = "cleared"
+    """Each micro-batch's gradient alone, or (a defect of the official code) accumulated over all
+    before it, while Adam moves the scored copy after each one."""
+    divide: Literal["every", "last"] = "every"
+    """Whose sum of importance is divided by its micro-batches: every group's, or (a defect of the
+    official code) the last group's alone."""
     samples: int = 0
     """Images that a score without groups looks at, of each class where it balances them (GraSP);
     0 for `fraction` of all."""
@@ -175,6 +182,13 @@ class Scoring:
         ):
             if getattr(self, name) < least:
                 yield name, _below(getattr(self, name), least)
+        exact = (self.formula, self.form) == ("sum-of-squares", "pure")
+        if self.gradients == "accumulated" and not exact:
+            yield (
+                "gradients",
+                "accumulated ones are squared micro-batch by micro-batch of one group; give "
+                "--scoring.formula sum-of-squares and --scoring.form pure",
+            )
         if self.n_of_m and self.tiles:
             yield "tiles", "N of M is given too; leave one of them out"
         if self.structures != "none" and (self.n_of_m or self.tiles):

@@ -106,6 +106,11 @@ def _check_together(experiment: Experiment) -> None:
             "execution.shard_groups: a mixed micro-batch has a term for every group, so every "
             "device needs all of them; give --scoring.form pure, or no shard_groups"
         )
+    if experiment.scoring.gradients == "accumulated" and experiment.execution.shard_groups:
+        raise UsageError(
+            "execution.shard_groups: accumulated gradients go through one device, a micro-batch "
+            "after the other; give --scoring.gradients cleared, or no shard_groups"
+        )
     if experiment.mixup and not experiment.remedy.compatible_with_mixup:
         raise UsageError(
             "mixup: the performance-weighted loss weighs a sample by its one true class, group DRO "

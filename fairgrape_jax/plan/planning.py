@@ -119,15 +119,21 @@ def fits(facts: Facts, target: Target) -> bool | None:
 
 
 def check_fit(experiment: Experiment, target: Target) -> None:
-    """Refuse a batch that the devices do not divide.
+    """Refuse a batch that the devices do not divide, and what is not planned.
 
     Args:
         experiment: what is planned.
         target: the devices that are planned for.
 
     Raises:
-        UsageError: a batch that the devices do not divide, with those that they do.
+        UsageError: a batch that the devices do not divide, with those that they do; accumulated
+            gradients, whose program is another.
     """
+    if experiment.scoring.gradients == "accumulated":
+        raise UsageError(
+            "plan: the scoring of accumulated gradients is not planned; give "
+            "--scoring.gradients cleared"
+        )
     batch, chips = experiment.batch, target.chips
     least = 2 * chips if experiment.mixup else chips
     if batch % least:

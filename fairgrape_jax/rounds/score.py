@@ -17,6 +17,7 @@ from fairgrape_jax.parallel import out_of_memory
 from fairgrape_jax.passes import Arrays, Fold
 from fairgrape_jax.rounds.session import Network, Session, fingerprint
 from fairgrape_jax.rounds.steps import WithTeacher
+from fairgrape_jax.rounds.uncleared import average_uncleared
 from fairgrape_jax.scoring.accumulate import Batch
 from fairgrape_jax.scoring.importance import weigh
 from fairgrape_jax.scoring.statistics import GRADIENT, SQUARES, Statistic
@@ -219,7 +220,8 @@ def mean_of_sums(
     groups, batches = len(session.dataset.groups), plan.batches
     of_samples = session.dataset.train.groups[batches.indices]
     group = of_samples if plan.mixed else batches.group[:, None]
-    counts = scoring.divisors(group, batches.valid, groups, statistic)
+    last = session.experiment.scoring.divide == "last" and plan.rows > 1
+    counts = scoring.divisors(group, batches.valid, groups, statistic, last_alone=last)
     if session.experiment.execution.shard_groups:
         tree = scoring.gather_means(
             sums.rows, plan.schedule, network.masks, counts, session.devices
@@ -299,6 +301,16 @@ def importance(
         summary: likewise.
     """
     options: dict[str, Any] = {"over": over, "seed": seed, "dense": dense, "fold": fold}
+    if session.experiment.scoring.gradients == "accumulated":
+        return average_uncleared(
+            session,
+            network,
+            plan_scoring(session, SQUARES, over, seed),
+            key={"over": over, "seed": seed},
+            dense=dense,
+            fold=fold,
+            summary=summary,
+        )
     shard = session.experiment.execution.shard_groups
     if session.experiment.scoring.formula == "sum-of-squares":
         return average(session, network, SQUARES, **options, summary=summary)

@@ -27,6 +27,7 @@ from fairgrape_jax.models.batchnorm import normalise_by_valid_samples
 from fairgrape_jax.remedies import Active, Ingredient, Remedy, active
 from fairgrape_jax.scoring.importance import Execution
 from fairgrape_jax.scoring.statistics import ScoredNetwork, Statistic
+from fairgrape_jax.scoring.uncleared import Uncleared, make_add_uncleared
 from fairgrape_jax.training import evaluate
 from fairgrape_jax.training.epoch import Step
 from fairgrape_jax.training.optimizers import OPTIMIZERS
@@ -62,6 +63,7 @@ class Steps:
         accumulate: (statistic, groups, micro-batch) -> the step that adds up a statistic.
         accumulate_mixed: likewise, for gradients of groups where `scoring.form` is "mixed".
         reduce: (groups) -> the step that makes means of the sums.
+        add_uncleared: that of `scoring.uncleared`, on one device.
         slots: micro-batches per device and call of `accumulate`.
         parameters: the names of all parameters in the order of the network, which a pytree of
             dicts does not keep.
@@ -77,6 +79,7 @@ class Steps:
     accumulate: Accumulate
     accumulate_mixed: Accumulate
     reduce: Callable[[int], LiftedStep]
+    add_uncleared: Callable[..., Uncleared]
     slots: int
     parameters: tuple[str, ...]
     layers: tuple[str, ...]
@@ -136,6 +139,7 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         accumulate=accumulate,
         accumulate_mixed=accumulate_mixed,
         reduce=reduce,
+        add_uncleared=jax.jit(make_add_uncleared(network), donate_argnums=0),
         slots=slots,
         parameters=order,
         layers=tuple(prunable_layers(order, shapes, experiment.prunable).values()),

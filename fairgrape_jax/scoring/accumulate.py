@@ -277,6 +277,7 @@ def divisors(
     valid: Bool[np.ndarray, "M b"],
     groups: int,
     statistic: Statistic,
+    last_alone: bool = False,
 ) -> Float32[np.ndarray, " G"]:
     """What each group's sum is divided by: its micro-batches, or its samples.
 
@@ -285,7 +286,11 @@ def divisors(
         valid: which samples count.
         groups: G.
         statistic: whether micro-batches or samples count.
+        last_alone: divide the last group's sum alone (a defect of the official code).
     """
     members = np.stack([(valid & (group == k)).sum(axis=1) for k in range(groups)])
     each = members > 0 if statistic.per == "batch" else members
-    return each.sum(axis=1).astype(np.float32)
+    counts = each.sum(axis=1).astype(np.float32)
+    if last_alone:
+        counts[:-1] = np.minimum(counts[:-1], 1)
+    return counts

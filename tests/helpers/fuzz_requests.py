@@ -158,6 +158,8 @@ POSSIBLE = {  # values that somebody may well ask for, alone or together
     "scoring.minority": st.lists(st.sampled_from(["group 0", "group 1", "nobody"]), max_size=2),
     "scoring.samples": st.integers(0, 300),
     "scoring.form": st.sampled_from(["pure", "mixed"]),
+    "scoring.gradients": st.sampled_from(["cleared", "accumulated"]),
+    "scoring.divide": st.sampled_from(["every", "last"]),
     "data.samples": st.sampled_from([20, 40, 121]),
     "data.groups": st.integers(1, 3),
     "data.classes": st.integers(1, 3),

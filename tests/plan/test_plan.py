@@ -220,6 +220,7 @@ REFUSED = {
     "batch": (["--on", "v5e:4x8"], "--batch 32"),
     "batch between": (["--on", "cpu:3", "--batch", "16"], "--batch 15 or 18"),
     "pairs": (["--on", "cpu:3", "--batch", "15", "--mixup", "0.2"], "--batch 12 or 18"),
+    "scoring": (["--scoring.gradients", "accumulated"], "--scoring.gradients cleared"),
     "devices": (["--on", "v5e:5x5"], "no such slice"),
     "utilisation": (["--utilisation", "0"], "--utilisation"),
     "utilisation above": (["--utilisation", "1.5"], "--utilisation"),
