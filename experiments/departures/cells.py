@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from experiments.departures.variants import GROUPINGS, MEASURED, PAPER, VARIANTS, experiment
-from experiments.recipes.cells import pack
+from experiments.study import pack
 from experiments.writers_remedies import share_dense
 from fairgrape_jax import config
 from fairgrape_jax.reports import results

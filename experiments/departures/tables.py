@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from experiments.comparison import MEASURES, Compared, against, compare
 from experiments.departures.cells import Cell
 from experiments.departures.variants import DENSITIES, GROUPINGS, MEASURED, PAPER
-from experiments.recipes.cells import unpack
-from experiments.recipes.tables import MEASURES, Compared, against, compare
+from experiments.study import unpack
 from fairgrape_jax.reports.document import markdown_table
 
 
@@ -54,7 +54,8 @@ def gather(here: Mapping[str, dict[str, Any]], density: str, groups: np.ndarray)
     )
     dense = np.array([unpack(here[PAPER]["seeds"][s]["dense"], len(groups)) for s in seeds])
     table = compare(right, dense, groups)
-    return Compared(tuple(here), table[0], table[1:], len(seeds))
+    left = np.full(len(here), float(density))
+    return Compared(tuple(here), table[0], table[1:], len(seeds), left)
 
 
 def differences(compared: Compared) -> str:

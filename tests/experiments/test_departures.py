@@ -9,7 +9,7 @@ import numpy as np
 from experiments.departures import cells, tables, variants
 from experiments.departures.cells import Cell
 from experiments.departures.variants import DENSITIES, GROUPINGS, MEASURED, PAPER, VARIANTS
-from experiments.recipes.cells import pack
+from experiments.study import pack
 from fairgrape_jax import config
 from fairgrape_jax.data import load
 from tests.helpers.experiments import TINY
