@@ -1,4 +1,4 @@
-"""`fairgrape reproduce`: a table of the paper beside ours; runs that are missing are made."""
+"""`fairgrape reproduce`: a table or figure of a paper beside ours; missing runs are made."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from fairgrape_jax.progress import say
 
 @dataclasses.dataclass(frozen=True)
 class Reproduce(Command):
-    """A table of the paper beside ours: paper, ours, interval, verdict.
+    """A table or figure of a paper beside ours: paper, ours, interval, verdict.
 
-    Runs that are missing are made, and gone on with where they were stopped. A cell without data
-    says which data it needs.
+    What it will cost is said first. Runs that are missing are made, and gone on with where they
+    were stopped. A cell without data says which data it needs. A figure is drawn, too.
     """
 
     table: Annotated[str, Positional, arg(metavar="TABLE")]
-    """table2, table3, table4 or table6 of FairGRAPE."""
+    """table2 to table6 or figure3 to figure5 of FairGRAPE, simon_says, simon_says_imbalanced, or
+    pw_loss."""
     data: Annotated[Path, arg(metavar="DIR")] = Path("data")
     """Where the data are: utkface, prepared datasets, weights."""
     scale: Literal["small", "paper"] = "small"
@@ -40,6 +41,8 @@ class Reproduce(Command):
     """The I-th of N parts (from 0) of the seeds and methods of each cell."""
     only_report: bool = False
     """Print what finished runs tell; make none."""
+    plan: bool = False
+    """Say what each cell will cost, and make none."""
 
     def run(self) -> None:
         """Make the runs, and print the table."""
@@ -55,10 +58,18 @@ class Reproduce(Command):
             raise UsageError(f"reproduce: --seeds {self.seeds} is less than 1")
         shard, scale = shard_of(self.shard), reproduction.SCALES[self.scale]
         say(f"{table.title} ({table.source}). {table.note} Scale: {scale.summary}.")
-        for cell in table.cells:
-            if self.cells and cell.name not in self.cells:
-                continue
-            run = self.out / self.scale / cell.name
+        chosen = [cell for cell in table.cells if not self.cells or cell.name in self.cells]
+        place = self.out / self.scale
+        if not self.only_report:
+            say("\n" + reproduction.plan_text(chosen, self.data, scale, self.seeds, place))
+        if self.plan:
+            for cell in chosen:
+                if problem := reproduction.missing(cell, self.data):
+                    say(problem)
+            return
+        drawn: dict[str, list[reproduction.Line]] = {}
+        for cell in chosen:
+            run = place / (cell.run or cell.name)
             if not self.only_report:
                 problem = reproduction.missing(cell, self.data)
             else:
@@ -70,5 +81,10 @@ class Reproduce(Command):
             if not self.only_report:
                 experiment = reproduction.experiment_of(cell, self.data, scale, self.seeds)
                 runs.run(experiment, run, shard=shard)
-            say(f"\n{cell.name}, {cell.model}, {100 * cell.sparsity:.0f} % pruned: {run}")
-            say(reproduction.text_of(reproduction.compare_cell(cell, run)))
+            say(f"\n{cell.name}, {cell.model}, {100 * cell.sparsity:.4g} % pruned: {run}")
+            drawn[cell.name] = reproduction.compare_cell(cell, run)
+            say(reproduction.text_of(drawn[cell.name]))
+        if table.across and drawn:
+            path = place / f"{self.table}.png"
+            reproduction.draw(path, table, drawn)
+            say(f"\ndrawn: {path}")

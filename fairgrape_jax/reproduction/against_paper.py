@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.reports import results
 from fairgrape_jax.reports.document import text_table
+from fairgrape_jax.reproduction.quantities import UNKNOWN, measure
 from fairgrape_jax.reproduction.values import Cell, Row
 
 
@@ -20,7 +22,7 @@ class Line(NamedTuple):
     Attributes:
         method: the paper's name.
         quantity: "all", a group, or "rho(D)".
-        paper: as printed.
+        paper: as printed; None where nothing is.
         mean: ours, over seeds.
         low: the lower end of its 95 % interval.
         high: the upper end.
@@ -28,17 +30,22 @@ class Line(NamedTuple):
 
     method: str
     quantity: str
-    paper: float
+    paper: float | None
     mean: float
     low: float
     high: float
 
     @property
     def verdict(self) -> str:
-        """Whether the paper's number lies in our interval."""
+        """Whether the paper's number lies in our interval, or what is missing to tell."""
+        if math.isnan(self.mean):
+            return "not measured here"
+        if self.paper is None:
+            return "no number in the paper"
         if self.low <= self.paper <= self.high:
             return "agrees"
-        return f"{self.mean - self.paper:+.2f}"
+        words = f"{self.mean - self.paper:+.2f}"
+        return f"{words}, no interval" if math.isnan(self.low) else words
 
 
 def compare_cell(cell: Cell, run: Path) -> list[Line]:
@@ -55,16 +62,36 @@ def compare_cell(cell: Cell, run: Path) -> list[Line]:
         UsageError: a run of other groups.
     """
     models = results.read(run)
-    places = places_of(cell.groups, models[0].record["groups"], run)
+    places = places_of(cell.groups, models[0].record["groups"], run) if cell.groups else []
     lines = []
     for row in cell.rows:
         of_method = [model for model in models if model.record["method"] == row.method]
         if not of_method:
+            lines += unmeasured(row, cell.groups) if not row.method else []
             continue
         last = max(model.record["round"] for model in of_method)
         networks = tuple(model for model in of_method if model.record["round"] == last)
         lines += _lines(row, cell.groups, places, results.cell(networks, 1000))
+        measured = measure(list(row.values), networks)
+        lines += [Line(row.paper, name, row.values[name], *measured[name]) for name in row.values]
     return lines
+
+
+def unmeasured(row: Row, groups: Sequence[str]) -> list[Line]:
+    """The printed numbers of a method that this package does not have.
+
+    Args:
+        row: of a cell.
+        groups: of the cell.
+    """
+    printed: dict[str, float | None] = {"all": row.accuracy}
+    printed |= dict(zip(groups, row.groups, strict=False))
+    printed |= {"rho(D)": row.rho_change, **row.values}
+    return [
+        Line(row.paper, name, value, *UNKNOWN)
+        for name, value in printed.items()
+        if value is not None
+    ]
 
 
 def text_of(lines: Sequence[Line]) -> str:
@@ -82,15 +109,28 @@ def text_of(lines: Sequence[Line]) -> str:
         [
             line.method,
             line.quantity,
-            f"{line.paper:.2f}",
-            f"{line.mean:.2f}",
-            f"[{line.low:.2f}, {line.high:.2f}]",
+            shown(line.paper),
+            shown(line.mean),
+            "-" if math.isnan(line.low) else f"[{line.low:.2f}, {line.high:.2f}]",
             line.verdict,
         ]
         for line in lines
     ]
     header = ["method", "of", "paper", "ours", "95 % interval", "verdict"]
     return text_table(header, rows, numbers="left")
+
+
+def shown(value: float | None) -> str:
+    """A number to two decimals, "-" where there is none.
+
+    Args:
+        value: of a paper or of ours.
+
+    Example:
+        >>> shown(None), shown(float("nan")), shown(0.5)
+        ('-', '-', '0.50')
+    """
+    return "-" if value is None or math.isnan(value) else f"{value:.2f}"
 
 
 def places_of(names: Sequence[str], groups: Sequence[str], run: Path) -> list[int]:
@@ -117,7 +157,7 @@ def places_of(names: Sequence[str], groups: Sequence[str], run: Path) -> list[in
 def _lines(
     row: Row, groups: Sequence[str], places: Sequence[int], measured: results.Cell
 ) -> list[Line]:
-    def line(quantity: str, paper: float, statistic: str, place: int = 0) -> Line:
+    def line(quantity: str, paper: float | None, statistic: str, place: int = 0) -> Line:
         ends = [
             float(np.asarray(part[statistic])[place])
             for part in (measured.mean, measured.low, measured.high)
@@ -125,7 +165,8 @@ def _lines(
         return Line(row.paper, quantity, paper, *ends)
 
     lines = [line("all", row.accuracy, "accuracy")]
-    for name, paper, place in zip(groups, row.groups, places, strict=True):
+    printed = row.groups or (None,) * len(groups)
+    for name, paper, place in zip(groups, printed, places, strict=True):
         lines.append(line(name, paper, "group_accuracy", place))
     if row.rho_change is not None:
         lines.append(line("rho(D)", row.rho_change, "rho_change"))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fairgrape_jax import data
+from fairgrape_jax import config, data
 from fairgrape_jax.config import Execution, Experiment, KeepLast, Scoring, Stage
 from fairgrape_jax.config.experiment import Clusters
 from fairgrape_jax.reproduction.values import Cell
@@ -23,6 +23,7 @@ class Scale:
         data: fields of the dataset's options.
         rounds: of the iterative methods; 0 for what the paper's factor needs.
         fields: of the experiment.
+        paper: whether it is the paper's own, in which cells have fields of theirs.
     """
 
     summary: str
@@ -30,6 +31,7 @@ class Scale:
     data: Mapping[str, Any]
     rounds: int
     fields: Mapping[str, Any]
+    paper: bool = False
 
 
 SCALES: dict[str, Scale] = {
@@ -43,6 +45,7 @@ SCALES: dict[str, Scale] = {
             "retrain": Stage((5,), (1e-5,)),
             "final": Stage((13, 3, 3), (1e-4, 1e-5, 1e-6), best=True),
         },
+        paper=True,
     ),
     "small": Scale(
         "for two cores: 64 pixels, 8,000 training pictures, five rounds; other numbers",
@@ -59,19 +62,30 @@ SCALES: dict[str, Scale] = {
 
 
 def missing(cell: Cell, folder: Path) -> str:
-    """What a cell lacks: its data, and how to get them; "" where they are there.
+    """What a cell lacks: its data, and how to get them, or its method; "" where nothing is lacking.
 
     Args:
         cell: of a table.
         folder: of the data.
     """
+    if not methods_of(cell):
+        return f"{cell.name}: {cell.rows[-1].paper} is no method of this package; paper only"
     if (folder / cell.folder).exists():
         return ""
     return f"{cell.name}: needs {cell.needs.replace('DATA', str(folder))}"
 
 
+def methods_of(cell: Cell) -> tuple[str, ...]:
+    """What the run of a cell prunes by.
+
+    Args:
+        cell: of a table.
+    """
+    return cell.methods or tuple(r.method for r in cell.rows if r.method not in ("", "dense"))
+
+
 def experiment_of(cell: Cell, folder: Path, scale: Scale, seeds: int) -> Experiment:
-    """All methods of a cell, each put through what its official code does.
+    """All methods of a cell, put through what its official code does unless the cell says other.
 
     Args:
         cell: of a table.
@@ -80,20 +94,24 @@ def experiment_of(cell: Cell, folder: Path, scale: Scale, seeds: int) -> Experim
         scale: of the experiment.
         seeds: how many.
     """
-    options: dict[str, Any] = {"label": cell.label, "group": cell.group, "size": scale.size}
+    options: dict[str, Any] = {
+        "label": cell.label,
+        "group": cell.group,
+        "size": cell.size or scale.size,
+    }
     if cell.source == "prepared":
         options |= {"dataset": cell.dataset, "path": str(folder)}
     elif cell.source == "utkface":
         options["path"] = str(folder / cell.folder)
     weights = folder / "weights" / f"{cell.model}_imagenet.safetensors"
-    return Experiment(
+    experiment = Experiment(
         data=data.source(cell.source, **options, **scale.data),
         model=cell.model,
         pretrained=str(weights) if weights.is_file() else "imagenet",
-        methods=tuple(row.method for row in cell.rows if row.method != "dense"),
+        methods=methods_of(cell),
         sparsity=cell.sparsity,
         keep_per_round=cell.keep_per_round,
-        rounds=scale.rounds,
+        rounds=cell.small_rounds if cell.small_rounds and not scale.paper else scale.rounds,
         protocol="official",
         scoring=Scoring(
             micro_batch=64,
@@ -106,3 +124,31 @@ def experiment_of(cell: Cell, folder: Path, scale: Scale, seeds: int) -> Experim
         execution=Execution(checkpoints=KeepLast()),
         **scale.fields,
     )
+    return with_changes(experiment, {**cell.changes, **(cell.paper if scale.paper else {})})
+
+
+def with_changes(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
+    """The experiment with other values in some of its fields.
+
+    Args:
+        experiment: as it would be.
+        changes: values by dotted field.
+
+    Example:
+        >>> from fairgrape_jax.data.sources.writers import Writers
+        >>> small = Experiment(data=Writers(), model="cnn")
+        >>> with_changes(small, {"scoring.fraction": 0.5, "rounds": 3}).scoring.fraction
+        0.5
+    """
+    if not changes:
+        return experiment
+    values = config.to_dict(experiment)
+    for path, value in changes.items():
+        *outer, field = path.split(".")
+        part = values
+        for name in outer:
+            part = part[name]
+        if field not in part:
+            raise KeyError(path)
+        part[field] = value
+    return config.from_dict(values)
