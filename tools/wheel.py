@@ -29,7 +29,7 @@ def package_files() -> set[str]:
     """The files of the package: modules, the mark of its types, samples and templates."""
     package = ROOT / "fairgrape_jax"
     paths = [*package.rglob("*.py"), package / "py.typed"]
-    for folder in ("cli/templates", "data/samples", "reports/templates"):
+    for folder in ("cli/templates", "data/samples", "reports/templates", "reproduction/tables"):
         paths += (package / folder).iterdir()
     return {str(path.relative_to(ROOT)) for path in paths}
 
