@@ -14,9 +14,8 @@ from fairgrape_jax.config.experiment import (
     Rollback,
     Scoring,
     Stage,
-    densities,
-    retraining,
 )
+from fairgrape_jax.config.protocols import apply_protocol, method_of, row_of
 from fairgrape_jax.config.registered import (
     Registered,
     check_available,
@@ -25,6 +24,7 @@ from fairgrape_jax.config.registered import (
     register,
     used_rows,
 )
+from fairgrape_jax.config.schedule import densities, retraining
 from fairgrape_jax.config.serialize import (
     FORMAT,
     Stored,
@@ -37,6 +37,7 @@ from fairgrape_jax.config.serialize import (
     to_dict,
 )
 from fairgrape_jax.config.validate import LARGEST, check, check_name
+from fairgrape_jax.config.variants import Variant
 
 __all__ = [
     "FORMAT",
@@ -55,6 +56,8 @@ __all__ = [
     "Scoring",
     "Stage",
     "Stored",
+    "Variant",
+    "apply_protocol",
     "check",
     "check_available",
     "check_flags",
@@ -68,10 +71,12 @@ __all__ = [
     "identity",
     "load",
     "load_for_report",
+    "method_of",
     "numeric_flags",
     "read",
     "register",
     "retraining",
+    "row_of",
     "to_dict",
     "used_rows",
 ]

@@ -7,12 +7,12 @@ import math
 from collections.abc import Iterator
 from typing import Literal
 
+from fairgrape_jax.config.variants import Allocation, Variants
 from fairgrape_jax.data.sources.base import Reading, Source
-from fairgrape_jax.methods import METHODS
 from fairgrape_jax.parallel.devices import Lift
 from fairgrape_jax.remedies import Remedy
 from fairgrape_jax.scoring.importance import Formula
-from fairgrape_jax.selection import AllocationName, Deficit, Select, schedules
+from fairgrape_jax.selection import Deficit, Select
 from fairgrape_jax.selection.patterns import NofM, Tiles
 from fairgrape_jax.systems.options import Approach
 
@@ -89,8 +89,6 @@ class Clusters:
         return f"kmeans:{self.count}" + (f":{self.embedding}" if self.embedding else "")
 
 
-# A name, or the density of some layers, or of all.
-Allocation = AllocationName | dict[str, float]
 # The dense network, the initial one, or that of an epoch of the dense training.
 Point = Literal["dense", "initial"] | Epoch
 # Every round; a method's last and that with the highest validation accuracy; its last N.
@@ -265,7 +263,9 @@ class Experiment:
     model: str
     """A row of the table of models (see `fairgrape list`)."""
     methods: tuple[str, ...] = ("fairgrape",)
-    """Rows of the table of methods, all pruning the same dense network."""
+    """Rows of the table of methods, or names of variants, all pruning the same dense network."""
+    variants: Variants = None
+    """Methods once more by other names, each with an allocation or a remedy of its own, as JSON."""
     sparsity: float = 0.9
     """Part of the weights of each layer that is pruned in the end."""
     keep_per_round: float = 0.9
@@ -345,50 +345,6 @@ class Experiment:
             yield "weight_decay", _below(self.weight_decay, 0)
         if not 0 <= self.momentum < 1:
             yield "momentum", f"{self.momentum} is not in [0, 1)"
-
-
-def retraining(experiment: Experiment) -> Stage:
-    """The training after each round: `retrain`, or the last epochs of the dense training's rates.
-
-    Args:
-        experiment: the experiment.
-
-    Source:
-        Renda, Frankle, Carbin, "Comparing Rewinding and Fine-tuning in Neural Network Pruning"
-        (ICLR 2020), learning rate rewinding.
-    """
-    left, pieces = experiment.remedy.rewind_rates, []
-    if not left:
-        return experiment.retrain
-    dense = experiment.dense
-    for count, rate in reversed(list(zip(dense.epochs, dense.rates, strict=True))):
-        pieces.append((min(count, left), rate))
-        left -= pieces[-1][0]
-    epochs, rates = zip(*[piece for piece in reversed(pieces) if piece[0]], strict=True)
-    return Stage(epochs, rates, best=experiment.retrain.best)
-
-
-def densities(experiment: Experiment) -> list[float]:
-    """The density after each round.
-
-    Args:
-        experiment: the experiment.
-
-    Returns:
-        Kept weights over all weights, falling.
-
-    Raises:
-        UsageError: for a schedule that is none, or densities that do not fall.
-    """
-    if experiment.densities:
-        nested = [m for m in experiment.methods if not METHODS.find(m) or METHODS[m].nested]
-        return schedules.check_falling(experiment.densities, strictly=bool(nested))
-    return schedules.densities(
-        experiment.sparsity,
-        experiment.keep_per_round,
-        schedule=experiment.schedule,
-        count=experiment.rounds,
-    )
 
 
 def _table_problems(table: dict[str, float]) -> Iterator[Problem]:

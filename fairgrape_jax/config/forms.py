@@ -6,6 +6,7 @@ A command line has words, and so had config.json before its format 3; `as_word` 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from fairgrape_jax.config.experiment import (
-    Allocation,
     Checkpoints,
     Clusters,
     Embedding,
@@ -21,6 +21,7 @@ from fairgrape_jax.config.experiment import (
     KeepLast,
     Point,
 )
+from fairgrape_jax.config.variants import Allocation, Variants
 from fairgrape_jax.selection import AllocationName
 from fairgrape_jax.selection.allocation import ALLOCATIONS
 from fairgrape_jax.selection.patterns import NofM, Tiles, parse_n_of_m, parse_tiles
@@ -151,6 +152,31 @@ def parse_allocation(word: str) -> Allocation:
         raise ValueError(f"{word}: is no table of densities ({reason})") from error
 
 
+def parse_variants(word: str) -> Variants:
+    """Methods under names of their own.
+
+    Args:
+        word: none, or a JSON object.
+
+    Returns:
+        The variants by name; None for none.
+
+    Raises:
+        ValueError: another word.
+
+    Example:
+        >>> parse_variants('{"one-rate": {"method": "fairgrape", "allocation": "uniform"}}')
+        {'one-rate': Variant(method='fairgrape', allocation='uniform', remedy=None)}
+    """
+    if word in ("", "none"):
+        return None
+    try:
+        values = json.loads(word)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{word!r} is neither none nor a JSON object ({error})") from error
+    return cast(Variants, schema.convert(values, Variants))
+
+
 def densities_from_json(text: str) -> dict[str, float]:
     """Densities by layer, from a JSON object.
 
@@ -224,6 +250,7 @@ WORD_FORMS: dict[object, WordForm] = {
     Clusters | None: WordForm("none|kmeans:N|kmeans:N:MODEL:FILE", parse_groups),
     NofM | None: WordForm("none|N:M|N:M@OFFSET", parse_n_of_m),
     Tiles | None: WordForm("none|ROWSxCOLUMNS", parse_tiles),
+    Variants: WordForm("none|JSON", parse_variants),
 }
 
 
@@ -241,5 +268,5 @@ def as_word(value: object) -> str:
         ('none', 'kmeans:7', 'last:3', '{"fc1": 0.1}')
     """
     if isinstance(value, dict):
-        return json.dumps(value)
+        return json.dumps(value, default=dataclasses.asdict)
     return "none" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""What differs between methods: nothing by the equal protocol, much by the official one."""
+"""What differs between methods: their variants, and what the official code does for each."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, TypedDict
 
-from fairgrape_jax.config.experiment import Allocation, Epoch, Experiment, Point, Stage
+from fairgrape_jax.config.experiment import Epoch, Experiment, Point, Stage
 from fairgrape_jax.config.forms import as_word
+from fairgrape_jax.config.variants import Allocation
+from fairgrape_jax.methods import METHODS, Method
 from fairgrape_jax.scoring.importance import Formula
 from fairgrape_jax.selection import Deficit, Select
 
@@ -85,22 +87,55 @@ OFFICIAL: dict[str, Changes] = {
 OFFICIAL |= {f"{name}-minority": OFFICIAL[name] for name in ("fairgrape", "snip", "grasp")}
 
 
-def apply_protocol(experiment: Experiment, name: str) -> Experiment:
-    """The experiment as a method is put through it; without official code as by "equal".
-
-    Where the official code prunes an untrained network, training comes after: the final stage, or
-    where that is empty the dense one.
+def method_of(experiment: Experiment, name: str) -> str:
+    """The row of the table of methods that a name stands for.
 
     Args:
         experiment: the experiment.
-        name: of the method.
+        name: of its methods: a row, or a variant.
+    """
+    variant = (experiment.variants or {}).get(name)
+    return variant.method if variant else name
+
+
+def row_of(experiment: Experiment, name: str) -> Method:
+    """What a name stands for in the table of methods.
+
+    Args:
+        experiment: the experiment.
+        name: of its methods: a row, or a variant.
+    """
+    return METHODS[method_of(experiment, name)]
+
+
+def apply_protocol(experiment: Experiment, name: str) -> Experiment:
+    """The experiment as a method is put through it: its protocol's and its variant's changes.
+
+    Without official code a method goes as by "equal". Where the official code prunes an untrained
+    network, training comes after: the final stage, or where that is empty the dense one.
+
+    Args:
+        experiment: the experiment.
+        name: of the method, or of a variant.
 
     Returns:
-        The experiment with the fields that its protocol names.
+        The experiment with the fields that its protocol and its variant name.
     """
-    if experiment.protocol == "equal" or name not in OFFICIAL:
+    method = method_of(experiment, name)
+    if experiment.protocol == "official" and method in OFFICIAL:
+        experiment = _as_official(experiment, OFFICIAL[method])
+    variant = (experiment.variants or {}).get(name)
+    if variant is None:
         return experiment
-    changes = OFFICIAL[name]
+    fields: dict[str, Any] = {}
+    if variant.remedy is not None:
+        fields["remedy"] = variant.remedy
+    if variant.allocation is not None:
+        fields["scoring"] = dataclasses.replace(experiment.scoring, allocation=variant.allocation)
+    return dataclasses.replace(experiment, **fields)
+
+
+def _as_official(experiment: Experiment, changes: Changes) -> Experiment:
     scoring = dataclasses.replace(experiment.scoring, **changes.get("scoring", {}))
     fields: dict[str, Any] = {**changes, "scoring": scoring}
     if experiment.densities and "densities" in changes:
@@ -129,7 +164,7 @@ def starting_epochs(experiment: Experiment) -> set[int]:
 
 
 def describe(experiment: Experiment) -> list[str]:
-    """What the protocol changes for each method.
+    """What the protocol changes for each method, and what each variant does.
 
     Args:
         experiment: the experiment.
@@ -137,16 +172,36 @@ def describe(experiment: Experiment) -> list[str]:
     Returns:
         The lines, for the report.
     """
+    variants = [
+        f"- {name}: {variant.method}, {_changes(experiment, name)}"
+        for name, variant in (experiment.variants or {}).items()
+    ]
     if experiment.protocol == "equal":
+        rest = " but for:" if variants else "; only the choice of weights differs."
         return [
             "Protocol: equal. Every method has the same start, layer allocation, schedule and "
-            "training budget; only the choice of weights differs."
+            f"training budget{rest}",
+            *variants,
         ]
     lines = ["Protocol: official. What the official code does for each method:"]
-    for name in experiment.methods:
+    for name in dict.fromkeys(method_of(experiment, name) for name in experiment.methods):
         text = ", ".join(f"{field} {_word(value)}" for field, value in _fields(name))
         lines.append(f"- {name}: {text or 'has no official code; as by the equal protocol'}")
-    return lines
+    return lines + variants
+
+
+def _changes(experiment: Experiment, name: str) -> str:
+    """What a variant has that the experiment has not."""
+    changed = apply_protocol(experiment, name)
+    parts = []
+    if changed.scoring.allocation != experiment.scoring.allocation:
+        parts.append(f"allocation {as_word(changed.scoring.allocation)}")
+    default = type(changed.remedy)()
+    if changed.remedy != experiment.remedy:
+        fields = dataclasses.fields(default)
+        values = [(one.name, getattr(changed.remedy, one.name)) for one in fields]
+        parts += [f"{k} {v}" for k, v in values if v != getattr(experiment.remedy, k)]
+    return ", ".join(parts) or "as in the experiment"
 
 
 def _fields(method: str) -> Iterator[tuple[str, object]]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from fairgrape_jax import data, methods, metrics, models
 from fairgrape_jax.config.experiment import Experiment
+from fairgrape_jax.config.protocols import method_of
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.registry import Origin, Table
 
@@ -84,7 +85,8 @@ def used_rows(experiment: Experiment) -> list[Registered]:
     Raises:
         UsageError: for a metric of an installed package that cannot be loaded.
     """
-    names = {"method": list(experiment.methods), "model": [experiment.model]}
+    methods = [method_of(experiment, name) for name in experiment.methods]
+    names = {"method": methods, "model": [experiment.model]}
     names["dataset"] = [experiment.data.name]
     clusters = experiment.scoring.groups
     if clusters and clusters.embedding:

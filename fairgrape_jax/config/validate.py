@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from fairgrape_jax import methods, models, training
-from fairgrape_jax.config.experiment import Epoch, Experiment, Problem, densities
+from fairgrape_jax.config.experiment import Epoch, Experiment, Problem
+from fairgrape_jax.config.protocols import apply_protocol, method_of, row_of
+from fairgrape_jax.config.schedule import densities
 from fairgrape_jax.config.serialize import check_types
 from fairgrape_jax.data.augment import AUGMENTATIONS
 from fairgrape_jax.errors import UsageError
@@ -29,6 +32,7 @@ class Checked(Protocol):
 
 
 GUIDE = "docs/extending.md"
+NAME = re.compile("[a-z0-9][a-z0-9_-]{0,63}")  # of a variant, which folders are called by
 LARGEST = 2**31 - 1  # what a seed, a count or a size of an array may be
 
 
@@ -49,6 +53,8 @@ def check(experiment: Experiment) -> None:
             raise UsageError(f"{_dotted(path, field)}: {problem}")
     _check_tables(experiment)
     _check_together(experiment)
+    for name in experiment.variants or {}:
+        _check_variant(experiment, name)
 
 
 def check_name(name: str, table: Iterable[str], kind: str) -> None:
@@ -73,8 +79,8 @@ def check_name(name: str, table: Iterable[str], kind: str) -> None:
 def _check_tables(experiment: Experiment) -> None:
     """UsageError for a name that is in no table, and a file that is not there."""
     check_name(experiment.model, models.MODELS, "model")
-    for method in experiment.methods:
-        check_name(method, methods.METHODS, "method")
+    for name in experiment.methods:
+        check_name(method_of(experiment, name), methods.METHODS, "method")
     check_name(experiment.optimizer, training.OPTIMIZERS, "optimizer")
     check_name(experiment.augmentation, AUGMENTATIONS, "augmentation")
     check_name(experiment.schedule, schedules.SCHEDULES, "schedule")
@@ -124,16 +130,34 @@ def _check_together(experiment: Experiment) -> None:
         )
 
 
+def _check_variant(experiment: Experiment, name: str) -> None:
+    """UsageError for a variant whose name cannot be one, or whose settings cannot be used."""
+    if not NAME.fullmatch(name) or name == "dense" or methods.METHODS.find(name):
+        raise UsageError(
+            f"variants: {name!r} cannot be the name of one: give small letters, digits, _ and -, "
+            "and not dense or the name of a method"
+        )
+    if name not in experiment.methods:
+        raise UsageError(f"variants: {name} is not among the methods; add it there")
+    alone = (method_of(experiment, name),)
+    made = dataclasses.replace(apply_protocol(experiment, name), methods=alone, variants=None)
+    try:
+        check(made)
+    except UsageError as error:
+        raise UsageError(f"variants.{name}: {error}") from error
+
+
 def _check_pattern(experiment: Experiment) -> None:
     pattern, last = experiment.scoring.n_of_m, densities(experiment)[-1]
     for method in experiment.methods:
-        if (pattern or experiment.scoring.tiles) and methods.METHODS[method].counts:
+        row = row_of(experiment, method)
+        if (pattern or experiment.scoring.tiles) and row.counts:
             raise UsageError(
                 f"scoring: {method} keeps whole filters, no {pattern or experiment.scoring.tiles}; "
                 "leave one of them out"
             )
         whole = experiment.scoring.structures != "none"
-        if whole and not takes_structures(methods.METHODS[method]):
+        if whole and not takes_structures(row):
             raise UsageError(
                 f"scoring.structures: {method} chooses weights by rules of its own, not whole "
                 "channels; leave one of them out"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fairgrape_jax.config import Experiment
+from fairgrape_jax.config import Experiment, apply_protocol
 from fairgrape_jax.data.sources.base import Source
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.metrics import Samples
@@ -47,7 +47,7 @@ def card(run: Path, stage: LoadedStage, source: Source) -> str:
         "predicts": "; ".join(f"{name}: {', '.join(_few(c))}" for name, c in tasks),
         "groups": ", ".join(stage.groups),
         "method": stage.method if stage.round else "none: the dense network",
-        "allocation": allocation_name(experiment),
+        "allocation": allocation_name(experiment, stage.method),
         "sparsity": f"{100 * (1 - stage.density):.2f} % of the weights of kernels are zero",
         "stage": f"{stage.name} of a run of fairgrape_jax",
     }
@@ -79,16 +79,17 @@ def card(run: Path, stage: LoadedStage, source: Source) -> str:
     )
 
 
-def allocation_name(experiment: Experiment) -> str:
-    """How the run chose the number of weights of each layer, in a word.
+def allocation_name(experiment: Experiment, method: str) -> str:
+    """How a method of a run chose the number of weights of each layer, in a word.
 
     Args:
         experiment: Of the run.
+        method: Of the experiment, or dense.
 
     Returns:
         A word.
     """
-    allocation = experiment.scoring.allocation
+    allocation = apply_protocol(experiment, method).scoring.allocation
     return allocation if isinstance(allocation, str) else "a table of densities by layer"
 
 

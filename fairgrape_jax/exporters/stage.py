@@ -166,7 +166,7 @@ def _config(stage: LoadedStage, dataset: Dataset) -> dict[str, Any]:
         "tasks": {name: list(classes) for name, classes in stage.tasks.items()},
         "groups": list(stage.groups),
         "method": stage.method,
-        "allocation": allocation_name(stage.experiment),
+        "allocation": allocation_name(stage.experiment, stage.method),
         "density": stage.density,
         "input": {
             "shape": [height, width, channels],

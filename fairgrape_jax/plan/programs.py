@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -10,7 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from fairgrape_jax import scoring
+from fairgrape_jax import config, scoring
+from fairgrape_jax.config import Experiment
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.plan import choice
 from fairgrape_jax.plan.shapes import Program, Shapes, nbytes, network_and_dense
@@ -36,12 +38,15 @@ def programs(shapes: Shapes) -> dict[str, Callable[[], Program]]:
     """
     experiment = shapes.session.experiment
     made: dict[str, Callable[[], Program]] = {"training": functools.partial(_training, shapes)}
-    if experiment.remedy.teaches or any(in_step(one.row) for one in active(experiment.remedy)):
-        made["retraining"] = functools.partial(_retraining, shapes)
+    for name in experiment.methods:
+        title = retraining_program(experiment, name)
+        if title not in made:
+            of_method = dataclasses.replace(shapes, session=shapes.session.of_method(name))
+            made[title] = functools.partial(_retraining, of_method, title)
     passes = statistics_of(shapes)
-    for number, (statistic, over, extra, methods) in enumerate(passes):
+    for number, (statistic, over, extra, asking) in enumerate(passes):
         # A run of FairGRAPE has one, and the name that everybody expects.
-        name = "scoring" if number == 0 else f"scoring of {', '.join(dict.fromkeys(methods))}"
+        name = "scoring" if number == 0 else f"scoring of {', '.join(dict.fromkeys(asking))}"
         name = name if name not in made else f"{name} {number + 1}"
         options = {"statistic": statistic, "over": over, "extra": extra, "name": name}
         made[name] = functools.partial(_scoring, shapes, **options)
@@ -49,12 +54,33 @@ def programs(shapes: Shapes) -> dict[str, Callable[[], Program]]:
         made["reduction"] = functools.partial(_reduction, shapes)
     made["evaluation"] = functools.partial(_evaluation, shapes)
     on_device = experiment.scoring.select == "threshold"
-    maxmin_too = "fairgrape-maxmin" in experiment.methods  # which begins with FairGRAPE's choice
-    if maxmin_too or ("fairgrape" in experiment.methods and on_device):
+    methods = {config.method_of(experiment, name) for name in experiment.methods}
+    maxmin_too = "fairgrape-maxmin" in methods  # which begins with FairGRAPE's choice
+    if maxmin_too or ("fairgrape" in methods and on_device):
         made["selection"] = functools.partial(choice.make_selection, shapes)
     if maxmin_too and choice.large_layers(shapes):
         made["max-min"] = functools.partial(choice.make_maxmin, shapes)
     return made
+
+
+def retraining_program(experiment: Experiment, method: str) -> str:
+    """The name of the program by which a method is retrained.
+
+    Args:
+        experiment: what is planned.
+        method: of the experiment.
+    """
+    remedy = config.apply_protocol(experiment, method).remedy
+    if not (remedy.teaches or any(in_step(one.row) for one in active(remedy))):
+        return "training"
+    if remedy == experiment.remedy:
+        return "retraining"
+    alike = [
+        name
+        for name in experiment.methods
+        if config.apply_protocol(experiment, name).remedy == remedy
+    ]
+    return f"retraining of {', '.join(alike)}"
 
 
 def train_batch(shapes: Shapes) -> dict[str, jax.ShapeDtypeStruct]:
@@ -104,7 +130,7 @@ def _training(shapes: Shapes) -> Program:
     return _train(shapes, "training", shapes.session.steps.train)
 
 
-def _retraining(shapes: Shapes) -> Program:
+def _retraining(shapes: Shapes, name: str) -> Program:
     session, network = shapes.session, shapes.network
     remedy, dataset = session.experiment.remedy, session.dataset
     rows = tuple(one for one in active(remedy) if in_step(one.row))
@@ -123,7 +149,7 @@ def _retraining(shapes: Shapes) -> Program:
     carried = carried_shapes(shapes, rows)
     return _train(
         shapes,
-        "retraining",
+        name,
         function,
         shapes.placed(companions, None),
         carried=carried,

@@ -12,10 +12,10 @@ import numpy as np
 from fairgrape_jax import config
 from fairgrape_jax.config import Experiment, Stage, protocols
 from fairgrape_jax.data.batches import steps_per_epoch
-from fairgrape_jax.methods import METHODS
 from fairgrape_jax.plan.compiled import Facts
 from fairgrape_jax.plan.described import Description, described_dataset
 from fairgrape_jax.plan.floors import floor_of
+from fairgrape_jax.plan.programs import retraining_program
 from fairgrape_jax.plan.targets import Target
 from fairgrape_jax.runner import disk_space
 
@@ -115,7 +115,6 @@ def run_time(
     steps = steps_per_epoch(description.train, experiment.batch)
     validated, tested = evaluated(description.validation), evaluated(description.test)
     epoch = steps * seconds("training")
-    retrain = steps * seconds("retraining" if "retraining" in facts else "training")
 
     def trained(stage: Stage, each: float) -> float:
         return epochs_of(stage) * (each + (validated if stage.best else 0.0))
@@ -123,12 +122,14 @@ def run_time(
     passes = [name for name in facts if name.startswith("scoring")]
     scoring = sum(seconds(name) * facts[name].calls for name in passes) + seconds("reduction")
     choice = seconds("selection") + seconds("max-min")
-    total, count, each_round = 0.0, 0, 0.0
+    total, count, each_round, longest = 0.0, 0, 0.0, 0.0
     for method in experiment.methods:
         of_method = protocols.apply_protocol(experiment, method)
         rounds = len(config.densities(of_method))
+        retrain = steps * seconds(retraining_program(experiment, method))
+        longest = max(longest, retrain)
         retrained = trained(config.retraining(of_method), retrain)
-        before = METHODS[method].prepares
+        before = config.row_of(experiment, method).prepares
         twice = rounds - (not before.first) if before else 0  # trainings before a choice
         # The passes of all methods count for each: which are whose is a matter of names.
         each = scoring + choice + retrained + validated + tested
@@ -141,7 +142,7 @@ def run_time(
         utilisation=utilisation,
         steps=steps,
         epoch_seconds=epoch,
-        retraining_epoch_seconds=retrain,
+        retraining_epoch_seconds=longest,
         scoring_seconds=scoring,
         round_seconds=each_round,
         rounds=count * len(experiment.seeds),

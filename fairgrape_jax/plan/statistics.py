@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from fairgrape_jax import config
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.methods import METHODS, Problem
+from fairgrape_jax.methods import Problem
 from fairgrape_jax.plan.shapes import Shapes
 from fairgrape_jax.scoring.statistics import GRADIENT, SQUARES, Statistic
 
@@ -58,7 +59,8 @@ def statistics_of(shapes: Shapes) -> list[tuple[Statistic, Any, Tree, list[str]]
             requested.append((method, SQUARES if squares else GRADIENT, over, None))
             raise _EnoughSeenError
 
-        if not {"scores", "a loss", "a run"} & set(METHODS[method].needs):
+        row = config.row_of(experiment, method)
+        if not {"scores", "a loss", "a run"} & set(row.needs):
             continue
         question = Problem(
             params=zeros(shapes.network.state.params),
@@ -75,7 +77,7 @@ def statistics_of(shapes: Shapes) -> list[tuple[Statistic, Any, Tree, list[str]]
             official=experiment.protocol == "official",
         )
         with contextlib.suppress(_EnoughSeenError):
-            METHODS[method].score(question)
+            row.score(question)
     passes: list[tuple[Statistic, Any, Tree, list[str]]] = []
     for method, statistic, over, extra in requested:
         kind = "groups" if over == "groups" else "all"

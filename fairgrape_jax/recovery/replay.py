@@ -18,7 +18,6 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from fairgrape_jax import config, data, parallel, passes, storage
-from fairgrape_jax.config import protocols
 from fairgrape_jax.data import augment, batches
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.data.sources import arrays
@@ -192,13 +191,13 @@ def read_case(directory: Path) -> Case:
     dense, taking, carried = None, NOBODY, ()
     seeds = root / f"seed_{content['seed_of_run']}"
     if content["stage"] != "dense":
-        taking_part = active(experiment.remedy)
+        session = session.of_method(content["method"])
+        method = session.experiment
+        taking_part = active(method.remedy)
         if content.get("approach"):
-            taking_part = approach_ingredients(experiment, content["method"])
-        if experiment.remedy.teaches or experiment.remedy.scores or taking_part:
+            taking_part = approach_ingredients(method, content["method"])
+        if method.remedy.teaches or method.remedy.scores or taking_part:
             dense, _ = _restore(session, seeds / "dense")
-        method = protocols.apply_protocol(experiment, content["method"])
-        session = dataclasses.replace(session, experiment=method)
         retrains = content["kind"] == "step" and taking_part
         if (content["kind"] == "scoring" or retrains) and method.scoring.groups:
             groups = clusters.read_clusters(seeds / "clusters.npz", len(session.dataset.train))

@@ -10,12 +10,11 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from fairgrape_jax import parallel, passes
+from fairgrape_jax import config, parallel, passes
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data.batches import Order, epoch_order
 from fairgrape_jax.data.dataset import Split
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.methods import METHODS
 from fairgrape_jax.passes import Fold
 from fairgrape_jax.remedies import Active, Measured, Setting, active
 from fairgrape_jax.rounds.predict import SplitName, predict
@@ -102,12 +101,12 @@ def approach_ingredients(experiment: Experiment, method: str) -> tuple[Active, .
 
     Args:
         experiment: as the method is put through it.
-        method: a row of `METHODS` that has such a training.
+        method: of the experiment, one that has such a training.
 
     Raises:
         ValueError: a method that has none.
     """
-    row = METHODS[method].approach
+    row = config.row_of(experiment, method).approach
     if row is None:
         raise ValueError(f"{method}: has no training before its choice")
     return (*active(experiment.remedy), Active(APPROACH, row, experiment.approach))

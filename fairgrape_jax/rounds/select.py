@@ -15,7 +15,7 @@ from fairgrape_jax.config import Experiment
 from fairgrape_jax.data.dataset import NO_GROUP, Dataset
 from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.methods import METHODS, Problem, prune, pruning
+from fairgrape_jax.methods import Method, Problem, prune, pruning
 from fairgrape_jax.methods.structure_choice import (
     choose_structures,
     find_in_round,
@@ -56,7 +56,7 @@ def select(
     Args:
         session: the run; the groups of its dataset are those of the scores.
         network: at the start of the round.
-        method: a row of `METHODS`.
+        method: of the experiment.
         density: of the masks.
         seed: of the scoring sample, and of the round's key.
         dense: the network before pruning, for a loss that looks at it.
@@ -71,14 +71,14 @@ def select(
     Raises:
         TrainingError: if a layer is left without weights.
     """
-    row, alive = METHODS[method], jax.device_get(network.masks)
+    row, alive = config.row_of(session.experiment, method), jax.device_get(network.masks)
     if not row.nested:
         network = open_masks(session, network)
     question = make_problem(session, network, seed=seed, dense=dense, fold=fold)
     question = dataclasses.replace(question, alive=alive, progress=progress, carried=carried)
     choose = prune if question.structures == "none" else choose_structures
     chosen = parallel.broadcast_from_process_0(choose(row, question, density))
-    check_masks(chosen, question, method, density)
+    check_masks(chosen, question, row, method, density)
     return chosen, question.details
 
 
@@ -93,83 +93,71 @@ def open_masks(session: Session, network: Network) -> Network:
     return Network(network.state, parallel.replicate(full, session.devices))
 
 
-def check_masks(chosen: Tree, question: Problem, method: str, density: float) -> None:
+def check_masks(chosen: Tree, question: Problem, row: Method, name: str, density: float) -> None:
     """RuntimeError or ValueError for masks that are not what was asked for, TrainingError for a
     layer without weights.
 
     Args:
         chosen: the masks.
         question: the round as the method saw it.
-        method: a row of `METHODS`.
+        row: the method.
+        name: what it is called.
         density: of the masks.
     """
     masks.check_nested(chosen, question.masks)
     if question.structures != "none":
-        check_structures(chosen, question, method, density)
+        check_structures(chosen, question, name, density)
         return
     counted, units = chosen, question
     if isinstance(question.pattern, Tiles):
         counted, units = tile_masks(question, chosen), tile_problem(question)
     leaves = jax.tree.leaves(counted)
-    expected = expected_counts(units, method, density)
+    expected = (row.counts or pruning.counts)(units, density)
     for layer, part in members(counted, question.allocation).items():
         if (kept := int(joined(leaves, part).sum())) != expected[layer]:
-            raise RuntimeError(f"{method}: {layer} keeps {kept} weights, not {expected[layer]}")
-    check_pattern(chosen, question, method, density)
+            raise RuntimeError(f"{name}: {layer} keeps {kept} weights, not {expected[layer]}")
+    check_pattern(chosen, question, name, density)
     if empty := [row["layer"] for row in masks.sparsity_table(chosen) if not row["alive"]]:
         raise TrainingError(
-            f"{method}: layer {empty[0]} is left without weights at density {density:.4g}, and "
+            f"{name}: layer {empty[0]} is left without weights at density {density:.4g}, and "
             "nothing passes through it; complete rounds are kept. --min-keep-per-layer 1 avoids it"
         )
 
 
-def check_structures(chosen: Tree, question: Problem, method: str, density: float) -> None:
+def check_structures(chosen: Tree, question: Problem, name: str, density: float) -> None:
     """RuntimeError for masks that leave more than the density lets, or parts of structures.
 
     Args:
         chosen: the masks.
         question: the round as the method saw it.
-        method: a row of `METHODS`.
+        name: of the method.
         density: of all weights, or of the dense network's operations.
     """
     structures = find_in_round(question)
     kept = structure_problem(dataclasses.replace(question, masks=chosen), structures).masks
     whole = zero_masks(structures, question.masks, kept)
     if not jax.tree.all(jax.tree.map(np.array_equal, whole, chosen)):
-        raise RuntimeError(f"{method}: masks leave parts of structures")
+        raise RuntimeError(f"{name}: masks leave parts of structures")
     count, of = Counter(structures), question.structures
     left = getattr(count(kept), of) / getattr(count(structures.full_masks()), of)
     if left > density * (1 + 1e-6):
-        raise RuntimeError(f"{method}: {left:.6g} of the {of} are left, not {density:.6g}")
+        raise RuntimeError(f"{name}: {left:.6g} of the {of} are left, not {density:.6g}")
 
 
-def check_pattern(chosen: Tree, question: Problem, method: str, density: float) -> None:
+def check_pattern(chosen: Tree, question: Problem, name: str, density: float) -> None:
     """RuntimeError for blocks of N:M that keep more than they may at the density.
 
     Args:
         chosen: the masks.
         question: the round as the method saw it.
-        method: a row of `METHODS`.
+        name: of the method.
         density: of the masks.
     """
     pattern = question.pattern
     if not isinstance(pattern, NofM) or density > pattern.kept / pattern.of:
         return
     if (most := most_in_block(pattern, chosen)) > pattern.kept:
-        raise RuntimeError(f"{method}: a block of {pattern} keeps {most} weights")
-
-
-def expected_counts(question: Problem, method: str, density: float) -> dict[str, int]:
-    """How many weights a method is to keep, by layer or in the network.
-
-    Args:
-        question: the round as the method sees it.
-        method: a row of `METHODS`.
-        density: of the masks.
-    """
-    if of_method := METHODS[method].counts:
-        return of_method(question, density)
-    return pruning.counts(question, density)
+        raise RuntimeError(f"{name}: a block of {pattern} keeps {most} weights")
 
 
 def make_problem(

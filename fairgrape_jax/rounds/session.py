@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
 
 from fairgrape_jax import parallel
-from fairgrape_jax.config import Experiment
+from fairgrape_jax.config import Experiment, apply_protocol
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.kernels import PRUNABLE
 from fairgrape_jax.masks import Tree, full_masks
 from fairgrape_jax.metrics import METRICS
+from fairgrape_jax.remedies import Remedy
 from fairgrape_jax.rounds import steps
 from fairgrape_jax.rounds.pretrained import load_pretrained
 from fairgrape_jax.rounds.steps import Steps
@@ -39,6 +41,24 @@ class Session:
     def devices(self) -> list[jax.Device]:
         """The devices of this process."""
         return self.steps.devices
+
+    @functools.cached_property
+    def _steps_of_remedies(self) -> dict[Remedy, Steps]:
+        return {self.experiment.remedy: self.steps}
+
+    def of_method(self, name: str) -> Session:
+        """The session as a method is put through it; the steps of each remedy are made once.
+
+        Args:
+            name: of the experiment's methods.
+        """
+        experiment, made = apply_protocol(self.experiment, name), self._steps_of_remedies
+        if experiment.remedy not in made:
+            fresh = steps.build(experiment, self.dataset, self.devices)
+            if experiment.remedy.pw == self.experiment.remedy.pw:  # all but the retraining is there
+                fresh = dataclasses.replace(self.steps, retrain=fresh.retrain)
+            made[experiment.remedy] = fresh
+        return dataclasses.replace(self, experiment=experiment, steps=made[experiment.remedy])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,7 +41,7 @@ def stage_directory(run: Path, seed: int, method: str = "dense", number: int = 0
     Args:
         run: the directory of the run.
         seed: of the stage.
-        method: a row of `METHODS`, or dense.
+        method: of the experiment, or dense.
         number: of the round; 0 for the dense training.
 
     Example:

@@ -186,7 +186,7 @@ def check_layers(experiment: Experiment, full: Tree, layers: Sequence[str] = ())
         return  # `check_structures` looks at these
     for name in experiment.methods:
         of_method = protocols.apply_protocol(experiment, name)
-        by_method, minimum = METHODS[name].counts, of_method.min_keep_per_layer
+        by_method, minimum = config.row_of(experiment, name).counts, of_method.min_keep_per_layer
         allocation = of_method.scoring.allocation
         if is_global(allocation) and by_method:
             raise UsageError(

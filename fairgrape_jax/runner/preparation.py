@@ -14,7 +14,6 @@ import numpy as np
 
 from fairgrape_jax import config, masks
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.methods import METHODS
 from fairgrape_jax.parallel import hosts
 from fairgrape_jax.rounds.select import open_masks
 from fairgrape_jax.rounds.session import Network, Session, place_on_devices
@@ -51,7 +50,7 @@ def prepare_choice(this: Round, network: Network, *, dense: Network, scored: Ses
         dense: the network before pruning.
         scored: the session with the groups that scores look at.
     """
-    row, session = METHODS[this.method], this.session
+    row, session = this.row, this.session
     if row.remembers and this.number > 1:
         network = remember(this, network)
     preparation = row.prepares
@@ -95,7 +94,7 @@ def keep_hidden(this: Round, network: Network, chosen: Tree) -> None:
         network: that it chose from.
         chosen: its masks.
     """
-    if not METHODS[this.method].remembers or this.number == this.count:
+    if not this.row.remembers or this.number == this.count:
         return
     alive, params = jax.device_get((chosen, network.state.params))
     weights = masks.select_prunable(alive, params)
@@ -109,7 +108,7 @@ def forget_hidden(this: Round) -> None:
     Args:
         this: a round that is complete.
     """
-    if not METHODS[this.method].remembers or not hosts.is_process_0():
+    if not this.row.remembers or not hosts.is_process_0():
         return
     for number in range(1, this.number):
         place = _place(this, number)

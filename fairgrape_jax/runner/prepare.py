@@ -52,6 +52,8 @@ def prepare(
     preflight.check_same_request(experiment, dataset, registered)
     session = open_session(experiment, dataset, devices)
     session = dataclasses.replace(session, metrics=preflight.metric_names(registered))
+    for name in experiment.methods:
+        session.of_method(name)  # the steps of all remedies: what they are lacking is said now
     network = initial_network(session, experiment.seeds[0])
     preflight.check_layers(experiment, network.masks, session.steps.layers)
     preflight.check_structures(session, network)

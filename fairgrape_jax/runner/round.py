@@ -18,11 +18,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from fairgrape_jax import masks, parallel, remedies
+from fairgrape_jax import config, masks, parallel, remedies
 from fairgrape_jax.config import Stage
 from fairgrape_jax.data import batches
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.methods import Preparation
+from fairgrape_jax.methods import Method, Preparation
 from fairgrape_jax.passes import Fold
 from fairgrape_jax.progress import say
 from fairgrape_jax.recovery import replay, rollback
@@ -46,7 +46,7 @@ class Round:
         session: the run; the experiment is that of the method.
         run: the directory of the run.
         seed: of the run.
-        method: a row of `METHODS`, or "dense" for the dense training.
+        method: of the experiment, or "dense" for the dense training.
         number: of the round, from 1; 0 for the dense training.
         count: how many rounds the method has; 0 for the dense training.
     """
@@ -73,6 +73,11 @@ class Round:
     def draw(self) -> int:
         """The seed of the scoring sample; every round draws anew."""
         return int(np.random.SeedSequence([self.seed, self.number]).generate_state(1)[0])
+
+    @property
+    def row(self) -> Method:
+        """Its method's row of the table of methods."""
+        return config.row_of(self.session.experiment, self.method)
 
     @functools.cached_property
     def slots(self) -> Slots:

@@ -10,7 +10,6 @@ seed_0/dense/epoch_03: the dense training at an epoch that a method starts from 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import time
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any, NamedTuple
 from fairgrape_jax import config, parallel
 from fairgrape_jax.config import Experiment, protocols
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.methods import METHODS
 from fairgrape_jax.parallel import hosts, preemption
 from fairgrape_jax.progress import say
 from fairgrape_jax.recovery import batch_size
@@ -173,7 +171,7 @@ def is_finished(session: Session, directory: Path, seed: int, method: str) -> bo
         session: the run.
         directory: that of the run.
         seed: of the rounds.
-        method: a row of `METHODS`.
+        method: of the experiment.
     """
     last = rounds_of(session, directory, seed, method)[-1]
     return bool(parallel.broadcast_from_process_0(layout.is_complete(last.directory)))
@@ -186,11 +184,10 @@ def rounds_of(session: Session, directory: Path, seed: int, method: str) -> list
         session: the run.
         directory: that of the run.
         seed: of the rounds.
-        method: a row of `METHODS`.
+        method: of the experiment.
     """
-    experiment = protocols.apply_protocol(session.experiment, method)
-    of_method = dataclasses.replace(session, experiment=experiment)
-    count = len(config.densities(experiment))
+    of_method = session.of_method(method)
+    count = len(config.densities(of_method.experiment))
     numbers = range(1, count + 1)
     return [Round(of_method, directory, seed, method, number, count) for number in numbers]
 
@@ -249,7 +246,7 @@ def prune_rounds(
         session: the run.
         directory: that of the run.
         seed: of the rounds.
-        method: a row of `METHODS`.
+        method: of the experiment.
         dense: the dense network of the seed.
         pace: of the run.
     """
@@ -296,7 +293,7 @@ def rewind_state(this: Round, dense: Network) -> State | None:
         this: a round of the method.
         dense: the dense network.
     """
-    if not METHODS[this.method].rewinds:
+    if not this.row.rewinds:
         return None
     point = this.session.experiment.rewind
     return copy_to_host(network_at(this, point, dense)).state
@@ -349,7 +346,7 @@ def one_round(
     experiment, seconds = this.session.experiment, dict[str, float]()
     density, last = config.densities(experiment)[this.number - 1], this.number == this.count
     network, carried, before = prepare_choice(this, network, dense=dense.network, scored=scored)
-    method, retrain = METHODS[this.method], config.retraining(experiment)
+    method, retrain = this.row, config.retraining(experiment)
     options: dict[str, Any] = {"density": density, "dense": dense.network}
 
     def choose_from(network: Network, carried: Tree) -> tuple[Tree, Details]:

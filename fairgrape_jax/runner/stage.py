@@ -58,7 +58,7 @@ class LoadedStage:
 
     @property
     def method(self) -> str:
-        """A row of METHODS; "dense" for the dense training."""
+        """Of the experiment; "dense" for the dense training."""
         return self.record["method"]
 
     @property
