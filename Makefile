@@ -10,7 +10,7 @@ PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-
 .PHONY: demo test test-hosts test-all test-plan plan-check docs torture fuzz mutants audit versions wheel lint format clean
 
 demo: $(VENV)/.installed
-	$(BIN)/fairgrape run experiments/writers.py --out runs/demo
+	$(BIN)/fairgrape run experiments/demo.py --out runs/demo
 
 test: $(VENV)/.installed-dev lint
 	NPROC=16 $(BIN)/python -m pytest $(PARALLEL)

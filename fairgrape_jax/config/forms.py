@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from fairgrape_jax.config.experiment import (
     Checkpoints,
@@ -26,6 +26,9 @@ from fairgrape_jax.selection import AllocationName
 from fairgrape_jax.selection.allocation import ALLOCATIONS
 from fairgrape_jax.selection.patterns import NofM, Tiles, parse_n_of_m, parse_tiles
 from fairgrape_jax.storage import schema
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 class WordForm(NamedTuple):
@@ -268,5 +271,17 @@ def as_word(value: object) -> str:
         ('none', 'kmeans:7', 'last:3', '{"fc1": 0.1}')
     """
     if isinstance(value, dict):
-        return json.dumps(value, default=dataclasses.asdict)
+        return json.dumps(value, default=_changed)
     return "none" if value is None else str(value)
+
+
+def _changed(value: DataclassInstance) -> dict[str, object]:
+    """The fields of a dataclass that have not their default."""
+    fields = [(one, getattr(value, one.name)) for one in dataclasses.fields(value)]
+    defaults = {
+        one.name: one.default_factory()
+        if one.default_factory is not dataclasses.MISSING
+        else one.default
+        for one, _ in fields
+    }
+    return {one.name: part for one, part in fields if part != defaults[one.name]}

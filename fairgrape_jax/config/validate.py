@@ -137,8 +137,6 @@ def _check_variant(experiment: Experiment, name: str) -> None:
             f"variants: {name!r} cannot be the name of one: give small letters, digits, _ and -, "
             "and not dense or the name of a method"
         )
-    if name not in experiment.methods:
-        raise UsageError(f"variants: {name} is not among the methods; add it there")
     alone = (method_of(experiment, name),)
     made = dataclasses.replace(apply_protocol(experiment, name), methods=alone, variants=None)
     try:

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
 from fairgrape_jax import config
+from fairgrape_jax.cli.main import COMMANDS, parse
 from fairgrape_jax.config import Stage, Variant, protocols
 from fairgrape_jax.config.forms import as_word, parse_variants
 from fairgrape_jax.data import load
@@ -15,6 +17,7 @@ from fairgrape_jax.remedies import REMEDIES, Remedy
 from fairgrape_jax.runner import run as runner
 from tests.helpers.experiments import TINY, assert_same, opened, stage_files
 
+ROOT = Path(__file__).parents[2]
 VARIANTS = {
     "magnitude-erk": Variant("magnitude", allocation="erk"),
     "magnitude-balanced": Variant("magnitude", remedy=Remedy(balanced=True)),
@@ -117,9 +120,11 @@ def test_a_variant_that_cannot_be_is_refused_by_name(name, variant, message):
         config.check(dataclasses.replace(TINY, methods=methods, variants={name: variant}))
 
 
-def test_a_variant_that_no_method_names_is_refused():
-    with pytest.raises(UsageError, match="variants: magnitude-erk is not among the methods"):
-        config.check(dataclasses.replace(TINY, variants=VARIANTS))
+def test_a_variant_that_no_method_names_is_checked_and_left_out():
+    config.check(dataclasses.replace(TINY, variants=VARIANTS))
+    wrong = {"other": Variant("magnitude", remedy=Remedy(dro=-1.0))}
+    with pytest.raises(UsageError, match=r"variants\.other: remedy\.dro"):
+        config.check(dataclasses.replace(TINY, variants=wrong))
 
 
 def test_a_variant_of_counted_units_under_one_count_is_refused_before_anything_is_read(tmp_path):
@@ -135,6 +140,10 @@ def test_variants_as_json_and_on_the_command_line():
     assert config.from_dict(json.loads(json.dumps(config.to_dict(MANY)))) == MANY
     word = as_word(VARIANTS)
     assert parse_variants(word) == VARIANTS
+    assert '"magnitude-balanced": {"method": "magnitude", "remedy": {"balanced": true}}' in word
+    words = ["run", str(ROOT / "experiments/demo.py"), "--variants", word, "--methods", *VARIANTS]
+    made = parse(COMMANDS, words).values
+    assert (made.variants, made.methods) == (VARIANTS, tuple(VARIANTS))
     assert parse_variants("none") is None
     for bad in ("{", "[1]", '{"a": {"allocation": "erk"}}', '{"a": {"method": 1}}'):
         with pytest.raises(ValueError, match=r"."):
