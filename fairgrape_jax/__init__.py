@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fairgrape_jax.errors import TrainingError, UsageError
     from fairgrape_jax.exporters.folder import export
     from fairgrape_jax.library.audits import audit
+    from fairgrape_jax.library.precisions import audit_precisions
     from fairgrape_jax.library.runs import run
     from fairgrape_jax.masks import apply_masks, full_masks, is_kernel
     from fairgrape_jax.methods.library import prune
@@ -51,6 +52,7 @@ _WHERE = {
     "set_masks": "training.masked",
     "group_metrics": "metrics.frame",
     "audit": "library.audits",
+    "audit_precisions": "library.precisions",
     "run": "library.runs",
     "load": "runner.stage",
     "from_arrays": "data.builders.in_memory",
@@ -88,6 +90,7 @@ __all__ = [  # noqa: RUF022
     # whole experiments
     "run",
     "load",
+    "audit_precisions",
     # data and rows of one's own
     "from_arrays",
     "register",

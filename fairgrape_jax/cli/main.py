@@ -29,6 +29,7 @@ from fairgrape_jax.cli.measure import Measure
 from fairgrape_jax.cli.new import New
 from fairgrape_jax.cli.plan import Plan
 from fairgrape_jax.cli.python_files import load_plugins
+from fairgrape_jax.cli.quantize import Quantize
 from fairgrape_jax.cli.recommend import Recommend
 from fairgrape_jax.cli.reproduce import Reproduce
 from fairgrape_jax.cli.run import Run
@@ -126,6 +127,7 @@ COMMANDS: dict[str, type[Command] | Mapping[str, type[Command]]] = {
     "audit": Audit,
     "export": Export,
     "measure": Measure,
+    "quantize": Quantize,
     "replay": Replay,
     "data": DATA_COMMANDS,
     "list": List,

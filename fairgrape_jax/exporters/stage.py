@@ -76,7 +76,7 @@ def read(path: Path, samples: int) -> tuple[Model, Recorded]:
     """
     run, stage = find_stage(path)
     source = arrays.locate(stage.experiment.data, run)
-    dataset = _dataset(path, stage, source)
+    dataset = read_dataset(path, stage, source)
     places = stage.predictions.places
     chosen = np.arange(len(stage.predictions.groups))[:samples]
     images, good = read_images(dataset.test, chosen if places is None else places[chosen])
@@ -109,14 +109,26 @@ def find_stage(path: Path) -> tuple[Path, LoadedStage]:
     return run, load(run, "" if run == absolute else absolute.relative_to(run).as_posix())
 
 
-def _dataset(path: Path, stage: LoadedStage, source: Source) -> Dataset:
-    """The dataset of the run; UsageError where it is not there, or is not what it was."""
+def read_dataset(path: Path, stage: LoadedStage, source: Source) -> Dataset:
+    """The dataset of a run.
+
+    Args:
+        path: Of the run, for messages.
+        stage: One of its stages.
+        source: The dataset where it is now.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        UsageError: It is not there, or is not what it was.
+    """
     try:
         with bar("reading") as move:
             dataset = data.load(source, move, stage.experiment.execution.reading)
     except (UsageError, OSError) as error:
         raise UsageError(
-            f"{path}: an export is compared with the run's predictions, for which the pictures of "
+            f"{path}: this compares with the run's predictions, for which the pictures of "
             f"its test split are needed ({error}); bring the data to where the run had them"
         ) from error
     labels, places = stage.predictions.labels, stage.predictions.places

@@ -6,5 +6,6 @@ from fairgrape_jax.quantize.network import (
     quantize_int8,
     simulate_int8,
 )
+from fairgrape_jax.quantize.outputs import simulate
 
-__all__ = ["Int8Network", "SimulatedInt8", "quantize_int8", "simulate_int8"]
+__all__ = ["Int8Network", "SimulatedInt8", "quantize_int8", "simulate", "simulate_int8"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,20 +13,22 @@ import numpy as np
 
 from fairgrape_jax.kernels import is_array
 from fairgrape_jax.masks import Tree, apply_masks, check_masks, native
-from fairgrape_jax.quantize import layers as programs
-from fairgrape_jax.quantize.layers import Layer, Network
-from fairgrape_jax.quantize.numbers import (
-    Scale,
-    from_int8,
-    range_scale,
-    round_to_int8,
-    to_int8,
-    weight_scale,
+from fairgrape_jax.quantize.numbers import range_scale
+from fairgrape_jax.quantize.outputs import (
+    Apply,
+    Still,
+    check_layers,
+    held_weights,
+    int8_outputs,
+    measure_bounds,
+    multiply_integers,
+    multiply_rounded,
+    shape_of,
+    simulate,
+    trace_layers,
 )
 from fairgrape_jax.structures.coupling import on_leaves
-from fairgrape_jax.structures.program import Equation
 
-Apply = Callable[[Tree, Any], Any]  # (params, x) to outputs
 Bounds = tuple[float, float]  # of activations: the least and the largest
 
 
@@ -54,16 +57,7 @@ class SimulatedInt8:
             params: of the network, masks applied.
             x: its inputs.
         """
-
-        def call(layer: Layer, equation: Equation, arguments: list[Any]) -> Any:
-            weights, values = arguments[layer.side], arguments[1 - layer.side]
-            scale = jax.lax.stop_gradient(weight_scale(weights, layer.channels))
-            rounded = round_to_int8(values, self._activation(layer.name))
-            return _in_order(layer, equation, rounded, round_to_int8(weights, scale))
-
-        network, arrays = _trace(self.apply, params, x)
-        self._check(network)
-        return programs.run(network, arrays, jax.tree.leaves(x), call)
+        return simulate(self.apply, params, self.bounds, x)
 
     def convert(self, params: Tree) -> Int8Network:
         """The network with these parameters in int8.
@@ -74,51 +68,28 @@ class SimulatedInt8:
         Returns:
             Arrays of int8, and the function that takes them.
         """
-        names = list(on_leaves(self.apply, params)[0])
-
-        @jax.jit
-        def held_weights(arrays: Sequence[Any], x: Tree) -> dict[str, tuple[jax.Array, jax.Array]]:
-            held: dict[str, tuple[jax.Array, jax.Array]] = {}
-
-            def call(layer: Layer, equation: Equation, arguments: list[Any]) -> Any:
-                weights = arguments[layer.side]
-                scale = weight_scale(weights, layer.channels)
-                held[layer.name] = to_int8(weights, scale), scale.scale
-                return equation.call(*arguments, **equation.params)
-
-            programs.run(network, arrays, jax.tree.leaves(x), call)
-            return held
-
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.example)
-        network, arrays = _trace(self.apply, params, zeros)
-        self._check(network)
-        held = jax.device_get(held_weights(arrays, zeros))
-        scales = {name: self._activation(name) for name in held}
-        left = zip(names, network.needed, arrays, strict=True)
+        network, arrays = trace_layers(self.apply, params, zeros)
+        check_layers(network, self.bounds)
+        held = jax.device_get(held_weights(self.apply, Still.of(params), arrays, zeros))
+        scales = {name: range_scale(*map(jnp.float32, self.bounds[name])) for name in held}
+        rest = zip(on_leaves(self.apply, params)[0].items(), network.needed, strict=True)
         stored = {
             "int8": {name: weights for name, (weights, _) in held.items()},
             "scales": {name: scale for name, (_, scale) in held.items()},
             "activations": {n: np.array([s.scale, s.zero], np.float32) for n, s in scales.items()},
-            "float": {name: native(jax.device_get(leaf)) for name, needed, leaf in left if needed},
+            "float": {
+                name: native(jax.device_get(leaf)) for (name, leaf), needed in rest if needed
+            },
         }
-        shapes = jax.tree.map(_shape, params)
+        static = self.apply, Still.of(jax.tree.map(shape_of, params))
         return Int8Network(
             stored,
-            _compiled(self.apply, shapes, names, _multiply_rounded),
-            _compiled(self.apply, shapes, names, _multiply_integers),
+            functools.partial(int8_outputs, *static, multiply_rounded),
+            functools.partial(int8_outputs, *static, multiply_integers),
             self.bounds,
             self.left,
         )
-
-    def _activation(self, name: str) -> Scale:
-        lower, upper = self.bounds[name]
-        return range_scale(jnp.float32(lower), jnp.float32(upper))
-
-    def _check(self, network: Network) -> None:
-        if other := {layer.name for layer in network.layers} ^ self.bounds.keys():
-            raise ValueError(
-                f"params: layer {min(other)!r} is not in both the calibrated network and this one"
-            )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -179,31 +150,19 @@ def simulate_int8(params: Tree, *, apply: Apply, inputs: Any, masks: Tree = None
     """
     params = _masked(params, masks)
     batches = _batches(inputs)
-    network, arrays = _trace(apply, params, batches[0])
+    network, arrays = trace_layers(apply, params, batches[0])
     if not network.layers:
         raise ValueError("apply: no convolution and no matrix product of it takes parameters")
 
-    @jax.jit
-    def measure(arrays: Sequence[Any], x: Any) -> dict[str, jax.Array]:
-        network, _ = _trace(apply, params, x)
-        bounds: dict[str, list[jax.Array]] = {}
-
-        def call(layer: Layer, equation: Equation, arguments: list[Any]) -> Any:
-            values = arguments[1 - layer.side].astype(jnp.float32)
-            bounds.setdefault(layer.name, []).append(jnp.stack([values.min(), values.max()]))
-            return equation.call(*arguments, **equation.params)
-
-        programs.run(network, arrays, jax.tree.leaves(x), call)
-        return {name: jnp.stack(each) for name, each in bounds.items()}
-
-    measured = [jax.device_get(measure(arrays, batch)) for batch in batches]
+    still = Still.of(params)
+    measured = [jax.device_get(measure_bounds(apply, still, arrays, batch)) for batch in batches]
     bounds: dict[str, Bounds] = {}
     for name in measured[0]:
         each = np.concatenate([batch[name] for batch in measured])
         if not np.isfinite(each).all():
             raise ValueError(f"inputs: an activation before {name!r} is not finite")
         bounds[name] = (min(float(each[:, 0].min()), 0.0), max(float(each[:, 1].max()), 0.0))
-    return SimulatedInt8(apply, jax.tree.map(_shape, batches[0]), bounds, network.left)
+    return SimulatedInt8(apply, jax.tree.map(shape_of, batches[0]), bounds, network.left)
 
 
 def quantize_int8(params: Tree, *, apply: Apply, inputs: Any, masks: Tree = None) -> Int8Network:
@@ -237,69 +196,6 @@ def quantize_int8(params: Tree, *, apply: Apply, inputs: Any, masks: Tree = None
     return simulate_int8(params, apply=apply, inputs=inputs).convert(params)
 
 
-Multiply = Callable[[Layer, Equation, jax.Array, jax.Array, Scale, Scale], jax.Array]
-
-
-def _compiled(apply: Apply, shapes: Tree, names: Sequence[str], multiply: Multiply) -> Apply:
-    """A network as a function of what `Int8Network.params` holds."""
-
-    @jax.jit
-    def function(stored: Mapping[str, Mapping[str, Any]], x: Tree) -> Any:
-        def call(layer: Layer, equation: Equation, arguments: list[Any]) -> Any:
-            weights, scale = stored["int8"][layer.name], stored["scales"][layer.name]
-            activation = Scale(*stored["activations"][layer.name])
-            weight = Scale(scale, jnp.zeros_like(scale))
-            return multiply(layer, equation, arguments[1 - layer.side], weights, activation, weight)
-
-        network, _ = _trace(apply, shapes, x)
-        arrays = [stored["float"].get(name) for name in names]
-        return programs.run(network, arrays, jax.tree.leaves(x), call)
-
-    return function
-
-
-def _multiply_rounded(
-    layer: Layer,
-    equation: Equation,
-    values: jax.Array,
-    weights: jax.Array,
-    activation: Scale,
-    weight: Scale,
-) -> jax.Array:
-    rounded = round_to_int8(values, activation)
-    return _in_order(layer, equation, rounded, from_int8(weights, weight).astype(values.dtype))
-
-
-def _multiply_integers(
-    layer: Layer,
-    equation: Equation,
-    values: jax.Array,
-    weights: jax.Array,
-    activation: Scale,
-    weight: Scale,
-) -> jax.Array:
-    """sum (q - zero) w, as sum q w - sum zero w, where padding adds to neither."""
-    whole = to_int8(values, activation)
-    zero = jnp.broadcast_to(activation.zero.astype(jnp.int8), whole.shape)
-    in_int32 = {"preferred_element_type": jnp.dtype(jnp.int32), "precision": None}
-    integer = dataclasses.replace(equation, params=equation.params | in_int32)
-    sums = _in_order(layer, integer, whole, weights) - _in_order(layer, integer, zero, weights)
-    scale = programs.scale_of_outputs(layer, equation, weight.scale, sums) * activation.scale
-    return (sums.astype(jnp.float32) * scale).astype(values.dtype)
-
-
-def _in_order(layer: Layer, equation: Equation, values: jax.Array, weights: jax.Array) -> Any:
-    arguments = (values, weights) if layer.side else (weights, values)
-    return equation.call(*arguments, **equation.params)
-
-
-def _trace(apply: Apply, params: Tree, x: Tree) -> tuple[Network, list[Any]]:
-    """The layers of a network, and the arrays of its parameters."""
-    arrays, on_list = on_leaves(apply, params)
-    leaves = list(arrays.values())
-    return programs.find_layers(on_list, list(arrays), leaves, x), leaves
-
-
 def _masked(params: Tree, masks: Tree) -> Tree:
     if masks is None:
         return params
@@ -313,7 +209,3 @@ def _batches(inputs: Any) -> list[Any]:
     if not batches or any(0 in np.shape(leaf) for leaf in jax.tree.leaves(batches)):
         raise ValueError("inputs: at least one, (B, ...), is needed to see which activations occur")
     return batches
-
-
-def _shape(leaf: Any) -> Any:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_array(leaf) else leaf
