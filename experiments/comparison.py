@@ -193,43 +193,43 @@ def tables(
     return "\n\n".join(parts) + "\n"
 
 
-def confirmation(
+def differences(
     study: Study,
     done: Mapping[Cell, dict[str, Any]],
     share: float,
     groups: np.ndarray,
     *,
-    rows: Sequence[str],
-    bases: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
     densities: Sequence[str],
     outcomes: Sequence[str] = MEASURES[1:3],
 ) -> str:
-    """Every row minus every base, with intervals that hold for all comparisons together.
+    """One row minus another, for pairs that were decided before, in Markdown.
+
+    The intervals hold for all pairs, outcomes and densities together.
 
     Args:
         study: of the cells.
         done: the cells.
         share: of students.
         groups: (N,) of the samples.
-        rows: that were to be confirmed.
-        bases: what they are compared with.
+        pairs: a row, and the one that is taken from it.
         densities: at which, as the cells name them.
         outcomes: of `MEASURES`.
     """
+    needed = list(dict.fromkeys(name for pair in pairs for name in pair))
     values, draws, labels, seeds = [], [], [], 0
     for density in densities:
-        compared = gather(study, done, share, density, groups, [*bases, *rows])
+        compared = gather(study, done, share, density, groups, needed)
         if compared is None:
             return "No seed is finished for all rows.\n"
         seeds = compared.seeds
         for outcome in outcomes:
             k = MEASURES.index(outcome)
-            for row in rows:
-                for base in bases:
-                    i, j = compared.names.index(row), compared.names.index(base)
-                    values.append(compared.values[i, k] - compared.values[j, k])
-                    draws.append(compared.draws[:, i, k] - compared.draws[:, j, k])
-                    labels.append((f"{100 * float(density):g} %", outcome, row, base))
+            for row, base in pairs:
+                i, j = compared.names.index(row), compared.names.index(base)
+                values.append(compared.values[i, k] - compared.values[j, k])
+                draws.append(compared.draws[:, i, k] - compared.draws[:, j, k])
+                labels.append((f"{100 * float(density):g} %", outcome, row, base))
     table = np.stack(draws, axis=1)
     error = standard_error(table)
     reach = np.quantile(largest_deviation(table, error), LEVEL) * error
@@ -238,6 +238,7 @@ def confirmation(
         for label, value, by in zip(labels, values, reach, strict=True)
     ]
     header = ["weights", "outcome", "row", "minus", f"difference ({seeds} seeds)"]
+    header[0] = study.unit.rpartition(" ")[2]
     return markdown_table(header, cells) + "\n"
 
 

@@ -9,6 +9,7 @@ Expected: the planned hours are printed before anything is run.
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 
 from experiments import comparison
@@ -47,8 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
     needed = options.recipes if options.confirm else [STUDY.base]
     print(comparison.tables(STUDY, done, groups, options.bases, needed))
     if options.confirm:
-        chosen = {"rows": CONFIRMED, "bases": AGAINST, "densities": ("0.005", "0.002")}
-        print(comparison.confirmation(STUDY, done, options.shares[0], groups, **chosen))
+        pairs = list(itertools.product(CONFIRMED, AGAINST))
+        share, densities = options.shares[0], ("0.005", "0.002")
+        print(comparison.differences(STUDY, done, share, groups, pairs=pairs, densities=densities))
 
 
 if __name__ == "__main__":

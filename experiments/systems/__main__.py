@@ -12,8 +12,8 @@ import argparse
 from pathlib import Path
 
 from experiments import comparison
-from experiments.study import read_done, run_left
-from experiments.systems.rows import STRUCTURES, STUDY
+from experiments.study import read_done
+from experiments.systems.rows import PAIRS, STRUCTURED_PAIRS, STRUCTURES, STUDY
 from experiments.systems.timing import time_rows
 from fairgrape_jax.data import load
 from fairgrape_jax.data.sources.writers import Writers
@@ -39,10 +39,15 @@ def main(arguments: list[str] | None = None) -> None:
         print(time_rows(options.out))
     elif options.tables:
         groups = load(Writers()).test.groups
-        for study, cells in planned.items():
-            print(comparison.tables(study, read_done(cells), groups, options.bases))
-    else:
-        run_left([cell for cells in planned.values() for cell in cells], options.out)
+        for (study, cells), pairs in zip(planned.items(), (PAIRS, STRUCTURED_PAIRS), strict=True):
+            done, densities = read_done(cells), [f"{value:g}" for value in study.measured]
+            print(comparison.tables(study, done, groups, options.bases))
+            share, outcomes = study.shares[0], comparison.MEASURES[:2]
+            print(
+                comparison.differences(
+                    study, done, share, groups, pairs=pairs, densities=densities, outcomes=outcomes
+                )
+            )
 
 
 if __name__ == "__main__":

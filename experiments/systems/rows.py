@@ -165,6 +165,34 @@ def operations(masks: Tree) -> float:
     return count(int(first.sum()), int(second.sum()), features, int(hidden.sum())) / whole
 
 
+# What the study is to tell: a row, and what it is compared with.
+PAIRS = (
+    ("slr", "magnitude"),
+    ("admm", "magnitude"),
+    ("slr", "admm"),
+    ("autoprune", "magnitude"),
+    ("clicktrain", "magnitude, by layer"),
+    ("stripes", "magnitude, by layer"),
+    ("swp", "stripes"),
+    # What the groups add.
+    ("slr-fairgrape", "slr"),
+    ("slr-fairgrape", "fairgrape"),
+    ("autoprune-fair", "autoprune"),
+    ("clicktrain-fair", "clicktrain"),
+    ("stripes-fair", "stripes"),
+    # Whether time is saved.
+    ("slr, half", "magnitude, half"),
+    ("slr, half", "magnitude"),
+    ("clicktrain, half", "magnitude, by layer"),
+)
+STRUCTURED_PAIRS = (
+    ("fairgrape", "importance"),
+    ("fairgrape", "magnitude"),
+    ("slr-filters", "magnitude"),
+    ("layerwise", "layerwise-once"),
+    ("layerwise", "magnitude"),
+    ("layerwise-fair", "layerwise"),
+)
 FOLDER = Path(__file__).parent / "cells"
 STUDY = Study(
     folder=FOLDER / "weights",

@@ -47,7 +47,7 @@ def test_differences_hold_for_all_rows_together_and_are_zero_for_the_base():
     np.testing.assert_allclose(reach[2], alone, rtol=0.01)  # of one row that differs
 
 
-def test_the_confirmation_has_one_interval_for_all_comparisons_together():
+def test_differences_of_pairs_have_one_interval_for_all_comparisons_together():
     right, dense, groups = made(rows=3, seeds=2, samples=120)
     names = ["fairgrape", "importance", "balanced"]
     done = {
@@ -60,8 +60,8 @@ def test_the_confirmation_has_one_interval_for_all_comparisons_together():
         for m, name in enumerate(names)
         for seed in (0, 1)
     }
-    chosen = {"rows": names[2:], "bases": names[:2], "densities": ("0.005", "0.002")}
-    rows = comparison.confirmation(STUDY, done, 0.05, groups, **chosen).strip().split("\n")[2:]
+    chosen = {"pairs": [(names[2], base) for base in names[:2]], "densities": ("0.005", "0.002")}
+    rows = comparison.differences(STUDY, done, 0.05, groups, **chosen).strip().split("\n")[2:]
     assert len(rows) == 1 * 2 * 2 * 2
     table = comparison.compare(right, dense, groups)
     order = [list(STUDY.rows).index(name) for name in names]
@@ -70,7 +70,7 @@ def test_the_confirmation_has_one_interval_for_all_comparisons_together():
     assert f"| 0.5 % | worst group | balanced | fairgrape | {value:+.2f} ± " in rows[0]
     alone = 1.96 * (table[1:, 2, 1] - table[1:, 0, 1]).std(ddof=1)
     assert float(rows[0].split("±")[1].strip(" |*")) > alone
-    assert "No seed" in comparison.confirmation(STUDY, {}, 0.05, groups, **chosen)
+    assert "No seed" in comparison.differences(STUDY, {}, 0.05, groups, **chosen)
 
 
 def test_the_tables_say_what_is_compared(monkeypatch):
