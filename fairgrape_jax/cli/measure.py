@@ -9,6 +9,7 @@ from typing import Annotated
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from fairgrape_jax.cli.command import Command
+from fairgrape_jax.cli.python_files import load_plugins
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.progress import say
 
@@ -17,22 +18,45 @@ from fairgrape_jax.progress import say
 class Measure(Command):
     """Parameters, bytes, operations, time of a call and memory of networks, on this machine."""
 
-    stages: Annotated[tuple[Path, ...], Positional, arg(metavar="RUN[/STAGE]...")]
-    """Runs, or stages of them, like RUN/seed_0/dense."""
+    stages: Annotated[tuple[Path, ...], Positional, arg(metavar="RUN[/STAGE]|MODEL...")]
+    """Runs, or stages of them (RUN/seed_0/dense); or models of `fairgrape list` (resnet18)."""
     repeats: Annotated[int, arg(metavar="N")] = 20
     """Calls that are timed, of one picture and of 64."""
     shrink: Annotated[bool, FlagCreatePairsOff] = False
     """Measure each stage also without the channels that are pruned as a whole."""
     save: Annotated[bool, FlagCreatePairsOff] = False
     """Store size, operations and time with each stage, for the report of its run."""
+    size: Annotated[int, arg(metavar="PIXELS")] = 64
+    """Of a model: the side of its pictures."""
+    classes: Annotated[int, arg(metavar="N")] = 2
+    """Of a model: the classes of its last layer."""
+    plugin: Annotated[tuple[Path, ...], arg(metavar="FILE...", help_behavior_hint="")] = ()
+    """Python files that register models (docs/extending.md)."""
 
     def run(self) -> None:
         """Measure, and print a table."""
         if not self.stages:
-            raise UsageError("measure: name a run, or a stage of one")
+            raise UsageError("measure: name a run, a stage of one, or a model")
+        from fairgrape_jax import models
         from fairgrape_jax.exporters import measure
 
-        costs = [measure.measure(stage, self.repeats) for stage in self.stages]
+        load_plugins(self.plugin)
+        missing = [path for path in self.stages if len(path.parts) == 1 and not path.exists()]
+        bare = [path for path in missing if str(path) in models.MODELS]
+        for path in missing:
+            if path not in bare:
+                raise UsageError(
+                    f"{path}: not a run, and no stage of one, and no model: choose one of "
+                    f"{', '.join(models.MODELS)}"
+                )
+        if bare and (self.shrink or self.save):
+            raise UsageError(f"{bare[0]}: --shrink and --save are for stages of runs, not models")
+        costs = [
+            measure.measure_model(str(path), self.repeats, size=self.size, classes=self.classes)
+            if path in bare
+            else measure.measure(path, self.repeats)
+            for path in self.stages
+        ]
         small = [
             measure.measure(stage, self.repeats, shrink=True)
             for stage in self.stages

@@ -17,7 +17,8 @@ import jax
 import numpy as np
 from rich.filesize import decimal
 
-from fairgrape_jax import storage
+from fairgrape_jax import models, storage
+from fairgrape_jax.config.serialize import Input
 from fairgrape_jax.data import augment
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.exporters import sparse
@@ -85,8 +86,7 @@ def measure(path: Path, repeats: int = 20, *, shrink: bool = False) -> Cost:
         UsageError: There is no such stage, it does not know the shape of its pictures, or it is to
             be shrunk and no channel of it is pruned.
     """
-    if repeats < 1:
-        raise UsageError("--repeats is 1 or more")
+    _check(repeats)
     _, stage = find_stage(path)
     if stage.input is None:
         raise UsageError(
@@ -97,18 +97,61 @@ def measure(path: Path, repeats: int = 20, *, shrink: bool = False) -> Cost:
     kept, apply = {"params": stage.masks}, stage.module.apply
     if shrink:
         variables, kept, apply = _shrunk(path, stage, variables)
-    arrays = leaves(variables)
-    masks = {name: np.asarray(mask, bool) for name, mask in leaves(kept).items()}
-    took = sparse.sizes(sparse.encode(arrays, masks))
+    return _cost(stage.name, variables, kept, apply, stage.input, repeats, shrunk=shrink)
+
+
+def measure_model(name: str, repeats: int = 20, *, size: int = 64, classes: int = 2) -> Cost:
+    """Measure a network of the table of models on this machine, with drawn weights.
+
+    Args:
+        name: A row of `fairgrape list`.
+        repeats: Calls that are timed for each of BATCHES, after one that is not.
+        size: Of the pictures, in pixels, of three colours.
+        classes: Of its last layer.
+
+    Raises:
+        UsageError: There is no such model, or a number is less than 1.
+    """
+    _check(repeats)
+    if size < 1 or classes < 1:
+        raise UsageError("--size and --classes are 1 or more")
+    module, shape = models.create(name, classes), (size, size, 3)
+    try:
+        variables = jax.jit(module.init)(jax.random.key(0), np.zeros((1, *shape), np.float32))
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise UsageError(f"{name}: takes no pictures of {size} pixels ({line})") from error
+    pictures: Input = {"shape": list(shape), "mean": [0.5] * 3, "std": [0.25] * 3}
+    return _cost(name, jax.device_get(variables), {}, module.apply, pictures, repeats)
+
+
+def _check(repeats: int) -> None:
+    if repeats < 1:
+        raise UsageError("--repeats is 1 or more")
+
+
+def _cost(
+    name: str,
+    variables: Tree,
+    kept: Tree,
+    apply: Callable[..., Any],
+    pictures: Input,
+    repeats: int,
+    *,
+    shrunk: bool = False,
+) -> Cost:
+    """The cost of a network, from its arrays, its masks and its function."""
+    masks = {mask: np.asarray(alive, bool) for mask, alive in leaves(kept).items()}
+    took = sparse.sizes(sparse.encode(leaves(variables), masks))
     params = leaves(variables["params"])
     return Cost(
-        name=stage.name,
+        name=name,
         parameters=sum(leaf.size for leaf in params.values()),
         nonzeros=sum(int(np.count_nonzero(leaf)) for leaf in params.values()),
         bytes=(took.dense, took.file, took.zipped),
-        calls=tuple(_call(stage, apply, variables, batch, repeats) for batch in BATCHES),
+        calls=tuple(_call(pictures, apply, variables, batch, repeats) for batch in BATCHES),
         device=jax.devices()[0].device_kind,
-        shrunk=shrink,
+        shrunk=shrunk,
     )
 
 
@@ -160,11 +203,9 @@ def save(path: Path, cost: Cost) -> Path:
 
 
 def _call(
-    stage: LoadedStage, network: Callable[..., Any], variables: Tree, batch: int, repeats: int
+    pictures_of: Input, network: Callable[..., Any], variables: Tree, batch: int, repeats: int
 ) -> Call:
-    assert stage.input is not None
-    shape = tuple(stage.input["shape"])
-    mean, std = stage.input["mean"], stage.input["std"]
+    shape, mean, std = (pictures_of[key] for key in ("shape", "mean", "std"))
 
     def apply(variables: Tree, images: jax.Array) -> Any:
         return network(variables, augment.normalise(images, mean, std))

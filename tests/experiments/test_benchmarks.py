@@ -5,7 +5,10 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from experiments.benchmarks import sparse
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--model", "mlp", "--size", "8", "--repeats", "1"]
@@ -39,6 +42,7 @@ EXPECTED = {
         ["--batches", "2", "--flops", "0.5"],
         {"dense", "99 % zeros", "50% of the operations removed"},
     ),
+    "sparse": (["--kept", "0.1", "--jax"], {"dense", "scipy", "jax BCSR", "jax BCOO"}),
     "round": (
         ["--groups", "2", "--images", "20", "--batch", "4"],
         {"importance", "selection", "retraining", "evaluation", "a round"},
@@ -61,6 +65,7 @@ def test_a_benchmark_prints_and_writes_its_rows(name, tmp_path, monkeypatch, cap
         "selection": ["--models", "mlp", *SMALL[4:]],
         "pipeline": SMALL[4:],
         "structures": ["--models", "mlp", "--size", "8", "--repeats", "2"],
+        "sparse": ["--layers", "16x8", "--batches", "1", "--repeats", "2"],
         "compile": ["--models", "mlp", "--sizes", "8", "--batch", "4", "--groups", "2"],
     }
     small = of_many.get(name, SMALL)
@@ -93,3 +98,22 @@ def test_a_step_beside_torch_is_in_the_better_of_two_layouts(tmp_path, monkeypat
     }
     assert row["CPU seconds"] > 0
     assert f"{row['images/s'] / 2.7:.2f} of torch" in capsys.readouterr().out
+
+
+def test_the_kernels_of_sparse_products_give_the_dense_one_and_a_break_even():
+    weights = np.random.default_rng(0).normal(size=(40, 30)).astype("float32")
+    x = np.random.default_rng(1).normal(size=(30, 5)).astype("float32")
+    calls = sparse.kernels(weights, x, [0.1], with_jax=True)
+    kept = sparse.mask(weights.shape, 0.1)
+    assert kept.sum() == 120
+    for name, call in calls.items():
+        expected = weights @ x if name == sparse.DENSE else (weights * kept) @ x
+        np.testing.assert_allclose(call(), expected, rtol=1e-4, atol=1e-5)
+    speeds = {"a": {"0.2": 0.5, "0.1": 1.5, "0.01": 3.0}, "b": {"0.1": 9.0, "0.01": 0.9}}
+    rows = [
+        {"layer": "1x1", "batch": 1, "row": name, "kept": kept, "of the least": speed}
+        for name, by_part in speeds.items()
+        for kept, speed in by_part.items()
+    ]
+    parts = {row["row"]: row["faster up to"] for row in sparse.break_even(rows)}
+    assert parts == {"a": "0.1; at 0.2 not", "b": "nothing; at 0.01 not"}

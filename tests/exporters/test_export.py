@@ -353,6 +353,19 @@ def test_measure_counts_what_zeros_save(run):
     assert len({len(line) for line in lines[:-1]}) == 1
 
 
+def test_a_bare_model_is_measured_without_a_run(capsys):
+    assert main(["measure", "mlp", "--size", "8", "--classes", "3", "--repeats", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    module = models.create("mlp", 3)
+    params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert lines[0].split() == ["mlp"]
+    assert lines[1].split() == ["parameters", f"{count:,}"]
+    (least,) = (2 * 64 * leaf.size for leaf in jax.tree.leaves(params) if leaf.shape[:1] == (192,))
+    million = next(line for line in lines if line.startswith("batch 64: million")).split()[-1]
+    assert least / 1e6 < float(million) < 2 * 64 * count / 1e6 + 1
+
+
 def test_the_commands_print_what_they_did(run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["measure", str(run), "--repeats", "1"]) == 0
@@ -382,6 +395,10 @@ def test_the_commands_print_what_they_did(run, tmp_path, capsys, monkeypatch):
     [
         (["measure"], "name a run"),
         (["measure", "nowhere"], "nowhere: not a run, and no stage of one"),
+        (["measure", "resnet81"], "resnet81: not a run.*no model: choose one of .*resnet18"),
+        (["measure", "mlp", "--save"], "mlp: --shrink and --save are for stages"),
+        (["measure", "mlp", "--size", "0"], "--size and --classes are 1 or more"),
+        (["measure", "mlp", "--repeats", "0"], "--repeats is 1 or more"),
         (["measure", "RUN", "--repeats", "0"], "--repeats is 1 or more"),
         (["export", "nowhere", "--to", "npz"], "nowhere: not a run, and no stage of one"),
         (["export", "RUN", "--to", "gguf"], "'gguf' is no format"),
