@@ -6,8 +6,8 @@ The weights of a layer (outputs x inputs) are drawn, and so are those that are k
 scipy.sparse's CSR matrix times a dense one, in one thread; XLA's dense product uses all cores. With
 --jax the BCSR and BCOO matrices of jax.experimental.sparse run too, at batch 1 and up. A row is the
 median of calls in turn, and "times faster" is that of dense over it, side by side; above 1 the
-sparse kernel wins. The last table has the break-even: the largest part kept at which it does, by the
-least times, which say most on a machine that others use.
+sparse kernel wins. The last table has the break-even: the largest part kept at which it does, by
+the least times, which say most on a machine that others use.
 """
 
 from __future__ import annotations

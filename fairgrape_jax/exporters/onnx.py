@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from pathlib import Path
+from unittest import mock
 
+import flax.linen as nn
 import jax
 import numpy as np
+from flax.linen import pooling
 
 from fairgrape_jax import storage
 from fairgrape_jax.errors import UsageError
@@ -38,13 +42,19 @@ def _write(model: Model, folder: Path, options: Options) -> None:
     apply, variables = model.apply, model.variables
     assert apply is not None
     shape = (options.batch or "batch", *model.inputs.shape[1:])
+    # jax2onnx has pools of its own in Flax's place, that take neither positional arguments nor
+    # explicit padding: the program is traced with Flax's.
+    pools = {name: getattr(nn, name) for name in ("max_pool", "avg_pool", "pool")}
 
     def program(inputs: jax.Array) -> jax.Array:
-        return apply(variables, inputs)
+        with mock.patch.multiple(nn, **pools), mock.patch.multiple(pooling, **pools):
+            return apply(variables, inputs)
 
     inputs = jax.ShapeDtypeStruct(shape, model.inputs.dtype)
     try:
-        made = jax2onnx.to_onnx(program, inputs=[inputs], model_name=model.name or "network")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it asks for float64 in between; the file is tried
+            made = jax2onnx.to_onnx(program, inputs=[inputs], model_name=model.name or "network")
     except Exception as error:
         raise UsageError(
             f"--to onnx: jax2onnx cannot convert the network ({type(error).__name__}: "
