@@ -14,7 +14,7 @@ from fairgrape_jax.remedies import Remedy
 from fairgrape_jax.scoring.importance import Formula
 from fairgrape_jax.selection import Deficit, Select
 from fairgrape_jax.selection.patterns import NofM, Tiles
-from fairgrape_jax.systems.options import Approach
+from fairgrape_jax.systems.options import Approach, Quantisation
 
 Form = Literal["pure", "mixed"]
 Gradients = Literal["cleared", "accumulated"]
@@ -298,6 +298,8 @@ class Experiment:
     """The training before a round's choice, for methods that have one (docs/systems.md)."""
     remedy: Remedy = dataclasses.field(default_factory=Remedy)
     """Terms of the retraining loss that hold a pruned network to the dense one."""
+    quantise: Quantisation = dataclasses.field(default_factory=Quantisation)
+    """Bits of weights and activations from the retraining on (docs/systems.md)."""
     batch: int = 64
     """Images per training step, over all devices."""
     optimizer: str = "adam"

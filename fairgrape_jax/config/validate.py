@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from fairgrape_jax import methods, models, training
 from fairgrape_jax.config.experiment import Epoch, Experiment, Problem
 from fairgrape_jax.config.protocols import apply_protocol, method_of, row_of
-from fairgrape_jax.config.schedule import densities
+from fairgrape_jax.config.schedule import densities, retraining
 from fairgrape_jax.config.serialize import check_types
 from fairgrape_jax.data.augment import AUGMENTATIONS
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.methods.structure_choice import takes_structures
 from fairgrape_jax.registry import Table
 from fairgrape_jax.selection import schedules
+from fairgrape_jax.systems.options import epochs_before_choice
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -102,6 +103,8 @@ def _check_together(experiment: Experiment) -> None:
                 f"{name}: epoch {point} is not one of the {epochs} of the dense training"
             )
     _check_pattern(experiment)
+    if experiment.quantise.active:
+        _check_quantised(experiment)
     if experiment.remedy.rewind_rates > epochs:
         raise UsageError(
             f"remedy.rewind_rates: {experiment.remedy.rewind_rates} epochs of the {epochs} of the "
@@ -143,6 +146,20 @@ def _check_variant(experiment: Experiment, name: str) -> None:
         check(made)
     except UsageError as error:
         raise UsageError(f"variants.{name}: {error}") from error
+
+
+def _check_quantised(experiment: Experiment) -> None:
+    """UsageError for a round whose network would not be trained with its quantisers."""
+    stage = retraining(experiment)
+    for method in experiment.methods:
+        epochs = sum(stage.epochs)
+        if row_of(experiment, method).approach is not None:
+            epochs -= epochs_before_choice(epochs, experiment.approach.part)
+        if not epochs:
+            raise UsageError(
+                f"quantise: no epoch of a round of {method} is left after its choice, in which "
+                "quantisers see the network; give more epochs of --retrain, or 0 bits"
+            )
 
 
 def _check_pattern(experiment: Experiment) -> None:

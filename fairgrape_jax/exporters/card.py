@@ -14,6 +14,7 @@ from fairgrape_jax.metrics import Samples
 from fairgrape_jax.reports.cautions import cautions
 from fairgrape_jax.reports.comparison import Comparison, compare
 from fairgrape_jax.runner.stage import LoadedStage, load
+from fairgrape_jax.systems.options import Quantisation
 
 NOT_FOR = (
     "Decisions about people. Equal accuracy over the groups of a dataset is not fairness of a "
@@ -49,6 +50,7 @@ def card(run: Path, stage: LoadedStage, source: Source) -> str:
         "method": stage.method if stage.round else "none: the dense network",
         "allocation": allocation_name(experiment, stage.method),
         "sparsity": f"{100 * (1 - stage.density):.2f} % of the weights of kernels are zero",
+        **({"quantised": _bits(stage.bits)} if stage.bits else {}),
         "stage": f"{stage.name} of a run of fairgrape_jax",
     }
     return "\n".join(
@@ -76,6 +78,15 @@ def card(run: Path, stage: LoadedStage, source: Source) -> str:
             *[f"- {line}" for line in NOT_FOR],
             "",
         ]
+    )
+
+
+def _bits(bits: Quantisation) -> str:
+    """How a network is quantised, in a line."""
+    return (
+        f"{bits}, simulated in floating point; the accuracies below are of the quantised network. "
+        "Files of weights hold them quantised, each with its scale, and the ranges of activations "
+        "under `quantiser`; who runs them without quantising activations runs another network"
     )
 
 

@@ -32,6 +32,10 @@ from fairgrape_jax.structures import alive_structures, find_structures, remove
 from fairgrape_jax.structures import shrink as shrink_network
 
 BATCHES = (1, 64)
+SIMULATED = (
+    "quantised networks are simulated in floating point: their bytes, operations and times are not "
+    "those of whole numbers of so many bits"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Cost:
         calls: One for each of BATCHES.
         device: The machine.
         shrunk: Whether pruned channels were left out.
+        quantised: By how many bits, in words; "" for float32.
     """
 
     name: str
@@ -72,6 +77,7 @@ class Cost:
     calls: tuple[Call, ...]
     device: str
     shrunk: bool = False
+    quantised: str = ""
 
 
 def measure(path: Path, repeats: int = 20, *, shrink: bool = False) -> Cost:
@@ -97,7 +103,8 @@ def measure(path: Path, repeats: int = 20, *, shrink: bool = False) -> Cost:
     kept, apply = {"params": stage.masks}, stage.module.apply
     if shrink:
         variables, kept, apply = _shrunk(path, stage, variables)
-    return _cost(stage.name, variables, kept, apply, stage.input, repeats, shrunk=shrink)
+    words = {"shrunk": shrink, "quantised": str(stage.bits or "")}
+    return _cost(stage.name, variables, kept, apply, stage.input, repeats, **words)
 
 
 def measure_model(name: str, repeats: int = 20, *, size: int = 64, classes: int = 2) -> Cost:
@@ -139,6 +146,7 @@ def _cost(
     repeats: int,
     *,
     shrunk: bool = False,
+    quantised: str = "",
 ) -> Cost:
     """The cost of a network, from its arrays, its masks and its function."""
     masks = {mask: np.asarray(alive, bool) for mask, alive in leaves(kept).items()}
@@ -152,6 +160,7 @@ def _cost(
         calls=tuple(_call(pictures, apply, variables, batch, repeats) for batch in BATCHES),
         device=jax.devices()[0].device_kind,
         shrunk=shrunk,
+        quantised=quantised,
     )
 
 
@@ -241,6 +250,8 @@ def table(costs: Sequence[Cost]) -> str:
     }
     rows["parameters"] = [f"{cost.parameters:,}" for cost in costs]
     rows["not zero"] = [f"{cost.nonzeros:,}" for cost in costs]
+    if any(cost.quantised for cost in costs):
+        rows["quantised"] = [cost.quantised or "no" for cost in costs]
     for place, what in enumerate(("dense", "sparse", "zipped")):
         rows[f"bytes, {what}"] = [decimal(cost.bytes[place]) for cost in costs]
     for place, batch in enumerate(BATCHES):
@@ -256,6 +267,8 @@ def table(costs: Sequence[Cost]) -> str:
         f"{name:<{first}}  " + "  ".join(f"{c:>{w}}" for c, w in zip(row, widths, strict=True))
         for name, row in rows.items()
     ]
+    if any(cost.quantised for cost in costs):
+        lines.append(SIMULATED)
     return "\n".join(
         [*lines, f"on {costs[0].device}; other work on this machine makes times longer"]
     )

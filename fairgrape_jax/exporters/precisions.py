@@ -120,6 +120,11 @@ class Precisions:
         Raises:
             UsageError: no layer of the network can be int8.
         """
+        if stage.bits:
+            raise UsageError(
+                f"{stage.name}: was retrained with quantisers ({stage.bits}), and its float32 is "
+                "not what the run evaluated; give a stage of a run without --quantise"
+            )
         variables = jax.device_get(dict(stage.variables))
         params, stats = variables["params"], variables["batch_stats"]
         halved = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)

@@ -180,6 +180,7 @@ def _config(stage: LoadedStage, dataset: Dataset) -> dict[str, Any]:
         "method": stage.method,
         "allocation": allocation_name(stage.experiment, stage.method),
         "density": stage.density,
+        **({"quantised": dataclasses.asdict(stage.bits)} if stage.bits else {}),
         "input": {
             "shape": [height, width, channels],
             "layout": "NHWC",

@@ -15,6 +15,7 @@ from fairgrape_jax.exporters.base import Exporter, Model, Options
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.models import torch_files
 from fairgrape_jax.models.torchvision import NETWORKS
+from fairgrape_jax.systems.quantised import is_quantised
 
 NAME = "model.pth"
 ALIGNMENT = 64  # of the numbers in the file, as PyTorch's own, so that it can map them into memory
@@ -113,6 +114,12 @@ def check(model: Model) -> None:
         what = f"{model.name!r} is" if model.name else "a network of your own is"
         raise UsageError(
             f"--to torchvision: {what} none of {', '.join(NETWORKS)}; give safetensors or npz"
+        )
+    if is_quantised(model.variables.get("batch_stats", {})):
+        raise UsageError(
+            "--to torchvision: the network is quantised, for which a state dict has no place; give "
+            "onnx or stablehlo for the network as it runs, or npz or "
+            "safetensors for its quantised weights with their scales"
         )
     models.from_torchvision(model.name, models.to_torchvision(model.name, model.variables))
 

@@ -71,7 +71,8 @@ def retraining_program(experiment: Experiment, method: str) -> str:
         method: of the experiment.
     """
     remedy = config.apply_protocol(experiment, method).remedy
-    if not (remedy.teaches or any(in_step(one.row) for one in active(remedy))):
+    rows = any(in_step(one.row) for one in active(remedy))
+    if not (remedy.teaches or rows or experiment.quantise.active):
         return "training"
     if remedy == experiment.remedy:
         return "retraining"
@@ -145,7 +146,7 @@ def _retraining(shapes: Shapes, name: str) -> Program:
         table(len(dataset.train), bool(rows)),
         table(len(dataset.validation), held),
     )
-    function = session.steps.retrain(rows)
+    function = session.steps.retrain(rows, session.experiment.quantise.active)
     carried = carried_shapes(shapes, rows)
     return _train(
         shapes,

@@ -99,7 +99,7 @@ def shapes_of(experiment: Experiment, dataset: Dataset, devices: list[jax.Device
         The shapes.
     """
     session = Session(experiment, dataset, steps.build(experiment, dataset, devices))
-    module, optimizer = session.steps.module, session.steps.optimizer
+    module, optimizer = session.steps.quantised, session.steps.optimizer
     state = jax.eval_shape(lambda: init_state(module, dataset, optimizer, 0))
     full = full_masks(state.params, PRUNABLE[experiment.prunable])
     masks = jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype), full)

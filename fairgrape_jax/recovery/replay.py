@@ -45,6 +45,7 @@ from fairgrape_jax.rounds.session import (
 from fairgrape_jax.scoring import statistics
 from fairgrape_jax.storage import checkpoint, clusters
 from fairgrape_jax.storage.checksums import Record, read_checksummed, write_checksummed
+from fairgrape_jax.systems.quantised import with_quantisers
 from fairgrape_jax.training import finite
 from fairgrape_jax.training.finite import NotFinite, NotFiniteError
 from fairgrape_jax.training.state import Carry
@@ -53,7 +54,13 @@ NAMED = 64  # samples of which the file holds the names too
 
 
 def write(
-    stage: Path, record: NotFinite, *, masks: Tree, seed: int, dataset: Dataset
+    stage: Path,
+    record: NotFinite,
+    *,
+    masks: Tree,
+    seed: int,
+    dataset: Dataset,
+    quantised: bool = False,
 ) -> Path | None:
     """Write STAGE/not_finite; every process takes part, process 0 writes.
 
@@ -63,6 +70,7 @@ def write(
         masks: of the network.
         seed: of the run.
         dataset: whose samples the record names.
+        quantised: whether the network ran with quantisers, in a step.
 
     Returns:
         Where it is, None if it cannot be written: what is not finite is reported in any case.
@@ -85,6 +93,8 @@ def write(
     content |= {"seed_of_run": seed, "stage": stage.name, "method": stage.parent.name}
     if APPROACH in dict(record.carried or {}):
         content["approach"] = True  # the step is of the training before the choice
+    if quantised:
+        content["quantised"] = True
     names = getattr(dataset.train.images, "names", None)
     if names is not None and record.kind != "evaluation":
         content["names"] = [names[i].decode() for i in record.details["ids"][:NAMED]]
@@ -196,7 +206,8 @@ def read_case(directory: Path) -> Case:
         taking_part = active(method.remedy)
         if content.get("approach"):
             taking_part = approach_ingredients(method, content["method"])
-        if method.remedy.teaches or method.remedy.scores or taking_part:
+        remedy, quantised = method.remedy, content.get("quantised")
+        if remedy.teaches or remedy.scores or taking_part or quantised:
             dense, _ = _restore(session, seeds / "dense")
         retrains = content["kind"] == "step" and taking_part
         if (content["kind"] == "scoring" or retrains) and method.scoring.groups:
@@ -247,7 +258,12 @@ def _step(case: Case) -> None:
     if case.dense is not None:
         remedy = session.experiment.remedy
         step = steps.retraining_step(
-            session.steps, remedy, case.dense.state, session.dataset, case.taking.active
+            session.steps,
+            remedy,
+            case.dense.state,
+            session.dataset,
+            case.taking.active,
+            quantised=bool(content.get("quantised")),
         )
     placed = parallel.split_batch(samples, session.devices)
     rate = np.float32(content["rate"])
@@ -286,6 +302,8 @@ def _forward(case: Case, samples: dict[str, np.ndarray]) -> list[str]:
         images = augment.augment_batch(alter, key, state.epoch, jnp.asarray(samples["ids"]), images)
     images = augment.normalise(images, dataset.mean, dataset.std)
     module = session.steps.module.clone(axis_name=None)
+    if case.content.get("quantised"):
+        module = with_quantisers(module, session.experiment.quantise)
     network = {"params": apply_masks(alive, state.params), "batch_stats": state.batch_stats}
     captured: Any = module.apply(
         network,

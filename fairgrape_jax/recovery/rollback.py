@@ -64,6 +64,7 @@ def run_stages(
                 masks=training.masks,
                 seed=training.seed,
                 dataset=training.session.dataset,
+                quantised=training.quantised,
             )
             if start is None or times >= retries:
                 raise replay.name_file(error, file) from error

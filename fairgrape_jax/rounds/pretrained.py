@@ -10,6 +10,7 @@ from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.models import weights
 from fairgrape_jax.storage import checkpoint
+from fairgrape_jax.systems.quantised import without_quantisers
 
 IMAGENET = "imagenet"
 
@@ -40,4 +41,6 @@ def load_pretrained(name: str, source: str, variables: dict[str, Tree]) -> dict[
             f"{path}: a folder that holds no Orbax checkpoint ({why}): name the folder of one, or "
             "a file of weights"
         ) from error
+    if isinstance(tree, dict):
+        tree = without_quantisers(tree)  # a stage of a quantised run: its weights alone
     return models.fit_pretrained(name, tree, variables, path)

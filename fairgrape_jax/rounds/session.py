@@ -18,6 +18,7 @@ from fairgrape_jax.remedies import Remedy
 from fairgrape_jax.rounds import steps
 from fairgrape_jax.rounds.pretrained import load_pretrained
 from fairgrape_jax.rounds.steps import Steps
+from fairgrape_jax.systems.quantised import with_leaves_of, without_quantisers
 from fairgrape_jax.training.state import State, init_state
 
 
@@ -101,12 +102,13 @@ def initial_network(session: Session, seed: int) -> Network:
         session: the run.
         seed: of the parameters.
     """
-    state = init_state(session.steps.module, session.dataset, session.steps.optimizer, seed)
+    state = init_state(session.steps.quantised, session.dataset, session.steps.optimizer, seed)
     experiment = session.experiment
     if experiment.pretrained:
-        fresh = {"params": state.params, "batch_stats": state.batch_stats}
+        fresh = {"params": state.params, "batch_stats": without_quantisers(state.batch_stats)}
         loaded = load_pretrained(experiment.model, experiment.pretrained, fresh)
-        state = state._replace(params=loaded["params"], batch_stats=loaded.get("batch_stats", {}))
+        batch_stats = with_leaves_of(state.batch_stats, loaded.get("batch_stats", {}))
+        state = state._replace(params=loaded["params"], batch_stats=batch_stats)
     full = full_masks(state.params, PRUNABLE[experiment.prunable])
     return place_on_devices(session, Network(state, full))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -28,6 +28,7 @@ from fairgrape_jax.remedies import Active, Ingredient, Remedy, active
 from fairgrape_jax.scoring.importance import Execution
 from fairgrape_jax.scoring.statistics import ScoredNetwork, Statistic
 from fairgrape_jax.scoring.uncleared import Uncleared, make_add_uncleared
+from fairgrape_jax.systems.quantised import quantised_layers, with_quantisers
 from fairgrape_jax.training import evaluate
 from fairgrape_jax.training.epoch import Step
 from fairgrape_jax.training.optimizers import OPTIMIZERS
@@ -55,10 +56,13 @@ class Steps:
     Attributes:
         devices: those of this process.
         module: the network.
+        quantised: it with its quantisers, as it is retrained and evaluated; `module` where the
+            experiment has none.
         optimizer: gives directions, before the learning rate.
         train: the lifted `training.make_train_step`.
-        retrain: (ingredients) to the step as train, with the terms of `remedy` and ingredients of
-            retraining, and their `training.step.Companions` after the rest.
+        retrain: (ingredients, quantised) to the step as train, with the terms of `remedy` and
+            ingredients of retraining, and their `training.step.Companions` after the rest; of
+            `quantised` or of `module`.
         evaluate: the lifted `evaluate.make_evaluate_step`.
         accumulate: (statistic, groups, micro-batch) -> the step that adds up a statistic.
         accumulate_mixed: likewise, for gradients of groups where `scoring.form` is "mixed".
@@ -72,9 +76,10 @@ class Steps:
 
     devices: list[jax.Device]
     module: nn.Module
+    quantised: nn.Module
     optimizer: optax.GradientTransformation
     train: LiftedStep
-    retrain: Callable[[tuple[Active, ...]], LiftedStep]
+    retrain: Callable[[tuple[Active, ...], bool], LiftedStep]
     evaluate: LiftedStep
     accumulate: Accumulate
     accumulate_mixed: Accumulate
@@ -99,22 +104,25 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         axis_name=parallel.AXIS if experiment.sync_batch_stats else None,
         dtype=experiment.precision,
     )
+    quantised = with_quantisers(module, experiment.quantise, parallel.AXIS)
     optimizer = OPTIMIZERS[experiment.optimizer](experiment.momentum, experiment.weight_decay)
     remedy = with_features(experiment, module, dataset)
     order, shapes = initial_shapes(module, dataset)
+    if experiment.quantise.active:
+        check_quantisers(quantised, dataset, prunable_layers(order, shapes).values())
     lift = functools.partial(parallel.lift, devices=devices, by=experiment.execution.lift)
     train = functools.partial(
         make_train_step,
-        module,
-        dataset,
-        optimizer,
+        dataset=dataset,
+        optimizer=optimizer,
         augmentation=experiment.augmentation,
         mixup=experiment.mixup,
     )
 
     @functools.cache
-    def retrain(ingredients: tuple[Active, ...]) -> LiftedStep:
+    def retrain(ingredients: tuple[Active, ...], with_bits: bool) -> LiftedStep:
         step = train(
+            quantised if with_bits else module,
             remedy=remedy,
             ingredients=ingredients,
             groups=scored_groups(experiment, dataset),
@@ -128,11 +136,12 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
     return Steps(
         devices=devices,
         module=module,
+        quantised=quantised,
         optimizer=optimizer,
-        train=lift(train(), in_axes=(None, None, 0, None), out_axes=None, donate=(0,)),
+        train=lift(train(module), in_axes=(None, None, 0, None), out_axes=None, donate=(0,)),
         retrain=retrain,
         evaluate=lift(
-            evaluate.make_evaluate_step(module, dataset),
+            evaluate.make_evaluate_step(quantised, dataset),
             in_axes=(None, None, None, 0),
             out_axes=None,
         ),
@@ -236,6 +245,8 @@ def retraining_step(
     dense: State,
     dataset: Dataset | None = None,
     ingredients: tuple[Active, ...] | None = None,
+    *,
+    quantised: bool = True,
 ) -> Step:
     """The step of retraining, called as `Steps.train`: it, or one with more in it.
 
@@ -245,18 +256,40 @@ def retraining_step(
         dense: the dense network.
         dataset: with the groups that ingredients look at; None where there are no ingredients.
         ingredients: what takes part in the step; those of the remedy if None.
+        quantised: whether the network runs with the quantisers of the run, if it has any.
     """
     taking_part = active(remedy) if ingredients is None else ingredients
     taking_part = tuple(one for one in taking_part if in_step(one.row))
-    if not (remedy.teaches or taking_part):
+    quantised = quantised and steps.quantised is not steps.module
+    if not (remedy.teaches or taking_part or quantised):
         return steps.train
     teaches = remedy.teaches or any(row.teaches(options) for _, row, options in taking_part)
     companions = Companions(
         variables(dense) if teaches else None,
         *group_tables(dataset, taking_part, steps.devices),
     )
-    step = steps.retrain(taking_part)
+    step = steps.retrain(taking_part, quantised)
     return lambda *args: step(*args, companions)
+
+
+def check_quantisers(quantised: nn.Module, dataset: Dataset, layers: Iterable[str]) -> None:
+    """UsageError for a layer with weights that has no quantisers.
+
+    Args:
+        quantised: a network with quantisers.
+        dataset: for the shape of a picture.
+        layers: its layers.
+    """
+
+    def init(key: jax.Array) -> Tree:
+        return quantised.init(key, jnp.zeros((1, *dataset.shape)), train=False)["batch_stats"]
+
+    have = quantised_layers(jax.eval_shape(init, jax.random.key(0)))
+    if without := [name for name in layers if name not in have]:
+        raise UsageError(
+            f"quantise: layer {without[0]} is no Linen convolution or dense layer, whose weights "
+            "and activations can be quantised; give 0 bits, or another model"
+        )
 
 
 def in_step(row: Ingredient) -> bool:

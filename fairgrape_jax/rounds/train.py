@@ -28,6 +28,7 @@ from fairgrape_jax.rounds.session import Network, Session
 from fairgrape_jax.storage import resumable
 from fairgrape_jax.storage.resumable import Passes
 from fairgrape_jax.storage.slots import Slots
+from fairgrape_jax.systems.options import epochs_before_choice
 from fairgrape_jax.training import finite
 from fairgrape_jax.training.epoch import Step
 from fairgrape_jax.training.state import Carry, State
@@ -51,6 +52,7 @@ class Training:
         passes: how evaluations are made.
         taking: the ingredients of retraining that take part.
         series: of its scalars where the run is tracked, the method of a seed.
+        quantised: whether its step runs the network with the quantisers of the run.
     """
 
     session: Session
@@ -62,6 +64,7 @@ class Training:
     passes: Passes
     taking: TakingPart = NOBODY
     series: str = ""
+    quantised: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -397,7 +400,7 @@ def split_stage(stage: Stage, part: float) -> tuple[Stage, Stage]:
         Stage(epochs=(1,), rates=(0.01,), best=True)
     """
     rates = [r for n, r in zip(stage.epochs, stage.rates, strict=True) for _ in range(n)]
-    count = min(max(round(part * len(rates)), 1), len(rates))
+    count = epochs_before_choice(len(rates), part)
 
     def joined(rates: Sequence[float], best: bool) -> Stage:
         pieces = [(len(list(same)), rate) for rate, same in itertools.groupby(rates)]

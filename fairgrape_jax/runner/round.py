@@ -35,6 +35,7 @@ from fairgrape_jax.runner import layout
 from fairgrape_jax.storage import checkpoint, resumable
 from fairgrape_jax.storage.resumable import Passes
 from fairgrape_jax.storage.slots import Slots
+from fairgrape_jax.systems.quantised import restart
 from fairgrape_jax.training.state import Carry, State
 
 
@@ -183,7 +184,8 @@ def unpack_masks(bits: Sequence[np.ndarray], like: Tree) -> Tree:
 
 
 def prune(this: Round, network: Network, chosen: Tree, origin: State | None = None) -> Network:
-    """The network with pruned weights at zero and, if so configured, a fresh optimizer.
+    """The network with pruned weights at zero, quantisers that have seen nothing and, if so
+    configured, a fresh optimizer.
 
     Args:
         this: the round.
@@ -196,6 +198,8 @@ def prune(this: Round, network: Network, chosen: Tree, origin: State | None = No
     if origin is not None:
         state = state._replace(params=origin.params, batch_stats=origin.batch_stats)
     state = state._replace(params=masks.apply_masks(chosen, state.params))
+    if this.session.experiment.quantise.active:
+        state = state._replace(batch_stats=restart(state.batch_stats))
     if this.session.experiment.reset_optimizer or origin is not None:
         state = state._replace(opt_state=this.session.steps.optimizer.init(state.params))
     return place_on_devices(this.session, Network(state, chosen))
@@ -253,7 +257,8 @@ def train(
         rows = remedies.active(remedy) if preparation is None else preparation.ingredients
         taking = TakingPart(rows, scored or this.session, dense)
     training = dataclasses.replace(
-        make_training(this, network, taking), series=f"seed_{this.seed}/{this.method}"
+        make_training(this, network, taking, quantised=dense is not None and preparation is None),
+        series=f"seed_{this.seed}/{this.method}",
     )
     if preparation is not None:
         title = f"{this.title}, before the choice"
@@ -263,19 +268,28 @@ def train(
     )
 
 
-def make_training(this: Round, network: Network, taking: TakingPart) -> Training:
+def make_training(
+    this: Round, network: Network, taking: TakingPart, *, quantised: bool = False
+) -> Training:
     """A training of a round with the ingredients that take part in it.
 
     Args:
         this: the round.
         network: with the masks that it keeps to.
         taking: who takes part, with the dense network; nobody in the dense training itself.
+        quantised: whether the network runs with the quantisers of the run, if it has any.
     """
     session, step = this.session, this.session.steps.train
+    quantised = quantised and session.experiment.quantise.active
     if taking.session is not None and taking.dense is not None:
         remedy, dataset = session.experiment.remedy, taking.session.dataset
         step = steps.retraining_step(
-            session.steps, remedy, taking.dense.state, dataset, taking.active
+            session.steps,
+            remedy,
+            taking.dense.state,
+            dataset,
+            taking.active,
+            quantised=quantised,
         )
     return Training(
         session=session,
@@ -286,6 +300,7 @@ def make_training(this: Round, network: Network, taking: TakingPart) -> Training
         slots=this.slots,
         passes=this.passes,
         taking=taking,
+        quantised=quantised,
     )
 
 

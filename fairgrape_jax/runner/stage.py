@@ -21,6 +21,13 @@ from fairgrape_jax.masks import Tree, apply_masks, put_on_device
 from fairgrape_jax.runner import layout
 from fairgrape_jax.runner.stored import experiment_of, read_stage
 from fairgrape_jax.storage import checkpoint
+from fairgrape_jax.systems.options import Quantisation
+from fairgrape_jax.systems.quantised import (
+    is_quantised,
+    quantise_params,
+    with_quantisers,
+    without_quantisers,
+)
 from fairgrape_jax.training.evaluate import Predictions
 
 MOST = 12  # stages that an error lists
@@ -35,7 +42,8 @@ class LoadedStage:
         experiment: of the run; its `data` is a plain `Source` where the dataset is not known here.
         record: what its metrics.json says, everything; `metrics` is the part about the test split.
         params: the parameters, nested dicts of float32 NumPy arrays, zero where pruned.
-        batch_stats: the running statistics of batch norm; {} where the network has none.
+        batch_stats: the running statistics of batch norm, and what quantisers have seen; {} where
+            the network has none.
         masks: of the structure of `params`: bool arrays, None where not prunable.
         predictions: on the test split: labels, predictions (N, T), groups (N,), scores.
         input: the shape of a picture, and the mean and standard deviation that it is normalised
@@ -90,12 +98,23 @@ class LoadedStage:
     def module(self) -> nn.Module:
         """The network as a Linen module: `module.apply(variables, images, train=False)`."""
         classes = sum(map(len, self.tasks.values()))
-        return models.create(self.experiment.model, classes, dtype=self.experiment.precision)
+        module = models.create(self.experiment.model, classes, dtype=self.experiment.precision)
+        return with_quantisers(module, self.bits or Quantisation())
+
+    @functools.cached_property
+    def bits(self) -> Quantisation | None:
+        """How the network is quantised, as `module` and `variables` have it; None where not."""
+        return self.experiment.quantise if is_quantised(self.batch_stats) else None
 
     @property
     def variables(self) -> dict[str, Tree]:
-        """What the module takes: masked parameters, running statistics."""
-        return {"params": apply_masks(self.masks, self.params), "batch_stats": self.batch_stats}
+        """What the module takes: masked parameters, quantised if the stage is, and statistics."""
+        params = apply_masks(self.masks, self.params)
+        if self.bits is None:
+            statistics = without_quantisers(self.batch_stats)
+            return {"params": params, "batch_stats": statistics}
+        params = quantise_params(params, self.batch_stats, self.bits)
+        return {"params": params, "batch_stats": self.batch_stats}
 
     def apply(self, images: Any) -> jax.Array:
         """The logits of pictures; of several tasks one after the other.

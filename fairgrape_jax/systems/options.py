@@ -8,6 +8,41 @@ from typing import Literal
 
 Slope = Literal["linear", "leaky", "softplus"]
 Projection = Literal["choice", "irregular", "filter", "column", "channel", "pattern"]
+FEWEST_BITS, MOST_BITS = 2, 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantisation:
+    """Weights and activations in few bits, while a round's network is retrained and from then on.
+
+    Source: Zhang, Colbert, Das (Applied Sciences 2022).
+    """
+
+    weights: int = 0
+    """Bits of every weight of a convolution or dense layer, 8 or 4 for example; 0 for float32."""
+    activations: int = 0
+    """Bits of what goes into such a layer, but for pictures; 0 for float32."""
+    quantiser: Literal["scaler", "decimal"] = "scaler"
+    """Of weights: any scale and the nearest multiple, or a power of two and towards zero."""
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is quantised."""
+        return bool(self.weights or self.activations)
+
+    def __str__(self) -> str:
+        """The bits in words."""
+        words = {"weights": self.weights, "activations": self.activations}
+        return ", ".join(f"{name} {bits or 32} bits" for name, bits in words.items())
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """The fields that cannot be used, and what is wrong with each."""
+        for name in ("weights", "activations"):
+            bits = getattr(self, name)
+            if bits and not FEWEST_BITS <= bits <= MOST_BITS:
+                yield name, f"{bits} bits; give {FEWEST_BITS} to {MOST_BITS}, or 0 for float32"
+        if self.quantiser != "scaler" and not self.weights:
+            yield "quantiser", f"{self.quantiser} is one of weights; give quantise.weights bits"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,3 +97,17 @@ class Approach:
             yield "m", f"{self.m} is not above 1"
         if not 0 < self.r < 1:
             yield "r", f"{self.r} is not between 0 and 1 (both excluded)"
+
+
+def epochs_before_choice(epochs: int, part: float) -> int:
+    """How many epochs of a round's retraining come before its choice.
+
+    Args:
+        epochs: of the retraining.
+        part: of them, 0 to 1, rounded; at least one where there are any.
+
+    Example:
+        >>> epochs_before_choice(3, 0.5), epochs_before_choice(1, 0.1)
+        (2, 1)
+    """
+    return min(max(round(part * epochs), 1), epochs)

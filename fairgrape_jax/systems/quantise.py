@@ -168,6 +168,7 @@ def _adaptive_backward(
 quantise_adaptive.defvjp(_adaptive_forward, _adaptive_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def quantise_adaptive_whole(
     values: Values, lower: jax.Array, upper: jax.Array, bits: int
 ) -> Values:
@@ -178,10 +179,23 @@ def quantise_adaptive_whole(
         lower: broadcasts with them.
         upper: likewise.
         bits: of the quantiser.
+
+    Returns:
+        As `values`, with the gradient of `quantise_adaptive`.
     """
     step = (upper - lower) / 2**bits
     zero = jnp.round(lower / step)
     return (jnp.clip(jnp.round(values / step) - zero, 0, 2**bits - 1) + zero) * step
+
+
+def _whole_forward(
+    values: Values, lower: jax.Array, upper: jax.Array, bits: int
+) -> tuple[Values, tuple[jax.Array, jax.Array]]:
+    inside = (values >= lower) & (values <= upper)
+    return quantise_adaptive_whole(values, lower, upper, bits), (inside, jnp.zeros_like(lower))
+
+
+quantise_adaptive_whole.defvjp(_whole_forward, _adaptive_backward)
 
 
 def _others(values: Values, axis: int | None) -> tuple[int, ...]:
