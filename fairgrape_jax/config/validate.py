@@ -172,7 +172,12 @@ def _check_pattern(experiment: Experiment) -> None:
                 "leave one of them out"
             )
         whole = experiment.scoring.structures != "none"
-        if whole and not takes_structures(row):
+        if whole and row.counts is not None and experiment.scoring.structure_multiple > 1:
+            raise UsageError(
+                f"scoring.structure_multiple: {method} counts units of single layers, of which no "
+                "multiple is taken; leave one of them out"
+            )
+        if whole and row.counts is None and not takes_structures(row):
             raise UsageError(
                 f"scoring.structures: {method} chooses weights by rules of its own, not whole "
                 "channels; leave one of them out"

@@ -22,6 +22,7 @@ from fairgrape_jax.methods.structure_choice import (
     structure_problem,
 )
 from fairgrape_jax.methods.tiles import tile_masks, tile_problem
+from fairgrape_jax.methods.unit_flops import density_within_flops
 from fairgrape_jax.passes import Fold
 from fairgrape_jax.rounds import score
 from fairgrape_jax.rounds.session import Network, Session
@@ -57,7 +58,7 @@ def select(
         session: the run; the groups of its dataset are those of the scores.
         network: at the start of the round.
         method: of the experiment.
-        density: of the masks.
+        density: of the masks; where structures are pruned, of what `scoring.structures` counts.
         seed: of the scoring sample, and of the round's key.
         dense: the network before pruning, for a loss that looks at it.
         fold: how the passes over the sample are made.
@@ -76,6 +77,10 @@ def select(
         network = open_masks(session, network)
     question = make_problem(session, network, seed=seed, dense=dense, fold=fold)
     question = dataclasses.replace(question, alive=alive, progress=progress, carried=carried)
+    if question.structures != "none" and row.counts is not None:
+        if question.structures == "flops":
+            density = density_within_flops(question, density, row.counts)
+        question = dataclasses.replace(question, structures="none")
     choose = prune if question.structures == "none" else choose_structures
     chosen = parallel.broadcast_from_process_0(choose(row, question, density))
     check_masks(chosen, question, row, method, density)

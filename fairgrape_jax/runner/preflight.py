@@ -16,6 +16,7 @@ from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.methods import METHODS, Problem, pruning
 from fairgrape_jax.methods.structure_choice import choose_structures
+from fairgrape_jax.methods.unit_flops import density_within_flops
 from fairgrape_jax.progress import say
 from fairgrape_jax.rounds import select
 from fairgrape_jax.rounds.session import Network, Session
@@ -211,7 +212,8 @@ def check_layers(experiment: Experiment, full: Tree, layers: Sequence[str] = ())
 
 
 def check_structures(session: Session, network: Network) -> None:
-    """Where whole channels are pruned: check that there are some, and the last density is reached.
+    """Where whole channels are pruned, or operations counted: check that there are some channels,
+    and that the last density is reached.
 
     Args:
         session: the run.
@@ -223,9 +225,17 @@ def check_structures(session: Session, network: Network) -> None:
     experiment = session.experiment
     if experiment.scoring.structures == "none":
         return
+    counts = [config.row_of(experiment, name).counts for name in experiment.methods]
     try:
         question = select.make_problem(session, network, seed=experiment.seeds[0])
-        choose_structures(METHODS["magnitude"], question, config.densities(experiment)[-1])
+        last = config.densities(experiment)[-1]
+        if None in counts:
+            choose_structures(METHODS["magnitude"], question, last)
+        for of_method in filter(None, counts):
+            flops = question.structures == "flops"
+            density = density_within_flops(question, last, of_method) if flops else last
+            if empty := [name for name, n in of_method(question, density).items() if not n]:
+                raise ValueError(f"layer {empty[0]} keeps none of its weights at {last:.4g}")
     except ValueError as error:
         raise UsageError(f"scoring.structures: {error}") from error
 

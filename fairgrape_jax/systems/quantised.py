@@ -27,7 +27,7 @@ from fairgrape_jax.systems.options import Quantisation
 from fairgrape_jax.systems.quantise import Range
 
 NAME = "quantiser"  # of what a layer's quantisers have seen, among its running statistics
-Seen = dict[str, jax.Array]
+Ranges = dict[str, jax.Array]
 
 
 class Quantised(nn.Module):
@@ -89,8 +89,8 @@ def restart(batch_stats: Tree) -> Tree:
         batch_stats: of a network.
 
     Example:
-        >>> seen = {"conv": {"quantiser": {"steps": jnp.ones(())}, "mean": jnp.ones(())}}
-        >>> [float(leaf) for leaf in jax.tree.leaves(restart(seen))]  # mean, steps
+        >>> statistics = {"conv": {"quantiser": {"steps": jnp.ones(())}, "mean": jnp.ones(())}}
+        >>> [float(leaf) for leaf in jax.tree.leaves(restart(statistics))]  # mean, steps
         [1.0, 0.0]
     """
     flat = flatten_dict(batch_stats)
@@ -131,8 +131,8 @@ def quantise_params(params: Tree, batch_stats: Tree, options: Quantisation) -> T
         batch_stats: what its quantisers have seen.
         options: by how many bits.
     """
-    flat, seen = flatten_dict(params), flatten_dict(batch_stats)
-    for path, scale in seen.items():
+    flat, ranges = flatten_dict(params), flatten_dict(batch_stats)
+    for path, scale in ranges.items():
         if path[-2:] == (NAME, "scale"):
             kernel = (*path[:-2], "kernel")
             flat[kernel] = jax.device_get(quantise_kernel(flat[kernel], scale, options))
@@ -166,7 +166,7 @@ def quantised_layers(batch_stats: Tree) -> set[str]:
     return {"/".join(path[:-2]) for path in flatten_dict(batch_stats) if path[-2:-1] == (NAME,)}
 
 
-def first_seen(kernel: Any, options: Quantisation, pictures: bool) -> Seen:
+def first_ranges(kernel: Any, options: Quantisation, pictures: bool) -> Ranges:
     """What a layer's quantisers have seen before the first step.
 
     Args:
@@ -174,22 +174,26 @@ def first_seen(kernel: Any, options: Quantisation, pictures: bool) -> Seen:
         options: by how many bits.
         pictures: whether its inputs are pictures.
     """
-    seen = {"steps": jnp.zeros((), jnp.float32)}
+    ranges = {"steps": jnp.zeros((), jnp.float32)}
     if options.weights:
         shape = jax.eval_shape(lambda w: _measure_kernel(w, options), kernel).shape
-        seen["scale"] = jnp.zeros(shape, jnp.float32)
+        ranges["scale"] = jnp.zeros(shape, jnp.float32)
     if options.activations and not pictures:
-        seen |= {"lower": jnp.zeros((), jnp.float32), "upper": jnp.zeros((), jnp.float32)}
-    return seen
+        ranges |= {"lower": jnp.zeros((), jnp.float32), "upper": jnp.zeros((), jnp.float32)}
+    return ranges
 
 
-def look(
-    seen: Seen, inputs: jax.Array, kernel: jax.Array, options: Quantisation, axis_name: str | None
-) -> Seen:
+def update_ranges(
+    ranges: Ranges,
+    inputs: jax.Array,
+    kernel: jax.Array,
+    options: Quantisation,
+    axis_name: str | None,
+) -> Ranges:
     """What a layer's quantisers have seen after one more step: running means.
 
     Args:
-        seen: before it.
+        ranges: before it.
         inputs: of the layer, those of this device.
         kernel: of the layer.
         options: by how many bits.
@@ -197,15 +201,15 @@ def look(
     """
     inputs, kernel = jax.lax.stop_gradient((inputs.astype(jnp.float32), kernel))
     new: dict[str, jax.Array] = {}
-    if "scale" in seen:
+    if "scale" in ranges:
         new["scale"] = _measure_kernel(kernel, options)
-    if "lower" in seen:
+    if "lower" in ranges:
         lower, upper = inputs.min(), inputs.max()
         if axis_name is not None:
             lower, upper = jax.lax.pmin(lower, axis_name), jax.lax.pmax(upper, axis_name)
         new |= {"lower": lower, "upper": upper}
-    steps = seen["steps"]
-    means = {name: quantise.running_mean(seen[name], new[name], steps) for name in new}
+    steps = ranges["steps"]
+    means = {name: quantise.running_mean(ranges[name], new[name], steps) for name in new}
     return {"steps": steps + 1, **means}
 
 
@@ -250,18 +254,18 @@ class _Hook:
     def __call__(self, inputs: Any, kernel: Any, bias: Any, *, dtype: Any) -> Any:
         options = self.options
         held = self.scope.variable(
-            "batch_stats", NAME, lambda: first_seen(kernel, options, self.pictures)
+            "batch_stats", NAME, lambda: first_ranges(kernel, options, self.pictures)
         )
-        seen = held.value
+        ranges = held.value
         if self.train:
-            seen = look(seen, inputs, kernel, options, self.axis_name)
+            ranges = update_ranges(ranges, inputs, kernel, options, self.axis_name)
             if self.scope.is_mutable_collection("batch_stats"):
-                held.value = seen
-        begun = seen["steps"] > 0
-        if "scale" in seen:
-            kernel = jnp.where(begun, quantise_kernel(kernel, seen["scale"], options), kernel)
-        if "lower" in seen:
-            within, bits = Range(seen["lower"], seen["upper"]), options.activations
+                held.value = ranges
+        begun = ranges["steps"] > 0
+        if "scale" in ranges:
+            kernel = jnp.where(begun, quantise_kernel(kernel, ranges["scale"], options), kernel)
+        if "lower" in ranges:
+            within, bits = Range(ranges["lower"], ranges["upper"]), options.activations
             inputs = jnp.where(begun, quantise_inputs(inputs, within, bits, self.train), inputs)
         return nn.dtypes.promote_dtype(inputs, kernel, bias, dtype=dtype)
 

@@ -113,7 +113,7 @@ def _is_alive(structures, group, number, masks):
 @pytest.mark.parametrize(
     ("fields", "scoring", "words"),
     [
-        ({"methods": ("structured",)}, {}, "scoring.structures: structured chooses weights by"),
+        ({"methods": ("slr",)}, {}, "scoring.structures: slr chooses weights by"),
         ({"prunable": "1x1"}, {}, "prunable: whole channels are pruned with all kernels"),
         ({}, {"n_of_m": NofM(2, 4)}, "scoring.structures: N of M or tiles are given too"),
         ({}, {"structures": "none"}, "scoring.structure_multiple: does nothing without"),

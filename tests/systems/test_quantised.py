@@ -119,11 +119,11 @@ def test_what_quantisers_see_and_give_is_the_librarys(name, bits):
     file = golden("05_qsparse")
     options = Quantisation(weights=bits, activations=bits, quantiser=name)
     kernels = np.moveaxis(file["quant.weights"], 1, -1)  # the axis with a scale of its own
-    seen = quantised.first_seen(kernels[0], options, pictures=False)
+    seen = quantised.first_ranges(kernels[0], options, pictures=False)
     weights, values = f"quant.{name}.{bits}.w_channel0", f"quant.adaptive.{bits}.a_tensor"
     for step in range(1, 5):
         x, kernel = jnp.asarray(file["quant.activations"][step]), jnp.asarray(kernels[step])
-        seen = quantised.look(seen, x, kernel, options, None)
+        seen = quantised.update_ranges(seen, x, kernel, options, None)
         scale = file[f"{weights}.scale"][step - 1]
         np.testing.assert_allclose(np.ravel(seen["scale"]), np.ravel(scale), rtol=1e-6)
         within = np.stack([seen["lower"], seen["upper"]])
