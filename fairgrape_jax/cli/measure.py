@@ -24,6 +24,8 @@ class Measure(Command):
     """Calls that are timed, of one picture and of 64."""
     shrink: Annotated[bool, FlagCreatePairsOff] = False
     """Measure each stage also without the channels that are pruned as a whole."""
+    strip: Annotated[bool, FlagCreatePairsOff] = False
+    """Measure each stage also as shifted 1x1 convolutions over the stripes that are left."""
     save: Annotated[bool, FlagCreatePairsOff] = False
     """Store size, operations and time with each stage, for the report of its run."""
     size: Annotated[int, arg(metavar="PIXELS")] = 64
@@ -49,20 +51,23 @@ class Measure(Command):
                     f"{path}: not a run, and no stage of one, and no model: choose one of "
                     f"{', '.join(models.MODELS)}"
                 )
-        if bare and (self.shrink or self.save):
-            raise UsageError(f"{bare[0]}: --shrink and --save are for stages of runs, not models")
+        if bare and (self.shrink or self.strip or self.save):
+            raise UsageError(
+                f"{bare[0]}: --shrink, --strip and --save are for stages of runs, not models"
+            )
         costs = [
             measure.measure_model(str(path), self.repeats, size=self.size, classes=self.classes)
             if path in bare
             else measure.measure(path, self.repeats)
             for path in self.stages
         ]
-        small = [
-            measure.measure(stage, self.repeats, shrink=True)
+        chosen: dict[measure.Form, bool] = {"shrunk": self.shrink, "over its stripes": self.strip}
+        more = [
+            measure.measure(stage, self.repeats, form=form)
+            for form in [name for name, on in chosen.items() if on]
             for stage in self.stages
-            if self.shrink
         ]
-        say(measure.table([*costs, *small]))
+        say(measure.table([*costs, *more]))
         if self.save:
             for stage, cost in zip(self.stages, costs, strict=True):
                 say(f"saved: {measure.save(stage, cost)}")

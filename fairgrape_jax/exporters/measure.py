@@ -11,7 +11,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -30,7 +30,9 @@ from fairgrape_jax.runner import layout
 from fairgrape_jax.runner.stage import LoadedStage
 from fairgrape_jax.structures import alive_structures, find_structures, remove
 from fairgrape_jax.structures import shrink as shrink_network
+from fairgrape_jax.systems.stripped import strip_network
 
+Form = Literal["as it is", "shrunk", "over its stripes"]
 BATCHES = (1, 64)
 SIMULATED = (
     "quantised networks are simulated in floating point: their bytes, operations and times are not "
@@ -66,7 +68,7 @@ class Cost:
         bytes: All arrays as they are, in sparse storage, and in a zip.
         calls: One for each of BATCHES.
         device: The machine.
-        shrunk: Whether pruned channels were left out.
+        form: As it is, or without what was pruned as a whole.
         quantised: By how many bits, in words; "" for float32.
     """
 
@@ -76,21 +78,22 @@ class Cost:
     bytes: tuple[int, int, int]
     calls: tuple[Call, ...]
     device: str
-    shrunk: bool = False
+    form: Form = "as it is"
     quantised: str = ""
 
 
-def measure(path: Path, repeats: int = 20, *, shrink: bool = False) -> Cost:
+def measure(path: Path, repeats: int = 20, *, form: Form = "as it is") -> Cost:
     """Measure a finished stage of a run on this machine; its dataset is not needed.
 
     Args:
         path: RUN or RUN/STAGE.
         repeats: Calls that are timed for each of BATCHES, after one that is not.
-        shrink: Measure the network without the channels that are pruned as a whole.
+        form: As it is, "shrunk": without the channels that are pruned as a whole, or "over its
+            stripes": as shifted 1x1 convolutions of those that are left.
 
     Raises:
-        UsageError: There is no such stage, it does not know the shape of its pictures, or it is to
-            be shrunk and no channel of it is pruned.
+        UsageError: There is no such stage, it does not know the shape of its pictures, or of it
+            no channel, or stripe, is pruned as a whole.
     """
     _check(repeats)
     _, stage = find_stage(path)
@@ -101,10 +104,12 @@ def measure(path: Path, repeats: int = 20, *, shrink: bool = False) -> Cost:
         )
     variables = jax.device_get(dict(stage.variables))
     kept, apply = {"params": stage.masks}, stage.module.apply
-    if shrink:
+    if form == "shrunk":
         variables, kept, apply = _shrunk(path, stage, variables)
-    words = {"shrunk": shrink, "quantised": str(stage.bits or "")}
-    return _cost(stage.name, variables, kept, apply, stage.input, repeats, **words)
+    if form == "over its stripes":
+        variables, kept, apply = _stripped(path, stage, variables)
+    cost = _cost(stage.name, variables, kept, apply, stage.input, repeats)
+    return dataclasses.replace(cost, form=form, quantised=str(stage.bits or ""))
 
 
 def measure_model(name: str, repeats: int = 20, *, size: int = 64, classes: int = 2) -> Cost:
@@ -144,14 +149,11 @@ def _cost(
     apply: Callable[..., Any],
     pictures: Input,
     repeats: int,
-    *,
-    shrunk: bool = False,
-    quantised: str = "",
 ) -> Cost:
     """The cost of a network, from its arrays, its masks and its function."""
     masks = {mask: np.asarray(alive, bool) for mask, alive in leaves(kept).items()}
     took = sparse.sizes(sparse.encode(leaves(variables), masks))
-    params = leaves(variables["params"])
+    params = leaves({name: variables[name] for name in ("params", "stripes") if name in variables})
     return Cost(
         name=name,
         parameters=sum(leaf.size for leaf in params.values()),
@@ -159,8 +161,6 @@ def _cost(
         bytes=(took.dense, took.file, took.zipped),
         calls=tuple(_call(pictures, apply, variables, batch, repeats) for batch in BATCHES),
         device=jax.devices()[0].device_kind,
-        shrunk=shrunk,
-        quantised=quantised,
     )
 
 
@@ -190,6 +190,21 @@ def _shrunk(
     kept = map_masked(lambda m, mask: None if m is None else mask, stage.masks, cut)
     function = small.function(lambda v, x: stage.module.apply(v, x))
     return small.params, {"params": kept}, function
+
+
+def _stripped(
+    path: Path, stage: LoadedStage, variables: Tree
+) -> tuple[Tree, Tree, Callable[..., Any]]:
+    """Variables, masks (none) and function of a network over the stripes that are left."""
+    assert stage.input is not None
+    picture = jax.ShapeDtypeStruct((1, *stage.input["shape"]), np.float32)
+    stripped = strip_network(stage.module, variables, stage.masks, picture)
+    if not stripped.layers:
+        raise UsageError(
+            f"{path}: no stripe of it is cut as a whole, so it stays as it is; a run of stripes, "
+            "stripes-fair or swp cuts them"
+        )
+    return stripped.variables, {}, stripped.apply
 
 
 def save(path: Path, cost: Cost) -> Path:
@@ -246,7 +261,7 @@ def table(costs: Sequence[Cost]) -> str:
         Aligned lines.
     """
     rows: dict[str, list[str]] = {
-        "": [f"{cost.name}, shrunk" if cost.shrunk else cost.name for cost in costs]
+        "": [cost.name + ("" if cost.form == "as it is" else f", {cost.form}") for cost in costs]
     }
     rows["parameters"] = [f"{cost.parameters:,}" for cost in costs]
     rows["not zero"] = [f"{cost.nonzeros:,}" for cost in costs]

@@ -107,8 +107,9 @@ def output_places(module: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
         shape: (H, W, C) of a picture.
 
     Example:
-        >>> output_places(nn.Sequential([nn.Conv(2, (3, 3), 2), nn.Dense(1)]), (8, 8, 1))
-        {'layers_0': 16, 'layers_1': 16, '': 16}
+        >>> from fairgrape_jax import models
+        >>> output_places(models.create("cnn", 3), (8, 8, 1))
+        {'conv1': 64, 'conv2': 16, 'fc1': 1, 'fc2': 1, '': 1}
     """
     places: dict[str, int] = {}
 

@@ -29,7 +29,9 @@ def test_shifted_convolutions_over_the_stripes_give_the_authors_outputs(name):
     layer = stripes.strip(weights, stays)
     np.testing.assert_array_equal(layer.outputs, np.flatnonzero(file[f"{prefix}.filter_kept"]))
     x = jnp.moveaxis(jnp.asarray(file[f"{prefix}.x"]), 1, -1)
-    found = jnp.moveaxis(stripes.convolve_stripped(layer, x, stride, size // 2), -1, 1)
+    found = jnp.moveaxis(
+        stripes.convolve_stripped(layer, x, (stride, stride), [(size // 2, size // 2)] * 2), -1, 1
+    )
     np.testing.assert_allclose(found, file[f"{prefix}.out_stripped"], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found, file[f"{prefix}.out"][:, layer.outputs], rtol=1e-4, atol=1e-5)
     assert sum(shift.weights.size for shift in layer.shifts) == stays.sum() * weights.shape[2]
@@ -61,7 +63,7 @@ def test_the_stripped_network_gives_the_authors_logits():
         weights = to_ours(file[f"param.{conv}.weight"]) * factors[:, :, None]
         layer = stripes.strip(weights[:, :, inputs], stays)
         count += sum(shift.weights.size for shift in layer.shifts)
-        x = stripes.convolve_stripped(layer, x, 1, 1)
+        x = stripes.convolve_stripped(layer, x, (1, 1), [(1, 1), (1, 1)])
         empty = ~stays.any(axis=(0, 1))
         x = jax.nn.relu(normalise(x, file, norm, layer.outputs, empty))
         if conv == "features.0":
