@@ -17,6 +17,7 @@ from fairgrape_jax.data import augment, batches, load
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.exporters.base import Model
 from fairgrape_jax.exporters.measure import measure, table
+from fairgrape_jax.exporters.precisions import Precisions
 from fairgrape_jax.exporters.table import EXPORTERS
 from fairgrape_jax.methods import METHODS
 from fairgrape_jax.rounds import steps
@@ -228,6 +229,13 @@ def test_a_measure_says_that_bits_are_simulated(run):
     text = table([measure(run / f"seed_0/{name}", 1) for name in ("dense", "layerwise/round_02")])
     assert "weights 4 bits, activations 4 bits" in text
     assert "simulated in floating point" in text
+
+
+def test_an_audit_of_int8_refuses_a_stage_that_is_quantised(run):
+    stage = load_stage(run, "layerwise/round_02")
+    precisions = Precisions(stage.experiment, load(TINY.data))
+    with pytest.raises(UsageError, match="was retrained with quantisers"):
+        precisions.of_stage(stage)
 
 
 def test_torchvisions_form_is_refused(tmp_path):
