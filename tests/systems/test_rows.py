@@ -13,7 +13,7 @@ from fairgrape_jax.cli.main import main
 from fairgrape_jax.config import Stage
 from fairgrape_jax.data import load
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.methods import METHODS, Problem
+from fairgrape_jax.methods import METHODS, Problem, pruning
 from fairgrape_jax.remedies import Active
 from fairgrape_jax.rounds import select, steps
 from fairgrape_jax.rounds.ingredients import APPROACH, TakingPart, Target
@@ -130,7 +130,7 @@ def test_every_row_reaches_its_budget_in_a_run(tmp_path):
             assert epochs == EPOCHS[number]
             assert record["seconds"]["approach"] > 0
             problem = Problem(None, saved["masks"], layers=begun(1, "adam")[0].steps.layers)
-            count = select.expected_counts(problem, name, density)
+            count = (METHODS[name].counts or pruning.counts)(problem, density)
             alive = {row["layer"]: row["alive"] for row in masks.sparsity_table(saved["masks"])}
             assert alive == count
         networks[name] = saved["state"].params["conv1"]["kernel"]
