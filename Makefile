@@ -15,7 +15,8 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev lint
 	NPROC=16 $(BIN)/python -m pytest $(PARALLEL)
 
-# What takes several processes: hosts that die, runs that are killed.
+# What takes several processes: hosts that die, runs that are killed, and a stranger who follows the
+# README and the tutorials with the installed wheel.
 test-hosts: $(VENV)/.installed-dev
 	NPROC=16 $(BIN)/python -m pytest $(PARALLEL) -m "multiprocess and not slow and not gpu"
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.multiprocess
 # Words of the README in whose place others stand here, and why.
 INSTEAD = {
     # It makes an environment of its own and then runs this.
-    "make demo": "fairgrape run experiments/writers.py --out runs/demo",
+    "make demo": "fairgrape run experiments/demo.py --out runs/demo",
     # Minutes otherwise.
     "fairgrape run mine.py": "fairgrape run mine.py --seeds 0 --rounds 2 --data.limit 600 "
     "--dense.epochs 1 --dense.rates 1e-3",

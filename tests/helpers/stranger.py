@@ -69,25 +69,33 @@ def follow(steps, folder, bin_):
     return printed
 
 
+SHORT = """
+import dataclasses
+from {whole} import EXPERIMENT as WHOLE
+from fairgrape_jax.config import Stage
+EXPERIMENT = dataclasses.replace(
+    WHOLE,
+    data=dataclasses.replace(WHOLE.data, limit=600, limit_evaluation=400),
+    methods={methods},
+    scoring=dataclasses.replace(WHOLE.scoring, select="greedy"),
+    dense=Stage((1,), (1e-3,)),
+    **{fields},
+)
+"""
+
+
 def short_experiments(folder):
-    """The experiments that a checkout has, those of handwriting made to take seconds."""
+    """The experiments that a checkout has, those of handwriting made to take seconds.
+
+    The demo keeps its rounds, which the README names, and the first two of its methods.
+    """
     shutil.copytree(ROOT / "experiments", folder / "experiments")
-    whole = folder / "experiments" / "writers.py"
-    whole.rename(whole.with_name("writers_whole.py"))
-    whole.write_text(
-        "import dataclasses\n"
-        "from writers_whole import EXPERIMENT as WHOLE\n"
-        "from fairgrape_jax.config import Stage\n"
-        "EXPERIMENT = dataclasses.replace(\n"
-        "    WHOLE,\n"
-        "    data=dataclasses.replace(WHOLE.data, limit=600, limit_evaluation=400),\n"
-        "    methods=('magnitude', 'fairgrape'),\n"
-        "    scoring=dataclasses.replace(WHOLE.scoring, select='greedy'),\n"
-        "    dense=Stage((1,), (1e-3,)),\n"
-        "    seeds=(0,),\n"
-        ")\n"
-    )
-    study = folder / "experiments" / "writers_methods.py"
-    text = study.read_text()
-    text += "\nEXPERIMENT = dataclasses.replace(EXPERIMENT, methods=('random',), seeds=(0, 1))\n"
-    study.write_text(text)
+    few = {"densities": (0.5, 0.1), "seeds": (0,)}
+    for name, methods, fields in (
+        ("demo", "WHOLE.methods[:2]", {"variants": {}, "seeds": (0,)}),
+        ("writers", "('magnitude', 'fairgrape')", few),
+        ("writers_methods", "('random',)", few | {"seeds": (0, 1)}),
+    ):
+        path = folder / "experiments" / f"{name}.py"
+        path.rename(path.with_name(f"{name}_whole.py"))
+        path.write_text(SHORT.format(whole=f"{name}_whole", methods=methods, fields=fields))
