@@ -50,6 +50,8 @@ def started(name: str, directory: Path) -> Iterator[None]:
     from fairgrape_jax.parallel import hosts  # JAX: not before it is needed
 
     check(name)
+    if name:
+        os.fspath(directory)  # event files are written to a local disk: UsageError for another
     if not name or not hosts.is_process_0():
         yield
         return

@@ -1,11 +1,12 @@
-"""The parts of a round beside the official procedure: CPU seconds, and the most memory.
+"""The parts of a round beside the official procedure: CPU seconds and peak memory of each.
 
 Command:  python -m experiments.benchmarks.official --path UTKFACE --torch PYTHON
           [--pictures 2000] [--test 600] [--size 64] [--batch 64] [--keep 0.5] [--json FILE]
 MobileNet-V2 from fresh weights, gender by race. PYTHON is that of an environment with torch and
 torchvision; without it only our half is measured. "theirs" are stand-ins (official_torch.py): G
 passes over every batch with copies to the host, a loop over single weights, one picture at a time.
-Ours score all pictures too; "once" is what the first call costs more, compiling mostly.
+Ours score all pictures too; "once" is what the first call costs more, compiling mostly. GB are the
+most that the process held while it did the part, the interpreter and the pictures with it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,6 +24,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.benchmarks.peak_memory import peak, reset_peak
 from experiments.benchmarks.round import round_parts
 from experiments.benchmarks.timing import add_json, show
 from fairgrape_jax import data
@@ -50,6 +51,8 @@ def main() -> None:
     if options.here:
         print(json.dumps(measure(options)))
         return
+    if options.torch:
+        check_torch(options.torch)
     command = [sys.executable, "-m", "experiments.benchmarks.official", "--here", *sys.argv[1:]]
     package = run(command)
     official = run_stand_ins(options) if options.torch else None
@@ -57,7 +60,7 @@ def main() -> None:
     show(rows)
     for name, half in (("ours", package), ("theirs", official)):
         if half is not None:
-            print(f"{name}: {half['peak']:.2f} GB at the most, {half['kept']:,} weights kept")
+            print(f"{name}: {half['kept']:,} weights kept")
     add_json(options.json, vars(options), rows)
 
 
@@ -65,10 +68,22 @@ def row(name: str, package: dict[str, Any], official: dict[str, Any] | None) -> 
     """A line of the table."""
     steady, first = package["seconds"][name], package["first"][name]
     values = {"part": name, "ours": round(steady, 2), "once": round(max(first - steady, 0), 1)}
+    memory = {"ours, GB": package["peak"][name], "once, GB": package["first peak"][name]}
     if official is not None:
         other = official["seconds"][name]
         values |= {"theirs": round(other, 2), "theirs / ours": round(other / steady, 2)}
-    return values
+        memory["theirs, GB"] = official["peak"][name]
+    return values | {column: round(gigabytes, 2) for column, gigabytes in memory.items()}
+
+
+def check_torch(python: str) -> None:
+    """End with a line unless an environment has torch and a torchvision that goes with it."""
+    done = subprocess.run(
+        [python, "-c", "import torch, torchvision"], stderr=subprocess.PIPE, text=True
+    )
+    if done.returncode:
+        reason = (done.stderr.strip() or "no output").splitlines()[-1]
+        sys.exit(f"--torch: {python} cannot import torch and torchvision ({reason})")
 
 
 def run(command: list[str]) -> dict[str, Any]:
@@ -134,16 +149,25 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "evaluation": parts["evaluation"],
     }
     times: list[dict[str, float]] = []
+    peaks: list[dict[str, float]] = []
     for _ in range(2):
         times.append({})
+        peaks.append({})
         for name, work in plan.items():
+            reset_peak()
             start = time.process_time()
             result = jax.block_until_ready(work())
             times[-1][name] = time.process_time() - start
+            peaks[-1][name] = peak()
             if name == "selection":
                 kept = sum(int(leaf.sum()) for leaf in jax.tree.leaves(result))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    return {"first": times[0], "seconds": times[1], "kept": kept, "peak": peak}
+    return {
+        "first": times[0],
+        "seconds": times[1],
+        "first peak": peaks[0],
+        "peak": peaks[1],
+        "kept": kept,
+    }
 
 
 if __name__ == "__main__":

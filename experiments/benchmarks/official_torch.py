@@ -5,13 +5,13 @@ imports nothing of fairgrape_jax.
 """
 
 import json
-import resource
 import sys
 import time
 
 import numpy as np
 import torch
 import torchvision
+from peak_memory import peak, reset_peak  # beside this script
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -27,12 +27,13 @@ def main() -> None:
     masks = [torch.ones_like(layer.weight) for layer in layers]
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     train = [torch.from_numpy(data[name]) for name in ("images", "labels", "groups")]
-    seconds = {}
+    seconds, memory = {}, {}
 
     def part(name, work, *arguments):
+        reset_peak()
         start = time.process_time()
         result = work(*arguments)
-        seconds[name] = time.process_time() - start
+        seconds[name], memory[name] = time.process_time() - start, peak()
         return result
 
     part("dense epoch", epoch, network, layers, masks, optimizer, train, batch)
@@ -41,8 +42,7 @@ def main() -> None:
     part("retraining epoch", epoch, network, layers, masks, optimizer, train, batch)
     part("evaluation", evaluate, network, torch.from_numpy(data["test"]))
     kept = sum(int(mask.sum()) for mask in masks)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(json.dumps({"seconds": seconds, "kept": kept, "peak": peak}))
+    print(json.dumps({"seconds": seconds, "peak": memory, "kept": kept}))
 
 
 def normalise(images):

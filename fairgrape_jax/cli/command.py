@@ -10,6 +10,7 @@ import itertools
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias, TypeVar, Union
 
 import tyro
@@ -17,6 +18,7 @@ from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from fairgrape_jax.config.forms import WORD_FORMS, as_word
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.storage import as_path
 
 CommandT = TypeVar("CommandT", bound="Command")
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
@@ -127,8 +129,22 @@ def _word(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     )
 
 
+def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """How a path is read from a word: a local one, or gs://, s3:// and other object stores."""
+    if info.type is not Path:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: as_path(words[0]),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
 _REGISTRY = tyro.constructors.ConstructorRegistry()
 _REGISTRY.primitive_rule(_word)
+_REGISTRY.primitive_rule(_path)
 
 
 def parse_first(kind: type[Command], arguments: Sequence[str], missing: str) -> Any:

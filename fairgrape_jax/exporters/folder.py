@@ -102,14 +102,14 @@ def export(
         raise UsageError("samples is 1 or more, batch 0 or more")
     options = Options(values, batch)
     if isinstance(source, str | Path):
-        path = Path(source)
-        folder = Path(out) if str(out) else Path(_default_name(path, to))
+        path = storage.as_path(source)
+        folder = _local(out) if str(out) else Path(_default_name(path, to))
         _check_free(folder)
         model, recorded = stage.read(path, samples)
     else:
         if not str(out):
             raise UsageError("export: name the folder to write, as the second argument")
-        folder, recorded = Path(out), None
+        folder, recorded = _local(out), None
         _check_free(folder)
         model = own_model(source, masks=masks, apply=apply, inputs=inputs, name=name)
     if card:
@@ -181,6 +181,10 @@ def _default_name(path: Path, to: str) -> str:
     words = path.absolute().parts[1:]
     begin = next((i for i, word in enumerate(words) if word.startswith("seed_")), len(words))
     return "-".join([*words[max(begin - 1, 0) :], to])
+
+
+def _local(out: str | Path) -> Path:
+    return storage.require_local(storage.as_path(out), "an export")
 
 
 def _check_free(folder: Path) -> None:

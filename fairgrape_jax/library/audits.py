@@ -20,6 +20,7 @@ from fairgrape_jax.reports.audit_sources import Source
 from fairgrape_jax.reports.blocks import unfolded
 from fairgrape_jax.reports.names import Categorical, examples
 from fairgrape_jax.reports.prediction_tables import Columns
+from fairgrape_jax.storage import as_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +113,7 @@ class AuditResult:
         Raises:
             UsageError: pictures, and no ids by which to know them.
         """
-        out = Path(directory)
+        out = as_path(directory)
         audit_report.write(self.audit, out, None if pictures is None else Path(pictures))
         return out / "report.html"
 

@@ -12,6 +12,7 @@ from fairgrape_jax.parallel import hosts, preemption
 from fairgrape_jax.reports.run import write
 from fairgrape_jax.runner import run as runner
 from fairgrape_jax.runner import stage
+from fairgrape_jax.storage import as_path
 
 
 class Finished(NamedTuple):
@@ -62,7 +63,7 @@ def run(
             stay in all cases, and the same call goes on.
     """
     if not isinstance(experiment, Experiment):
-        begun = Path(experiment)
+        begun = as_path(experiment)
         if not (begun / "config.json").exists():
             raise UsageError(f"{begun}: a folder without config.json is not a run")
         experiment, directory = config.load(begun / "config.json"), directory or begun
@@ -74,7 +75,7 @@ def run(
     if not str(directory):
         raise UsageError("directory: name the directory of the run")
     tracking.check(track)
-    out = Path(directory)
+    out = as_path(directory)
     with preemption.catch_signals(), tracking.started(track, out):
         complete = runner.run(experiment, out, shard, accept_changed_plugins=accept_changed_plugins)
         if complete and hosts.is_process_0():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.storage import as_path, is_object_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Source:
             other: another source.
         """
         return self.column == other.column and (
-            self.path == other.path or self.path.samefile(other.path)
+            self.path == other.path
+            or (not is_object_path(other.path) and self.path.samefile(other.path))
         )
 
     @property
@@ -127,11 +129,11 @@ def named_files(
     named: dict[str, tuple[Path, ...]] = {}
     for first, *rest in sets:
         name, equals, path = first.partition("=")
-        if not equals or Path(first).exists():
-            name, path = _stem(Path(first)), first
+        if not equals or as_path(first).exists():
+            name, path = _stem(as_path(first)), first
         if name in named:
             raise UsageError(f"{flag}: two sets are named {name!r}; give NAME=FILE")
-        named[name] = (Path(path), *map(Path, rest))
+        named[name] = (as_path(path), *map(as_path, rest))
     return named
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.storage import is_object_path
 
 # What the first bytes of a file say of its encoding; the longer marks first.
 MARKS = {
@@ -145,7 +146,10 @@ def _is_gzip(path: Path) -> bool:
 
 
 def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
-    return gzip.GzipFile(path) if _is_gzip(path) else path.open("rb")
+    if not _is_gzip(path):
+        return path.open("rb")
+    whole = is_object_path(path)
+    return gzip.GzipFile(fileobj=io.BytesIO(path.read_bytes())) if whole else gzip.GzipFile(path)
 
 
 def _text(path: Path, encoding: str) -> TextIO:
@@ -153,4 +157,5 @@ def _text(path: Path, encoding: str) -> TextIO:
 
 
 def _arrow(path: Path) -> pa.NativeFile:
-    return pa.input_stream(str(path), compression="gzip" if _is_gzip(path) else None)
+    content = pa.BufferReader(path.read_bytes()) if is_object_path(path) else str(path)
+    return pa.input_stream(content, compression="gzip" if _is_gzip(path) else None)

@@ -26,6 +26,7 @@ from fairgrape_jax import spelling
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.reports import csv_files
 from fairgrape_jax.reports.names import Categorical, examples
+from fairgrape_jax.storage import require_local
 
 ID = "id"  # the column of ids where none is named
 Cells: TypeAlias = dict[str, pa.ChunkedArray]  # of a file, by the name of the column
@@ -160,6 +161,7 @@ class _Parquet:
     """A Parquet file, or a folder of them in natural order; `key=value` folders are columns."""
 
     def __init__(self, path: Path):
+        require_local(path, "a Parquet table")
         self.files, self.base = [path], path.parent
         if path.is_dir():
             inside = [

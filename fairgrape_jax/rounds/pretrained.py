@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from fairgrape_jax import models
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.models import weights
-from fairgrape_jax.storage import checkpoint
+from fairgrape_jax.storage import as_path, checkpoint
 from fairgrape_jax.systems.quantised import without_quantisers
 
 IMAGENET = "imagenet"
@@ -30,7 +29,7 @@ def load_pretrained(name: str, source: str, variables: dict[str, Tree]) -> dict[
     Raises:
         UsageError: There are no such weights, or they do not fit the network.
     """
-    path = weights.find_imagenet(name) if source == IMAGENET else Path(source)
+    path = weights.find_imagenet(name) if source == IMAGENET else as_path(source)
     if not path.is_dir():
         return models.load_pretrained(name, path, variables)
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from rich.filesize import decimal
 
-from fairgrape_jax import config
+from fairgrape_jax import config, storage
 from fairgrape_jax.config import Experiment, protocols
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import UsageError
@@ -96,6 +96,8 @@ def check_room(experiment: Experiment, directory: Path, tree: Any, dataset: Data
     Raises:
         UsageError: if it has none for the next one.
     """
+    if storage.is_object_path(directory):
+        return  # an object store has room
     room = estimate_room(experiment, directory, tree, dataset)
     there = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
     free = shutil.disk_usage(there).free

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +134,7 @@ def remove_partial(directory: Path) -> None:
     Args:
         directory: of a stage.
     """
-    shutil.rmtree(directory / "partial", ignore_errors=True)
+    storage.remove_tree(directory / "partial", ignore_errors=True)
 
 
 def write_log(directory: Path) -> None:

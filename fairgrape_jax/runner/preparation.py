@@ -5,7 +5,6 @@ ROUND/hidden: the weights that a round has pruned, for methods that remember the
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +19,7 @@ from fairgrape_jax.rounds.session import Network, Session, place_on_devices
 from fairgrape_jax.rounds.train import EpochRecord, save
 from fairgrape_jax.runner import layout
 from fairgrape_jax.runner.round import Round, train
-from fairgrape_jax.storage import checkpoint
+from fairgrape_jax.storage import checkpoint, remove_tree
 
 HIDDEN = "hidden"  # in the directory of a round
 
@@ -113,7 +112,7 @@ def forget_hidden(this: Round) -> None:
     for number in range(1, this.number):
         place = _place(this, number)
         if this.number == this.count or not (place.parent / "checkpoint").is_dir():
-            shutil.rmtree(place, ignore_errors=True)
+            remove_tree(place, ignore_errors=True)
 
 
 def _place(this: Round, number: int) -> Path:

@@ -10,7 +10,8 @@ from fairgrape_jax.config import Experiment
 from fairgrape_jax.parallel import hosts
 from fairgrape_jax.progress import say
 from fairgrape_jax.runner import layout
-from fairgrape_jax.storage import checkpoint, lock
+from fairgrape_jax.storage import checkpoint, lease, lock
+from fairgrape_jax.storage.object_store import ObjectPath
 
 
 def last_intact_round(root: Path, rounds: int) -> int:
@@ -55,7 +56,9 @@ def hold_lock(path: Path) -> contextlib.AbstractContextManager[None]:
     Args:
         path: of the lock.
     """
-    return lock.hold(path) if hosts.is_process_0() else contextlib.nullcontext()
+    if not hosts.is_process_0():
+        return contextlib.nullcontext()
+    return lease.hold(path) if isinstance(path, ObjectPath) else lock.hold(path)
 
 
 def shards(experiment: Experiment, count: int) -> list[list[tuple[int, str]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from fairgrape_jax.config import Checkpoints
 from fairgrape_jax.parallel import hosts
 from fairgrape_jax.progress import say
 from fairgrape_jax.runner import layout, resume
+from fairgrape_jax.storage import remove_tree
 
 
 def most_kept(rounds: int, checkpoints: Checkpoints) -> int:
@@ -81,6 +81,6 @@ def remove_checkpoints(root: Path, number: int, checkpoints: Checkpoints) -> Non
         try:
             # Its digests first: what is half removed is then no checkpoint to anybody.
             (place / "digests.json").unlink(missing_ok=True)
-            shutil.rmtree(place)
+            remove_tree(place)
         except OSError as error:
             say(f"note: {place} is not wanted any more and cannot be removed ({error})")

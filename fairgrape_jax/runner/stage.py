@@ -20,7 +20,7 @@ from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree, apply_masks, put_on_device
 from fairgrape_jax.runner import layout
 from fairgrape_jax.runner.stored import experiment_of, read_stage
-from fairgrape_jax.storage import checkpoint
+from fairgrape_jax.storage import as_path, checkpoint
 from fairgrape_jax.systems.options import Quantisation
 from fairgrape_jax.systems.quantised import (
     is_quantised,
@@ -181,7 +181,7 @@ def load(run: str | Path, stage: str = "") -> LoadedStage:
         UsageError: no run, no such stage (those that are there follow), one that is not finished,
             whose checkpoint was not kept, or of which a file was changed.
     """
-    directory = Path(run)
+    directory = as_path(run)
     if not (directory / "config.json").exists():
         raise UsageError(f"{directory}: not a run (no config.json)")
     stored = config.read(directory / "config.json")
@@ -222,7 +222,7 @@ def stages(run: str | Path) -> tuple[str, ...]:
     Args:
         run: the directory of the run.
     """
-    directory = Path(run)
+    directory = as_path(run)
     return tuple(
         place.relative_to(directory).as_posix() for place, _ in layout.read_records(directory)
     )

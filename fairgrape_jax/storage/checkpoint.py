@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import copy
+import functools
 import logging
 import shutil
 import sys
@@ -17,6 +19,7 @@ from orbax.checkpoint import v1 as ocp
 
 from fairgrape_jax.masks import Tree, layer_names, pack, unpack
 from fairgrape_jax.parallel import hosts
+from fairgrape_jax.storage import staging
 from fairgrape_jax.storage.checksums import (
     Record,
     changed_files,
@@ -25,6 +28,7 @@ from fairgrape_jax.storage.checksums import (
     write_checksummed,
 )
 from fairgrape_jax.storage.files import name_path_in_errors, write_arrays
+from fairgrape_jax.storage.object_store import ObjectPath
 
 T = TypeVar("T")
 
@@ -60,21 +64,38 @@ def begin_save(directory: Path, tree: Tree, metadata: Record | None = None) -> C
     """
     host = jax.tree.map(_host_copy, jax.device_get(tree))
     metadata = copy.deepcopy(metadata)  # the caller's lists grow meanwhile
-    with _remove_unfinished(directory):
+    # To an object store go files that Orbax has written here: for s3 it has no way, and its own way
+    # to gs would need other credentials than the rest of a run.
+    remote = isinstance(directory, ObjectPath)
+    place = staging.folder_of_process_0() / directory.name if remote else directory
+    with _remove_unfinished(place):
         if hosts.is_process_0():
-            _check_directory(directory)
-        path = directory.absolute()
+            _check_directory(place)
+        path = place.absolute()
         written = ocp.save_async(path, host, overwrite=True, custom_metadata=metadata)
 
-    def end() -> None:
-        with _remove_unfinished(directory):
+    def complete() -> None:
+        try:
             written.result()
             if hosts.is_process_0():
-                write_checksummed(
-                    directory / "digests.json", {"files": directory_digests(directory)}
-                )
+                write_checksummed(place / "digests.json", {"files": directory_digests(place)})
+                if isinstance(directory, ObjectPath):
+                    staging.publish(place, directory, last="digests.json")
+        finally:
+            if remote and hosts.is_process_0():
+                shutil.rmtree(place.parent, ignore_errors=True)
 
-    return end
+    if not remote:
+        return functools.partial(_end, place, complete)
+    executor = concurrent.futures.ThreadPoolExecutor(1)
+    uploaded = executor.submit(complete)  # while training goes on
+    executor.shutdown(wait=False)
+    return functools.partial(_end, place, uploaded.result)
+
+
+def _end(directory: Path, complete: Callable[[], None]) -> None:
+    with _remove_unfinished(directory):
+        complete()
 
 
 def _host_copy(array: np.ndarray) -> np.ndarray:
@@ -144,7 +165,8 @@ def read_metadata(directory: Path) -> Record:
     Args:
         directory: of the checkpoint.
     """
-    return dict(ocp.metadata(directory.absolute()).custom_metadata or {})
+    with staging.readable(directory) as place:
+        return dict(ocp.metadata(place.absolute()).custom_metadata or {})
 
 
 def restore(directory: Path, like: T) -> T:
@@ -168,12 +190,11 @@ def restore_with_metadata(directory: Path, like: T) -> tuple[T, Record]:
         directory: of the checkpoint.
         like: a pytree of the same structure, shapes and dtypes.
     """
-    if bad := damaged_files(directory):
-        raise ValueError(f"{directory / bad[0]}: damaged or gone")
-    stored = ocp.metadata(directory.absolute())
-    _compare(directory, stored.metadata, like)
-    host = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
-    return ocp.load(directory.absolute(), host), dict(stored.custom_metadata or {})
+    with _sound_files(directory) as path:
+        stored = ocp.metadata(path)
+        _compare(directory, stored.metadata, like)
+        host = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+        return ocp.load(path, host), dict(stored.custom_metadata or {})
 
 
 def restore_as_stored(directory: Path) -> Tree:
@@ -185,11 +206,19 @@ def restore_as_stored(directory: Path) -> Tree:
     Raises:
         ValueError: that names the first file that is not as it was written.
     """
-    if bad := damaged_files(directory):
-        raise ValueError(f"{directory / bad[0]}: damaged or gone")
-    stored = ocp.metadata(directory.absolute()).metadata
-    host = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), stored)
-    return ocp.load(directory.absolute(), host)
+    with _sound_files(directory) as path:
+        stored = ocp.metadata(path).metadata
+        host = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), stored)
+        return ocp.load(path, host)
+
+
+@contextlib.contextmanager
+def _sound_files(directory: Path) -> Iterator[Path]:
+    """The absolute path of a local folder with a checkpoint; ValueError unless all are sound."""
+    with staging.readable(directory) as place:
+        if bad := damaged_files(place):
+            raise ValueError(f"{directory / bad[0]}: damaged or gone")
+        yield place.absolute()
 
 
 def restore_foreign(directory: Path) -> Tree:
@@ -212,10 +241,10 @@ def restore_foreign(directory: Path) -> Tree:
     first: Exception | None = None
     for place in (directory, *(item for item in items if item.is_dir())):
         try:
-            with _quiet():
-                stored = ocp.metadata(place.absolute()).metadata
+            with _quiet(), staging.readable(place) as local:
+                stored = ocp.metadata(local.absolute()).metadata
                 host = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), stored)
-                return ocp.load(place.absolute(), host)
+                return ocp.load(local.absolute(), host)
         except Exception as error:  # Orbax's and TensorStore's, of many kinds
             first = first or error
     raise ValueError(str(first))
@@ -268,6 +297,6 @@ def load_masks(path: Path) -> dict[str, np.ndarray]:
     Args:
         path: of the file.
     """
-    with np.load(path) as stored:
+    with path.open("rb") as file, np.load(file) as stored:
         names = [name for name in stored.files if not name.endswith(".shape")]
         return {name: unpack(stored[name], stored[f"{name}.shape"].tolist()) for name in names}

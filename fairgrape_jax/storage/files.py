@@ -7,16 +7,21 @@ import errno
 import json
 import os
 import re
+import shutil
 import socket
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from fairgrape_jax.errors import TrainingError, UsageError
+from fairgrape_jax.storage.object_store import ObjectPath
+
+PathT = TypeVar("PathT", bound=Path)
 
 # What a file system says when there is no room or no right to write, and what helps.
 CURES = {
@@ -26,6 +31,7 @@ CURES = {
     errno.EROFS: "mount it for writing",
     errno.EACCES: "give this user the right to write there",
     errno.EPERM: "give this user the right to write there",
+    errno.EREMOTEIO: "see that the bucket is there, and that these credentials may write to it",
 }
 
 
@@ -81,7 +87,9 @@ def describe_write_error(error: OSError) -> str:
     """
     number = error.errno or 0
     cure = CURES.get(number, "see to it")
-    return f"{error.filename or 'a file'}: cannot be written ({os.strerror(number)}); {cure}"
+    # What an object store answered is in words of its own.
+    reason = error.strerror if number == errno.EREMOTEIO else os.strerror(number)
+    return f"{error.filename or 'a file'}: cannot be written ({reason}); {cure}"
 
 
 def check_writable(directory: Path) -> None:
@@ -95,13 +103,18 @@ def check_writable(directory: Path) -> None:
     Raises:
         UsageError: if none can.
     """
-    there = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
+    remote = isinstance(directory, ObjectPath)  # where a folder need not be there to be written to
+    places = (directory.absolute(), *directory.absolute().parents)
+    there = directory if remote else next(place for place in places if place.exists())
     probe = there / f"room.{os.getpid()}@{socket.gethostname()}.probe"
     try:
-        with probe.open("wb") as file:
-            file.write(bytes(4096))
-            file.flush()
-            os.fsync(file.fileno())
+        if isinstance(probe, ObjectPath):
+            probe.write_bytes(bytes(4096))
+        else:
+            with probe.open("wb") as file:
+                file.write(bytes(4096))
+                file.flush()
+                os.fsync(file.fileno())
     except OSError as error:
         error.filename = str(directory)
         raise UsageError(f"{describe_write_error(error)}, or give another --out") from error
@@ -133,6 +146,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         OSError: of `path`, if it cannot be written.
     """
+    if isinstance(path, ObjectPath):
+        with tempfile.TemporaryDirectory(prefix="fairgrape-") as scratch:
+            local = Path(scratch) / path.name
+            yield local
+            path.upload(local)  # an object is there whole or not at all
+        return
     partial = unique_sibling(path, "partial")
     with name_path_in_errors(path):
         try:
@@ -168,7 +187,24 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray], *, compressed: bool 
         (np.savez_compressed if compressed else np.savez)(file, allow_pickle=False, **arrays)
 
 
-def unique_sibling(path: Path, kind: str) -> Path:
+def remove_tree(directory: Path, *, ignore_errors: bool = False) -> None:
+    """Remove a folder and all that is in it.
+
+    Args:
+        directory: local, or on an object store.
+        ignore_errors: whether it may stay, or not be there.
+
+    Raises:
+        OSError: if something cannot be removed.
+    """
+    if not isinstance(directory, ObjectPath):
+        shutil.rmtree(directory, ignore_errors=ignore_errors)
+        return
+    with contextlib.suppress(*([OSError] if ignore_errors else [])):
+        directory.rmtree()
+
+
+def unique_sibling(path: PathT, kind: str) -> PathT:
     """A name next to `path` that no other process uses.
 
     `lock.remove_leftovers` removes what a kill leaves of it.
@@ -187,11 +223,13 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         path: of the file.
     """
     try:
-        with zipfile.ZipFile(require_regular_file(path)) as archive:
-            if archive.testzip():
-                return {}
-        with np.load(path) as stored:
-            return dict(stored)
+        with require_regular_file(path).open("rb") as file:
+            with zipfile.ZipFile(file) as archive:
+                if archive.testzip():
+                    return {}
+            file.seek(0)
+            with np.load(file) as stored:
+                return dict(stored)
     except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return {}
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.storage.checksums import Record
 from fairgrape_jax.storage.files import name_path_in_errors, require_regular_file, unique_sibling
+from fairgrape_jax.storage.object_store import is_object_path
 
 HEARTBEAT = 20.0  # seconds between two signs of life
 STALE_AFTER = 120.0  # seconds without one after which another host's lock is taken to be dead
@@ -140,10 +141,11 @@ def remove_leftovers(directory: Path, depth: int = 4) -> None:
     """
     for level in range(depth):
         for path in directory.glob("*/" * level + "*@*"):
-            made_by = re.search(r"\.(\d+)@(.+)\.(?:partial|new|dead|probe)$", path.name)
+            made_by = re.search(r"\.(\d+)@(.+)\.(?:partial|new|dead|probe|beat)$", path.name)
             if made_by is None:
                 continue
-            here = made_by[2] == socket.gethostname()
+            # Of an object store's, a machine of the same name may be another one.
+            here = made_by[2] == socket.gethostname() and not is_object_path(directory)
             if process_start_time(int(made_by[1])) is None if here else not _recently_touched(path):
                 path.unlink(missing_ok=True)
 

@@ -160,7 +160,7 @@ def _read_of_this_process(path: Path, key: Key, devices: Sequence[jax.Device]) -
     if sha256_or_empty(file) != record["sha256"]:
         say(f"{file}: damaged or gone; this pass begins anew")
         return None
-    with np.load(file) as stored:
+    with file.open("rb") as content, np.load(content) as stored:
         arrays = [stored[str(i)] for i in range(len(stored.files))]
     return Snapshot(record["count"], arrays, record.get("finished", False))
 

@@ -7,7 +7,6 @@ it knows of no checksums, so it would go on from a file that was changed since.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from pathlib import Path
 from typing import Self, TypeVar
@@ -18,6 +17,7 @@ from fairgrape_jax.parallel import hosts
 from fairgrape_jax.progress import say
 from fairgrape_jax.storage import checkpoint, resumable
 from fairgrape_jax.storage.checksums import Record
+from fairgrape_jax.storage.files import remove_tree
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class Slots:
         """Remove both saves; process 0 does."""
         if hosts.is_process_0():
             for slot in (0, 1):
-                shutil.rmtree(self._directory / str(slot), ignore_errors=True)
+                remove_tree(self._directory / str(slot), ignore_errors=True)
         self._slot = None
 
     def __enter__(self) -> Self:

@@ -117,3 +117,37 @@ def test_the_kernels_of_sparse_products_give_the_dense_one_and_a_break_even():
     ]
     parts = {row["row"]: row["faster up to"] for row in sparse.break_even(rows)}
     assert parts == {"a": "0.1; at 0.2 not", "b": "nothing; at 0.01 not"}
+
+
+def test_parts_beside_the_official_procedure_have_their_seconds_and_memory():
+    official = importlib.import_module("experiments.benchmarks.official")
+    ours = {
+        "first": {"importance": 9.0},
+        "seconds": {"importance": 2.0},
+        "first peak": {"importance": 3.0},
+        "peak": {"importance": 1.5},
+    }
+    theirs = {"seconds": {"importance": 5.0}, "peak": {"importance": 0.5}}
+    alone = {"part": "importance", "ours": 2.0, "once": 7.0, "ours, GB": 1.5, "once, GB": 3.0}
+    assert official.row("importance", ours, None) == alone
+    both = alone | {"theirs": 5.0, "theirs / ours": 2.5, "theirs, GB": 0.5}
+    assert official.row("importance", ours, theirs) == both
+
+
+def test_an_environment_without_torch_is_named_before_anything_is_measured(monkeypatch):
+    options = ["official", "--path", "nowhere", "--torch", sys.executable]
+    monkeypatch.setattr(sys, "argv", options)
+    official = importlib.import_module("experiments.benchmarks.official")
+    with pytest.raises(SystemExit, match="cannot import torch and torchvision"):
+        official.main()
+
+
+def test_the_peak_is_that_of_the_part():
+    memory = importlib.import_module("experiments.benchmarks.peak_memory")
+    memory.reset_peak()
+    before = memory.peak()
+    held = bytearray(b"1") * 200_000_000
+    assert memory.peak() > before + 0.15
+    del held
+    memory.reset_peak()
+    assert memory.peak() < before + 0.1

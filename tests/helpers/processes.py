@@ -42,7 +42,7 @@ def free_port():
 class Cluster:
     """Processes on this machine, and what each has said."""
 
-    def __init__(self, folder, commands, devices, environments=({}, {})):
+    def __init__(self, folder, commands, devices, environments=None):
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "NPROC": "16",  # see conftest.py
@@ -50,7 +50,8 @@ class Cluster:
         }
         self.logs = [folder / f"process_{i}.txt" for i in range(len(commands))]
         self.processes = []
-        each = zip(self.logs, commands, devices, environments, strict=False)
+        environments = environments or [{}] * len(commands)
+        each = zip(self.logs, commands, devices, environments, strict=True)
         for log, command, count, more in each:
             with log.open("w") as file:
                 process = subprocess.Popen(
@@ -90,14 +91,15 @@ class Cluster:
         return "\n".join(f"--- {log.name}\n{log.read_text()}" for log in self.logs)
 
 
-def start(folder, out, *extra, devices=(2, 2), main=MAIN, second=()):
+def start(folder, out, *extra, devices=(2, 2), main=MAIN, second=(), heartbeat=10):
     """`fairgrape run small.py --distributed`, a process for each number of devices.
 
     second: what the second process alone is given.
+    heartbeat: seconds of silence after which a process counts as dead.
     """
     (folder / "small.py").write_text(EXPERIMENT)
     address = f"localhost:{free_port()}"
-    command = f"run small.py --out {out} --distributed --heartbeat-timeout 10"
+    command = f"run small.py --out {out} --distributed --heartbeat-timeout {heartbeat}"
     command += f" --coordinator-address {address} --num-processes {len(devices)}"
     commands = [
         ["-c", main, *command.split(), "--process-id", str(i), *extra, *(second if i else ())]

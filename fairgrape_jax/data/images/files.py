@@ -7,6 +7,7 @@ error; what operating systems and file managers leave behind is never data.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -134,6 +135,8 @@ def check_place(place: Path, expected: str) -> None:
         UsageError: There is no such place.
     """
     if not place.exists():
+        if re.match(r"[a-z][a-z0-9+.-]+:/", str(place)):  # scheme://, a slash less as a path
+            raise UsageError(f"{place}: data must be on a local disk; copy them to every host")
         link = "a link to nothing" if place.is_symlink() else "no such file or folder"
         raise UsageError(f"{place}: {link}; give {expected}")
 

@@ -50,7 +50,7 @@ def default_data_dir() -> Path:
 
 
 def expand_home(path: str) -> Path:
-    """A path, its ~ being the home folder.
+    """A local path, its ~ being the home folder.
 
     Args:
         path: The path.
@@ -59,8 +59,10 @@ def expand_home(path: str) -> Path:
         The path without ~.
 
     Raises:
-        UsageError: It needs a home folder, and there is none.
+        UsageError: It needs a home folder, and there is none; or it is on an object store.
     """
+    if "://" in path:
+        raise UsageError(f"{path}: data must be on a local disk; copy them to every host")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

@@ -28,6 +28,7 @@ from fairgrape_jax.data.sources.splits import NAMES
 from fairgrape_jax.data.sources.stored import stored_in
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.progress import Progress
+from fairgrape_jax.storage import is_object_path
 
 DATASET = "arrays"  # what the records are called in their folder
 BY_SEED = -1  # the part of a sample that the seed puts somewhere
@@ -123,6 +124,11 @@ def locate(source: Source, directory: Path) -> Source:
         The same, with the folder.
     """
     if isinstance(source, Arrays) and not source.path:
+        if is_object_path(directory):
+            raise UsageError(
+                f"{directory}: arrays from Python are kept with their run, on a local disk; give "
+                "from_arrays(..., directory=) a local folder for them"
+            )
         return dataclasses.replace(source, path=str(directory / "data"))
     return source
 
