@@ -26,6 +26,7 @@ from fairgrape_jax.methods import (
     stripes,
     structured,
     synflow,
+    taylor_filters,
     undecayed,
 )
 from fairgrape_jax.methods.base import Method, Preparation, Problem, check_row
@@ -84,6 +85,11 @@ _ROWS = {
         "largest |w*g - decay*w^2|: sensitivity of the loss without decay",
         undecayed.score,
         needs=("a loss",),
+    ),
+    "taylor-filters": Method(
+        "filters of largest |sum of w*g|: activation times gradient of their outputs",
+        taylor_filters.score,
+        needs=("a run",),
     ),
     "gmp": Method(
         "largest |w| of all weights, those pruned before as they were",
