@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from fairgrape_jax.data import load
+from fairgrape_jax.losses.distillation import Performance
 from fairgrape_jax.methods.taylor_filters import TAYLOR, score
+from fairgrape_jax.remedies import Remedy
 from fairgrape_jax.rounds.select import make_problem, select
 from tests.helpers.experiments import TINY, opened
 
@@ -56,3 +58,15 @@ def test_a_round_keeps_the_filters_of_largest_score(of):
     assert scores[kept].min() >= scores[~kept].max()
     if of == "flops":
         assert (masks["conv1"]["kernel"].all(axis=(0, 1, 2)) == kept).all()
+
+
+def test_filters_can_be_scored_by_the_performance_weighted_loss():
+    """As in the paper: of the unpruned network's outputs, whose part in the loss changes scores."""
+    dataset = load(TINY.data)
+    scores = []
+    for remedy in (Remedy(), Remedy(pw=Performance(weights=True, labels=True))):
+        session, network = opened(dataclasses.replace(TINY, remedy=remedy), dataset)
+        problem = make_problem(session, network, seed=0, dense=network)
+        scores.append(score(problem)["conv2"]["kernel"])
+    assert all(np.isfinite(leaf).all() for leaf in scores)
+    assert not np.allclose(*scores, rtol=1e-3)
