@@ -10,6 +10,8 @@ from typing import Any
 from fairgrape_jax import config, data
 from fairgrape_jax.config import Execution, Experiment, KeepLast, Scoring, Stage
 from fairgrape_jax.config.experiment import Clusters
+from fairgrape_jax.errors import UsageError
+from fairgrape_jax.models import weights as pretrained
 from fairgrape_jax.reproduction.values import Cell
 
 
@@ -62,7 +64,7 @@ SCALES: dict[str, Scale] = {
 
 
 def missing(cell: Cell, folder: Path) -> str:
-    """What a cell lacks: its data, and how to get them, or its method; "" where nothing is lacking.
+    """What a cell lacks: its data or weights, and how to get them, or its method; "" for nothing.
 
     Args:
         cell: of a table.
@@ -70,9 +72,25 @@ def missing(cell: Cell, folder: Path) -> str:
     """
     if not methods_of(cell):
         return f"{cell.name}: {cell.rows[-1].paper} is no method of this package; paper only"
-    if (folder / cell.folder).exists():
+    if not (folder / cell.folder).exists():
+        return f"{cell.name}: needs {cell.needs.replace('DATA', str(folder))}"
+    if "pretrained" in cell.changes or weights_in(folder, cell).is_file():
         return ""
-    return f"{cell.name}: needs {cell.needs.replace('DATA', str(folder))}"
+    try:
+        pretrained.find_imagenet(cell.model)
+    except UsageError as error:
+        return f"{cell.name}: {error}; or as {weights_in(folder, cell)}"
+    return ""
+
+
+def weights_in(folder: Path, cell: Cell) -> Path:
+    """Where a cell's pretrained weights are looked for first.
+
+    Args:
+        folder: of the data.
+        cell: of a table.
+    """
+    return folder / "weights" / f"{cell.model}_imagenet.safetensors"
 
 
 def methods_of(cell: Cell) -> tuple[str, ...]:
@@ -103,7 +121,7 @@ def experiment_of(cell: Cell, folder: Path, scale: Scale, seeds: int) -> Experim
         options |= {"dataset": cell.dataset, "path": str(folder)}
     elif cell.source == "utkface":
         options["path"] = str(folder / cell.folder)
-    weights = folder / "weights" / f"{cell.model}_imagenet.safetensors"
+    weights = weights_in(folder, cell)
     experiment = Experiment(
         data=data.source(cell.source, **options, **scale.data),
         model=cell.model,

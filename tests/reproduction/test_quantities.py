@@ -199,8 +199,9 @@ def test_the_cost_counts_every_epoch_of_every_round_method_and_seed():
 
 
 def test_the_plan_names_cells_that_are_missing_done_and_shared(tmp_path, monkeypatch, capsys):
-    (tmp_path / "fair_face").mkdir()
-    (tmp_path / "runs").mkdir()
+    for name in ("fair_face", "runs", "weights"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "weights" / "resnet34_imagenet.safetensors").touch()
     table = read_table("figure4")
     text = plan_text(table.cells, tmp_path, SCALES["small"], 3, tmp_path / "runs")
     lines = text.splitlines()[1:]

@@ -87,10 +87,17 @@ def test_every_cell_is_an_experiment(scale, tmp_path):
         assert isinstance(experiment.data, Prepared) == (cell.source == "prepared")
 
 
-def test_what_is_missing_is_named(tmp_path, capsys):
+def test_what_is_missing_is_named(tmp_path, monkeypatch, capsys):
     cell = read_table("table2").cells[0]
     assert "prepare fair_face" in missing(cell, tmp_path)
     (tmp_path / "fair_face").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    words = missing(cell, tmp_path)
+    place = tmp_path / "weights" / "resnet34_imagenet.safetensors"
+    assert "weights of ImageNet for resnet34 are not here" in words
+    assert words.endswith(f"or as {place}")
+    place.parent.mkdir()
+    place.touch()
     assert not missing(cell, tmp_path)
     assert main(["reproduce", "table6", "--data", str(tmp_path / "none")]) == 0
     assert "needs UTKFace's aligned pictures" in capsys.readouterr().out
