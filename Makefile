@@ -7,7 +7,7 @@ KILLS ?= 100
 # A file's tests stay together: they share what they have run and compiled. In conftest.py's order.
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-hosts test-all test-plan plan-check docs torture fuzz mutants audit versions wheel lint format clean
+.PHONY: demo test test-hosts test-all test-plan test-onnx plan-check docs torture fuzz mutants audit versions wheel lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fairgrape run experiments/demo.py --out runs/demo
@@ -33,6 +33,18 @@ test-plan: $(VENV)/.installed-dev
 # The same for the whole grid of models, programs, chips, lifts and precisions: hours.
 plan-check: $(VENV)/.installed-dev build/plan/.installed
 	build/plan/bin/python -m tools.plan_check
+
+# Programs in ONNX, made by jax2onnx and run by onnxruntime, in an environment of their own; where
+# these cannot be installed it says so and is passed over.
+test-onnx: $(VENV)/.installed-dev
+	@if $(MAKE) --no-print-directory build/onnx/.installed; then \
+	  NPROC=16 build/onnx/bin/python -m pytest -m onnx tests/exporters/test_onnx.py; \
+	else echo "test-onnx: skipped, jax2onnx or onnxruntime cannot be installed here"; fi
+
+build/onnx/.installed: pyproject.toml
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/onnx
+	$(BIN)/uv pip install --quiet --python build/onnx/bin/python --editable '.[dev,onnx]'
+	touch $@
 
 # The compilers alone: libtpu and NVIDIA's plugin, none of NVIDIA's libraries.
 build/plan/.installed: pyproject.toml

@@ -163,6 +163,7 @@ def int8_outputs(
 
     params = shapes.filled(())
     network, _ = trace_layers(apply, params, x)
+    check_layers(network, stored["int8"])
     arrays = [stored["float"].get(name) for name in on_leaves(apply, params)[0]]
     return programs.run(network, arrays, jax.tree.leaves(x), call)
 
@@ -234,14 +235,14 @@ def trace_layers(apply: Apply, params: Tree, x: Tree) -> tuple[Network, list[Any
     return programs.find_layers(on_list, list(arrays), leaves, x), leaves
 
 
-def check_layers(network: Network, bounds: Mapping[str, Any]) -> None:
+def check_layers(network: Network, calibrated: Mapping[str, Any]) -> None:
     """ValueError unless a network has the layers that were calibrated.
 
     Args:
         network: traced.
-        bounds: of the calibrated ones.
+        calibrated: something of each of these, by name.
     """
-    if other := {layer.name for layer in network.layers} ^ bounds.keys():
+    if other := {layer.name for layer in network.layers} ^ calibrated.keys():
         raise ValueError(
             f"params: layer {min(other)!r} is not in both the calibrated network and this one"
         )
