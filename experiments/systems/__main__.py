@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from experiments import comparison
-from experiments.study import read_done
+from experiments.study import read_done, run_left
 from experiments.systems.rows import PAIRS, STRUCTURED_PAIRS, STRUCTURES, STUDY
 from experiments.systems.timing import time_rows
 from fairgrape_jax.data import load
@@ -48,6 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
                     study, done, share, groups, pairs=pairs, densities=densities, outcomes=outcomes
                 )
             )
+    else:
+        run_left([cell for cells in planned.values() for cell in cells], options.out)
 
 
 if __name__ == "__main__":

@@ -101,6 +101,9 @@ STRUCTURED: dict[str, Row] = {
     "layerwise": structured("layerwise", (0.56, 0.31)),
     "layerwise-once": structured("layerwise-once", (0.56, 0.31)),
     "layerwise-fair": structured("layerwise-fair", (0.56, 0.31)),
+    "stripes": structured("stripes"),
+    "stripes-fair": structured("stripes-fair"),
+    "swp": structured("swp"),
 }
 
 
@@ -131,10 +134,11 @@ def experiment(row: Row, share: float, seed: int) -> Experiment:
 
 
 def operations(masks: Tree) -> float:
-    """The part of the small CNN's multiplications that is left where channels go as wholes.
+    """The part of the small CNN's multiplications that is left, of channels or of stripes.
 
-    A channel counts if it is both written and read. What the bias of a channel that is not written
-    adds is a constant, which the next layer's bias can take.
+    Where channels go, one counts if it is both written and read: what the bias of a channel that is
+    not written adds is a constant, which the next layer's bias can take. Where stripes go, a weight
+    counts once for every place of its layer's output. The lesser of both is left.
 
     Args:
         masks: of its weights.
@@ -162,7 +166,9 @@ def operations(masks: Tree) -> float:
         return conv + features * hidden + hidden * fc2.shape[1]
 
     whole = count(conv1.shape[-1], conv2.shape[-1], *fc1.shape)
-    return count(int(first.sum()), int(second.sum()), features, int(hidden.sum())) / whole
+    of_channels = count(int(first.sum()), int(second.sum()), features, int(hidden.sum()))
+    of_stripes = 784 * conv1.sum() + 196 * conv2.sum() + fc1.sum() + fc2.sum()
+    return min(of_channels, int(of_stripes)) / whole
 
 
 # What the study is to tell: a row, and what it is compared with.
@@ -192,6 +198,9 @@ STRUCTURED_PAIRS = (
     ("layerwise", "layerwise-once"),
     ("layerwise", "magnitude"),
     ("layerwise-fair", "layerwise"),
+    ("stripes", "magnitude"),
+    ("stripes-fair", "stripes"),
+    ("swp", "stripes"),
 )
 FOLDER = Path(__file__).parent / "cells"
 STUDY = Study(

@@ -6,8 +6,10 @@ import json
 import pytest
 
 from experiments import study
+from experiments.recipes import __main__ as run_recipes
 from experiments.recipes.recipes import DENSITIES, FRESH_SEEDS, MEASURED
 from experiments.recipes.recipes import STUDY as RECIPES
+from experiments.systems import __main__ as run_systems
 from experiments.systems import timing
 from experiments.systems.rows import ROWS, STRUCTURED, STRUCTURES
 from experiments.systems.rows import STUDY as SYSTEMS
@@ -15,6 +17,10 @@ from fairgrape_jax import config
 from fairgrape_jax.methods import METHODS
 
 STUDIES = {"recipes": RECIPES, "systems": SYSTEMS, "structures": STRUCTURES}
+COMMANDS = {
+    "recipes": (run_recipes, {RECIPES}),
+    "systems": (run_systems, {SYSTEMS, STRUCTURES}),
+}
 ALL_ROWS = [(name, row) for name, one in STUDIES.items() for row in one.rows]
 
 
@@ -95,3 +101,17 @@ def test_an_epoch_costs_what_a_long_run_takes_more_than_a_short_one(tmp_path, mo
     table = timing.time_rows(tmp_path)
     assert "| magnitude | 2.00 | 1.00 |" in table
     assert "| slr | 3.00 | 1.50 |" in table
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_study_goes_on_with_its_cells_and_its_tables_run_nothing(name, monkeypatch, capsys):
+    command, expected = COMMANDS[name]
+    planned = []
+    monkeypatch.setattr(command, "run_left", lambda cells, out: planned.extend(cells))
+    command.main([])
+    assert {cell.study for cell in planned} == expected
+    assert len(planned) == sum(len(list(one.cells())) for one in expected)
+    planned.clear()
+    command.main(["--tables"])
+    assert not planned
+    assert "| " in capsys.readouterr().out
