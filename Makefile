@@ -7,7 +7,7 @@ KILLS ?= 100
 # A file's tests stay together: they share what they have run and compiled. In conftest.py's order.
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-hosts test-all test-plan test-onnx plan-check docs torture fuzz mutants audit versions wheel lint format clean
+.PHONY: demo test test-hosts test-pods test-all test-plan test-onnx plan-check docs torture fuzz mutants audit versions wheel lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fairgrape run experiments/demo.py --out runs/demo
@@ -19,6 +19,10 @@ test: $(VENV)/.installed-dev lint
 # README and the tutorials with the installed wheel.
 test-hosts: $(VENV)/.installed-dev
 	NPROC=16 $(BIN)/python -m pytest $(PARALLEL) -m "multiprocess and not slow and not gpu"
+
+# A run of 16 processes of which some are killed: more than ten CPU minutes.
+test-pods: $(VENV)/.installed-dev
+	NPROC=16 $(BIN)/python -m pytest -s -m "multiprocess and slow" tests/parallel/test_pods.py
 
 test-all: $(VENV)/.installed-dev lint
 	NPROC=16 $(BIN)/python -m pytest $(PARALLEL) -m "not gpu"
