@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from fairgrape_jax.cli.command import Command
 from fairgrape_jax.cli.python_files import load_plugins
@@ -23,7 +23,7 @@ class Export(Command):
     stage: Annotated[Path, Positional, arg(metavar="RUN[/STAGE]")]
     """A run, or a stage of it, like RUN/seed_0/fairgrape/round_07."""
     to: Annotated[str, arg(metavar="FORMAT")]
-    """torchvision, safetensors, stablehlo, onnx, npz, hf, masks or sparse."""
+    """torchvision, timm, safetensors, stablehlo, onnx, npz, hf, masks or sparse."""
     out: Annotated[
         Path | None, arg(metavar="DIR", help_behavior_hint="(default: the stage's name, here)")
     ] = None
@@ -34,6 +34,8 @@ class Export(Command):
     """Of sparse storage: the weights of pruned layers as they are, or rounded to half precision."""
     batch: Annotated[int, arg(metavar="N")] = 0
     """Of a program: its number of pictures, where it is to hold for one alone; 0 for any."""
+    shrink: Annotated[bool, FlagCreatePairsOff] = False
+    """Leave out the channels that are pruned as wholes: a smaller dense network, equal outputs."""
 
     plugin: Annotated[tuple[Path, ...], arg(metavar="FILE...", help_behavior_hint="")] = ()
     """Python files that registered the run's dataset or model (docs/extending.md)."""
@@ -52,6 +54,7 @@ class Export(Command):
                     samples=self.samples,
                     values=self.values,
                     batch=self.batch,
+                    shrink=self.shrink,
                 )
             )
         )

@@ -31,6 +31,9 @@ class Model:
         card: The text of the model card.
         tolerance: By how much the outputs of a program may differ from the network's, over the
             largest.
+        narrow: (variables of fewer channels) to the network's function of such; None where `apply`
+            is a function of the user's.
+        is_whole: Whether its arrays have the shapes that the network's code says.
     """
 
     name: str
@@ -41,6 +44,8 @@ class Model:
     config: Mapping[str, Any]
     card: str
     tolerance: float = 1e-4
+    narrow: Callable[[Tree], Callable[[Tree, Any], Any]] | None = None
+    is_whole: bool = True
 
     def function(self, variables: Tree | None = None) -> Function:
         """The network as a function of its inputs, compiled.

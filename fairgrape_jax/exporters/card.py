@@ -16,14 +16,17 @@ from fairgrape_jax.reports.comparison import Comparison, compare
 from fairgrape_jax.runner.stage import LoadedStage, load
 from fairgrape_jax.systems.options import Quantisation
 
+ZEROS_SAVE_NO_TIME = (
+    "Faster inference by itself: the zeros of a pruned network save storage, not time, unless a "
+    "program that looks for them runs it."
+)
 NOT_FOR = (
     "Decisions about people. Equal accuracy over the groups of a dataset is not fairness of a "
     "system, and the groups here are those that the dataset names.",
     "Finding out a person's sex, ethnicity, age or any other group: the labels of such data are "
     "guesses, and so is what a network makes of them.",
     "People, cameras or places that the test split does not stand for: nothing was measured there.",
-    "Faster inference by itself: the zeros of a pruned network save storage, not time, unless a "
-    "program that looks for them runs it.",
+    ZEROS_SAVE_NO_TIME,
 )
 
 

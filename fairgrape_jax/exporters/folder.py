@@ -18,6 +18,7 @@ from fairgrape_jax.errors import UsageError
 from fairgrape_jax.exporters import huggingface, stage
 from fairgrape_jax.exporters.base import Exporter, Function, Model, Options, leaves
 from fairgrape_jax.exporters.card import plain_card
+from fairgrape_jax.exporters.shrunk import shrink_model
 from fairgrape_jax.exporters.table import EXPORTERS
 from fairgrape_jax.masks import Tree, apply_masks, check_masks, density, map_masked
 from fairgrape_jax.storage import files
@@ -70,6 +71,7 @@ def export(
     samples: int = 256,
     values: str = "exact",
     batch: int = 0,
+    shrink: bool = False,
 ) -> Export:
     """Write a pruned network in a form that others read; every file is read back and compared.
 
@@ -78,15 +80,18 @@ def export(
             network of your own, any pytree of arrays.
         out: The folder to write, which must not be there; for a stage by default its name and
             the format's, in the current folder.
-        to: A row of `EXPORTERS`: torchvision, safetensors, stablehlo, onnx, npz, hf, masks, sparse.
+        to: A row of `EXPORTERS`: torchvision, timm, safetensors, stablehlo, onnx, npz, hf, masks,
+            sparse.
         masks: Of your parameters: bool arrays, None where not prunable; they are applied.
         apply: Your network as a function of (params, inputs) to outputs; a program needs it.
         inputs: (N, ...) some inputs of it, to try what was written, and for their shape.
-        name: Of your network, for the card; for torchvision a row of `fairgrape list`.
+        name: Of your network, for the card; for torchvision and timm a row of `fairgrape list`.
         card: Text of a model card of your own, in Markdown.
         samples: How many samples of a stage's test split the files are tried on.
         values: Of sparse storage: "exact", or "float16" for the weights of pruned layers.
         batch: Of a program: its number of inputs, where it is to hold for one number alone.
+        shrink: Leave out the channels that are pruned as wholes: a smaller dense network with equal
+            outputs. Of your own network it needs masks=, apply= and inputs=.
 
     Returns:
         What was written and how it compares; it prints as lines.
@@ -112,6 +117,8 @@ def export(
         folder, recorded = _local(out), None
         _check_free(folder)
         model = own_model(source, masks=masks, apply=apply, inputs=inputs, name=name)
+    if shrink:
+        model = shrink_model(model)
     if card:
         model = dataclasses.replace(model, card=card)
     if exporter.program and (model.apply is None or not len(model.inputs)):

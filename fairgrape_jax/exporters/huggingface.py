@@ -1,7 +1,7 @@
 """A folder as huggingface_hub expects it: safetensors, config.json, a model card.
 
-The weights are under torchvision's keys where the network is one of its, which timm reads for its
-ResNets; otherwise under the names of the network's leaves.
+The weights are under torchvision's keys where the network is one of its, or under timm's, which
+reads all but MobileNet-V2; otherwise under the names of the network's leaves.
 """
 
 from __future__ import annotations

@@ -23,13 +23,12 @@ from fairgrape_jax.data import augment
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.exporters import sparse
 from fairgrape_jax.exporters.base import leaves
+from fairgrape_jax.exporters.shrunk import cut
 from fairgrape_jax.exporters.stage import find_stage
-from fairgrape_jax.masks import Tree, map_masked
+from fairgrape_jax.masks import Tree
 from fairgrape_jax.reports.results import COST
 from fairgrape_jax.runner import layout
 from fairgrape_jax.runner.stage import LoadedStage
-from fairgrape_jax.structures import alive_structures, find_structures, remove
-from fairgrape_jax.structures import shrink as shrink_network
 from fairgrape_jax.systems.stripped import strip_network
 
 Form = Literal["as it is", "shrunk", "over its stripes"]
@@ -170,26 +169,10 @@ def _shrunk(
     """Variables, masks and function of a network without its pruned channels."""
     assert stage.input is not None
     picture = jax.ShapeDtypeStruct((1, *stage.input["shape"]), np.float32)
-    structures = find_structures(stage.module.apply, variables, picture)
-    alive = alive_structures(structures, {"params": stage.masks})
-    if all(mask.all() for mask in alive.values()):
-        raise UsageError(
-            f"{path}: no channel of it is pruned as a whole, so it does not get smaller; a run "
-            "with --scoring.structures flops prunes channels"
-        )
-    if empty := [name for name, mask in alive.items() if not mask.any()]:
-        raise UsageError(f"{path}: layer {empty[0]} has no weight left, and no network is smaller")
-    small = shrink_network(structures, variables, alive)
-
-    # Masks of the structure of the variables, an array for every leaf, to be cut likewise.
-    def full(tree: Tree) -> Tree:
-        return jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), tree)
-
-    masks = map_masked(lambda m, ones: ones if m is None else m, stage.masks, full(stage.params))
-    cut = remove(structures, full(variables) | {"params": masks}, alive)["params"]
-    kept = map_masked(lambda m, mask: None if m is None else mask, stage.masks, cut)
-    function = small.function(lambda v, x: stage.module.apply(v, x))
-    return small.params, {"params": kept}, function
+    masks = {name: jax.tree.map(lambda _: None, tree) for name, tree in variables.items()}
+    masks["params"] = stage.masks
+    small, kept = cut(stage.module.apply, variables, masks, picture, str(path))
+    return small.params, kept, small.function(lambda v, x: stage.module.apply(v, x))
 
 
 def _stripped(

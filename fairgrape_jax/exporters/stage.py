@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fairgrape_jax.errors import UsageError
 from fairgrape_jax.exporters.base import Model
 from fairgrape_jax.exporters.card import allocation_name, card
 from fairgrape_jax.masks import Tree
+from fairgrape_jax.models.narrow import layer_widths, narrow
 from fairgrape_jax.models.torchvision import NETWORKS
 from fairgrape_jax.progress import bar
 from fairgrape_jax.runner import layout
@@ -150,6 +152,14 @@ def _model(stage: LoadedStage, dataset: Dataset, images: np.ndarray, text: str) 
     def apply(variables: Tree, pictures: Any) -> Any:
         return module.apply(variables, augment.normalise(pictures, mean, std), train=False)
 
+    def narrowed(variables: Tree) -> Callable[[Tree, Any], Any]:
+        small = narrow(module, layer_widths(variables))
+
+        def apply(variables: Tree, pictures: Any) -> Any:
+            return small.apply(variables, augment.normalise(pictures, mean, std), train=False)
+
+        return apply
+
     variables = jax.tree.map(np.asarray, jax.device_get(dict(stage.variables)))
     masks = {
         name: stage.masks if name == "params" else jax.tree.map(lambda _: None, tree)
@@ -165,6 +175,7 @@ def _model(stage: LoadedStage, dataset: Dataset, images: np.ndarray, text: str) 
         config=_config(stage, dataset),
         card=text,
         tolerance=1e-4 if exact else 3e-2,
+        narrow=narrowed,
     )
 
 
@@ -190,15 +201,18 @@ def _config(stage: LoadedStage, dataset: Dataset) -> dict[str, Any]:
             "take the pixels from 0 to 255, uint8, and do it themselves",
         },
     }
-    if stage.experiment.model in NETWORKS and "resnet" in stage.experiment.model:
-        # What timm reads of config.json; its MobileNet-V2 has other keys.
-        values["architecture"] = stage.experiment.model
+    network = NETWORKS.get(stage.experiment.model)
+    if network is not None and network.timm:
+        # What timm reads of config.json.
+        values["architecture"] = network.timm
         values["pretrained_cfg"] = {
             "input_size": [channels, height, width],
             "mean": values["input"]["mean"],
             "std": values["input"]["std"],
             "num_classes": values["num_classes"],
-            "first_conv": "conv1",
-            "classifier": "fc",
+            "first_conv": network.stem,
+            "classifier": network.head,
         }
+        if network.sizes:
+            values["model_args"] = dict.fromkeys(network.sizes, True)
     return values

@@ -7,6 +7,7 @@ from fairgrape_jax.exporters.base import Exporter
 
 EXPORTERS: dict[str, Exporter] = {
     "torchvision": torchvision.EXPORTER,
+    "timm": torchvision.TIMM_EXPORTER,
     "safetensors": arrays.SAFETENSORS_EXPORTER,
     "stablehlo": stablehlo.EXPORTER,
     "onnx": onnx.EXPORTER,

@@ -1,10 +1,10 @@
-"""A state dict that torchvision loads: a .pth file as PyTorch writes it, without PyTorch."""
+"""A state dict for torchvision or timm: a .pth file as PyTorch writes it, without PyTorch."""
 
 from __future__ import annotations
 
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ _STORAGES = {np.dtype(kind): name for name, kind in torch_files.STORAGES.items()
 
 
 def state_dict(model: Model) -> dict[str, np.ndarray]:
-    """The weights under torchvision's keys, and the counters that its batch norms have.
+    """The weights under torchvision's or timm's keys, and the counters that batch norms have.
 
     Args:
         model: What is exported.
@@ -110,10 +110,25 @@ def check(model: Model) -> None:
     Raises:
         UsageError: torchvision does not have the network.
     """
-    if model.name not in NETWORKS:
+    _check(model, "torchvision", [name for name, row in NETWORKS.items() if row.torchvision])
+
+
+def _check_timm(model: Model) -> None:
+    _check(model, "timm", [name for name, row in NETWORKS.items() if row.timm])
+
+
+def _check(model: Model, to: str, names: Sequence[str]) -> None:
+    if model.name not in names:
         what = f"{model.name!r} is" if model.name else "a network of your own is"
+        other = "torchvision" if to == "timm" else "timm"
+        more = f"{other}, " if model.name in NETWORKS else ""
         raise UsageError(
-            f"--to torchvision: {what} none of {', '.join(NETWORKS)}; give safetensors or npz"
+            f"--to {to}: {what} none of {', '.join(names)}; give {more}safetensors or npz"
+        )
+    if not model.is_whole:
+        raise UsageError(
+            f"--to {to}: {to}'s {model.name} has the channels that --shrink took out; give "
+            "safetensors, npz, stablehlo or onnx, or export it whole"
         )
     if is_quantised(model.variables.get("batch_stats", {})):
         raise UsageError(
@@ -125,7 +140,7 @@ def check(model: Model) -> None:
 
 
 def fits(model: Model) -> bool:
-    """Whether torchvision has the network, of 3 channels, in float32.
+    """Whether torchvision or timm has the network, of 3 channels, in float32.
 
     Args:
         model: What is exported.
@@ -134,7 +149,7 @@ def fits(model: Model) -> bool:
         True where it can be exported.
     """
     try:
-        check(model)
+        _check(model, "hf", list(NETWORKS))
     except UsageError:
         return False
     return True
@@ -148,4 +163,5 @@ def _read(model: Model, folder: Path) -> Tree:
     return models.from_torchvision(model.name, torch_files.read(folder / NAME))
 
 
-EXPORTER = Exporter("a state dict that torchvision loads (timm too, ResNets)", _write, _read, check)
+EXPORTER = Exporter("a state dict that torchvision loads", _write, _read, check)
+TIMM_EXPORTER = Exporter("a state dict that timm loads", _write, _read, _check_timm)

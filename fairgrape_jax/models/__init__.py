@@ -1,4 +1,4 @@
-"""The table of networks: make one, and give it torchvision's weights."""
+"""The table of networks: make one, and give it weights of torchvision's or timm's."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def _check_row(name: str, row: Constructor) -> None:
         raise ValueError(f"makes {module!r:.60}, and a network is a flax.linen.Module")
 
 
-MODELS: Table[Constructor] = Table("model", NETWORKS | {"cnn": CNN, "mlp": MLP}, _check_row)
+_ROWS: dict[str, Constructor] = {name: network.make for name, network in NETWORKS.items()}
+MODELS: Table[Constructor] = Table("model", _ROWS | {"cnn": CNN, "mlp": MLP}, _check_row)
 
 # The ends of a network's stages: what terms of a loss and measures of similarity compare.
 FEATURES: dict[str, tuple[str, ...]] = {
@@ -54,6 +55,8 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "resnet34": ("layer1_2", "layer2_3", "layer3_5", "layer4_2"),
     "resnet50": ("layer1_2", "layer2_3", "layer3_5", "layer4_2"),
     "mobilenet_v2": ("features_3", "features_6", "features_13", "features_17"),
+    "vit_s_16": ("blocks_2", "blocks_5", "blocks_8", "blocks_11"),
+    "convnext_tiny": ("stages_0", "stages_1", "stages_2", "stages_3"),
     "cnn": ("conv1", "conv2"),
     "mlp": ("fc1", "fc2"),
 }

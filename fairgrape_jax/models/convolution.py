@@ -21,6 +21,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 Lists = Sequence[int]
+UNROLLED = 9  # places of a depthwise kernel for which its gradient is written out
 
 
 def conv_general_dilated(lhs: Any, rhs: Any, *args: Any, **options: Any) -> jax.Array:
@@ -249,7 +250,14 @@ def _depthwise_kernel(conv: Plain, dot: Callable[..., jax.Array]) -> jax.Array:
     dtype = _accumulated(conv)
     conv = conv._replace(lhs=jnp.swapaxes(conv.lhs, 0, -1))
     padded, rhs = conv.padded(), jnp.moveaxis(conv.rhs, -2, 0).astype(dtype)
-    places = itertools.product(*map(range, conv.out))
+    places = list(itertools.product(*map(range, conv.out)))
+    if len(places) > UNROLLED and math.prod((*conv.strides, *conv.reach)) == 1:
+        # Written out, each sum would compute the gradient that it reads anew, fused into it.
+        def seen(place: jax.Array) -> jax.Array:
+            return lax.dynamic_slice(padded, [0, *place, 0], rhs.shape).astype(dtype)
+
+        sums = lax.map(lambda place: sum_pixels(seen(place) * rhs), jnp.asarray(places))
+        return sums.reshape(1, *conv.out, -1)
     sums = [sum_pixels(conv.seen_from(padded, place).astype(dtype) * rhs) for place in places]
     return jnp.stack(sums).reshape(1, *conv.out, -1)
 

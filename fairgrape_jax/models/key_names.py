@@ -1,4 +1,4 @@
-"""Other names for torchvision's networks: timm's, Hugging Face's, the official FairGRAPE's."""
+"""Other names for the networks: timm's, Hugging Face's, the official FairGRAPE's."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.models.timm_keys import convnext_keys, vit_keys
 
 MASK = ".mask"  # of the official FairGRAPE: beside the weight of every layer that it prunes
 # Blocks of each stage of MobileNet-V2: timm numbers them within stages.
@@ -30,15 +31,16 @@ _TIMM = {
     "bn2": "features.18.1",
     "classifier": "classifier.1",
 }
+_TIMM_NETWORKS = {"vit_s_16": vit_keys, "convnext_tiny": convnext_keys}
 _HF_STEM = {"first_conv": "features.0", "conv_3x3": "features.1.conv.0"}
 
 
 def torchvision_keys(name: str, state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict under torchvision's keys, whoever named them.
+    """A state dict under the keys of `models.to_torchvision`, whoever named them.
 
     Args:
         name: The network, as `models.MODELS` calls it.
-        state: Its weights under timm's or Hugging Face's keys, or torchvision's, which stay.
+        state: Its weights under torchvision's, timm's or Hugging Face's keys.
 
     Returns:
         The same arrays; of Hugging Face's MobileNet-V2 the running variances are made larger by
@@ -48,6 +50,8 @@ def torchvision_keys(name: str, state: Mapping[str, Any]) -> dict[str, Any]:
         >>> list(torchvision_keys("resnet18", {"resnet.embedder.embedder.convolution.weight": 0}))
         ['conv1.weight']
     """
+    if name in _TIMM_NETWORKS:
+        return _TIMM_NETWORKS[name](state)
     rename = _renamer(name, state)
     if rename is None:
         return dict(state)

@@ -1,11 +1,13 @@
-"""Convert weights under torchvision's names to flax variables, and back."""
+"""Convert weights under torchvision's or timm's names to flax variables, and back."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,21 +17,50 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from numpy.typing import ArrayLike
 
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.models.convnext import convnext_tiny
 from fairgrape_jax.models.key_names import split_masks, torchvision_keys
 from fairgrape_jax.models.mobilenet import MobileNetV2
 from fairgrape_jax.models.resnet import resnet18, resnet34, resnet50
+from fairgrape_jax.models.vit import resize_positions, vit_s_16
 from fairgrape_jax.models.weights import check_keys, read, remove_prefix, unwrap
 
 Constructor = Callable[..., nn.Module]
 Variables = dict[str, Any]
 _Path = tuple[str, ...]
 
-NETWORKS: dict[str, Constructor] = {
-    "resnet18": resnet18,
-    "resnet34": resnet34,
-    "resnet50": resnet50,
-    "mobilenet_v2": MobileNetV2,
+
+class Network(NamedTuple):
+    """A network that other libraries have too.
+
+    Attributes:
+        make: (num_classes=, axis_name=, dtype=) to its module.
+        stem: torch's name of the layer that reads the images.
+        head: torch's name of the layer that gives the logits.
+        torchvision: Whether torchvision has it under the keys of `to_torchvision`.
+        timm: What timm calls it, where it has it under these keys.
+        sizes: timm's options by which it takes images of any size.
+    """
+
+    make: Constructor
+    stem: str
+    head: str
+    torchvision: bool
+    timm: str
+    sizes: tuple[str, ...] = ()
+
+
+_ANY_SIZE = ("dynamic_img_size", "dynamic_img_pad")
+NETWORKS = {
+    "resnet18": Network(resnet18, "conv1", "fc", True, "resnet18"),
+    "resnet34": Network(resnet34, "conv1", "fc", True, "resnet34"),
+    "resnet50": Network(resnet50, "conv1", "fc", True, "resnet50"),
+    "mobilenet_v2": Network(MobileNetV2, "features.0.0", "classifier.1", True, ""),
+    "vit_s_16": Network(
+        vit_s_16, "patch_embed.proj", "head", False, "vit_small_patch16_224", _ANY_SIZE
+    ),
+    "convnext_tiny": Network(convnext_tiny, "stem.0", "head.fc", False, "convnext_tiny"),
 }
+POSITIONS = "pos_embed"
 _LEAVES = {
     "kernel": "weight",
     "scale": "weight",
@@ -38,16 +69,17 @@ _LEAVES = {
     "var": "running_var",
 }
 # The order of the axes in torch of a kernel of that many dimensions, and the way back.
-_TO_TORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
+_TO_TORCH = {1: (0,), 2: (1, 0), 3: (0, 1, 2), 4: (3, 2, 0, 1)}
 _TO_FLAX = {ndim: tuple(np.argsort(order)) for ndim, order in _TO_TORCH.items()}
 
 
 def from_torchvision(name: str, state_dict: Mapping[str, ArrayLike]) -> Variables:
-    """Flax variables of a torchvision network from its state dict.
+    """Flax variables of a network of torchvision's or timm's from its state dict.
 
     Prefixes of all keys (`module.`, `_orig_mod.`, `model.`) and an entry of a checkpoint that holds
-    the weights (`state_dict`, `model`) are recognised, and the keys of timm and Hugging Face;
-    `num_batches_tracked` is ignored. The masks of an official FairGRAPE checkpoint are applied.
+    the weights (`state_dict`, `model`) are recognised, and the keys of torchvision, timm and
+    Hugging Face; `num_batches_tracked` is ignored. The masks of an official FairGRAPE checkpoint
+    are applied. The positions of a transformer for pictures of another size are interpolated.
 
     Args:
         name: The network, for images of 3 channels.
@@ -58,14 +90,13 @@ def from_torchvision(name: str, state_dict: Mapping[str, ArrayLike]) -> Variable
         NumPy float32 arrays in flax's shapes, (h, w, in, out) and (in, out).
 
     Raises:
-        UsageError: It is no network of torchvision's, or a key is missing, extra or of another
+        UsageError: It is no network of `NETWORKS`, or a key is missing, extra or of another
             shape; it names them.
     """
-    narrowest = _template(name, 1)
-    keys = [_torch_key(path) for path in narrowest]
+    keys = [_torch_key(path) for path in _template(name, 1)]
     weights, _ = _weights_and_masks(name, state_dict)
     check_keys(name, keys, weights)
-    head = weights[_torch_key(_head(narrowest))]
+    head = weights[f"{NETWORKS[name].head}.weight"]
     template = _template(name, max((1, *np.shape(head)[:1])))
     return unflatten_dict(
         {
@@ -114,6 +145,8 @@ def _weights_and_masks(
 def to_torchvision(name: str, variables: Variables) -> dict[str, np.ndarray]:
     """The inverse of `from_torchvision`: a state dict, without `num_batches_tracked`.
 
+    Its keys are torchvision's, or timm's where torchvision has not the network.
+
     Args:
         name: The network.
         variables: Flax variables of it.
@@ -122,7 +155,7 @@ def to_torchvision(name: str, variables: Variables) -> dict[str, np.ndarray]:
         float32 arrays in torch's shapes; torch's `load_state_dict` accepts them as they are.
 
     Raises:
-        UsageError: It is no network of torchvision's, or the variables are not those of `name`.
+        UsageError: It is no network of `NETWORKS`, or the variables are not those of `name`.
     """
     leaves = {_torch_key(path): leaf for path, leaf in flatten_dict(variables).items()}
     check_keys(name, [_torch_key(path) for path in _template(name, 1)], leaves)
@@ -175,9 +208,12 @@ def fit_pretrained(
     state = weights if tree is None else to_torchvision(name, tree)
     pretrained = flatten_dict(from_torchvision(name, state))
     check_keys(name, [_torch_key(key) for key in pretrained], [_torch_key(key) for key in fresh])
-    head = _head(pretrained)
-    if pretrained[head].shape != fresh[head].shape:
-        pretrained |= {key: leaf for key, leaf in fresh.items() if key[:-1] == head[:-1]}
+    head = f"{NETWORKS[name].head}."
+    if any(
+        _torch_key(key).startswith(head) and pretrained[key].shape != leaf.shape
+        for key, leaf in fresh.items()
+    ):
+        pretrained |= {k: leaf for k, leaf in fresh.items() if _torch_key(k).startswith(head)}
     for key, leaf in fresh.items():
         if leaf.shape != pretrained[key].shape:
             raise UsageError(
@@ -230,30 +266,29 @@ def _fit_leaves(
 def _template(name: str, num_classes: int) -> dict[_Path, jax.ShapeDtypeStruct]:
     if name not in NETWORKS:
         raise UsageError(
-            f"{name!r} is not a network of torchvision's: choose one of {', '.join(NETWORKS)}"
+            f"{name!r} is not a network of torchvision's or timm's: choose one of "
+            f"{', '.join(NETWORKS)}"
         )
-    module = NETWORKS[name](num_classes=num_classes)
+    module = NETWORKS[name].make(num_classes=num_classes)
     image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     return flatten_dict(jax.eval_shape(module.init, jax.random.key(0), image))
 
 
-def _head(leaves: Mapping[_Path, jax.ShapeDtypeStruct | np.ndarray]) -> _Path:
-    """The path of the kernel of the only dense layer."""
-    (head,) = (path for path, leaf in leaves.items() if leaf.ndim == 2)
-    return head
-
-
 def _torch_key(path: _Path) -> str:
-    """torchvision's key of a flax leaf.
+    """torch's key of a flax leaf.
 
     >>> _torch_key(("params", "layer1_0", "conv1", "kernel"))
     'layer1.0.conv1.weight'
+    >>> _torch_key(("params", "stages_0", "blocks_2", "conv_dw", "bias"))
+    'stages.0.blocks.2.conv_dw.bias'
     """
-    modules = [module.replace("_", ".") for module in path[1:-1]]
+    modules = [re.sub(r"_(?=\d)", ".", module) for module in path[1:-1]]
     return ".".join([*modules, _LEAVES.get(path[-1], path[-1])])
 
 
 def _to_flax(key: str, value: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
+    if key == POSITIONS:
+        value = _fit_positions(value, shape)
     expected = tuple(shape[axis] for axis in _TO_TORCH[len(shape)])
     if np.shape(value) != expected:
         raise UsageError(f"{key!r} has the shape {np.shape(value)}: it must be {expected}")
@@ -264,3 +299,14 @@ def _to_flax(key: str, value: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     if not np.isfinite(array).all():
         raise UsageError(f"{key!r} holds NaN or infinity: give weights that are all finite")
     return np.ascontiguousarray(array.transpose(_TO_FLAX[len(shape)]))
+
+
+def _fit_positions(value: ArrayLike, shape: tuple[int, ...]) -> ArrayLike:
+    """The positions of a transformer for pictures of another size, interpolated as timm does it."""
+    array = np.asarray(value)
+    if array.ndim != 3 or array.shape[::2] != shape[::2] or array.shape[1] < 2:
+        return value
+    side, grid = math.isqrt(array.shape[1] - 1), math.isqrt(shape[1] - 1)
+    if array.shape == shape or side**2 != array.shape[1] - 1:
+        return value
+    return np.asarray(resize_positions(jnp.asarray(array, jnp.float32), (grid, grid)))

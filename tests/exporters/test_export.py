@@ -27,7 +27,7 @@ from fairgrape_jax.runner.run import run as do
 from tests.helpers.experiments import TINY, with_fields
 from tests.helpers.golden_networks import GOLDEN, golden_state
 
-OF_ANY_NETWORK = [name for name in EXPORTERS if name not in ("torchvision", "onnx")]
+OF_ANY_NETWORK = [name for name in EXPORTERS if name not in ("torchvision", "timm", "onnx")]
 STAGE = "seed_0/fairgrape/round_03"
 
 
@@ -94,8 +94,13 @@ def test_the_dense_network_leaves_too(run, tmp_path):
     assert "none: the dense network" in (tmp_path / "out/README.md").read_text()
 
 
-@pytest.mark.parametrize("to", ["torchvision", "hf"])
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    ("name", "to"),
+    [
+        *(("resnet18", to) for to in ("torchvision", "timm", "hf")),
+        *(("mobilenet_v2", to) for to in ("torchvision", "hf")),
+    ],
+)
 def test_a_state_dict_has_torchvisions_keys_and_gives_its_logits(name, to, tmp_path):
     state = golden_state(name)
     module = models.create(name, 7)
@@ -112,7 +117,7 @@ def test_a_state_dict_has_torchvisions_keys_and_gives_its_logits(name, to, tmp_p
         apply=apply,
         inputs=inputs.astype(np.float32),
     )
-    if to == "torchvision":
+    if to != "hf":
         read = torch_files.read(tmp_path / "out/model.pth")
     else:
         read = load_file(tmp_path / "out/model.safetensors")
@@ -125,6 +130,34 @@ def test_a_state_dict_has_torchvisions_keys_and_gives_its_logits(name, to, tmp_p
     logits = jax.jit(apply)(models.from_torchvision(name, read), inputs.astype(np.float32))
     expected = GOLDEN[f"{name}.logits64"]
     assert np.linalg.norm(logits - expected) <= 1e-4 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("to", ["timm", "hf"])
+@pytest.mark.parametrize("name", ["vit_s_16", "convnext_tiny"])
+def test_a_state_dict_has_timms_keys(name, to, tmp_path):
+    state = golden_state(name)
+    fg.export(models.from_torchvision(name, state), tmp_path / "out", to=to, name=name)
+    pth = tmp_path / "out/model.pth"
+    read = torch_files.read(pth) if to == "timm" else load_file(tmp_path / "out/model.safetensors")
+    assert set(read) == set(state)
+    for key, leaf in state.items():
+        np.testing.assert_array_equal(read[key], leaf)
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "message"),
+    [
+        ("vit_s_16", "torchvision", "'vit_s_16' is none of resnet18, .*; give timm, safetensors"),
+        ("convnext_tiny", "torchvision", "'convnext_tiny' is none of .*; give timm, safetensors"),
+        ("mobilenet_v2", "timm", "'mobilenet_v2' is none of .*vit_s_16.*; give torchvision, safe"),
+        ("cnn", "timm", "'cnn' is none of .*convnext_tiny; give safetensors or npz"),
+        ("", "timm", "a network of your own is none of .*; give safetensors or npz"),
+    ],
+)
+def test_a_library_that_has_not_the_network_is_named(name, to, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        fg.export({"w": np.ones(3)}, tmp_path / "out", to=to, name=name)
+    assert not list(tmp_path.iterdir())
 
 
 # --- networks of one's own

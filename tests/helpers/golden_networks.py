@@ -1,4 +1,4 @@
-"""The golden networks: torchvision's, with weights from the recipe beside the golden values."""
+"""Networks of other libraries, with weights from the recipe beside the golden values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ SEED, CLASSES = 3, 7
 
 def shapes_of(name: str, num_classes: int = CLASSES, channels: int = 3):
     module = models.create(name, num_classes)
-    return jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 28, 28, channels)))
+    side = 32 if name == "convnext_tiny" else 28
+    return jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, side, side, channels)))
 
 
 def zeros_of(name: str, num_classes: int = CLASSES, channels: int = 3):

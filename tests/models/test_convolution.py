@@ -70,6 +70,18 @@ CASES = {
         case((16, 5, 4, 6), (3, 3, 1, 6), (1, 1), "SAME", feature_group_count=6),
         *("depthwise", "depthwise", "depthwise kernel"),
     ),
+    "depthwise, 7x7": (
+        case((4, 5, 4, 6), (7, 7, 1, 6), (1, 1), ((3, 3), (3, 3)), feature_group_count=6),
+        *("depthwise", "depthwise", "depthwise kernel"),
+    ),
+    "depthwise, 2x5": (
+        case((3, 2, 6, 4), (2, 5, 1, 4), (1, 1), "VALID", feature_group_count=4),
+        *("depthwise", "depthwise", "depthwise kernel"),
+    ),
+    "depthwise, 5x5 strided": (
+        case((2, 6, 5, 4), (5, 5, 1, 4), (2, 2), "SAME", feature_group_count=4),
+        *("depthwise", "spread depthwise", "depthwise kernel"),
+    ),
     "depthwise, strided": (
         case((3, 5, 4, 6), (3, 2, 1, 6), (2, 2), ((1, 1), (1, 1)), feature_group_count=6),
         *("depthwise", "spread depthwise", "depthwise kernel"),
@@ -134,7 +146,14 @@ def value_and_gradients(convolve, x, kernel, options):
     return value, *pull(jnp.cos(value))
 
 
-BFLOAT16 = ("2x2", "2x2 strided", "pointwise, strided", "depthwise", "depthwise, strided")
+BFLOAT16 = (
+    "2x2",
+    "2x2 strided",
+    "pointwise, strided",
+    "depthwise",
+    "depthwise, 7x7",
+    "depthwise, strided",
+)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +206,7 @@ def test_on_gpus_and_tpus_the_program_is_that_of_xla(name, platform):
     assert "case" not in texts[1]
 
 
-@pytest.mark.parametrize("name", ["large", "2x2", "4x4 strided", "pointwise", "depthwise, strided"])
+@pytest.mark.parametrize("name", ["large", "2x2", "4x4 strided", "pointwise", "depthwise, 7x7"])
 def test_derivatives_of_every_kind_and_batches_are_those_of_xla(name):
     (image, kernel, options), *_ = CASES[name]
     x, k, dx, dk = arrays((image, kernel, image, kernel))
