@@ -297,6 +297,32 @@ def cannot_be_followed():
     return Network(apply, params, arrays(x=(5, 3))["x"], groups, whole)
 
 
+def control_flow():
+    """What enters a scan of layers, a branch and a loop stays whole; what is around does not."""
+
+    def apply(p, x):
+        x = jax.nn.relu(x @ p["a"]) @ p["b"]
+        x = lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, p["layers"])[0]
+        x = jax.nn.relu(x @ p["c"]) @ p["d"]
+        x = lax.cond(jnp.array(len(x) > 1), jnp.tanh, lambda x: 2 * x, x)
+        x = jax.nn.relu(x @ p["e"]) @ p["f"]
+        # No loop of an unknown number of steps has a gradient.
+        x += lax.while_loop(lambda x: (x**2).sum() > 1, lambda x: x / 2, lax.stop_gradient(x))
+        return jnp.tanh(x @ p["g"]) @ p["h"]
+
+    shapes = {"a": (3, 6), "b": (6, 4), "layers": (3, 4, 4), "c": (4, 5), "d": (5, 4), "e": (4, 7)}
+    params = arrays(**shapes, f=(7, 4), g=(4, 6), h=(6, 2))
+    groups = {(f"{a}[1]", f"{b}[0]"): int(size) for a, b, size in ("ab6", "cd5", "ef7", "gh6")}
+    whole = {
+        "b": "scan, which cannot be followed",
+        "layers": "scan, which cannot be followed",
+        "d": "cond, which cannot be followed",
+        "f": "while, which cannot be followed",
+        "h": OUTPUT,
+    }
+    return Network(apply, params, arrays(x=(5, 3))["x"], groups, whole)
+
+
 def over_channels():
     """What looks at all channels, or at their numbers, keeps them whole."""
 
@@ -334,6 +360,7 @@ NETWORKS = {
         embedding,
         inner_programs,
         cannot_be_followed,
+        control_flow,
         over_channels,
     )
 }

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fairgrape_jax import models
+from fairgrape_jax.masks import apply_masks
 from fairgrape_jax.structures import find_structures, remove, shrink, zero, zero_masks
 from tests.helpers.small_networks import NETWORKS
 
@@ -51,6 +52,19 @@ def test_the_small_network_gives_what_the_masked_one_gives(name, seed, share):
     whole = remove(structures, jax.jit(jax.grad(loss))(masked, network.x), masks)
     for key in whole:
         close(gradient[key], whole[key])
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_biases_of_pruned_channels_change_nothing(name):
+    """A run masks kernels alone, and its outputs are those of the small network all the same."""
+    network = NETWORKS[name]()
+    params = {k: w if w.ndim > 1 else w + 1 for k, w in network.params.items()}
+    structures = find_structures(network.apply, params, network.x)
+    masks = some(structures, 2)
+    kernels = jax.tree.map(lambda w: np.ones(w.shape, bool) if w.ndim > 1 else None, params)
+    pruned = apply_masks(zero_masks(structures, kernels, masks), params)
+    small = shrink(structures, params, masks)
+    close(small.apply(small.params, network.x), network.apply(pruned, network.x))
 
 
 @pytest.mark.parametrize("name", FOLLOWED)
