@@ -50,7 +50,7 @@ def test_the_small_network_leaves_and_predicts_what_the_run_did(run, to, tmp_pat
     stored = fg.load(run, STAGE)
     assert whole == sum(leaf.size for leaf in jax.tree.leaves(stored.params))
     assert 0 < left < 0.7 * whole
-    assert left == measure.measure(run / STAGE, 1, shrink=True).parameters
+    assert left == measure.measure(run / STAGE, 1, form="shrunk").parameters
     assert "Faster inference by itself" not in card
     assert "Faster inference by itself" in stage.read(run / STAGE, 1)[0].card
     config = json.loads((tmp_path / OUT / "config.json").read_text())
