@@ -253,10 +253,10 @@ def _depthwise_kernel(conv: Plain, dot: Callable[..., jax.Array]) -> jax.Array:
     places = list(itertools.product(*map(range, conv.out)))
     if len(places) > UNROLLED and math.prod((*conv.strides, *conv.reach)) == 1:
         # Written out, each sum would compute the gradient that it reads anew, fused into it.
-        def seen(place: jax.Array) -> jax.Array:
+        def window(place: jax.Array) -> jax.Array:
             return lax.dynamic_slice(padded, [0, *place, 0], rhs.shape).astype(dtype)
 
-        sums = lax.map(lambda place: sum_pixels(seen(place) * rhs), jnp.asarray(places))
+        sums = lax.map(lambda place: sum_pixels(window(place) * rhs), jnp.asarray(places))
         return sums.reshape(1, *conv.out, -1)
     sums = [sum_pixels(conv.seen_from(padded, place).astype(dtype) * rhs) for place in places]
     return jnp.stack(sums).reshape(1, *conv.out, -1)
