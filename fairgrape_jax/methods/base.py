@@ -47,6 +47,7 @@ class Problem:
         groups: how many there are.
         minority: the groups of the minority methods.
         official: do what the official code of the method does where that differs.
+        kernel_patterns: how many patterns of a 3x3 kernel there are to choose from.
         select: how FairGRAPE's choice is found.
         deficit: which loss of share it looks at.
         advances: as for `select_greedy`.
@@ -75,6 +76,7 @@ class Problem:
     groups: int = 0
     minority: tuple[int, ...] = ()
     official: bool = False
+    kernel_patterns: int = 12
     select: Select = "threshold"
     deficit: Deficit = "relative"
     advances: int = 1

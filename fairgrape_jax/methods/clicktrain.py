@@ -8,6 +8,7 @@ kernels stay, and those that lose most by a pattern stay whole.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -127,7 +128,7 @@ def choose(problem: Problem, density: float) -> Tree:
     """
 
     def patterns(importance: np.ndarray) -> np.ndarray:
-        return choose_patterns(importance[0])
+        return choose_patterns(importance[0], problem.kernel_patterns)
 
     return _choose(problem, density, problem.importance("all"), select_first, patterns)
 
@@ -141,7 +142,8 @@ def choose_fair(problem: Problem, density: float) -> Tree:
         density: the part of ALL weights to keep, 0 to 1.
     """
     importance = problem.importance("groups")
-    return _choose(problem, density, importance, select_greedy, choose_fair_patterns)
+    patterns = functools.partial(choose_fair_patterns, count=problem.kernel_patterns)
+    return _choose(problem, density, importance, select_greedy, patterns)
 
 
 def _choose(

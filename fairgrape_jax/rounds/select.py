@@ -215,6 +215,7 @@ def make_problem(
         groups=len(session.dataset.groups),
         minority=minority_groups(experiment, session.dataset),
         official=experiment.protocol == "official",
+        kernel_patterns=experiment.approach.patterns,
         select=scoring.select,
         deficit=scoring.deficit,
         advances=scoring.advances,

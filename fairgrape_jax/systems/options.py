@@ -53,6 +53,8 @@ class Approach:
     """Part of a round's epochs of retraining that come before its choice: no epoch is added."""
     lasso: float = 2.5e-4
     """ClickTrain: the weight of the group lasso on what will be cut."""
+    patterns: Literal[4, 8, 12] = 12
+    """ClickTrain: how many patterns a 3x3 kernel has to choose from."""
     rho: float = 0.1
     """SLR, ADMM: the weight of the penalty that draws the weights to their pruned copy."""
     step: float = 0.01

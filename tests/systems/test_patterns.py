@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fairgrape_jax.methods import METHODS, Problem
 from fairgrape_jax.systems import patterns
 from tests.helpers.related import golden, to_ours
 
@@ -70,3 +71,23 @@ def test_fair_patterns_are_the_best_for_the_group_that_keeps_least():
             kept = [(served * p).sum((1, 2)) / served.sum((1, 2)) for p in patterns.PATTERNS]
             assert chosen[i, o] == np.argmax([part.min() for part in kept])
     assert (chosen != patterns.choose_patterns(importance.sum(axis=0))).any()
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("name", ["clicktrain", "clicktrain-fair"])
+def test_the_rows_choose_from_the_first_patterns_alone(name, count):
+    rng = np.random.default_rng(0)
+    full = {"conv": {"kernel": np.ones((3, 3, 8, 16), bool)}}
+    scores = {"conv": {"kernel": rng.exponential(size=(2, 3, 3, 8, 16))}}
+    everybody = jax.tree.map(lambda leaf: leaf.sum(axis=0, keepdims=True), scores)
+    problem = Problem(
+        jax.tree.map(np.float32, full),
+        full,
+        importance=lambda over: scores if over == "groups" else everybody,
+        kernel_patterns=count,
+    )
+    chosen = METHODS[name].choose(problem, 0.3)["conv"]["kernel"].reshape(3, 3, -1)
+    places = np.moveaxis(chosen[..., chosen.sum(axis=(0, 1)) == 4], -1, 0)
+    used = (places[:, None] == patterns.PATTERNS).all(axis=(2, 3))
+    assert used.any(axis=1).all()
+    assert set(np.flatnonzero(used.any(axis=0))) == set(range(count))
