@@ -129,9 +129,7 @@ def audit_precisions(
         made, changes = _audits(networks, number, labels, groups, task.classes)
         audits[task.name] = made
         title = f"{task.name}: " if len(dataset.tasks) > 1 else ""
-        rows += [
-            _table_row(network, title, made, changes[network.title], number) for network in networks
-        ]
+        rows += [_table_row(network, title, made, changes[network.title]) for network in networks]
     audited = next(iter(audits.values())).groups
     by_group = (f"{kind} of {group}" for group in audited for kind in ("accuracy", "change"))
     return PrecisionAudit(audits, (*HEADER, *by_group), tuple(rows))
@@ -183,7 +181,7 @@ def _audits(
 
 
 def _table_row(
-    network: _Network, title: str, made: AuditResult, statistics: dict[str, Any], task: int
+    network: _Network, title: str, made: AuditResult, statistics: dict[str, Any]
 ) -> tuple[str, ...]:
     kilobytes = [
         f"{np.mean([getattr(each, size) for each in network.of_seeds]) / 1000:,.1f}"
