@@ -80,13 +80,16 @@ def _acquire(path: ObjectPath, holder: Record) -> None:
     """Create the lock, in place of a dead one; UsageError if it is held."""
     content = json.dumps(holder).encode()
     while not path.create(content):
-        other = lock.read_holder(path)
-        if other is None or "token" not in other:
-            if path.exists():
-                raise UsageError(f"{path}: is no lock that this version can read; remove it")
+        try:
+            other = lock.holder_in(path.read_bytes())
+        except FileNotFoundError:
             continue  # it has just been given back
+        if other is None or "token" not in other:
+            raise UsageError(f"{path}: is no lock that this version can read; remove it")
         silent = _seconds_of_silence(path, other)
         if silent is not None:
+            if lock.read_holder(path) != other:
+                continue  # given back while its signs of life were looked at
             raise UsageError(
                 f"{path.parent}: is being written by process {other['process']} on "
                 f"{other['host']} (last sign of life {silent:.0f} s ago; it counts as gone after "
@@ -122,7 +125,8 @@ def _written(path: ObjectPath) -> float:
 
 def _now(path: ObjectPath) -> float:
     """The time by the clock of the store."""
-    probe = unique_sibling(path, "probe")
+    # Threads of this process may ask at once, and each removes its own.
+    probe = unique_sibling(path.with_name(f"{path.name}.{uuid.uuid4().hex}"), "probe")
     probe.write_bytes(b"now")
     try:
         return probe.stat().st_mtime

@@ -87,8 +87,24 @@ def read_holder(path: Path) -> Record | None:
         path: of the lock.
     """
     try:
-        record = json.loads(require_regular_file(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return holder_in(require_regular_file(path).read_bytes())
+    except OSError:
+        return None
+
+
+def holder_in(content: bytes) -> Record | None:
+    """Who holds a lock of this content; None if it is not that of a lock.
+
+    Args:
+        content: of the file.
+
+    Example:
+        >>> holder_in(b'{"host": "a", "process": 1, "started": ""}')["host"], holder_in(b"x")
+        ('a', None)
+    """
+    try:
+        record = json.loads(content.decode("utf-8"))
+    except ValueError:
         return None
     named = isinstance(record, dict) and {"host", "process", "started"} <= set(record)
     return record if named else None

@@ -429,7 +429,7 @@ def test_the_commands_print_what_they_did(run, tmp_path, capsys, monkeypatch):
         (["measure"], "name a run"),
         (["measure", "nowhere"], "nowhere: not a run, and no stage of one"),
         (["measure", "resnet81"], "resnet81: not a run.*no model: choose one of .*resnet18"),
-        (["measure", "mlp", "--save"], "mlp: --shrink and --save are for stages"),
+        (["measure", "mlp", "--save"], "mlp: --shrink, --strip and --save are for stages"),
         (["measure", "mlp", "--size", "0"], "--size and --classes are 1 or more"),
         (["measure", "mlp", "--repeats", "0"], "--repeats is 1 or more"),
         (["measure", "RUN", "--repeats", "0"], "--repeats is 1 or more"),

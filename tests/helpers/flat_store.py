@@ -4,6 +4,7 @@ An object is a file under its quoted name, so there is nothing that a folder cou
 Import this file in every process that is to know it; FAIRGRAPE_FLAT_STORE names the folder.
 """
 
+import contextlib
 import datetime
 import io
 import os
@@ -40,12 +41,12 @@ class FlatStore(fsspec.AbstractFileSystem):
         OPERATIONS.append(("ls", path))
         entries = {}
         for name in self._names():
-            if name == path:
-                entries[name] = self._entry(name)
-            elif name.startswith(f"{path}/") or not path:
-                first = name[len(path) :].strip("/").split("/")[0]
-                below = f"{path}/{first}".strip("/")
-                folder = {"name": below, "size": 0, "type": "directory"}
+            if name != path and path and not name.startswith(f"{path}/"):
+                continue
+            first = name[len(path) :].strip("/").split("/")[0]
+            below = f"{path}/{first}".strip("/")
+            folder = {"name": below, "size": 0, "type": "directory"}
+            with contextlib.suppress(FileNotFoundError):  # removed since it was listed
                 entries[below] = self._entry(name) if below == name else folder
         if not entries:
             raise FileNotFoundError(path)
