@@ -66,7 +66,7 @@ POINTS = {
     "partial save removed": ("runner.layout:remove_partial", 3),
     "log write": ("runner.layout:write_log", 3),
     "rename": ("storage.files:os.replace", 12),
-    "old checkpoint removed": ("runner.retention:shutil.rmtree", 3),
+    "old checkpoint removed": ("runner.retention:remove_tree", 3),
     "report": ("reports.run:write", 1),
     "report's table": ("reports.run:write_csv", 1),
 }
@@ -194,13 +194,19 @@ def command(folder: Path, run: str, kind: str, occurrence: int) -> None:
     raise SystemExit(cli.main(["run", "small.py", "--out", run]))
 
 
-def wrap(place: str, when: str, occurrence: int) -> None:
-    """Let the function at `place` kill this process before or after one of its calls."""
+def find(place: str) -> tuple[object, str]:
+    """What holds the function of a place of `POINTS`, and its name there."""
     module, _, inside = place.partition(":")
     *names, last = inside.split(".")
     thing = importlib.import_module(f"fairgrape_jax.{module}")
     for name in names:
         thing = getattr(thing, name)
+    return thing, last
+
+
+def wrap(place: str, when: str, occurrence: int) -> None:
+    """Let the function at `place` kill this process before or after one of its calls."""
+    thing, last = find(place)
     function, calls = getattr(thing, last), itertools.count(1)
 
     def killing(*args, **options):
