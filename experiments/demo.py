@@ -6,7 +6,7 @@ FairGRAPE, each with one count of weights for the whole network and with the pap
 every layer, and by FairGRAPE with retraining on equally many pictures of both populations.
 
 Command:  make demo, or: fairgrape run experiments/demo.py
-Expected: about 3 minutes on 2 cores; the numbers are in the README.
+Expected: about 4 minutes on 2 cores; the numbers are in the README.
 """
 
 from fairgrape_jax.config import Execution, Experiment, KeepLast, Scoring, Stage, Variant
