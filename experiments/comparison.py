@@ -140,6 +140,16 @@ def gather(
     return Compared(tuple(names), table[0], table[1:], len(seeds), left.mean(axis=1))
 
 
+def star(value: float, reach: float) -> str:
+    """What marks a difference whose interval leaves out zero.
+
+    Args:
+        value: the difference.
+        reach: how far its interval reaches to either side.
+    """
+    return " *" if abs(value) > reach else ""
+
+
 def against(compared: Compared, base: str) -> tuple[np.ndarray, np.ndarray]:
     """Every row minus the base, with intervals that hold for all rows together.
 
@@ -234,7 +244,7 @@ def differences(
     error = standard_error(table)
     reach = np.quantile(largest_deviation(table, error), LEVEL) * error
     cells = [
-        [*label, f"{value:+.2f} ± {by:.2f}" + (" *" if abs(value) > by else "")]
+        [*label, f"{value:+.2f} ± {by:.2f}" + star(value, by)]
         for label, value, by in zip(labels, values, reach, strict=True)
     ]
     header = ["weights", "outcome", "row", "minus", f"difference ({seeds} seeds)"]
@@ -250,7 +260,7 @@ def _table(study: Study, compared: Compared, base: str) -> str:
         if name != base:
             cells = [
                 f"{cell} ({value[place, k]:+.2f} ± {reach[place, k]:.2f})"
-                + (" *" if abs(value[place, k]) > reach[place, k] else "")
+                + star(value[place, k], reach[place, k])
                 for k, cell in enumerate(cells)
             ]
         left = [f"{100 * compared.left[place]:.2f}"] if study.cost else []

@@ -79,8 +79,7 @@ class Study:
         Args:
             left: what is to be done.
         """
-        times = [json.loads(path.read_text())["seconds"] for path in self.folder.glob("*.json")]
-        return len(left) * float(np.median(times or [TYPICAL])) / 3600
+        return len(left) * typical_seconds(self.folder) / 3600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,11 +101,7 @@ class Cell:
 
     def read(self) -> dict[str, Any] | None:
         """What it holds; None where it is not done, or was done by another row of that name."""
-        if not self.path.is_file():
-            return None
-        content: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
-        done = config.identity(config.from_dict(content["experiment"]))
-        return content if done == described(self) else None
+        return read_cell(self.path, described(self))
 
 
 def described(cell: Cell) -> dict[str, Any]:
@@ -116,6 +111,30 @@ def described(cell: Cell) -> dict[str, Any]:
         cell: which one.
     """
     return config.identity(cell.study.experiment(cell.row, cell.share, cell.seed))
+
+
+def read_cell(path: Path, experiment: dict[str, Any]) -> dict[str, Any] | None:
+    """What the file of a cell holds; None where it is not there, or of another experiment.
+
+    Args:
+        path: of the file.
+        experiment: its `config.identity`.
+    """
+    if not path.is_file():
+        return None
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    done = config.identity(config.from_dict(content["experiment"]))
+    return content if done == experiment else None
+
+
+def typical_seconds(folder: Path) -> float:
+    """How long a cell takes: the median of those that are done.
+
+    Args:
+        folder: of their files.
+    """
+    times = [json.loads(path.read_text())["seconds"] for path in folder.glob("*.json")]
+    return float(np.median(times or [TYPICAL]))
 
 
 def read_done(planned: Sequence[Cell]) -> dict[Cell, dict[str, Any]]:

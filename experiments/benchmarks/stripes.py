@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.timing import add_json, interleaved, machine, ratio, show
+from experiments.benchmarks.timing import add_json, interleaved, machine, show, times_faster
 from fairgrape_jax import models
 from fairgrape_jax.masks import apply_masks, full_masks
 from fairgrape_jax.methods import METHODS, Problem, prune
@@ -94,8 +94,7 @@ def measure(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
                     "operations": f"{flops:.1%}",
                     "ms": round(statistics.median(times[name]) * 1e3, 2),
                     "least": round(min(times[name]) * 1e3, 2),
-                    "times faster": round(ratio(times[DENSE], times[name]), 2),
-                    "of the least": round(min(times[DENSE]) / min(times[name]), 2),
+                    **times_faster(times[DENSE], times[name]),
                 }
             )
     return rows

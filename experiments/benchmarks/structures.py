@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fairgrape_jax as fg
-from experiments.benchmarks.timing import add_json, interleaved, machine, ratio, show
+from experiments.benchmarks.timing import add_json, interleaved, machine, show, times_faster
 from fairgrape_jax import models
 from fairgrape_jax.structures.cost import Counter
 
@@ -88,8 +88,7 @@ def measure(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
                     "ms": round(statistics.median(times[name]) * 1e3, 2),
                     "quartiles": f"{quartiles[0] * 1e3:.2f} - {quartiles[2] * 1e3:.2f}",
                     "least": round(min(times[name]) * 1e3, 2),
-                    "times faster": round(ratio(times[DENSE], times[name]), 2),
-                    "of the least": round(min(times[DENSE]) / min(times[name]), 2),
+                    **times_faster(times[DENSE], times[name]),
                 }
             )
     return rows

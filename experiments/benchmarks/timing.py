@@ -123,3 +123,11 @@ def add_json(path: Path | None, command: dict[str, Any], rows: list[dict[str, An
     options.pop("json")
     runs.append({"options": options, "machine": machine(), "rows": rows})
     path.write_text(json.dumps(runs, indent=1) + "\n")
+
+
+def times_faster(base: list[float], times: list[float]) -> dict[str, float]:
+    """By how much calls are faster than those beside them, by the median and by the least ones."""
+    return {
+        "times faster": round(ratio(base, times), 2),
+        "of the least": round(min(base) / min(times), 2),
+    }

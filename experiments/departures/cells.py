@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from experiments.departures.variants import GROUPINGS, MEASURED, PAPER, VARIANTS, experiment
-from experiments.study import pack
+from experiments.study import pack, read_cell, typical_seconds
 from experiments.writers_remedies import share_dense
 from fairgrape_jax import config
 from fairgrape_jax.reports import results
@@ -23,7 +20,6 @@ from fairgrape_jax.storage import checkpoint
 from fairgrape_jax.storage.files import write_json
 
 FOLDER = Path(__file__).parent / "cells"
-TYPICAL = 60.0  # seconds of a cell before any was timed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +41,7 @@ class Cell:
 
     def read(self) -> dict[str, Any] | None:
         """What it holds; None where it is not done, or was done by another experiment."""
-        if not self.path.is_file():
-            return None
-        content: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
-        done = config.identity(config.from_dict(content["experiment"]))
-        return content if done == described(self) else None
+        return read_cell(self.path, described(self))
 
 
 def described(cell: Cell) -> dict[str, Any]:
@@ -73,8 +65,7 @@ def planned_seconds(left: int) -> float:
     Args:
         left: how many are to be done.
     """
-    times = [json.loads(path.read_text())["seconds"] for path in FOLDER.glob("*.json")]
-    return left * float(np.median(times or [TYPICAL]))
+    return left * typical_seconds(FOLDER)
 
 
 def run_cell(cell: Cell, out: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.comparison import MEASURES, Compared, against, compare
+from experiments.comparison import MEASURES, Compared, against, compare, star
 from experiments.departures.cells import Cell
 from experiments.departures.variants import DENSITIES, GROUPINGS, MEASURED, PAPER
 from experiments.study import unpack
@@ -97,4 +97,4 @@ def other_weights(here: Mapping[str, dict[str, Any]]) -> str:
 def _difference(value: float, reach: float) -> str:
     if value == reach == 0:
         return "none"
-    return f"{value:+.2f} ± {reach:.2f}" + (" *" if abs(value) > reach else "")
+    return f"{value:+.2f} ± {reach:.2f}" + star(value, reach)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments import study
 from experiments.departures import cells, tables, variants
 from experiments.departures.cells import Cell
 from experiments.departures.variants import DENSITIES, GROUPINGS, MEASURED, PAPER, VARIANTS
@@ -68,7 +69,7 @@ def test_a_cell_is_run_gone_on_with_and_compared_with_the_papers(tmp_path, monke
 
     monkeypatch.setattr(cells, "experiment", experiment)
     monkeypatch.setattr(cells, "FOLDER", tmp_path / "cells")
-    assert cells.planned_seconds(2) == 2 * cells.TYPICAL
+    assert cells.planned_seconds(2) == 2 * study.TYPICAL
     for variant in (PAPER, variants.ACCUMULATED):
         cell = Cell("digits", variant)
         assert cell.read() is None
