@@ -43,6 +43,8 @@ def prepare(
     registered = preflight.check_registered(
         experiment, directory, accept_changes=accept_changed_plugins
     )
+    # Not before all have looked: what the first writes would seem to them to be somebody else's.
+    parallel.broadcast_from_process_0(0)
     if hosts.is_process_0():
         storage.check_writable(directory)
     with bar("reading") as move:
