@@ -195,7 +195,8 @@ def tables(
             if compared is None:
                 continue
             parts.append(
-                f"### {100 * float(density):g} % {study.unit}, students {100 * share:g} % "
+                f"### {100 * float(density):g} % {study.unit}"
+                f"{f', students {100 * share:g} %' if share < 1 else ''} "
                 f"({compared.seeds} seeds, {len(compared.names)} rows)"
             )
             chosen = [base for base in bases or (study.base,) if base in compared.names]

@@ -41,7 +41,7 @@ class Study:
         cost: masks to the part of the unit that is left, where the density does not say it.
         base: the row that the others are compared with.
         seeds: of its runs.
-        shares: of students.
+        shares: of students; 1 for data that have none.
     """
 
     folder: Path
@@ -96,8 +96,9 @@ class Cell:
     def path(self) -> Path:
         """Its file."""
         name = re.sub(r"\W+", "_", self.row)
+        share = f"-{100 * self.share:g}" if self.share < 1 else ""
         end = "" if self.split == "validation" else f"-{self.split}"
-        return self.study.folder / f"{name}-{100 * self.share:g}-{self.seed}{end}.json"
+        return self.study.folder / f"{name}{share}-{self.seed}{end}.json"
 
     def read(self) -> dict[str, Any] | None:
         """What it holds; None where it is not done, or was done by another row of that name."""

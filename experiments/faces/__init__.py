@@ -1,0 +1,1 @@
+"""Faces: the recipes that were confirmed on handwriting, and structures, on UTKFace and CelebA."""

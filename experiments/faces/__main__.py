@@ -1,0 +1,173 @@
+"""The recipes that were confirmed on handwriting, and structures, on faces: test split.
+
+Command:  python -m experiments.faces --data DATA           (goes on from the committed cells)
+          python -m experiments.faces --tables              (prints what came out; runs nothing)
+DATA holds utkface/ and celeb_a_attributes/ (`fairgrape data prepare celeb_a_attributes`);
+`docs/results/faces.md` says how to get them. A GPU is wanted: two cores would take a day.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from experiments import comparison
+from experiments.faces.pictures import arrays
+from experiments.faces.rows import COMPARISONS, FOLDER, SEEDS, Comparison
+from experiments.study import Cell, Study, described, pack, read_done
+from fairgrape_jax.errors import UsageError
+from fairgrape_jax.runner import layout
+from fairgrape_jax.runner import run as runner
+from fairgrape_jax.runner.predictions import read_predictions
+from fairgrape_jax.storage.files import write_json
+
+OUTCOMES = comparison.MEASURES[1:3]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The study from the command line.
+
+    Args:
+        arguments: of the command line.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(COMPARISONS))
+    parser.add_argument("--data", type=Path, help="the folder of the pictures")
+    parser.add_argument("--out", type=Path, default=Path("runs/faces"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--tables", action="store_true", help="print what came out, run nothing")
+    options = parser.parse_args(arguments)
+    if unknown := [name for name in options.names if name not in COMPARISONS]:
+        parser.error(f"{unknown[0]}: give of {', '.join(COMPARISONS)}")
+    if not options.tables and options.data is None:
+        parser.error("--data is needed: the folder that holds utkface and celeb_a_attributes")
+    for name in options.names or COMPARISONS:
+        if options.tables:
+            print(tables(name, options.seeds))
+            continue
+        for seed in options.seeds:
+            run_seed(name, seed, options.data, options.out)
+
+
+def study(name: str) -> Study:
+    """A comparison as the tables take it.
+
+    Args:
+        name: of COMPARISONS.
+    """
+    compared = COMPARISONS[name]
+    return Study(
+        folder=FOLDER / name,
+        rows={row: kind(compared, row) for row in compared.experiment.methods},
+        experiment=lambda _, share, seed: dataclasses.replace(compared.experiment, seeds=(seed,)),
+        measured=compared.measured,
+        base="fairgrape",
+        seeds=SEEDS,
+        shares=(1.0,),
+        unit=compared.unit,
+    )
+
+
+def kind(compared: Comparison, row: str) -> str:
+    """What kind of row it is: "baseline", or "recipe" where it is what the pairs are about.
+
+    Args:
+        compared: the comparison.
+        row: its name.
+    """
+    return "recipe" if row in {pair[0] for pair in compared.pairs} else "baseline"
+
+
+def run_seed(name: str, seed: int, folder: Path, out: Path) -> None:
+    """Do all rows of a comparison with a seed, and write their cells.
+
+    Args:
+        name: of COMPARISONS.
+        seed: of the run.
+        folder: of the pictures.
+        out: a folder for run directories, which stay.
+    """
+    cells = list(study(name).cells(seeds=[seed], split="test"))
+    if all(cell.read() for cell in cells):
+        return
+    compared = COMPARISONS[name]
+    directory = out / f"{name}-{seed}"
+    experiment = dataclasses.replace(
+        compared.experiment, seeds=(seed,), data=arrays(compared.task, folder)
+    )
+    runner.run(experiment, directory)
+    for cell in cells:
+        write_json_of(cell, directory)
+
+
+def write_json_of(cell: Cell, directory: Path) -> None:
+    """The file of a cell: which samples of the test split are right, group after group.
+
+    Args:
+        cell: which one.
+        directory: of the finished run.
+    """
+    measured = cell.study.measured
+    pruned = {}
+    for place, record in layout.read_records(directory):
+        number = record["round"] - record["rounds"] - 1 + len(measured)
+        if record["method"] == "dense":
+            dense, groups = right_by_group(place, record)
+        elif record["method"] == cell.row and number >= 0:
+            right = pack(right_by_group(place, record)[0])
+            pruned[f"{measured[number]:g}"] = {"density": record["density"], "right": right}
+    if len(pruned) < len(measured):
+        raise UsageError(f"{directory}: {cell.row} is not finished")
+    cell.path.parent.mkdir(exist_ok=True, parents=True)
+    content = {"row": cell.row, "seed": cell.seed, "split": cell.split, "groups": groups}
+    write_json(
+        cell.path,
+        content | {"dense": pack(dense), "pruned": pruned, "experiment": described(cell)},
+    )
+
+
+def right_by_group(place: Path, record: dict) -> tuple[np.ndarray, dict[str, int]]:
+    """Which samples a stage reads right, in the order of their groups, and the sizes of these.
+
+    Args:
+        place: of the stage.
+        record: of it.
+    """
+    tasks = [(name, tuple(classes)) for name, classes in record["tasks"]]
+    predicted = read_predictions(place / "predictions.csv", tuple(record["groups"]), tasks)
+    order = np.argsort(predicted.groups, kind="stable")
+    right = (predicted.predictions == predicted.labels).all(axis=1)
+    sizes = np.bincount(predicted.groups, minlength=len(record["groups"]))
+    return right[order], dict(zip(record["groups"], sizes.tolist(), strict=True))
+
+
+def tables(name: str, seeds: list[int]) -> str:
+    """What came out of a comparison, in Markdown.
+
+    Args:
+        name: of COMPARISONS.
+        seeds: that count.
+    """
+    about, compared = study(name), COMPARISONS[name]
+    done = read_done(list(about.cells(seeds=seeds, split="test")))
+    if not done:
+        return f"## {name}: no cell is done\n"
+    sizes = next(iter(done.values()))["groups"]
+    groups = np.repeat(np.arange(len(sizes)), list(sizes.values()))
+    persons = ", ".join(f"{group} {size:,}" for group, size in sizes.items())
+    densities = [f"{value:g}" for value in compared.measured]
+    parts = [
+        f"## {name}\n\n{len(groups):,} pictures in the test split: {persons}.",
+        comparison.tables(about, done, groups),
+        comparison.differences(
+            about, done, 1.0, groups, pairs=compared.pairs, densities=densities, outcomes=OUTCOMES
+        ),
+    ]
+    return "\n\n".join(parts)
+
+
+if __name__ == "__main__":
+    main()

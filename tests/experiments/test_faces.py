@@ -1,0 +1,66 @@
+"""The study on faces, with pictures of chance in place of faces."""
+
+import dataclasses
+import json
+
+import numpy as np
+
+from experiments.faces import __main__ as faces
+from experiments.faces.rows import COMPARISONS
+from fairgrape_jax.config import Stage, check
+from fairgrape_jax.data.builders.in_memory import from_arrays
+from tests.helpers.experiments import TINY
+
+
+def test_every_comparison_can_be_run_and_compares_rows_that_it_has():
+    for name, compared in COMPARISONS.items():
+        check(compared.experiment)
+        rows = faces.study(name).rows
+        assert {row for pair in compared.pairs for row in pair} <= set(rows)
+        assert compared.measured == compared.experiment.densities[-len(compared.measured) :]
+
+
+def test_a_seed_is_run_its_cells_are_read_back_and_make_the_tables(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    source = from_arrays(
+        rng.integers(0, 256, (120, 28, 28, 1), np.uint8),
+        {"smile": rng.integers(0, 2, 120)},
+        rng.integers(0, 2, 120),
+        splits=np.repeat([0, 1, 2], 40),
+        classes=["no", "yes"],
+        group_names=["a", "b"],
+    )
+    compared = COMPARISONS["gender-by-race"]
+    small = dataclasses.replace(
+        compared,
+        experiment=dataclasses.replace(
+            compared.experiment,
+            data=TINY.data,
+            model="cnn",
+            pretrained="",
+            densities=(0.5, 0.2),
+            dense=Stage((1,), (1e-3,)),
+            retrain=Stage((1,), (1e-3,)),
+            augmentation="none",
+            batch=16,
+        ),
+        measured=(0.5, 0.2),
+    )
+    monkeypatch.setitem(COMPARISONS, "gender-by-race", small)
+    monkeypatch.setattr(faces, "FOLDER", tmp_path / "cells")
+    monkeypatch.setattr(faces, "arrays", lambda task, folder: source)
+    command = ["gender-by-race", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    faces.main([*command, "--seeds", "0"])
+    cells = sorted((tmp_path / "cells" / "gender-by-race").glob("*.json"))
+    assert len(cells) == len(small.experiment.methods)
+    sizes = json.loads(cells[0].read_text())["groups"]
+    assert sum(sizes.values()) == 40
+
+    def not_again(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(faces.runner, "run", not_again)
+    faces.main([*command, "--seeds", "0"])
+    printed = faces.tables("gender-by-race", [0])
+    assert all(f"| {row} |" in printed for row in small.experiment.methods)
+    assert "students" not in printed
