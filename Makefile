@@ -31,7 +31,7 @@ test-all: $(VENV)/.installed-dev lint
 # these cannot be installed it says so and is passed over.
 test-plan: $(VENV)/.installed-dev
 	@if $(MAKE) --no-print-directory build/plan/.installed; then \
-	  NPROC=16 build/plan/bin/python -m pytest -m plan tests/plan; \
+	  NPROC=16 build/plan/bin/python -m pytest --numprocesses 2 --dist load -m plan tests/plan; \
 	else echo "test-plan: skipped, libtpu or the CUDA plugin cannot be installed here"; fi
 
 # The same for the whole grid of models, programs, chips, lifts and precisions: hours.

@@ -1,21 +1,31 @@
 """Compiled facts of training on accelerators that were not here, and one of them measured.
 
-Command:  python -m experiments.plans
+Command:  python -m experiments.plans [--compile [WORD ...]]
 Prints the tables of docs/scaling.md from docs/benchmarks/plans.json (what `fairgrape plan` says of
 the programs of a run) and docs/benchmarks/h100.json (what steps took on a real H100); a test holds
-the document to them.
+the document to them. With --compile it first compiles those of `PROGRAMS` that plans.json lacks,
+one after the other, and writes each there as it comes: minutes for GPUs, up to an hour for TPUs.
+WORDs choose: `v6e training` is what has both in its name. The compilers of other devices are in the
+environment of `make build/plan/.installed`.
 """
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+from fairgrape_jax.config import Experiment, Scoring
+from fairgrape_jax.data import source
 from fairgrape_jax.plan.compiled import Facts
+from fairgrape_jax.plan.described import Description
 from fairgrape_jax.plan.floors import UTILISATION, floor_of
 from fairgrape_jax.plan.hlo import Collectives
+from fairgrape_jax.plan.requests import Request, ask
 from fairgrape_jax.plan.targets import Target, parse
+from fairgrape_jax.storage.files import atomic_write
 
 BENCHMARKS = Path(__file__).parents[1] / "docs" / "benchmarks"
 IMAGES = 1_281_167  # ImageNet-1k's training pictures
@@ -26,11 +36,90 @@ SIZES = {
     "v6e": ("v6e:2x4", "v6e:8x8", "v6e:16x16"),
     "h100": ("h100:8", "h100:64", "h100:256"),
 }
+# Devices, program and groups of ResNet-50 on ImageNet, the quick ones first.
+PROGRAMS = (
+    *(("h100:8", "reduction", groups) for groups in (7, 14)),
+    ("h100:8", "scoring", 7),
+    ("h100:8", "training", 7),
+    *(
+        (SIZES[chip][0], "reduction", groups)
+        for chip in ("v6e", "v5p", "v5e")
+        for groups in (7, 14)
+    ),
+    *((SIZES[chip][0], "training", 7) for chip in ("v6e", "v5p", "v5e")),
+    *((SIZES[chip][0], "scoring", 7) for chip in ("v6e", "v5p", "v5e")),
+    *((SIZES[chip][0], "selection", 14) for chip in ("h100", "v6e", "v5p", "v5e")),
+)
 
 
 def load_plans() -> list[dict[str, Any]]:
     """The compiled programs, a dict each."""
     return json.loads((BENCHMARKS / "plans.json").read_text())["programs"]
+
+
+def resnet50_on_imagenet(devices: str, groups: int) -> Request:
+    """The run whose programs are compiled: bfloat16, 64 pictures a chip and micro-batch.
+
+    Args:
+        devices: as `fairgrape plan --on` takes them.
+        groups: of equal sizes.
+    """
+    target = parse(devices)
+    experiment = Experiment(
+        data=source("synthetic"),
+        model="resnet50",
+        methods=("fairgrape",),
+        batch=64 * target.chips,
+        precision="bfloat16",
+        scoring=Scoring(micro_batch=64),
+    )
+    sizes = (IMAGES // groups,) * groups
+    return Request(
+        experiment, Description(IMAGES, 50_000, 50_000, (224, 224, 3), (1000,), sizes), target
+    )
+
+
+def compile_missing(words: list[str]) -> None:
+    """Compile what plans.json lacks, and write each program there as it comes.
+
+    Args:
+        words: that the names of devices and program hold, all of them; none for all programs.
+    """
+    path = BENCHMARKS / "plans.json"
+    for devices, program, groups in PROGRAMS:
+        record = json.loads(path.read_text())
+        kind: dict[str, Any] = {"target": devices, "model": "resnet50", "px": 224}
+        kind |= {"groups": groups, "each": 64, "precision": "bfloat16"}
+        known = any({**row, **kind, "name": program} == row for row in record["programs"])
+        if known or not all(word in f"{devices} {program}" for word in words):
+            continue
+        facts = ask(resnet50_on_imagenet(devices, groups), program, 7200).facts
+        assert facts is not None
+        print(f"{devices} {program} {groups} groups: {facts.status} {facts.message}", flush=True)
+        if facts.status != "compiled":
+            continue
+        row = kind | dataclasses.asdict(facts)
+        del row["message"]
+        for name in ("lower_seconds", "compile_seconds"):
+            row[name] = round(row[name], 1)
+        record = json.loads(path.read_text())  # another process may have written meanwhile
+        record["programs"] = sorted([*record["programs"], row], key=_order)
+        with atomic_write(path) as new:
+            new.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _order(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Networks, then training before the other programs, each by its devices."""
+    training = row["name"] != "training"
+    return (
+        row["model"],
+        -row["px"],
+        training,
+        row["name"],
+        row["target"],
+        row["each"],
+        row["groups"],
+    )
 
 
 def facts_of(row: dict[str, Any]) -> Facts:
@@ -137,5 +226,17 @@ def tables() -> list[str]:
     return [markdown(rows) for rows in (beside_measured(), training(), others()) if rows]
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Compile what is asked for, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--compile", nargs="*", metavar="WORD", help="first compile what is missing"
+    )
+    options = parser.parse_args()
+    if options.compile is not None:
+        compile_missing(options.compile)
     print("\n\n".join(tables()))
+
+
+if __name__ == "__main__":
+    main()

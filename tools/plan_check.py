@@ -37,7 +37,17 @@ PROGRAMS = (
     "selection",
     "max-min",
 )
-CHIPS = ("v4:2x2x1", "v5e:2x4", "v5p:2x2x2", "v6e:2x4", "a100:8", "h100:8", "h200:8", "b200:8")
+CHIPS = (
+    "v4:2x2x1",
+    "v5e:2x4",
+    "v5p:2x2x2",
+    "v6e:2x4",
+    "a100:8",
+    "h100:8",
+    "h200:8",
+    "b200:8",
+    "cpu:8",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +62,11 @@ class Case:
     each: int = 8
     lift: Literal["pmap", "shard_map"] = "pmap"
     precision: Literal["float32", "bfloat16"] = "bfloat16"
+
+    @property
+    def chip(self) -> str:
+        """Its kind of device."""
+        return self.devices.partition(":")[0]
 
     def __str__(self) -> str:
         words = (self.devices, self.program, self.model, self.size, f"{self.groups} groups")
@@ -78,28 +93,29 @@ class Case:
         return Request(experiment, Description(samples, 500, 500, shape, (classes,), sizes), target)
 
 
-# At most twenty that have every program, kind of chip, lift and precision, and each kind of layer.
+# At most twenty, small where size is not the subject: minutes on two cores. Every kind of chip,
+# program and family of networks has both lifts, both precisions, and a TPU and a GPU.
 COVERING = (
-    Case("v5e:2x2", "training", "resnet18", 64, lift="shard_map"),
-    Case("v4:2x2x1", "training"),
-    Case("v4:2x2x1", "retraining", precision="float32"),
-    Case("v5p:2x2x1", "training", "mlp", lift="shard_map"),
-    Case("v5e:2x2", "scoring", lift="shard_map"),
-    Case("v5e:2x2", "reduction"),
-    Case("v6e:2x2", "scoring", precision="float32"),
-    Case("v6e:2x4", "reduction", lift="shard_map"),
-    Case("v6e:2x2", "evaluation", "mobilenet_v2", 64),
-    Case("v5e:1x1", "selection", "resnet50", 224, groups=7),
-    Case("v5e:1x1", "selection", "resnet50", 224, groups=14),
-    Case("v5p:2x2x1", "max-min", "cnn", 64),
-    Case("h100:8", "training", "resnet18", 64),
-    Case("h100:16", "training", lift="shard_map"),
-    Case("a100:2", "retraining", lift="shard_map"),
-    Case("h200:8", "scoring", precision="float32"),
-    Case("h200:8", "reduction", "resnet50", 224, groups=7),
-    Case("b200:8", "evaluation", "resnet34", 64, lift="shard_map"),
-    Case("h100:8", "selection", groups=7),
-    Case("a100:8", "max-min", "cnn", 64),
+    Case("v4:2x2x1", "evaluation", "resnet50", 32, lift="shard_map"),
+    Case("v4:2x2x1", "evaluation", "mobilenet_v2", 32, precision="float32"),
+    Case("v5e:2x2", "retraining", "mlp"),
+    Case("v5e:2x4", "reduction", "vit_s_16", 32, lift="shard_map", precision="float32"),
+    Case("v5p:2x2x1", "selection", "cnn", 8, lift="shard_map", precision="float32"),
+    Case("v5p:2x2x2", "reduction", "convnext_tiny", 32),
+    Case("v6e:2x2", "training", "cnn", precision="float32"),
+    Case("v6e:2x2", "scoring", "mlp", lift="shard_map"),
+    Case("v6e:2x2", "max-min", "cnn", 64, lift="shard_map", precision="float32"),
+    Case("a100:2", "retraining", "cnn", lift="shard_map", precision="float32"),
+    Case("a100:8", "reduction", "vit_s_16", 32),
+    Case("h100:16", "training", "resnet18", 32, lift="shard_map"),
+    Case("h100:8", "scoring", "mlp", precision="float32"),
+    Case("h100:1", "selection", "resnet50", 224, groups=14, lift="shard_map"),
+    Case("h200:1", "selection", "resnet50", 224, groups=7, precision="float32"),
+    Case("h200:8", "evaluation", "mobilenet_v2", 32, lift="shard_map"),
+    Case("b200:8", "evaluation", "convnext_tiny", 32, lift="shard_map", precision="float32"),
+    Case("b200:8", "max-min", "cnn", 64),
+    Case("cpu:2", "training", "vit_s_16", 32),
+    Case("cpu:2", "evaluation", "resnet34", 32, lift="shard_map", precision="float32"),
 )
 
 
@@ -109,6 +125,8 @@ MODELS = (
     ("resnet34", 64),
     ("mobilenet_v2", 224),
     ("resnet50", 224),
+    ("vit_s_16", 224),
+    ("convnext_tiny", 224),
 )
 
 
