@@ -88,7 +88,7 @@ def divide(images: np.ndarray, sizes: dict[str, int]) -> np.ndarray:
         >>> bool((splits[::2] == splits[1::2]).all())
         True
     """
-    digests = [hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images]
+    digests = [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
     _, equal, counts = np.unique(digests, return_inverse=True, return_counts=True)
     order = np.random.default_rng(42).permutation(len(counts))
     before = np.cumsum(counts[order]) - counts[order]  # pictures that come before, in this order
