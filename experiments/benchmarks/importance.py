@@ -37,7 +37,7 @@ from fairgrape_jax import models, parallel, scoring
 from fairgrape_jax.config import Execution, Experiment, Scoring
 from fairgrape_jax.data import batches, source
 from fairgrape_jax.data.dataset import Dataset
-from fairgrape_jax.rounds import steps
+from fairgrape_jax.rounds.scored_network import make_scored_network
 from fairgrape_jax.rounds.session import initial_network, open_session
 from fairgrape_jax.scoring.importance import Formula
 from fairgrape_jax.scoring.statistics import GRADIENT, SQUARES
@@ -149,7 +149,7 @@ class Builder:
         module = models.create(
             self.options.model, sum(self.dataset.classes), dtype=self.options.precision
         )
-        make_network = steps.make_scored_network(module, self.dataset, "pure")
+        make_network = make_scored_network(module, self.dataset, "pure")
         shape = jnp.zeros((1, *self.dataset.shape))
         variables = jax.jit(module.init)(jax.random.key(0), shape)
         loss = make_network(variables.get("batch_stats", {})).loss

@@ -25,7 +25,7 @@ from fairgrape_jax import models
 from fairgrape_jax.masks import apply_masks, full_masks
 from fairgrape_jax.methods import METHODS, Problem, prune
 from fairgrape_jax.methods.unit_flops import operations, weight_costs
-from fairgrape_jax.rounds.steps import prunable_layers
+from fairgrape_jax.rounds.parameters import prunable_layers
 from fairgrape_jax.systems.stripped import strip_network
 
 DENSE = "dense"

@@ -19,7 +19,9 @@ from fairgrape_jax.plan.shapes import Program, Shapes, nbytes, network_and_dense
 from fairgrape_jax.plan.statistics import statistics_of
 from fairgrape_jax.remedies import Active, Measured, Setting, active
 from fairgrape_jax.rounds import score
-from fairgrape_jax.rounds.steps import WithTeacher, in_step, scored_groups
+from fairgrape_jax.rounds.retraining import in_step
+from fairgrape_jax.rounds.scored_network import WithTeacher
+from fairgrape_jax.rounds.steps import scored_groups
 from fairgrape_jax.scoring.statistics import Statistic
 from fairgrape_jax.training.state import Carry
 from fairgrape_jax.training.step import Companions

@@ -21,6 +21,7 @@ from fairgrape_jax.remedies import active
 from fairgrape_jax.rounds import ingredients, score, steps
 from fairgrape_jax.rounds.ingredients import TakingPart
 from fairgrape_jax.rounds.predict import predict
+from fairgrape_jax.rounds.retraining import retraining_step
 from fairgrape_jax.rounds.session import (
     Network,
     Session,
@@ -176,7 +177,7 @@ def _train(session: Session, network: Network, dense: Network) -> Any:
     samples = next(batches.train_batches(few, batch, 0, 0, held_out=taking.held_out))
     cut = parallel.split_batch(samples, devices)
     remedy = session.experiment.remedy
-    step = steps.retraining_step(session.steps, remedy, dense.state, session.dataset)
+    step = retraining_step(session.steps, remedy, dense.state, session.dataset)
     first, following = parallel.prefetch_to_devices([cut, cut], devices)
     carried = ingredients.start(taking, network, 1, devices, passes.fold)
     carry = Carry(network.state, carried=carried)

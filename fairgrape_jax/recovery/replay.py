@@ -26,7 +26,7 @@ from fairgrape_jax.masks import Tree, apply_masks
 from fairgrape_jax.parallel import hosts
 from fairgrape_jax.progress import say
 from fairgrape_jax.remedies import active
-from fairgrape_jax.rounds import cluster, ingredients, score, steps, train
+from fairgrape_jax.rounds import cluster, ingredients, score, train
 from fairgrape_jax.rounds.ingredients import (
     APPROACH,
     NOBODY,
@@ -35,6 +35,7 @@ from fairgrape_jax.rounds.ingredients import (
     approach_ingredients,
 )
 from fairgrape_jax.rounds.predict import predict
+from fairgrape_jax.rounds.retraining import retraining_step
 from fairgrape_jax.rounds.session import (
     Network,
     Session,
@@ -257,7 +258,7 @@ def _step(case: Case) -> None:
     step = session.steps.train
     if case.dense is not None:
         remedy = session.experiment.remedy
-        step = steps.retraining_step(
+        step = retraining_step(
             session.steps,
             remedy,
             case.dense.state,

@@ -21,7 +21,7 @@ from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.passes import Fold
-from fairgrape_jax.rounds import steps
+from fairgrape_jax.rounds.parameters import initial_shapes, prunable_layers
 from fairgrape_jax.rounds.pretrained import load_pretrained
 from fairgrape_jax.rounds.session import Network, Session
 
@@ -137,7 +137,7 @@ def embed(session: Session, dense: Network, *, batch: int, fold: Fold = passes.f
     """
     dataset = session.dataset
     module, variables = _embedding_network(session, dense)
-    parameter = list(steps.prunable_layers(*steps.initial_shapes(module, dataset)))[-1]
+    parameter = list(prunable_layers(*initial_shapes(module, dataset)))[-1]
     head = parameter.rpartition("/")[0]  # the module whose kernel it is
     if not head:
         raise UsageError(

@@ -15,8 +15,8 @@ from fairgrape_jax.data.batches import GroupBatches, group_batches
 from fairgrape_jax.masks import Tree, layer_names, map_masked
 from fairgrape_jax.parallel import out_of_memory
 from fairgrape_jax.passes import Arrays, Fold
+from fairgrape_jax.rounds.scored_network import WithTeacher
 from fairgrape_jax.rounds.session import Network, Session, fingerprint
-from fairgrape_jax.rounds.steps import WithTeacher
 from fairgrape_jax.rounds.uncleared import average_uncleared
 from fairgrape_jax.scoring.accumulate import Batch
 from fairgrape_jax.scoring.importance import weigh

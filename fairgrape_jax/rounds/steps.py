@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from flax.traverse_util import flatten_dict
 
-from fairgrape_jax import losses, models, parallel, scoring
-from fairgrape_jax.config import Experiment, Form
-from fairgrape_jax.data import augment
+from fairgrape_jax import models, parallel, scoring
+from fairgrape_jax.config import Experiment
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.kernels import PRUNABLE
-from fairgrape_jax.losses.distillation import Performance
-from fairgrape_jax.masks import Tree, full_masks, layer_names
+from fairgrape_jax.masks import Tree
 from fairgrape_jax.models.activations import module_names
-from fairgrape_jax.models.batchnorm import normalise_by_valid_samples
-from fairgrape_jax.remedies import Active, Ingredient, Remedy, active
+from fairgrape_jax.remedies import Active, Remedy
+from fairgrape_jax.rounds.parameters import initial_shapes, prunable_layers
+from fairgrape_jax.rounds.scored_network import make_scored_network
 from fairgrape_jax.scoring.importance import Execution
 from fairgrape_jax.scoring.statistics import ScoredNetwork, Statistic
 from fairgrape_jax.scoring.uncleared import Uncleared, make_add_uncleared
 from fairgrape_jax.systems.quantised import quantised_layers, with_quantisers
 from fairgrape_jax.training import evaluate
-from fairgrape_jax.training.epoch import Step
 from fairgrape_jax.training.optimizers import OPTIMIZERS
 from fairgrape_jax.training.state import State
-from fairgrape_jax.training.step import Companions, make_train_step
+from fairgrape_jax.training.step import make_train_step
 
 # How micro-batches are executed where `execution.micro_batches` is "auto"; "single" where a
 # platform has no row. Single is the one that takes no memory beyond the sums and one gradient.
@@ -188,13 +183,6 @@ def scoring_steps(
     return accumulate, accumulate_mixed, reduce
 
 
-class WithTeacher(NamedTuple):
-    """Running statistics, and the dense network's variables, for a loss that looks at it."""
-
-    batch_stats: Tree
-    teacher: Tree
-
-
 def variables(state: State) -> Tree:
     """The parameters and running statistics of a network.
 
@@ -239,39 +227,6 @@ def scored_groups(experiment: Experiment, dataset: Dataset) -> int:
     return clusters.count if clusters else len(dataset.groups)
 
 
-def retraining_step(
-    steps: Steps,
-    remedy: Remedy,
-    dense: State,
-    dataset: Dataset | None = None,
-    ingredients: tuple[Active, ...] | None = None,
-    *,
-    quantised: bool = True,
-) -> Step:
-    """The step of retraining, called as `Steps.train`: it, or one with more in it.
-
-    Args:
-        steps: those of the run.
-        remedy: the terms of the loss.
-        dense: the dense network.
-        dataset: with the groups that ingredients look at; None where there are no ingredients.
-        ingredients: what takes part in the step; those of the remedy if None.
-        quantised: whether the network runs with the quantisers of the run, if it has any.
-    """
-    taking_part = active(remedy) if ingredients is None else ingredients
-    taking_part = tuple(one for one in taking_part if in_step(one.row))
-    quantised = quantised and steps.quantised is not steps.module
-    if not (remedy.teaches or taking_part or quantised):
-        return steps.train
-    teaches = remedy.teaches or any(row.teaches(options) for _, row, options in taking_part)
-    companions = Companions(
-        variables(dense) if teaches else None,
-        *group_tables(dataset, taking_part, steps.devices),
-    )
-    step = steps.retrain(taking_part, quantised)
-    return lambda *args: step(*args, companions)
-
-
 def check_quantisers(quantised: nn.Module, dataset: Dataset, layers: Iterable[str]) -> None:
     """UsageError for a layer with weights that has no quantisers.
 
@@ -292,77 +247,6 @@ def check_quantisers(quantised: nn.Module, dataset: Dataset, layers: Iterable[st
         )
 
 
-def in_step(row: Ingredient) -> bool:
-    """Whether an ingredient takes part in every step.
-
-    Args:
-        row: of the table.
-    """
-    return any((row.forward, row.weigh, row.term, row.after_step, row.frozen))
-
-
-def group_tables(
-    dataset: Dataset | None, ingredients: Sequence[Active], devices: Sequence[jax.Device]
-) -> tuple[Any, Any]:
-    """The groups of the training and of the validation split on the devices, None where not needed.
-
-    Args:
-        dataset: with the groups that ingredients look at.
-        ingredients: what takes part in the step.
-        devices: those of this process.
-    """
-    if dataset is None or not ingredients:
-        return None, None
-    held = any(row.held_out(options) for _, row, options in ingredients)
-    tables = (dataset.train.groups, dataset.validation.groups if held else None)
-    return parallel.replicate(jax.tree.map(lambda x: np.asarray(x, np.int32), tables), devices)
-
-
-def make_scored_network(
-    module: nn.Module, dataset: Dataset, form: Form, pw: Performance | None = None
-) -> Callable[[Tree], ScoredNetwork]:
-    """A function of batch statistics, or of `WithTeacher`, to the network that statistics look at.
-
-    Its loss is the mean of the valid samples; with valid (G, b), form "mixed", the (G,) means of
-    each group. "pure" uses the running statistics, "mixed" those of the samples that are valid for
-    any group, on this device alone: the result must not depend on how many devices there are.
-
-    Args:
-        module: the network.
-        dataset: its pictures' normalisation and the classes of its tasks.
-        form: which batch statistics normalise.
-        pw: the loss is the performance-weighted one where there is a teacher.
-    """
-    alone = module.clone(axis_name=None)
-
-    def make_network(statistics: Tree) -> ScoredNetwork:
-        with_teacher = isinstance(statistics, WithTeacher)
-        batch_stats, teacher = statistics if with_teacher else (statistics, None)
-
-        def apply(params: Tree, images: jax.Array, **options: Any) -> Tree:
-            pictures = augment.normalise(images, dataset.mean, dataset.std)
-            return alone.apply({"params": params, "batch_stats": batch_stats}, pictures, **options)
-
-        def loss(params: Tree, images: jax.Array, labels: jax.Array, valid: jax.Array) -> jax.Array:
-            if form == "mixed":
-                with normalise_by_valid_samples(valid.reshape(-1, len(images)).any(axis=0)):
-                    logits, _ = apply(params, images, train=True, mutable="batch_stats")
-            else:
-                logits = apply(params, images)
-            if teacher is None or pw is None:
-                each = losses.cross_entropy(logits, labels, dataset.classes)
-            else:
-                pictures = augment.normalise(images, dataset.mean, dataset.std)
-                target: Tree = alone.apply(teacher, pictures)
-                each = losses.performance_cross_entropy(logits, target, labels, dataset.classes, pw)
-            mean = losses.masked_mean
-            return mean(each, valid) if valid.ndim == 1 else jax.vmap(mean, (None, 0))(each, valid)
-
-        return ScoredNetwork(apply, loss, dataset.classes)
-
-    return make_network
-
-
 def batching(platform: str, groups: int, experiment: Experiment) -> tuple[Execution, int]:
     """How the micro-batches of one call are executed, and how many there are on a device.
 
@@ -379,57 +263,3 @@ def batching(platform: str, groups: int, experiment: Experiment) -> tuple[Execut
     if execution == "single":
         return "unroll", 1
     return execution, 1 if experiment.scoring.form == "mixed" else groups
-
-
-def prunable_layers(
-    order: Sequence[str], shapes: Tree, prunable: str = "kernels"
-) -> dict[str, str]:
-    """The names of the prunable layers by those of their parameters, in the network's order.
-
-    Args:
-        order: the names of all parameters in that order.
-        shapes: the parameters, or their shapes and dtypes.
-        prunable: a key of `kernels.PRUNABLE`.
-
-    Raises:
-        UsageError: nothing of that kind in the network.
-
-    Example:
-        >>> kernel = jax.ShapeDtypeStruct((2, 3), jnp.float32)
-        >>> shapes = {"head": {"w": kernel}, "stem": {"kernel": kernel}}
-        >>> prunable_layers(("stem/kernel", "head/w"), shapes)
-        {'stem/kernel': 'stem', 'head/w': 'head/w'}
-    """
-    try:
-        full = full_masks(shapes, PRUNABLE[prunable])
-    except ValueError as problem:
-        if prunable == "kernels":
-            raise
-        raise UsageError(
-            f"prunable: the network has no kernel of a {prunable} convolution; give --prunable "
-            "kernels, or a model that has some, as mobilenet_v2"
-        ) from problem
-    # full_masks sorts the keys of dicts, as all functions of pytrees do.
-    parameters = [name for name, mask in flatten_dict(full, sep="/").items() if mask is not None]
-    layers = dict(zip(parameters, layer_names(full), strict=True))
-    return {name: layers[name] for name in order if name in layers}
-
-
-def initial_shapes(module: nn.Module, dataset: Dataset) -> tuple[tuple[str, ...], Tree]:
-    """The names of all parameters in the order in which the network makes them, and the parameters
-    as shapes and dtypes.
-
-    Args:
-        module: the network.
-        dataset: for the shape of a picture.
-    """
-    names: list[str] = []
-
-    def init(key: jax.Array) -> Tree:
-        variables = module.init(key, jnp.zeros((1, *dataset.shape)), train=False)
-        flat = flatten_dict(variables["params"], sep="/")  # in order: no pytree has sorted it yet
-        names.extend(flat)
-        return variables["params"]
-
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    return tuple(names), shapes

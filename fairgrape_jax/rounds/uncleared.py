@@ -17,8 +17,8 @@ from fairgrape_jax import parallel, scoring
 from fairgrape_jax.data.batches import read_images
 from fairgrape_jax.masks import Tree, layer_names
 from fairgrape_jax.passes import Arrays, Fold
+from fairgrape_jax.rounds.scored_network import WithTeacher
 from fairgrape_jax.rounds.session import Network, Session, fingerprint
-from fairgrape_jax.rounds.steps import WithTeacher
 from fairgrape_jax.scoring.statistics import SQUARES
 from fairgrape_jax.scoring.uncleared import Uncleared, begin_uncleared
 from fairgrape_jax.training import finite

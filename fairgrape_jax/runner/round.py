@@ -26,8 +26,9 @@ from fairgrape_jax.methods import Method, Preparation
 from fairgrape_jax.passes import Fold
 from fairgrape_jax.progress import say
 from fairgrape_jax.recovery import replay, rollback
-from fairgrape_jax.rounds import select, steps
+from fairgrape_jax.rounds import select
 from fairgrape_jax.rounds.ingredients import NOBODY, TakingPart, Target, approach_ingredients
+from fairgrape_jax.rounds.retraining import retraining_step
 from fairgrape_jax.rounds.select import Details
 from fairgrape_jax.rounds.session import Network, Session, place_on_devices
 from fairgrape_jax.rounds.train import Place, Training
@@ -283,7 +284,7 @@ def make_training(
     quantised = quantised and session.experiment.quantise.active
     if taking.session is not None and taking.dense is not None:
         remedy, dataset = session.experiment.remedy, taking.session.dataset
-        step = steps.retraining_step(
+        step = retraining_step(
             session.steps,
             remedy,
             taking.dense.state,

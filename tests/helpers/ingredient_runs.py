@@ -12,8 +12,9 @@ from fairgrape_jax import parallel, passes
 from fairgrape_jax.config import Execution, Experiment, Scoring, Stage
 from fairgrape_jax.data import batches, load, source
 from fairgrape_jax.remedies import INGREDIENTS, Remedy, active
-from fairgrape_jax.rounds import ingredients, steps, train
+from fairgrape_jax.rounds import ingredients, train
 from fairgrape_jax.rounds.ingredients import TakingPart
+from fairgrape_jax.rounds.retraining import retraining_step
 from fairgrape_jax.rounds.session import initial_network
 from fairgrape_jax.storage import resumable
 from fairgrape_jax.storage.resumable import Passes
@@ -52,7 +53,7 @@ def begun(remedy: Remedy, devices: int = 1, optimizer: str = "adam"):
     experiment = dataclasses.replace(TINY, remedy=remedy, optimizer=optimizer, momentum=0.0)
     session, dense = opened(experiment, load(TINY.data), devices, seed=1)
     taking = TakingPart(active(remedy), session, dense)
-    step = steps.retraining_step(session.steps, remedy, dense.state, session.dataset)
+    step = retraining_step(session.steps, remedy, dense.state, session.dataset)
     return session, taking, step
 
 

@@ -15,6 +15,7 @@ from fairgrape_jax.errors import UsageError
 from fairgrape_jax.losses.distillation import TERMS, Outputs, Performance
 from fairgrape_jax.remedies import REMEDIES, Remedy
 from fairgrape_jax.rounds import steps
+from fairgrape_jax.rounds.retraining import retraining_step
 from fairgrape_jax.rounds.session import initial_network
 from fairgrape_jax.runner import run as rounds
 from fairgrape_jax.training import Carry
@@ -167,7 +168,7 @@ def test_a_step_of_retraining_is_the_same_on_one_device_and_on_eight(name):
         start = jax.device_get(network.state.params)
         samples = dataset.train.take(np.arange(32))
         batch = {"images": samples.images, "labels": samples.labels}
-        step = steps.retraining_step(session.steps, experiment.remedy, dense.state)
+        step = retraining_step(session.steps, experiment.remedy, dense.state)
         cut = parallel.split_batch(batch, session.devices)
         carry, report = step(Carry(network.state), network.masks, cut, np.float32(1))
         moved = jax.tree.map(lambda a, b: a - b, jax.device_get(carry.state.params), start)

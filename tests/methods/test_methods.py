@@ -12,7 +12,8 @@ from fairgrape_jax import masks, models
 from fairgrape_jax.data import batches
 from fairgrape_jax.errors import TrainingError, UsageError
 from fairgrape_jax.methods import METHODS, Problem, prune, snip
-from fairgrape_jax.rounds import select, steps
+from fairgrape_jax.rounds import select
+from fairgrape_jax.rounds.scored_network import make_scored_network
 from fairgrape_jax.runner import preflight
 from fairgrape_jax.scoring.statistics import GRADIENT, SQUARES
 from fairgrape_jax.selection import ALLOCATIONS, shares
@@ -112,7 +113,7 @@ def eager(over, statistic, extra=None, params=None):
     """The mean of a statistic by its definition: no jit, no devices, one micro-batch at a time."""
     session, network = built(1)
     dataset, state, alive = session.dataset, network.state, network.masks
-    scored = steps.make_scored_network(session.steps.module, dataset, "pure")(state.batch_stats)
+    scored = make_scored_network(session.steps.module, dataset, "pure")(state.batch_stats)
     options = session.experiment.scoring
     plan = batches.group_batches(dataset.train, options.fraction, 8, 3, 0, over=over)
     sums = [0.0] * (3 if over == "groups" else 1)

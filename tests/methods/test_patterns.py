@@ -14,7 +14,8 @@ from fairgrape_jax.data import source
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import kept
 from fairgrape_jax.methods import METHODS
-from fairgrape_jax.rounds import select, steps
+from fairgrape_jax.rounds import select
+from fairgrape_jax.rounds.parameters import initial_shapes, prunable_layers
 from fairgrape_jax.rounds.session import Network
 from fairgrape_jax.selection.patterns import (
     NofM,
@@ -142,8 +143,8 @@ def test_1x1_alone():
     """MobileNet-V2 without its depthwise kernels, its first convolution and its head."""
     dataset = data.load(source("synthetic", samples=40, groups=2, size=32, channels=3))
     module = models.create("mobilenet_v2", 7)
-    order, shapes = steps.initial_shapes(module, dataset)
-    every, pointwise = (steps.prunable_layers(order, shapes, p) for p in ("kernels", "1x1"))
+    order, shapes = initial_shapes(module, dataset)
+    every, pointwise = (prunable_layers(order, shapes, p) for p in ("kernels", "1x1"))
     sizes = {
         name: mask.shape
         for name, mask in flatten_dict(fg.full_masks(shapes), sep="/").items()

@@ -10,7 +10,7 @@ from fairgrape_jax.cli.main import main
 from fairgrape_jax.config import Stage
 from fairgrape_jax.config.experiment import Clusters
 from fairgrape_jax.remedies import Duals, Remedy
-from fairgrape_jax.rounds import steps
+from fairgrape_jax.rounds import retraining
 from fairgrape_jax.runner.run import run
 from fairgrape_jax.training.finite import NotFiniteError
 from tests.helpers.experiments import with_fields
@@ -21,13 +21,13 @@ DUALS = Remedy(balanced=True, duals=Duals(rate=1.0, buffer=8, held_out=True), kd
 
 def test_clusters_stand_for_groups_in_retraining_too(tmp_path, monkeypatch):
     """No label of a group is looked at: the tables of the steps are the clusters."""
-    tables, original = [], steps.group_tables
+    tables, original = [], retraining.group_tables
 
     def noting(dataset, ingredients, devices):
         tables.append((dataset.groups, np.bincount(dataset.train.groups).tolist()))
         return original(dataset, ingredients, devices)
 
-    monkeypatch.setattr(steps, "group_tables", noting)
+    monkeypatch.setattr(retraining, "group_tables", noting)
     remedy = Remedy(balanced=True, dro=0.5, transplant=1.0)
     experiment = dataclasses.replace(
         SHORT, remedy=remedy, scoring=dataclasses.replace(SHORT.scoring, groups=Clusters(4))

@@ -8,7 +8,8 @@ import pytest
 from fairgrape_jax.data import load
 from fairgrape_jax.methods import METHODS
 from fairgrape_jax.methods.layerwise import ACTIVITY
-from fairgrape_jax.rounds import select, steps
+from fairgrape_jax.rounds import select
+from fairgrape_jax.rounds.scored_network import make_scored_network
 from tests.helpers.experiments import opened
 from tests.helpers.ingredient_runs import TINY
 
@@ -24,7 +25,7 @@ def test_what_comes_in_is_what_the_layers_before_make(problem):
     session, question = problem
     images = jnp.asarray(session.dataset.train.images[:5])
     valid = np.array([1, 1, 0, 1, 1], bool)
-    network = steps.make_scored_network(session.steps.module, session.dataset, "pure")({})
+    network = make_scored_network(session.steps.module, session.dataset, "pure")({})
     batch = {"images": images, "labels": None, "valid": valid}
     params = jax.tree.map(jnp.asarray, question.params)
     means = ACTIVITY(network, params, question.masks, batch, None)

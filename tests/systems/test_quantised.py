@@ -20,8 +20,8 @@ from fairgrape_jax.exporters.measure import measure, table
 from fairgrape_jax.exporters.precisions import Precisions
 from fairgrape_jax.exporters.table import EXPORTERS
 from fairgrape_jax.methods import METHODS
-from fairgrape_jax.rounds import steps
 from fairgrape_jax.rounds.ingredients import TakingPart
+from fairgrape_jax.rounds.retraining import retraining_step
 from fairgrape_jax.runner import run as runner
 from fairgrape_jax.runner.stage import load as load_stage
 from fairgrape_jax.systems import quantised
@@ -146,7 +146,7 @@ def begin(model, devices=1, optimizer="adam"):
         TINY, model=model, optimizer=optimizer, momentum=0.0, quantise=BITS
     )
     session, dense = opened(experiment, load(TINY.data), devices, seed=1)
-    step = steps.retraining_step(session.steps, experiment.remedy, dense.state, session.dataset)
+    step = retraining_step(session.steps, experiment.remedy, dense.state, session.dataset)
     return session, TakingPart((), session, dense), step
 
 

@@ -15,8 +15,9 @@ from fairgrape_jax.data import load
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.methods import METHODS, Problem, pruning
 from fairgrape_jax.remedies import Active
-from fairgrape_jax.rounds import select, steps
+from fairgrape_jax.rounds import select
 from fairgrape_jax.rounds.ingredients import APPROACH, TakingPart, Target
+from fairgrape_jax.rounds.retraining import retraining_step
 from fairgrape_jax.runner import run as runner
 from fairgrape_jax.systems.options import Approach
 from fairgrape_jax.training.finite import NotFiniteError
@@ -50,7 +51,7 @@ def begin(name, devices=1, optimizer="adam"):
     chosen = choose(dense) if row.chooses_first else None
     active = (Active(APPROACH, row.approach, session.experiment.approach),)
     taking = TakingPart(active, session, dense, Target(DENSITY, choose, chosen))
-    step = steps.retraining_step(
+    step = retraining_step(
         session.steps, session.experiment.remedy, dense.state, session.dataset, active
     )
     return session, taking, step
