@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.study import Study
 from fairgrape_jax.config import Execution, Experiment, Scoring, Stage
-from fairgrape_jax.config.experiment import Clusters
+from fairgrape_jax.config.scoring import Clusters
 from fairgrape_jax.data.sources.writers import Writers
 from fairgrape_jax.losses.distillation import Performance
 from fairgrape_jax.remedies import REMEDIES, Duals, Remedy

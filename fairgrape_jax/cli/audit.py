@@ -11,6 +11,7 @@ from tyro.conf import DisallowNone, Positional, UseAppendAction, arg
 from fairgrape_jax.cli.command import Command
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.progress import say
+from fairgrape_jax.reports.audit_request import Request
 
 Sets = UseAppendAction[tuple[tuple[str, ...], ...]]  # a flag that is given again for another set
 
@@ -97,7 +98,7 @@ class Audit(Command):
             compressed_columns=self.compressed_column,
         )
         finished = audit.audit(
-            audit.Request(
+            Request(
                 dense=dense,
                 compressed=compressed,
                 columns=Columns(

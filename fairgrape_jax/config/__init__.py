@@ -3,16 +3,12 @@
 from fairgrape_jax.config.environment import check_flags, flag_differences, numeric_flags
 from fairgrape_jax.config.experiment import (
     Checkpoints,
-    Clusters,
-    Embedding,
     Epoch,
     Execution,
     Experiment,
-    Form,
     KeepLast,
     Point,
     Rollback,
-    Scoring,
     Stage,
 )
 from fairgrape_jax.config.protocols import apply_protocol, method_of, row_of
@@ -25,6 +21,7 @@ from fairgrape_jax.config.registered import (
     used_rows,
 )
 from fairgrape_jax.config.schedule import densities, retraining
+from fairgrape_jax.config.scoring import Clusters, Embedding, Form, Scoring
 from fairgrape_jax.config.serialize import (
     FORMAT,
     Stored,

@@ -13,14 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from fairgrape_jax.config.experiment import (
-    Checkpoints,
-    Clusters,
-    Embedding,
-    Epoch,
-    KeepLast,
-    Point,
-)
+from fairgrape_jax.config.experiment import Checkpoints, Epoch, KeepLast, Point
+from fairgrape_jax.config.scoring import Clusters, Embedding
 from fairgrape_jax.config.variants import Allocation, Variants
 from fairgrape_jax.selection import AllocationName
 from fairgrape_jax.selection.allocation import ALLOCATIONS

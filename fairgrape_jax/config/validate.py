@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from fairgrape_jax import methods, models, training
-from fairgrape_jax.config.experiment import Epoch, Experiment, Problem
+from fairgrape_jax.config.experiment import Epoch, Experiment
+from fairgrape_jax.config.problems import Problem
 from fairgrape_jax.config.protocols import apply_protocol, method_of, row_of
 from fairgrape_jax.config.schedule import densities, retraining
 from fairgrape_jax.config.serialize import check_types

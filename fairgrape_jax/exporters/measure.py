@@ -21,9 +21,9 @@ from fairgrape_jax import models, storage
 from fairgrape_jax.config.serialize import Input
 from fairgrape_jax.data import augment
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.exporters import sparse
 from fairgrape_jax.exporters.base import leaves
 from fairgrape_jax.exporters.shrunk import cut
+from fairgrape_jax.exporters.sparse import encode, sizes
 from fairgrape_jax.exporters.stage import find_stage
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.reports.results import COST
@@ -151,7 +151,7 @@ def _cost(
 ) -> Cost:
     """The cost of a network, from its arrays, its masks and its function."""
     masks = {mask: np.asarray(alive, bool) for mask, alive in leaves(kept).items()}
-    took = sparse.sizes(sparse.encode(leaves(variables), masks))
+    took = sizes(encode(leaves(variables), masks))
     params = leaves({name: variables[name] for name in ("params", "stripes") if name in variables})
     return Cost(
         name=name,

@@ -23,8 +23,8 @@ from fairgrape_jax.config import Experiment
 from fairgrape_jax.data import augment, batches
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.exporters import sparse
 from fairgrape_jax.exporters.base import leaves
+from fairgrape_jax.exporters.sparse import encode
 from fairgrape_jax.masks import Tree, apply_masks
 from fairgrape_jax.quantize import simulate, simulate_int8
 from fairgrape_jax.runner.stage import LoadedStage
@@ -230,7 +230,7 @@ class Precisions:
         arrays = leaves(held)
         zeros = {name: array != 0 for name, array in arrays.items() if _is_pruned(array)}
         size = sum(array.nbytes for array in arrays.values())
-        return AtPrecision(precision, size, len(sparse.encode(arrays, zeros)), predictions)
+        return AtPrecision(precision, size, len(encode(arrays, zeros)), predictions)
 
 
 def _is_pruned(array: np.ndarray) -> bool:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from fairgrape_jax.exporters import arrays, huggingface, onnx, sparse, stablehlo, torchvision
+from fairgrape_jax.exporters import (
+    arrays,
+    huggingface,
+    onnx,
+    sparse_exporter,
+    stablehlo,
+    torchvision,
+)
 from fairgrape_jax.exporters.base import Exporter
 
 EXPORTERS: dict[str, Exporter] = {
@@ -14,5 +21,5 @@ EXPORTERS: dict[str, Exporter] = {
     "npz": arrays.NPZ_EXPORTER,
     "hf": huggingface.EXPORTER,
     "masks": arrays.MASKS_EXPORTER,
-    "sparse": sparse.EXPORTER,
+    "sparse": sparse_exporter.EXPORTER,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -23,12 +23,12 @@ from fairgrape_jax.metrics.counts import (
     group_fpr,
     percent,
 )
+from fairgrape_jax.metrics.estimates import Estimate, Name, Spread, Worst, interval_text
 from fairgrape_jax.metrics.extremes import Measure, between, lowest
 from fairgrape_jax.metrics.resample import Metric, interval, replicate
 from fairgrape_jax.metrics.samples import Samples
 
 Column: TypeAlias = Any  # (N,): a list, an array, a series or a frame of one column
-Name: TypeAlias = str | int | float | bool  # of a class or a group, as its column has it
 LARGEST = 50_000_000  # rates of classes in groups and replicates up to which parity has intervals
 
 
@@ -71,54 +71,6 @@ RATES: dict[str, tuple[Metric, Metric]] = {
 }
 # Of two classes alone.
 RATES_OF_TWO = RATES | {"selection_rate": (selection_rate, group_selection_rate)}
-
-
-class Estimate(NamedTuple):
-    """A value and its bootstrap interval.
-
-    Attributes:
-        value: percent, or percentage points for differences; NaN where undefined.
-        low: the lower end of the interval.
-        high: the upper end.
-    """
-
-    value: float
-    low: float
-    high: float
-
-
-class Spread(NamedTuple):
-    """How far apart two groups are, and which, with an interval that is corrected for the choice.
-
-    Attributes:
-        value: points, or percent for a ratio; NaN where fewer than two groups have the rate.
-        low: the lower end of the interval, which holds for all pairs of groups together.
-        high: the upper end.
-        largest: the group with the highest rate; None where there is none.
-        smallest: the group with the lowest.
-    """
-
-    value: float
-    low: float
-    high: float
-    largest: Name | None
-    smallest: Name | None
-
-
-class Worst(NamedTuple):
-    """The group that fares worst.
-
-    Attributes:
-        group: its name.
-        value: its accuracy, percent.
-        low: the lower end of its interval, which holds for all groups together.
-        high: the upper end.
-    """
-
-    group: Name
-    value: float
-    low: float
-    high: float
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -197,7 +149,8 @@ class GroupMetrics:
         total = sum(self.counts.values()) + self.ungrouped
         return (
             f"GroupMetrics({total:,} samples, {len(self.groups)} groups, {len(self.classes)} "
-            f"classes; accuracy {_text(overall)}, worst {worst.group!r} {_text(worst[1:])})"
+            f"classes; accuracy {interval_text(overall)}, "
+            f"worst {worst.group!r} {interval_text(worst[1:])})"
         )
 
 
@@ -346,11 +299,6 @@ def _spread(
 def _estimate(value: np.ndarray, draws: np.ndarray, level: float) -> Estimate:
     low, high = interval(draws, level)
     return Estimate(float(value), float(low), float(high))
-
-
-def _text(estimate: Sequence[float]) -> str:
-    value, low, high = estimate
-    return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
 
 
 def _check_options(replicates: int | None, level: float) -> None:

@@ -18,9 +18,9 @@ from fairgrape_jax.plan import choice
 from fairgrape_jax.plan.shapes import Program, Shapes, nbytes, network_and_dense
 from fairgrape_jax.plan.statistics import statistics_of
 from fairgrape_jax.remedies import Active, Measured, Setting, active
-from fairgrape_jax.rounds import score
 from fairgrape_jax.rounds.retraining import in_step
 from fairgrape_jax.rounds.scored_network import WithTeacher
+from fairgrape_jax.rounds.scoring_plan import plan_scoring
 from fairgrape_jax.rounds.steps import scored_groups
 from fairgrape_jax.scoring.statistics import Statistic
 from fairgrape_jax.training.state import Carry
@@ -186,7 +186,7 @@ def carried_shapes(shapes: Shapes, rows: Sequence[Active]) -> Tree:
 def _scoring(shapes: Shapes, *, statistic: Statistic, over: Any, extra: Tree, name: str) -> Program:
     session, network = shapes.session, shapes.network
     experiment, dataset = session.experiment, session.dataset
-    plan = score.plan_scoring(session, statistic, over, 0)
+    plan = plan_scoring(session, statistic, over, 0)
     make = session.steps.accumulate_mixed if plan.mixed else session.steps.accumulate
     size = experiment.scoring.micro_batch
     slots = plan.schedule.order.shape[2]

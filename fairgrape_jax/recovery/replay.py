@@ -26,7 +26,7 @@ from fairgrape_jax.masks import Tree, apply_masks
 from fairgrape_jax.parallel import hosts
 from fairgrape_jax.progress import say
 from fairgrape_jax.remedies import active
-from fairgrape_jax.rounds import cluster, ingredients, score, train
+from fairgrape_jax.rounds import cluster, ingredients, score
 from fairgrape_jax.rounds.ingredients import (
     APPROACH,
     NOBODY,
@@ -36,6 +36,7 @@ from fairgrape_jax.rounds.ingredients import (
 )
 from fairgrape_jax.rounds.predict import predict
 from fairgrape_jax.rounds.retraining import retraining_step
+from fairgrape_jax.rounds.saves import carried_part
 from fairgrape_jax.rounds.session import (
     Network,
     Session,
@@ -77,7 +78,7 @@ def write(
         Where it is, None if it cannot be written: what is not finite is reported in any case.
     """
     directory = stage / "not_finite"
-    tree = {"state": record.state, "masks": masks} | train.carried_part(record.carried)
+    tree = {"state": record.state, "masks": masks} | carried_part(record.carried)
     try:
         checkpoint.save(directory / "checkpoint", tree)
     except OSError as error:
@@ -236,7 +237,7 @@ def _open(experiment: config.Experiment, count: int) -> Session:
 
 def _restore(session: Session, stage: Path, carried: Tree = ()) -> tuple[Network, Tree]:
     like = initial_network(session, session.experiment.seeds[0])
-    tree = {"state": like.state, "masks": like.masks} | train.carried_part(carried)
+    tree = {"state": like.state, "masks": like.masks} | carried_part(carried)
     tree = checkpoint.restore(stage / "checkpoint", tree)
     network = place_on_devices(session, Network(tree["state"], tree["masks"]))
     return network, parallel.replicate(tree.get("carried", carried), session.devices)

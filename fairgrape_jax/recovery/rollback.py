@@ -18,7 +18,8 @@ from fairgrape_jax.parallel import hosts, out_of_memory
 from fairgrape_jax.progress import say
 from fairgrape_jax.recovery import replay
 from fairgrape_jax.rounds import train
-from fairgrape_jax.rounds.train import Place, Training
+from fairgrape_jax.rounds.saves import Place
+from fairgrape_jax.rounds.train import Training
 from fairgrape_jax.training import finite
 from fairgrape_jax.training.finite import NotFinite, NotFiniteError
 from fairgrape_jax.training.state import State

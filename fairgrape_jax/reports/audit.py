@@ -6,61 +6,20 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
-from fairgrape_jax import metrics, spelling
+from fairgrape_jax import spelling
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.metrics.samples import Samples
 from fairgrape_jax.reports import matching, names, prediction_tables
+from fairgrape_jax.reports.audit_request import Request, check
 from fairgrape_jax.reports.audit_sources import Source
 from fairgrape_jax.reports.comparison import Comparison, compare
 from fairgrape_jax.reports.differences import Models, compare_sets
 from fairgrape_jax.reports.names import Categorical, Groups, examples
-from fairgrape_jax.reports.prediction_tables import Columns, Table
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What to audit.
-
-    Attributes:
-        dense: the dense models: one, or one for each compressed one. None: the others are alone.
-        compressed: sets of models by name, a source per model (say, per seed).
-        columns: how the columns of the tables are called.
-        positive: the positive class of two; the second one in order if empty.
-        missing: what to do with samples that are not in every file.
-        min_group: samples of groups with fewer are left out of everything.
-        convention: of CEV and SDE.
-        replicates: of the bootstrap; by default 1,000, or 200 where there are very many kinds of
-            samples.
-        by_flags: whether messages name the fields as flags of the command, or as arguments.
-    """
-
-    dense: tuple[Source, ...]
-    compressed: dict[str, tuple[Source, ...]]
-    columns: Columns = dataclasses.field(default_factory=Columns)
-    positive: str = ""
-    missing: Literal["error", "drop"] = "error"
-    min_group: int = 1
-    convention: metrics.Convention = "simon-says"
-    replicates: int | None = None
-    by_flags: bool = True
-
-    def option(self, name: str) -> str:
-        """A field as the user knows it: `--min-group` or `min_group=`.
-
-        Args:
-            name: of the field.
-        """
-        return f"--{name.replace('_', '-')}" if self.by_flags else f"{name}="
-
-    @property
-    def alone(self) -> bool:
-        """Whether there is nothing to compare the models with."""
-        return not self.dense
+from fairgrape_jax.reports.prediction_tables import Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,26 +175,6 @@ def of_samples(request: Request, predicted: Predicted, notes: Sequence[str] = ()
         notes=tuple(dict.fromkeys(notes)),
         ids_are_rows=predicted.ids_are_rows,
     )
-
-
-def check(request: Request) -> None:
-    """Refuse a request that cannot be met whatever the files hold.
-
-    Args:
-        request: which files, and how they are to be read.
-
-    Raises:
-        UsageError: numbers of models that do not fit, or counts below 1.
-    """
-    for name, sources in request.compressed.items():
-        if len(request.dense) not in (0, 1, len(sources)):
-            raise UsageError(
-                f"{request.option('dense')}: {len(request.dense)} models for the {len(sources)} of "
-                f"{name}; give one for all, or one for each in the same order"
-            )
-    if request.min_group < 1 or (request.replicates is not None and request.replicates < 1):
-        least, replicates = request.option("min_group"), request.option("replicates")
-        raise UsageError(f"{least} and {replicates} must be at least 1")
 
 
 def _tables(request: Request, sources: Sequence[Source]) -> tuple[dict[Path, Table], list[str]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fairgrape_jax import config, data
 from fairgrape_jax.config import Execution, Experiment, KeepLast, Scoring, Stage
-from fairgrape_jax.config.experiment import Clusters
+from fairgrape_jax.config.scoring import Clusters
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.models import weights as pretrained
 from fairgrape_jax.reproduction.values import Cell

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fairgrape_jax import parallel, passes, scoring
-from fairgrape_jax.data.batches import GroupBatches, group_batches
 from fairgrape_jax.masks import Tree, layer_names, map_masked
 from fairgrape_jax.parallel import out_of_memory
 from fairgrape_jax.passes import Arrays, Fold
 from fairgrape_jax.rounds.scored_network import WithTeacher
+from fairgrape_jax.rounds.scoring_plan import Over, ScoringPlan, plan_scoring
 from fairgrape_jax.rounds.session import Network, Session, fingerprint
 from fairgrape_jax.rounds.uncleared import average_uncleared
 from fairgrape_jax.scoring.accumulate import Batch
@@ -23,27 +23,6 @@ from fairgrape_jax.scoring.importance import weigh
 from fairgrape_jax.scoring.statistics import GRADIENT, SQUARES, Statistic
 from fairgrape_jax.training import finite
 from fairgrape_jax.training.finite import NotFinite, NotFiniteError
-
-# Whose samples: a row for each group; one row over all of them, over as many of every class, or
-# over those of some groups.
-Over = Literal["groups", "all", "classes"] | tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class ScoringPlan:
-    """Which micro-batches are scored, and which device adds them to which row.
-
-    Attributes:
-        batches: the micro-batches, by index into the training split.
-        schedule: which device takes which of them.
-        mixed: whether a micro-batch has samples of all groups.
-        rows: how many rows the average has, 1 or G.
-    """
-
-    batches: GroupBatches
-    schedule: scoring.Schedule
-    mixed: bool
-    rows: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,37 +117,6 @@ def average(
     }
     leaves = fold(add, empty(), batches, key=key, finish=finish)
     return jax.tree.unflatten(jax.tree.structure(network.masks), leaves)
-
-
-def plan_scoring(session: Session, statistic: Statistic, over: Over, seed: int) -> ScoringPlan:
-    """The micro-batches of a seed's scoring sample, and who adds them up.
-
-    Args:
-        session: the run.
-        statistic: what is averaged.
-        over: whose samples.
-        seed: of the sample.
-    """
-    dataset, options = session.dataset, session.experiment.scoring
-    groups = len(dataset.groups)
-    mixed = options.form == "mixed" and over == "groups" and statistic.of_gradient is not None
-    batches = group_batches(
-        dataset.train,
-        options.fraction,
-        options.micro_batch,
-        groups,
-        seed,
-        over="all" if mixed else over,
-        samples=0 if over == "groups" else options.samples,
-    )
-    schedule = scoring.assign_micro_batches(
-        batches.group,
-        groups,
-        parallel.device_count(session.devices),
-        1 if mixed else session.steps.slots,
-        shard=session.experiment.execution.shard_groups,
-    )
-    return ScoringPlan(batches, schedule, mixed, groups if over == "groups" else 1)
 
 
 def make_adder(

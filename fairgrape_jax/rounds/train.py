@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from fairgrape_jax import metrics, parallel, tracking, training
 from fairgrape_jax.config import Stage
 from fairgrape_jax.data import batches
+from fairgrape_jax.data.prefetch import Clock
 from fairgrape_jax.errors import Preempted
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.parallel import preemption
 from fairgrape_jax.progress import bar, say
-from fairgrape_jax.rounds import ingredients
+from fairgrape_jax.rounds import ingredients, saves
+from fairgrape_jax.rounds.epochs import Epoch, plan_epochs
 from fairgrape_jax.rounds.ingredients import NOBODY, TakingPart
 from fairgrape_jax.rounds.predict import predict, tally
+from fairgrape_jax.rounds.saves import EpochRecord, Place, carried_part, save_on_stop
 from fairgrape_jax.rounds.session import Network, Session
 from fairgrape_jax.storage import resumable
 from fairgrape_jax.storage.resumable import Passes
 from fairgrape_jax.storage.slots import Slots
-from fairgrape_jax.systems.options import epochs_before_choice
 from fairgrape_jax.training import finite
 from fairgrape_jax.training.epoch import Step
 from fairgrape_jax.training.state import Carry, State
 
 SILENCE = 20.0  # seconds of training after which an epoch gets a line of its own
-
-EpochRecord = dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,41 +61,6 @@ class Training:
     taking: TakingPart = NOBODY
     series: str = ""
     quantised: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """How far a training is: what a save holds.
-
-    Attributes:
-        state: on the devices.
-        history: the record of each epoch that is complete.
-        best: the state after the epoch of the lowest validation loss in this stage, in NumPy
-            arrays; None where none is sought, or yet.
-        best_loss: that loss; infinity for none.
-        done: steps made of the epoch that is under way.
-        total: the sum of their losses.
-        trained: the record of an epoch that is trained and not yet evaluated.
-        carried: what ingredients carry, on the devices; () for nothing.
-    """
-
-    state: State
-    history: tuple[EpochRecord, ...] = ()
-    best: State | None = None
-    best_loss: float = math.inf
-    done: int = 0
-    total: float = 0.0
-    trained: EpochRecord | None = None
-    carried: Tree = ()
-
-
-class Epoch(NamedTuple):
-    """An epoch of the plan: its learning rate, whether the best is sought, whether it is the last
-    of its stage."""
-
-    rate: float
-    seeks_best: bool
-    ends_stage: bool
 
 
 def run_stages(
@@ -146,7 +107,7 @@ def run_stages(
                 reported = time.perf_counter()
                 say(f"{train.title}: {line}  input wait {reader.clock.milliseconds:.1f} ms/step")
             if train.slots.due():
-                save(train.slots, place)
+                saves.save(train.slots, place)
     state = ingredients.finish(train.taking, place.carried, place.state, devices)
     return dataclasses.replace(place, state=state)
 
@@ -156,7 +117,7 @@ class Reader:
     """The batches of all epochs that are left, and how long the loop waits for them."""
 
     samples: Iterator[dict[str, np.ndarray]]
-    clock: batches.Clock
+    clock: Clock
     steps_left: int
 
     @classmethod
@@ -182,7 +143,7 @@ class Reader:
             held_out=train.taking.held_out,
         )
         steps = left * batches.steps_per_epoch(len(split), batch) - place.done
-        return cls(samples, batches.Clock(), steps)
+        return cls(samples, Clock(), steps)
 
 
 def train_one_epoch(
@@ -247,7 +208,7 @@ def pause(
 
     def keep(total: float) -> None:
         now = dataclasses.replace(place, state=carry.state, carried=carry.carried)
-        save(train.slots, dataclasses.replace(now, done=count, total=total))
+        saves.save(train.slots, dataclasses.replace(now, done=count, total=total))
         if stop:
             epochs = len(place.history)
             raise Preempted(f"{train.title}, saved after epoch {epochs}, step {count}")
@@ -317,46 +278,6 @@ def epoch_line(history: Sequence[EpochRecord], count: int) -> str:
     return line
 
 
-@contextlib.contextmanager
-def save_on_stop(slots: Slots, place: Place) -> Iterator[None]:
-    """Save a place if a notice comes while the body looks at what was trained.
-
-    Args:
-        slots: where places are saved.
-        place: how far the training is.
-    """
-    try:
-        yield
-    except Preempted:
-        save(slots, place)
-        slots.wait()
-        raise
-
-
-def save(slots: Slots, place: Place) -> None:
-    """Begin to save a place; the files are written while training goes on.
-
-    Args:
-        slots: where places are saved.
-        place: how far the training is.
-    """
-    has_best = place.best is not None
-    metadata = {"history": list(place.history), "done": place.done, "total": place.total}
-    metadata |= {"trained": place.trained, "best_loss": place.best_loss if has_best else None}
-    metadata |= {"step": int(place.state.step)}
-    tree = {"state": place.state, "best": place.best if has_best else place.state}
-    slots.save(tree | carried_part(place.carried), metadata)
-
-
-def carried_part(carried: Tree) -> dict[str, Tree]:
-    """What a save holds of what ingredients carry; nothing where they carry nothing.
-
-    Args:
-        carried: by name, or ().
-    """
-    return {"carried": carried} if jax.tree.leaves(carried) else {}
-
-
 def restore_place(train: Training, state: State, carried: Tree = ()) -> Place:
     """The place to go on from; a new one at `state` if none is saved.
 
@@ -383,46 +304,3 @@ def restore_place(train: Training, state: State, carried: Tree = ()) -> Place:
     step = f", step {place.done}" if place.done else ""
     say(f"{train.title}: going on after epoch {len(place.history)}{step}")
     return place
-
-
-def split_stage(stage: Stage, part: float) -> tuple[Stage, Stage]:
-    """A stage in two: a part of its epochs, at least one where it has any, and the rest.
-
-    Args:
-        stage: what is split.
-        part: of its epochs, 0 to 1, rounded.
-
-    Returns:
-        The first, which ends with its last epoch and seeks no best one, and the second.
-
-    Example:
-        >>> split_stage(Stage((2, 1), (0.1, 0.01), best=True), 0.5)[1]
-        Stage(epochs=(1,), rates=(0.01,), best=True)
-    """
-    rates = [r for n, r in zip(stage.epochs, stage.rates, strict=True) for _ in range(n)]
-    count = epochs_before_choice(len(rates), part)
-
-    def joined(rates: Sequence[float], best: bool) -> Stage:
-        pieces = [(len(list(same)), rate) for rate, same in itertools.groupby(rates)]
-        return Stage(tuple(n for n, _ in pieces), tuple(r for _, r in pieces), best)
-
-    return joined(rates[:count], False), joined(rates[count:], stage.best)
-
-
-def plan_epochs(stages: Sequence[Stage]) -> list[Epoch]:
-    """The epochs of stages, one after another.
-
-    Args:
-        stages: what to go through.
-
-    Example:
-        >>> stages = [Stage((2,), (0.1,)), Stage((1,), (0.01,), best=True)]
-        >>> [tuple(epoch) for epoch in plan_epochs(stages)]
-        [(0.1, False, False), (0.1, False, True), (0.01, True, True)]
-    """
-    plan = []
-    for stage in stages:
-        pieces = zip(stage.epochs, stage.rates, strict=True)
-        rates = [rate for count, rate in pieces for _ in range(count)]
-        plan += [Epoch(rate, stage.best, i + 1 == len(rates)) for i, rate in enumerate(rates)]
-    return plan

@@ -20,8 +20,8 @@ from fairgrape_jax.progress import say
 from fairgrape_jax.recovery import rollback
 from fairgrape_jax.rounds import score
 from fairgrape_jax.rounds.predict import predict, tally
+from fairgrape_jax.rounds.saves import Place, save_on_stop
 from fairgrape_jax.rounds.session import Network, Session
-from fairgrape_jax.rounds.train import Place, save_on_stop
 from fairgrape_jax.runner import layout, predictions
 from fairgrape_jax.runner.round import Round
 from fairgrape_jax.scoring import importance

@@ -14,11 +14,12 @@ import numpy as np
 from fairgrape_jax import config, masks
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.parallel import hosts
+from fairgrape_jax.rounds.saves import EpochRecord, save
 from fairgrape_jax.rounds.select import open_masks
 from fairgrape_jax.rounds.session import Network, Session, place_on_devices
-from fairgrape_jax.rounds.train import EpochRecord, save
 from fairgrape_jax.runner import layout
-from fairgrape_jax.runner.round import Round, train
+from fairgrape_jax.runner.round import Round
+from fairgrape_jax.runner.train import train
 from fairgrape_jax.storage import checkpoint, remove_tree
 
 HIDDEN = "hidden"  # in the directory of a round

@@ -12,26 +12,21 @@ import functools
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from fairgrape_jax import config, masks, parallel, remedies
-from fairgrape_jax.config import Stage
+from fairgrape_jax import config, masks, parallel
 from fairgrape_jax.data import batches
 from fairgrape_jax.masks import Tree
-from fairgrape_jax.methods import Method, Preparation
-from fairgrape_jax.passes import Fold
+from fairgrape_jax.methods import Method
 from fairgrape_jax.progress import say
-from fairgrape_jax.recovery import replay, rollback
+from fairgrape_jax.recovery import replay
 from fairgrape_jax.rounds import select
-from fairgrape_jax.rounds.ingredients import NOBODY, TakingPart, Target, approach_ingredients
-from fairgrape_jax.rounds.retraining import retraining_step
 from fairgrape_jax.rounds.select import Details
 from fairgrape_jax.rounds.session import Network, Session, place_on_devices
-from fairgrape_jax.rounds.train import Place, Training
 from fairgrape_jax.runner import layout
 from fairgrape_jax.storage import checkpoint, resumable
 from fairgrape_jax.storage.resumable import Passes
@@ -230,127 +225,6 @@ def recalibrate(this: Round, network: Network) -> Network:
     for placed in parallel.prefetch_to_devices(rows, devices):
         carry, _ = session.steps.train(carry, network.masks, placed, np.float32(0))
     return Network(state._replace(batch_stats=carry.state.batch_stats), network.masks)
-
-
-def train(
-    this: Round,
-    network: Network,
-    stages: Sequence[Stage],
-    *,
-    dense: Network | None = None,
-    scored: Session | None = None,
-    preparation: Preparation | None = None,
-    after: Callable[[int, State], None] = lambda epochs, state: None,
-) -> Place:
-    """The place at the end of the stages; a save is gone on from.
-
-    Args:
-        this: the stage of the run.
-        network: where training begins; the devices take over the buffers of its state.
-        stages: what to go through.
-        dense: the network before pruning, for a loss that looks at it; None before there is one.
-        scored: the session with the groups that scores look at; None before there are such.
-        preparation: what a training before the choice is like; None for any other.
-        after: as for `rounds.train.run_stages`.
-    """
-    remedy, taking = this.session.experiment.remedy, NOBODY
-    if dense is not None:
-        rows = remedies.active(remedy) if preparation is None else preparation.ingredients
-        taking = TakingPart(rows, scored or this.session, dense)
-    training = dataclasses.replace(
-        make_training(this, network, taking, quantised=dense is not None and preparation is None),
-        series=f"seed_{this.seed}/{this.method}",
-    )
-    if preparation is not None:
-        title = f"{this.title}, before the choice"
-        training = dataclasses.replace(training, title=title, slots=this.preparation_slots)
-    return rollback.run_stages(
-        training, network.state, stages, directory=this.directory, after=after
-    )
-
-
-def make_training(
-    this: Round, network: Network, taking: TakingPart, *, quantised: bool = False
-) -> Training:
-    """A training of a round with the ingredients that take part in it.
-
-    Args:
-        this: the round.
-        network: with the masks that it keeps to.
-        taking: who takes part, with the dense network; nobody in the dense training itself.
-        quantised: whether the network runs with the quantisers of the run, if it has any.
-    """
-    session, step = this.session, this.session.steps.train
-    quantised = quantised and session.experiment.quantise.active
-    if taking.session is not None and taking.dense is not None:
-        remedy, dataset = session.experiment.remedy, taking.session.dataset
-        step = retraining_step(
-            session.steps,
-            remedy,
-            taking.dense.state,
-            dataset,
-            taking.active,
-            quantised=quantised,
-        )
-    return Training(
-        session=session,
-        masks=network.masks,
-        step=step,
-        seed=this.seed,
-        title=this.title,
-        slots=this.slots,
-        passes=this.passes,
-        taking=taking,
-        quantised=quantised,
-    )
-
-
-def approach(
-    this: Round,
-    network: Network,
-    stage: Stage,
-    *,
-    density: float,
-    dense: Network,
-    scored: Session,
-    chosen: Tree = None,
-) -> Place:
-    """The place at the end of the training that comes before a round's masks.
-
-    A round that is stopped later goes through it again from its last save, to the same bits.
-
-    Args:
-        this: the round.
-        network: at its start; the devices take over the buffers of its state.
-        stage: what to go through.
-        density: of the masks that it leads to.
-        dense: the network before pruning.
-        scored: the session with the groups that scores look at.
-        chosen: the masks, on the devices, where the method chooses first.
-    """
-    active = approach_ingredients(this.session.experiment, this.method)
-
-    def choose_now(network: Network, *, fold: Fold) -> Tree:
-        masks, _ = select.select(
-            scored,
-            network,
-            this.method,
-            density=density,
-            seed=this.draw,
-            dense=dense,
-            fold=fold,
-        )
-        return masks
-
-    target = Target(density, choose_now, None if chosen is None else jax.device_get(chosen))
-    training = dataclasses.replace(
-        make_training(this, network, TakingPart(active, scored, dense, target)),
-        title=f"{this.title}, before its choice",
-        slots=Slots(this.directory / "partial/approach"),
-    )
-    place = rollback.run_stages(training, network.state, [stage], directory=this.directory)
-    this.passes.clear()
-    return place
 
 
 def restore(session: Session, directory: Path, like: Network) -> Network:

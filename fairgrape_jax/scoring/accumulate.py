@@ -18,8 +18,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from fairgrape_jax import parallel
-from fairgrape_jax.data.batches import GroupBatches, make_batches, read_images, rows_of_process
+from fairgrape_jax.data.batches import GroupBatches, read_images, rows_of_process
 from fairgrape_jax.data.dataset import Split
+from fairgrape_jax.data.prefetch import make_batches
 from fairgrape_jax.masks import Array, Tree, map_masked
 from fairgrape_jax.scoring.assignment import Schedule
 from fairgrape_jax.scoring.importance import Execution, mixed_gradients

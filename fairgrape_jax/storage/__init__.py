@@ -1,5 +1,6 @@
 """Files of a run: atomic writes, checksums, locks, checkpoints, passes that can be resumed."""
 
+from fairgrape_jax.storage.addresses import as_path, is_object_path, require_local
 from fairgrape_jax.storage.checksums import (
     changed_files,
     directory_digests,
@@ -23,7 +24,6 @@ from fairgrape_jax.storage.files import (
     write_json,
     write_text,
 )
-from fairgrape_jax.storage.object_store import as_path, is_object_path, require_local
 
 __all__ = [
     "CURES",

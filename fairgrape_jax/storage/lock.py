@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.storage.addresses import is_object_path
 from fairgrape_jax.storage.checksums import Record
 from fairgrape_jax.storage.files import name_path_in_errors, require_regular_file, unique_sibling
-from fairgrape_jax.storage.object_store import is_object_path
 
 HEARTBEAT = 20.0  # seconds between two signs of life
 STALE_AFTER = 120.0  # seconds without one after which another host's lock is taken to be dead

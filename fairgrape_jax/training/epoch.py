@@ -12,6 +12,7 @@ import numpy as np
 from fairgrape_jax import parallel
 from fairgrape_jax.data import batches
 from fairgrape_jax.data.dataset import Split
+from fairgrape_jax.data.prefetch import Clock
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.training import finite
 from fairgrape_jax.training.finite import NotFinite, NotFiniteError, StepReport
@@ -37,7 +38,7 @@ def train_epoch(
     total: float = 0.0,
     advance: Callable[[], None] = lambda: None,
     pause: Pause = lambda carry, count: None,
-    clock: batches.Clock | None = None,
+    clock: Clock | None = None,
     samples: Iterator[dict[str, np.ndarray]] | None = None,
     carried: Tree = (),
     order: batches.Order = batches.epoch_order,
@@ -83,7 +84,7 @@ def train_epoch(
             split, batch, seed, epoch, start=done, part=place, order=order
         )
     left = itertools.islice(samples, batches.steps_per_epoch(len(split), batch) - done)
-    timed = (clock or batches.Clock()).timed(left)
+    timed = (clock or Clock()).timed(left)
 
     def loss_of(report: StepReport) -> float:
         """The loss of the last step, `count` being made; or the error."""

@@ -11,13 +11,14 @@ import fairgrape_jax as fg
 from fairgrape_jax import models
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.exporters import sparse
+from fairgrape_jax.exporters.sparse import decode, encode, sizes
 from fairgrape_jax.models.weights import DTYPES
 from tests.helpers.golden_networks import golden_state
 
 
 def assert_exact(arrays, masks):
-    content = sparse.encode(arrays, masks)
-    back, back_masks = sparse.decode(content)
+    content = encode(arrays, masks)
+    back, back_masks = decode(content)
     assert list(back) == list(arrays)
     assert set(back_masks) == set(masks)
     for name, array in arrays.items():
@@ -93,7 +94,7 @@ def test_any_density_comes_within_15_percent_of_its_entropy(share, dtype):
     for number, side in enumerate((200, 700)):
         name = str(number)
         arrays[name], masks[name] = pruned(rng, (side, side), share, dtype)
-    took = sparse.sizes(assert_exact(arrays, masks))
+    took = sizes(assert_exact(arrays, masks))
     assert took.file <= 1.15 * took.bound + 500
     kept = sum(int(mask.sum()) for mask in masks.values())
     assert took.bound <= kept * np.dtype(dtype).itemsize + sum(m.size for m in masks.values()) / 8
@@ -121,7 +122,7 @@ def test_a_resnet34_of_one_percent(values, most, resnet34, tmp_path):
     assert "of the entropy" in made.lines[0]
     assert "zipped" in made.lines[0]
     assert "read in" in made.lines[0]
-    took = sparse.sizes((tmp_path / "o/model.sparse").read_bytes())
+    took = sizes((tmp_path / "o/model.sparse").read_bytes())
     assert size <= 1.15 * took.bound
     assert size < took.zipped < took.dense
     if values == "exact":
@@ -155,7 +156,7 @@ def test_a_network_without_masks_is_refused(tmp_path):
 
 def test_every_damage_is_seen(tmp_path):
     array, mask = pruned(np.random.default_rng(0), (20, 30), 0.1)
-    content = sparse.encode({"w": array}, {"w": mask})
+    content = encode({"w": array}, {"w": mask})
     path = tmp_path / "w.sparse"
     for length in (0, 5, len(sparse.MAGIC), len(sparse.MAGIC) + 40, len(content) - 1):
         path.write_bytes(content[:length])

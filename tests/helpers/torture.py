@@ -52,7 +52,7 @@ POINTS = {
     "configuration": ("runner.prepare:write_config", 1),
     "reading": ("data:load", 1),
     "training step": ("parallel.preemption:stop_requested", 60),
-    "partial save": ("rounds.train:save", 3),
+    "partial save": ("rounds.saves:save", 3),
     "pass save": ("storage.resumable:write", 6),
     "pass read": ("storage.resumable:read", 6),
     "evaluation": ("training.evaluate:predict", 4),

@@ -12,7 +12,7 @@ import pytest
 
 from fairgrape_jax import config
 from fairgrape_jax.config import KeepLast, Scoring, Stage
-from fairgrape_jax.data.batches import prefetch
+from fairgrape_jax.data.prefetch import prefetch
 from fairgrape_jax.errors import Preempted
 from fairgrape_jax.parallel import preemption
 from fairgrape_jax.rounds import select, steps

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from fairgrape_jax import config, parallel
-from fairgrape_jax.config.experiment import Clusters
+from fairgrape_jax.config.scoring import Clusters
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.remedies import Duals, Remedy, duals
 from tests.helpers.ingredient_runs import TINY

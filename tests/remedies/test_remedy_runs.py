@@ -8,7 +8,7 @@ import pytest
 
 from fairgrape_jax.cli.main import main
 from fairgrape_jax.config import Stage
-from fairgrape_jax.config.experiment import Clusters
+from fairgrape_jax.config.scoring import Clusters
 from fairgrape_jax.remedies import Duals, Remedy
 from fairgrape_jax.rounds import retraining
 from fairgrape_jax.runner.run import run

@@ -13,6 +13,7 @@ import pytest
 from fairgrape_jax import metrics
 from fairgrape_jax.cli.main import main
 from fairgrape_jax.reports import audit
+from fairgrape_jax.reports.audit_request import Request
 from fairgrape_jax.reports.audit_sources import Source
 from fairgrape_jax.reports.comparison import STATISTICS
 
@@ -331,7 +332,7 @@ def test_a_million_rows_take_seconds(tmp_path):
 
 def test_intervals_hold_the_values_and_are_paired(files, tmp_path):
     source = Source(tmp_path / "dense.csv")
-    request = audit.Request((source,), {"same": (source,)})
+    request = Request((source,), {"same": (source,)})
     found = audit.audit(request).comparisons[0]
     np.testing.assert_array_equal(found.low["group_change"], 0)
     np.testing.assert_array_equal(found.high["rho_change"], 0)

@@ -10,8 +10,9 @@ from fairgrape_jax.config import Stage
 from fairgrape_jax.data import load
 from fairgrape_jax.rounds import train
 from fairgrape_jax.rounds.predict import predict
+from fairgrape_jax.rounds.saves import Place, save
 from fairgrape_jax.rounds.session import Network
-from fairgrape_jax.rounds.train import Place, Training
+from fairgrape_jax.rounds.train import Training
 from fairgrape_jax.storage.resumable import Passes
 from fairgrape_jax.storage.slots import Slots
 from fairgrape_jax.training import finite
@@ -69,7 +70,7 @@ def test_a_place_is_restored_as_it_was_saved(best, trained, session, tmp_path):
         total=2.5,
         trained=trained,
     )
-    train.save(training.slots, place)
+    save(training.slots, place)
     training.slots.wait()
     found = train.restore_place(begin(session, tmp_path)[0], state)
     assert dataclasses.replace(found, state=None, best=None) == dataclasses.replace(
@@ -82,7 +83,7 @@ def test_a_place_is_restored_as_it_was_saved(best, trained, session, tmp_path):
 def test_the_newest_sound_save_is_the_one_to_go_on_from(session, tmp_path, capsys):
     training, state = begin(session, tmp_path)
     for step in (3, 5):
-        train.save(training.slots, Place(state._replace(step=np.int32(step)), done=step))
+        save(training.slots, Place(state._replace(step=np.int32(step)), done=step))
     training.slots.wait()
     assert train.restore_place(begin(session, tmp_path)[0], state).done == 5
     newest = tmp_path / "1"
