@@ -159,7 +159,7 @@ class HeldOutBatches:
 
 
 def batch_ids(
-    split: Split, batch: int, seed: int, epoch: int, step: int, order: Order = epoch_order
+    split: Split, batch: int, seed: int, epoch: int, step: int, *, order: Order = epoch_order
 ) -> np.ndarray:
     """The samples of a batch of `train_batches`, of all processes.
 

@@ -107,7 +107,7 @@ def measure(path: Path, repeats: int = 20, *, form: Form = "as it is") -> Cost:
         variables, kept, apply = _shrunk(path, stage, variables)
     if form == "over its stripes":
         variables, kept, apply = _stripped(path, stage, variables)
-    cost = _cost(stage.name, variables, kept, apply, stage.input, repeats)
+    cost = _cost(stage.name, variables, kept, apply, stage.input, repeats=repeats)
     return dataclasses.replace(cost, form=form, quantised=str(stage.bits or ""))
 
 
@@ -133,7 +133,7 @@ def measure_model(name: str, repeats: int = 20, *, size: int = 64, classes: int 
         line = " ".join(str(error).split())[:200]
         raise UsageError(f"{name}: takes no pictures of {size} pixels ({line})") from error
     pictures: Input = {"shape": list(shape), "mean": [0.5] * 3, "std": [0.25] * 3}
-    return _cost(name, jax.device_get(variables), {}, module.apply, pictures, repeats)
+    return _cost(name, jax.device_get(variables), {}, module.apply, pictures, repeats=repeats)
 
 
 def _check(repeats: int) -> None:
@@ -147,6 +147,7 @@ def _cost(
     kept: Tree,
     apply: Callable[..., Any],
     pictures: Input,
+    *,
     repeats: int,
 ) -> Cost:
     """The cost of a network, from its arrays, its masks and its function."""

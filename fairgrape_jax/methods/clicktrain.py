@@ -163,7 +163,8 @@ def _choose(
     for (name, number), mask, leaf in layers:
         alive = as_slices(np.asarray(mask))
         rows = np.stack([as_slices(np.asarray(row, np.float64)) for row in leaf]) * alive
-        chosen.append(_choose_layer(name, number, alive, rows, select, patterns).reshape(-1))
+        mask = _choose_layer(name, number, alive, rows, select=select, patterns=patterns)
+        chosen.append(mask.reshape(-1))
     return as_tree(problem.masks, chosen)
 
 
@@ -172,6 +173,7 @@ def _choose_layer(
     number: Kernels,
     alive: Bool[np.ndarray, "h w i o"],
     rows: np.ndarray,
+    *,
     select: Callable[..., np.ndarray],
     patterns: Callable[[np.ndarray], np.ndarray],
 ) -> Bool[np.ndarray, "h w i o"]:

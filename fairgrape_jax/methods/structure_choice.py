@@ -96,7 +96,9 @@ def prune_structures(
     for name, value in (("minimum", minimum), ("multiple", multiple)):
         if whole_number(value, name) < 1:
             raise ValueError(f"{name}: {value} is less than 1")
-    problem, row = _problem(structures, params, masks, method, scores, key, minority)
+    problem, row = _problem(
+        structures, params, masks, method, scores=scores, key=key, minority=minority
+    )
     problem = dataclasses.replace(problem, allocation=allocation, minimum=minimum)
     seconds = _timer(structures, params, inputs) if of == "latency" else None
     chosen = choose_within(row, problem, structures, Budget(budget, of, multiple, seconds))
@@ -200,6 +202,7 @@ def _problem(
     params: Tree,
     masks: Mapping[str, Any],
     method: str,
+    *,
     scores: Tree,
     key: Any,
     minority: Sequence[int],

@@ -40,7 +40,9 @@ class Chip:
     usable: float = 1.0
 
 
-def _tpu(name: str, title: str, peak: float, memory: float, bandwidth: float, link: float) -> Chip:
+def _tpu(
+    name: str, title: str, *, peak: float, memory: float, bandwidth: float, link: float
+) -> Chip:
     # The default precision of a product of float32 is one pass of bfloat16.
     both = {"bfloat16": peak, "float32": peak}
     return Chip(name, "tpu", title, both, memory, bandwidth, link, link, 4)
@@ -49,6 +51,7 @@ def _tpu(name: str, title: str, peak: float, memory: float, bandwidth: float, li
 def _gpu(
     name: str,
     title: str,
+    *,
     peaks: tuple[float, float],
     memory: float,
     bandwidth: float,
@@ -67,13 +70,41 @@ def _gpu(
 CHIPS: dict[str, Chip] = {
     chip.name: chip
     for chip in (
-        _tpu("v4", "TPU v4", 275e12, 32 * GIB, 1.228e12, 300e9),
-        _tpu("v5e", "TPU v5e", 197e12, 16 * GIB, 0.819e12, 200e9),
-        _tpu("v5p", "TPU v5p", 459e12, 95 * GIB, 2.765e12, 600e9),
-        _tpu("v6e", "TPU v6e", 918e12, 32 * GIB, 1.640e12, 448e9),
-        _gpu("a100", "A100 80GB", (312e12, 156e12), 85.1e9, 2.039e12, (300e9, 25e9)),
-        _gpu("h100", "H100 80GB", (989.4e12, 494.7e12), 84.94e9, 3.352e12, (450e9, 50e9)),
-        _gpu("h200", "H200 141GB", (989.4e12, 494.7e12), 151.4e9, 4.8e12, (450e9, 50e9)),
-        _gpu("b200", "B200", (2250e12, 1125e12), 191.5e9, 7.672e12, (900e9, 50e9)),
+        _tpu("v4", "TPU v4", peak=275e12, memory=32 * GIB, bandwidth=1.228e12, link=300e9),
+        _tpu("v5e", "TPU v5e", peak=197e12, memory=16 * GIB, bandwidth=0.819e12, link=200e9),
+        _tpu("v5p", "TPU v5p", peak=459e12, memory=95 * GIB, bandwidth=2.765e12, link=600e9),
+        _tpu("v6e", "TPU v6e", peak=918e12, memory=32 * GIB, bandwidth=1.640e12, link=448e9),
+        _gpu(
+            "a100",
+            "A100 80GB",
+            peaks=(312e12, 156e12),
+            memory=85.1e9,
+            bandwidth=2.039e12,
+            links=(300e9, 25e9),
+        ),
+        _gpu(
+            "h100",
+            "H100 80GB",
+            peaks=(989.4e12, 494.7e12),
+            memory=84.94e9,
+            bandwidth=3.352e12,
+            links=(450e9, 50e9),
+        ),
+        _gpu(
+            "h200",
+            "H200 141GB",
+            peaks=(989.4e12, 494.7e12),
+            memory=151.4e9,
+            bandwidth=4.8e12,
+            links=(450e9, 50e9),
+        ),
+        _gpu(
+            "b200",
+            "B200",
+            peaks=(2250e12, 1125e12),
+            memory=191.5e9,
+            bandwidth=7.672e12,
+            links=(900e9, 50e9),
+        ),
     )
 }

@@ -50,6 +50,18 @@ def simulate(apply: Apply, params: Tree, bounds: Mapping[str, Any], x: Any) -> A
     return programs.run(network, arrays, jax.tree.leaves(x), call)
 
 
+class Scales(NamedTuple):
+    """The scales of what an operation takes.
+
+    Attributes:
+        activation: of the values.
+        weight: of the weights.
+    """
+
+    activation: Scale
+    weight: Scale
+
+
 class Still(NamedTuple):
     """A tree but for its arrays: what a compiled function is compiled for.
 
@@ -159,7 +171,9 @@ def int8_outputs(
         weights, scale = stored["int8"][layer.name], stored["scales"][layer.name]
         activation = Scale(*stored["activations"][layer.name])
         weight = Scale(scale, jnp.zeros_like(scale))
-        return multiply(layer, equation, arguments[1 - layer.side], weights, activation, weight)
+        return multiply(
+            layer, equation, arguments[1 - layer.side], weights, Scales(activation, weight)
+        )
 
     params = shapes.filled(())
     network, _ = trace_layers(apply, params, x)
@@ -173,8 +187,7 @@ def multiply_rounded(
     equation: Equation,
     values: jax.Array,
     weights: jax.Array,
-    activation: Scale,
-    weight: Scale,
+    scales: Scales,
 ) -> jax.Array:
     """The operation in floating point, of values that int8 can hold.
 
@@ -183,11 +196,12 @@ def multiply_rounded(
         equation: its operation.
         values: what it takes, in floating point.
         weights: int8.
-        activation: the scale of `values`.
-        weight: that of `weights`.
+        scales: of both.
     """
-    rounded = round_to_int8(values, activation)
-    return _in_order(layer, equation, rounded, from_int8(weights, weight).astype(values.dtype))
+    rounded = round_to_int8(values, scales.activation)
+    return _in_order(
+        layer, equation, rounded, from_int8(weights, scales.weight).astype(values.dtype)
+    )
 
 
 def multiply_integers(
@@ -195,8 +209,7 @@ def multiply_integers(
     equation: Equation,
     values: jax.Array,
     weights: jax.Array,
-    activation: Scale,
-    weight: Scale,
+    scales: Scales,
 ) -> jax.Array:
     """The operation in int32: sum (q - zero) w = sum q w - sum zero w; padding adds to neither.
 
@@ -205,15 +218,15 @@ def multiply_integers(
         equation: its operation.
         values: what it takes, in floating point.
         weights: int8.
-        activation: the scale of `values`.
-        weight: that of `weights`.
+        scales: of both.
     """
-    whole = to_int8(values, activation)
-    zero = jnp.broadcast_to(activation.zero.astype(jnp.int8), whole.shape)
+    whole = to_int8(values, scales.activation)
+    zero = jnp.broadcast_to(scales.activation.zero.astype(jnp.int8), whole.shape)
     in_int32 = {"preferred_element_type": jnp.dtype(jnp.int32), "precision": None}
     integer = dataclasses.replace(equation, params=equation.params | in_int32)
     sums = _in_order(layer, integer, whole, weights) - _in_order(layer, integer, zero, weights)
-    scale = programs.scale_of_outputs(layer, equation, weight.scale, sums) * activation.scale
+    scale = programs.scale_of_outputs(layer, equation, scales.weight.scale, sums)
+    scale = scale * scales.activation.scale
     return (sums.astype(jnp.float32) * scale).astype(values.dtype)
 
 

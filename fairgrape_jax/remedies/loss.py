@@ -33,6 +33,7 @@ def label_losses(
     dense: Outputs | None,
     labels: Labels,
     classes: Sequence[int],
+    *,
     mixed: Mixed | None = None,
 ) -> SampleLosses:
     """The cross-entropy of each sample, in its performance-weighted form where that is on.
@@ -94,7 +95,7 @@ def retraining_loss(
         >>> retraining_loss(REMEDIES["at+kd"], same, same, labels, (3,)).round(4)
         Array(1.0986, dtype=float32)
     """
-    plain = label_losses(remedy, pruned, dense, labels, classes, mixed)
+    plain = label_losses(remedy, pruned, dense, labels, classes, mixed=mixed)
     if weights is not None:
         plain = weights * plain
     total = remedy.ce * plain.mean()

@@ -30,7 +30,9 @@ def accuracy_by_group(
     dense = [] if alone else comparisons[0].statistic("group_accuracy", dense=True).tolist()
     values = [intervals(one, "group_accuracy") for one in comparisons]
     title = "Accuracy by group"
-    chart = row_charts.interval_rows(title, groups, names, values, "accuracy (%)", dense)
+    chart = row_charts.interval_rows(
+        title, groups, names, values, unit="accuracy (%)", levels=dense
+    )
     return Figure(title, [chart], "Bars: 95 % interval.", legend=names)
 
 
@@ -45,7 +47,7 @@ def change_by_group(comparisons: Sequence[Comparison], groups: Sequence[str]) ->
     values = [intervals(one, "group_change") for one in comparisons]
     zero = [0.0] * len(groups)
     title = "Change of accuracy by group"
-    chart = row_charts.interval_rows(title, groups, names, values, "points", zero)
+    chart = row_charts.interval_rows(title, groups, names, values, unit="points", levels=zero)
     return Figure(title, [chart], "Against the dense models. Bars: 95 % interval.", legend=names)
 
 

@@ -91,6 +91,7 @@ def interval_rows(
     rows: Sequence[str],
     series: Sequence[str],
     values: Sequence[Sequence[Interval]],
+    *,
     unit: str,
     levels: Sequence[float] = (),
 ) -> Chart:

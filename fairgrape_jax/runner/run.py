@@ -127,7 +127,7 @@ def run_seed(
     pace.finished((seed, "dense", 0))
     for method in methods:
         with resume.hold_lock(root / f"{method}.lock"):
-            prune_rounds(session, directory, seed, method, dense, pace)
+            prune_rounds(session, directory, seed, method, dense=dense, pace=pace)
 
 
 def wait_for_dense(directory: Path, seed: int, owner: str, seconds: float = 5) -> None:
@@ -177,7 +177,7 @@ def rounds_of(session: Session, directory: Path, seed: int, method: str) -> list
 
 
 def prune_rounds(
-    session: Session, directory: Path, seed: int, method: str, dense: Dense, pace: Pace
+    session: Session, directory: Path, seed: int, method: str, *, dense: Dense, pace: Pace
 ) -> None:
     """All rounds of one method, each from the one before; complete ones are passed over.
 

@@ -45,7 +45,13 @@ def layer_start(number: int, begin: int, interval: int) -> int:
 
 
 def sparsity_at(
-    step: int, sparsity: float, begin: int, interval: int, repetitions: int, rampup: bool = False
+    step: int,
+    sparsity: float,
+    *,
+    begin: int,
+    interval: int,
+    repetitions: int,
+    rampup: bool = False,
 ) -> float:
     """The sparsity that a step asks for: cubic, at every interval; 0 before the first.
 
@@ -58,7 +64,8 @@ def sparsity_at(
         rampup: wait one interval first.
 
     Example:
-        >>> [round(sparsity_at(n, 0.5, 2, 2, 3), 4) for n in range(1, 8)]
+        >>> steps = {"begin": 2, "interval": 2, "repetitions": 3}
+        >>> [round(sparsity_at(n, 0.5, **steps), 4) for n in range(1, 8)]
         [0.0, 0.3519, 0.3519, 0.4815, 0.4815, 0.5, 0.5]
     """
     passed = (step - begin) // interval - int(rampup)

@@ -97,7 +97,7 @@ def train_epoch(
             "epoch": epoch,
             "step_in_epoch": count - 1,
             "rate": rate,
-            "ids": batches.batch_ids(split, batch, seed, epoch, count - 1, order).tolist(),
+            "ids": batches.batch_ids(split, batch, seed, epoch, count - 1, order=order).tolist(),
         }
         bad, where = finite.bad_parts(before, flags, parameters), f"at step {first + count - 1}"
         carried = jax.tree.map(np.array, jax.device_get(carry.carried))

@@ -83,7 +83,7 @@ def loss_with_ingredients(
         gather: brings together the parts of a batch.
     """
     outputs, teacher = view.outputs, view.teacher
-    plain = remedies.label_losses(remedy, outputs, teacher, view.labels, classes, mixed)
+    plain = remedies.label_losses(remedy, outputs, teacher, view.labels, classes, mixed=mixed)
     view = view._replace(
         losses=jax.lax.stop_gradient(plain),
         correct=correct_share(jax.lax.stop_gradient(outputs.logits), view.labels, classes),
@@ -132,6 +132,7 @@ def evaluate_held_out(
     masks: Tree,
     batch: dict[str, jax.Array],
     groups: jax.Array | None,
+    *,
     batch_stats: Tree,
 ) -> Callable[[Tree], HeldOut] | None:
     """What `Made.held_out` is; None for a step without such a batch.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Float, Int
 
 from fairgrape_jax import losses, parallel, remedies
 from fairgrape_jax.data import augment
@@ -27,7 +28,177 @@ from fairgrape_jax.training.ingredients import (
     frozen_names,
     loss_with_ingredients,
 )
+from fairgrape_jax.training.pictures import Draw, Pictures, prepare_pictures
 from fairgrape_jax.training.state import Carry, State
+
+
+class Companions(NamedTuple):
+    """What stands beside a training step and does not change; None for what is not needed.
+
+    Attributes:
+        dense: the dense network's variables.
+        groups: (N,) int32, the group of each training sample.
+        held_groups: (M,) int32, that of each sample of the validation split.
+    """
+
+    dense: Tree = None
+    groups: jax.Array | None = None
+    held_groups: jax.Array | None = None
+
+    def of(self, ids: jax.Array) -> jax.Array:
+        """The groups of training samples, -1 for none.
+
+        Args:
+            ids: (B,) int32, their places in the split.
+        """
+        return jnp.full(ids.shape, -1) if self.groups is None else self.groups[ids]
+
+
+NOTHING = Companions()
+
+
+class Seen(NamedTuple):
+    """What the loss of a step looks at beside the parameters.
+
+    Attributes:
+        batch: of this device.
+        pictures: of the batch, as the network sees them.
+        teacher: the dense network's outputs; None where nothing looks at them.
+        dropout_key: of this device and step.
+    """
+
+    batch: dict[str, jax.Array]
+    pictures: Pictures
+    teacher: losses.Outputs | None
+    dropout_key: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainStep:
+    """The step of one device; `make_train_step` says what its parts are.
+
+    Attributes:
+        module: the network.
+        dataset: normalisation and classes.
+        optimizer: gives directions.
+        alter: changes pictures at random; None for none.
+        mixup: its alpha.
+        remedy: the terms of the loss.
+        ingredients: what else takes part.
+        groups: how many groups they see.
+        features: the modules whose outputs the loss compares.
+        still: the names of parameters that do not move.
+    """
+
+    module: nn.Module
+    dataset: Dataset
+    optimizer: optax.GradientTransformation
+    alter: augment.Augmentation | None
+    mixup: float
+    remedy: Remedy | None
+    ingredients: Sequence[Active]
+    groups: int
+    features: Sequence[str]
+    still: frozenset[str]
+
+    def train_step(
+        self,
+        carry: Carry,
+        masks: Tree,
+        batch: dict[str, jax.Array],
+        rate: jax.Array,
+        companions: Companions = NOTHING,
+    ) -> tuple[Carry, StepReport]:
+        """What is carried after the step, and its report.
+
+        Args:
+            carry: the state, and what ingredients carry.
+            masks: bool leaves, None where not prunable.
+            batch: of this device.
+            rate: the learning rate.
+            companions: what does not change.
+        """
+        state = carry.state
+        seen = self.look(state, batch, companions)
+        objective = functools.partial(self.loss, carry, masks, seen, companions)
+        (loss, (batch_stats, carried)), gradients = jax.value_and_grad(objective, has_aux=True)(
+            state.params
+        )
+        loss, batch_stats, gradients = jax.lax.pmean((loss, batch_stats, gradients), parallel.AXIS)
+        new = update(self.optimizer, state, masks, gradients, rate=rate, still=self.still)
+        new = new._replace(batch_stats=batch_stats)
+        if not self.ingredients:
+            return finite.accept(carry, new, loss, gradients)
+        held_groups = companions.held_groups
+        held_out = evaluate_held_out(
+            self.module, self.dataset, masks, batch, held_groups, batch_stats=batch_stats
+        )
+        made = Made(new.params, masks, gradients, state.step, self.groups, held_out)
+        carried = after_step(self.ingredients, carried, made)
+        return finite.accept(carry, new, loss, gradients, carried)
+
+    def look(self, state: State, batch: dict[str, jax.Array], companions: Companions) -> Seen:
+        """What the loss looks at, with the random draws of the step.
+
+        Args:
+            state: before the step.
+            batch: of this device.
+            companions: with the dense network, where it teaches.
+        """
+        run_key = jax.random.wrap_key_data(state.key)
+        key = jax.random.fold_in(
+            jax.random.fold_in(run_key, state.step), jax.lax.axis_index(parallel.AXIS)
+        )
+        dropout_key = jax.random.split(key)[1]
+        draw = Draw(run_key, state.epoch)
+        pictures = prepare_pictures(batch, self.dataset, self.alter, self.mixup, draw)
+        teacher = None
+        if companions.dense is not None:
+            teacher, _ = run(self.module, companions.dense, pictures.images, self.features)
+        return Seen(batch, pictures, teacher, dropout_key)
+
+    def loss(
+        self, carry: Carry, masks: Tree, seen: Seen, companions: Companions, params: Tree
+    ) -> tuple[jax.Array, tuple[Tree, Tree]]:
+        """The mean loss of a batch; with it the running statistics and what ingredients carry.
+
+        Args:
+            carry: before the step.
+            masks: bool leaves, None where not prunable.
+            seen: of the batch.
+            companions: with the groups of samples.
+            params: those that the loss is a function of.
+        """
+        state, pictures = carry.state, seen.pictures
+        shown = apply_masks(masks, forward(self.ingredients, carry.carried, params))
+        variables = {"params": shown, "batch_stats": state.batch_stats}
+        outputs, batch_stats = run(
+            self.module, variables, pictures.images, self.features, seen.dropout_key
+        )
+        if not self.ingredients:
+            loss = mean_loss(outputs, pictures, self.dataset.classes, self.remedy, seen.teacher)
+            return loss, (batch_stats, carry.carried)
+        view = Batch(
+            params=shown,
+            masks=masks,
+            outputs=outputs,
+            teacher=seen.teacher,
+            labels=pictures.labels,
+            groups=companions.of(seen.batch["ids"]),
+            num_groups=self.groups,
+            losses=jnp.zeros(()),
+            correct=jnp.zeros(()),
+            step=state.step,
+        )
+        loss, carried = loss_with_ingredients(
+            self.ingredients,
+            carry.carried,
+            view,
+            self.dataset.classes,
+            self.remedy or Remedy(),
+            mixed=pictures.mixed,
+        )
+        return loss, (batch_stats, carried)
 
 
 def make_train_step(
@@ -68,143 +239,18 @@ def make_train_step(
         parameters: the names of all parameters in the order of the network, for those that freeze
             some.
     """
-    alter = augment.AUGMENTATIONS[augmentation]
-    names = remedy.features if remedy and remedy.of_features else ()
-    still = frozen_names(ingredients, parameters)
-
-    def train_step(
-        carry: Carry,
-        masks: Tree,
-        batch: dict[str, jax.Array],
-        rate: jax.Array,
-        companions: Companions = NOTHING,
-    ) -> tuple[Carry, StepReport]:
-        state, dense = carry.state, companions.dense
-        run_key = jax.random.wrap_key_data(state.key)
-        key = jax.random.fold_in(
-            jax.random.fold_in(run_key, state.step), jax.lax.axis_index(parallel.AXIS)
-        )
-        dropout_key = jax.random.split(key)[1]
-        draw = Draw(run_key, state.epoch)
-        pictures = prepare_pictures(batch, dataset, alter, mixup, draw)
-        teacher = run(module, dense, pictures.images, names)[0] if dense is not None else None
-
-        def objective(params: Tree) -> tuple[jax.Array, tuple[Tree, Tree]]:
-            shown = apply_masks(masks, forward(ingredients, carry.carried, params))
-            variables = {"params": shown, "batch_stats": state.batch_stats}
-            outputs, batch_stats = run(module, variables, pictures.images, names, dropout_key)
-            if not ingredients:
-                loss = mean_loss(outputs, pictures, dataset.classes, remedy, teacher)
-                return loss, (batch_stats, carry.carried)
-            view = Batch(
-                params=shown,
-                masks=masks,
-                outputs=outputs,
-                teacher=teacher,
-                labels=pictures.labels,
-                groups=companions.of(batch["ids"]),
-                num_groups=groups,
-                losses=jnp.zeros(()),
-                correct=jnp.zeros(()),
-                step=state.step,
-            )
-            loss, carried = loss_with_ingredients(
-                ingredients,
-                carry.carried,
-                view,
-                dataset.classes,
-                remedy or Remedy(),
-                mixed=pictures.mixed,
-            )
-            return loss, (batch_stats, carried)
-
-        (loss, (batch_stats, carried)), gradients = jax.value_and_grad(objective, has_aux=True)(
-            state.params
-        )
-        loss, batch_stats, gradients = jax.lax.pmean((loss, batch_stats, gradients), parallel.AXIS)
-        new = update(optimizer, state, masks, gradients, rate, still)
-        new = new._replace(batch_stats=batch_stats)
-        if not ingredients:
-            return finite.accept(carry, new, loss, gradients)
-        held_out = evaluate_held_out(
-            module, dataset, masks, batch, companions.held_groups, batch_stats
-        )
-        made = Made(new.params, masks, gradients, state.step, groups, held_out)
-        carried = after_step(ingredients, carried, made)
-        return finite.accept(carry, new, loss, gradients, carried)
-
-    return train_step
-
-
-class Companions(NamedTuple):
-    """What stands beside a training step and does not change; None for what is not needed.
-
-    Attributes:
-        dense: the dense network's variables.
-        groups: (N,) int32, the group of each training sample.
-        held_groups: (M,) int32, that of each sample of the validation split.
-    """
-
-    dense: Tree = None
-    groups: Any = None
-    held_groups: Any = None
-
-    def of(self, ids: jax.Array) -> jax.Array:
-        """The groups of training samples, -1 for none.
-
-        Args:
-            ids: (B,) int32, their places in the split.
-        """
-        return jnp.full(ids.shape, -1) if self.groups is None else self.groups[ids]
-
-
-NOTHING = Companions()
-
-
-class Draw(NamedTuple):
-    """What random changes of pictures are a function of, with the number of a sample."""
-
-    run_key: jax.Array
-    epoch: jax.Array
-
-
-class Pictures(NamedTuple):
-    """What a network learns from in one step.
-
-    Attributes:
-        images: altered, maybe mixed in pairs, and normalised.
-        labels: of each, or of the first of a pair.
-        mixed: where there are pairs, the labels of the second and the share of the first.
-    """
-
-    images: Float[jax.Array, "B H W C"]
-    labels: Int[jax.Array, "B T"]
-    mixed: tuple[Int[jax.Array, "B T"], Float[jax.Array, " B"]] | None
-
-
-def prepare_pictures(
-    batch: dict[str, jax.Array],
-    dataset: Dataset,
-    alter: augment.Augmentation | None,
-    mixup: float,
-    draw: Draw,
-) -> Pictures:
-    """The pictures of a batch as the network sees them.
-
-    Args:
-        batch: images, labels, and ids where pictures are altered.
-        dataset: the normalisation.
-        alter: a row of `augment.AUGMENTATIONS`; None for the pictures as they are.
-        mixup: its alpha, 0 for none.
-        draw: for random changes.
-    """
-    images, labels, mixed = batch["images"], batch["labels"], None
-    if alter is not None:
-        images = augment.augment_batch(alter, *draw, batch["ids"], images)
-    if mixup:
-        pairs = augment.mixup(mixup, *draw, batch["ids"], images, labels=labels)
-        images, mixed = pairs.images, (pairs.labels, pairs.share)
-    return Pictures(augment.normalise(images, dataset.mean, dataset.std), labels, mixed)
+    return TrainStep(
+        module=module,
+        dataset=dataset,
+        optimizer=optimizer,
+        alter=augment.AUGMENTATIONS[augmentation],
+        mixup=mixup,
+        remedy=remedy,
+        ingredients=ingredients,
+        groups=groups,
+        features=remedy.features if remedy and remedy.of_features else (),
+        still=frozen_names(ingredients, parameters),
+    ).train_step
 
 
 def mean_loss(
@@ -238,6 +284,7 @@ def update(
     state: State,
     masks: Tree,
     gradients: Tree,
+    *,
     rate: jax.Array,
     still: frozenset[str] = frozenset(),
 ) -> State:

@@ -115,7 +115,12 @@ def test_channels_are_those_of_the_library_step_by_step(name):
             x = jax.nn.relu(x + bias)
             begin = channels.layer_start(i, start, interval) if name == "layerwise" else start
             sparsity = channels.sparsity_at(
-                step, float(file["prune.sparsity"]), begin, interval, repetitions, rampup
+                step,
+                float(file["prune.sparsity"]),
+                begin=begin,
+                interval=interval,
+                repetitions=repetitions,
+                rampup=rampup,
             )
             count = step - begin
             if count >= 0 and (stop is None or count < stop):
