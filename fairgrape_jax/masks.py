@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Bool, PyTree, Shaped, UInt8
 
 from fairgrape_jax.kernels import Tree, full_masks, is_kernel
@@ -80,7 +81,7 @@ def apply_masks(masks: Masks, params: Tree) -> Tree:
     )
 
 
-def native(array: Any) -> Shaped[np.ndarray, " ..."]:
+def native(array: ArrayLike | np.generic) -> Shaped[np.ndarray, " ..."]:
     """A NumPy array in a dtype and byte order that devices know, of the same values.
 
     Args:

@@ -133,13 +133,13 @@ class AuditResult:
 
 
 def audit(
-    labels: Any,
-    dense: Any,
-    compressed: Any,
-    groups: Any,
+    labels: columns.Column,
+    dense: columns.Column,
+    compressed: columns.Column,
+    groups: columns.Column,
     *,
-    ids: Any = None,
-    positive: Any = None,
+    ids: columns.Column = None,
+    positive: object = None,
     min_group: int = 1,
     convention: metrics.Convention = "simon-says",
     replicates: int | None = None,
@@ -190,7 +190,7 @@ def audit(
         raise UsageError(f"compressed: {list(by_name)}; give each model a name of its own")
     predictions: dict[Source, Categorical] = {}
 
-    def models(name: str, value: Any, role: str = "compressed") -> tuple[Source, ...]:
+    def models(name: str, value: columns.Column, role: str = "compressed") -> tuple[Source, ...]:
         cells = _models(name, value, count)
         sources = [Model(column=f"{role} {name}", name=title) for title in cells]
         predictions.update(zip(sources, cells.values(), strict=True))
@@ -225,7 +225,7 @@ def audit(
     return AuditResult(audits.of_samples(request, samples))
 
 
-def _models(name: str, value: Any, count: int) -> dict[str, Categorical]:
+def _models(name: str, value: columns.Column, count: int) -> dict[str, Categorical]:
     """The predictions of one model, or of one per seed, by what they are called."""
     several = columns.frame(value)
     if several is None and not _is_column(value, count):
@@ -245,7 +245,7 @@ def _models(name: str, value: Any, count: int) -> dict[str, Categorical]:
     return cells
 
 
-def _is_column(value: Any, count: int) -> bool:
+def _is_column(value: columns.Column, count: int) -> bool:
     """Whether this is one value for each sample, not several such columns."""
     if isinstance(value, list | tuple):
         return not any(hasattr(x, "__len__") and not isinstance(x, str | bytes) for x in value[:1])
@@ -253,13 +253,13 @@ def _is_column(value: Any, count: int) -> bool:
     return len(shape) < 2 or shape == (count, 1)
 
 
-def _groups(name: str, values: Any) -> Categorical:
+def _groups(name: str, values: columns.Column) -> Categorical:
     array = columns.column(f"groups, {name}", values)
     distinct, codes = columns.groups(array, f"groups, {name}")
     return _named(codes, distinct)
 
 
-def _cells(name: str, values: Any) -> Categorical:
+def _cells(name: str, values: columns.Column) -> Categorical:
     array = columns.column(name, values)
     if not len(array):
         raise UsageError(f"{name}: no samples")
@@ -275,7 +275,7 @@ def _named(codes: np.ndarray, distinct: list[Any]) -> Categorical:
     return Categorical(renamed[codes], tuple(place))
 
 
-def _ids(ids: Any, count: int) -> Any:
+def _ids(ids: columns.Column, count: int) -> pa.Array:
     if ids is None:
         return pa.array([str(row) for row in range(1, count + 1)])
     cells = _cells("ids", ids)

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from fairgrape_jax import spelling
 
 NUMBERS, WORDS = "biuf", "U"  # kinds of NumPy's dtypes
+Column: TypeAlias = Any  # (N,): a list, an array, a series or a frame of one column
 
 
-def frame(values: Any) -> dict[str, Any] | None:
+def frame(values: Column) -> dict[str, Column] | None:
     """The columns of a mapping or a data frame by name; None for what is a single column.
 
     Args:
@@ -42,7 +43,7 @@ def frame(values: Any) -> dict[str, Any] | None:
     return {str(name): values[name] for name in names}
 
 
-def column(name: str, values: Any) -> np.ndarray:
+def column(name: str, values: Column) -> np.ndarray:
     """One value for each sample, (N,), of a plain dtype: numbers, words, or objects.
 
     Args:
@@ -75,7 +76,7 @@ def column(name: str, values: Any) -> np.ndarray:
     return array
 
 
-def _array(values: Any) -> np.ndarray:
+def _array(values: Column) -> np.ndarray:
     jax = sys.modules.get("jax")
     if jax is not None and isinstance(values, jax.Array):
         return jax.device_get(values)  # a transfer that is meant

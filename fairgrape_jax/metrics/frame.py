@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 
 from fairgrape_jax.metrics import columns
+from fairgrape_jax.metrics.columns import Column
 from fairgrape_jax.metrics.counts import (
     Counts,
     accuracy,
@@ -28,7 +29,6 @@ from fairgrape_jax.metrics.extremes import Measure, between, lowest
 from fairgrape_jax.metrics.resample import Metric, interval, replicate
 from fairgrape_jax.metrics.samples import Samples
 
-Column: TypeAlias = Any  # (N,): a list, an array, a series or a frame of one column
 LARGEST = 50_000_000  # rates of classes in groups and replicates up to which parity has intervals
 
 

@@ -146,7 +146,7 @@ def held_weights(
     return held
 
 
-Multiply = Callable[[Layer, Equation, jax.Array, jax.Array, Scale, Scale], jax.Array]
+Multiply = Callable[[Layer, Equation, jax.Array, jax.Array, Scales], jax.Array]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -149,7 +148,12 @@ def embed(session: Session, dense: Network, *, batch: int, fold: Fold = passes.f
     def features(images: jax.Array) -> jax.Array:
         inputs: list[jax.Array] = []
 
-        def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        def intercept(
+            call: Callable[..., Tree],
+            args: tuple[jax.Array, ...],
+            kwargs: dict[str, Tree],
+            context: nn.module.InterceptorContext,
+        ) -> Tree:
             if context.method_name == "__call__" and "/".join(context.module.path) == head:
                 inputs.append(args[0])
             return call(*args, **kwargs)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fairgrape_jax import models
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree
@@ -14,7 +12,7 @@ from fairgrape_jax.systems.quantised import without_quantisers
 IMAGENET = "imagenet"
 
 
-def load_pretrained(name: str, source: str, variables: dict[str, Tree]) -> dict[str, Any]:
+def load_pretrained(name: str, source: str, variables: dict[str, Tree]) -> dict[str, Tree]:
     """A fresh network with pretrained weights.
 
     Args:

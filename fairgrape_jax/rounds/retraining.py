@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -61,7 +60,7 @@ def in_step(row: Ingredient) -> bool:
 
 def group_tables(
     dataset: Dataset | None, ingredients: Sequence[Active], devices: Sequence[jax.Device]
-) -> tuple[Any, Any]:
+) -> tuple[jax.Array | None, jax.Array | None]:
     """The groups of the training and of the validation split on the devices, None where not needed.
 
     Args:

@@ -188,7 +188,7 @@ def make_problem(
     options: dict[str, Any] = {"seed": seed, "dense": dense, "fold": fold}
 
     def average(
-        statistic: Statistic, over: Any = "all", extra: Any = None, params: Tree = None
+        statistic: Statistic, over: score.Over = "all", extra: Tree = None, params: Tree = None
     ) -> Tree:
         scored = network
         if params is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import Any
 
 import jax
 from rich.filesize import decimal
@@ -14,6 +13,7 @@ from fairgrape_jax import config, storage
 from fairgrape_jax.config import Experiment, protocols
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.errors import UsageError
+from fairgrape_jax.masks import Tree
 from fairgrape_jax.progress import say
 from fairgrape_jax.runner import layout, retention
 
@@ -51,7 +51,7 @@ class Room:
         return (self.checkpoints + 1 + 4) * self.checkpoint + self.rounds * self.other
 
 
-def estimate_room(experiment: Experiment, directory: Path, tree: Any, dataset: Dataset) -> Room:
+def estimate_room(experiment: Experiment, directory: Path, tree: Tree, dataset: Dataset) -> Room:
     """The room for what a run has yet to do.
 
     The numbers are those of the arrays as they are: a checkpoint is compressed, and pruned weights
@@ -84,7 +84,7 @@ def estimate_room(experiment: Experiment, directory: Path, tree: Any, dataset: D
     return Room(size, len(dataset.test) * row + size // 100 + 4096, stages, checkpoints)
 
 
-def check_room(experiment: Experiment, directory: Path, tree: Any, dataset: Dataset) -> None:
+def check_room(experiment: Experiment, directory: Path, tree: Tree, dataset: Dataset) -> None:
     """Print a note if the disk has no room for all rounds; arguments as for `estimate_room`.
 
     Args:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import Any
 
 import jax
 import numpy as np
@@ -34,7 +33,7 @@ def finish(
     network: Network,
     place: Place,
     *,
-    details: dict[str, Any],
+    details: layout.Record,
     dense: Network | None = None,
     dense_predictions: Predictions | None = None,
 ) -> Predictions:
@@ -76,7 +75,7 @@ def group_totals(this: Round, network: Network, dense: Network | None) -> dict[s
         dense: the network before pruning, for a loss that looks at it.
     """
 
-    def totals(scores: Tree) -> list[Any]:
+    def totals(scores: Tree) -> list[np.ndarray]:
         return importance.layer_totals(jax.tree.leaves(scores))
 
     first_draw = Round(this.session, this.run, this.seed).draw
@@ -96,7 +95,7 @@ def group_totals(this: Round, network: Network, dense: Network | None) -> dict[s
 def write(
     this: Round,
     network: Network,
-    record: dict[str, Any],
+    record: layout.Record,
     *,
     tested: Predictions,
     dense: Predictions,
@@ -151,7 +150,7 @@ def write(
 
 def thresholds_by_group(
     session: Session, validated: Predictions, tested: Predictions, dense_counts: metrics.Counts
-) -> dict[str, Any]:
+) -> layout.Record:
     """What the test split gives with a threshold for each group, taken from the validation split.
 
     Apart from the metrics of the stage, for it looks at the group of a person at test time.
@@ -184,7 +183,7 @@ def thresholds_by_group(
     return {"thresholds_by_group": {"uses": uses, "thresholds": limits, **measured}}
 
 
-def summary(record: dict[str, Any]) -> str:
+def summary(record: layout.Record) -> str:
     """One line of metrics for a stage.
 
     Args:

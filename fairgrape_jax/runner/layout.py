@@ -8,6 +8,8 @@ from typing import Any
 
 from fairgrape_jax import storage
 
+Record = dict[str, Any]  # of a stage, as its metrics.json holds it
+
 # What the record of a stage vouches for; the list of digests does so for the checkpoint.
 FILES = ("checkpoint/digests.json", "masks.npz", "predictions.csv")
 
@@ -63,7 +65,7 @@ def epoch_directory(dense: Path, epoch: int) -> Path:
     return dense / f"epoch_{epoch:02d}"
 
 
-def write_record(directory: Path, record: dict[str, Any]) -> None:
+def write_record(directory: Path, record: Record) -> None:
     """Write a stage's metrics.json, which makes it complete and vouches for its FILES.
 
     Args:
@@ -74,7 +76,7 @@ def write_record(directory: Path, record: dict[str, Any]) -> None:
     storage.write_checksummed(directory / "metrics.json", record | {"files": digests})
 
 
-def read_record(directory: Path) -> dict[str, Any] | None:
+def read_record(directory: Path) -> Record | None:
     """A stage's record; None if it is not complete, or its metrics.json was changed.
 
     Args:
@@ -104,7 +106,7 @@ def changed_files(directory: Path, *names: str) -> list[str]:
     return storage.changed_files(directory, {name: digests.get(name, "?") for name in names})
 
 
-def read_records(directory: Path) -> list[tuple[Path, dict[str, Any]]]:
+def read_records(directory: Path) -> list[tuple[Path, Record]]:
     """The directory and record of every complete stage of a run, in order of their names.
 
     Args:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.runner import layout
@@ -44,7 +43,7 @@ DEFINED_OF_GROUPS = ("group_accuracy", "group_change")
 READ = ("fpr", "fnr", "group_fpr", "group_fnr")
 
 
-def describe_misfit(record: Mapping[str, Any]) -> str:
+def describe_misfit(record: layout.Record) -> str:
     """What is wrong with a record, "" for nothing: its types, and that its parts fit each other.
 
     Args:
@@ -74,7 +73,7 @@ def describe_misfit(record: Mapping[str, Any]) -> str:
     return ""
 
 
-def check_record(run: Path, directory: Path, record: Mapping[str, Any]) -> None:
+def check_record(run: Path, directory: Path, record: layout.Record) -> None:
     """Check that a record is whole and that of the stage in whose directory it is.
 
     Args:
@@ -94,7 +93,7 @@ def check_record(run: Path, directory: Path, record: Mapping[str, Any]) -> None:
         raise UsageError(f"{where}: is the record of another stage; {cure}")
 
 
-def read_checked_predictions(directory: Path, record: Mapping[str, Any]) -> evaluate.Predictions:
+def read_checked_predictions(directory: Path, record: layout.Record) -> evaluate.Predictions:
     """The predictions of a stage whose record is checked.
 
     Args:

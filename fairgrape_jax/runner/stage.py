@@ -17,8 +17,9 @@ from fairgrape_jax.config import Experiment
 from fairgrape_jax.config.serialize import Input
 from fairgrape_jax.data import augment
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.masks import Tree, apply_masks, put_on_device
+from fairgrape_jax.masks import Array, Tree, apply_masks, put_on_device
 from fairgrape_jax.runner import layout
+from fairgrape_jax.runner.layout import Record
 from fairgrape_jax.runner.stored import experiment_of, read_stage
 from fairgrape_jax.storage import as_path, checkpoint
 from fairgrape_jax.systems.options import Quantisation
@@ -52,7 +53,7 @@ class LoadedStage:
 
     name: str
     experiment: Experiment
-    record: dict[str, Any]
+    record: Record
     params: Tree
     batch_stats: Tree
     masks: Tree
@@ -116,7 +117,7 @@ class LoadedStage:
         params = quantise_params(params, self.batch_stats, self.bits)
         return {"params": params, "batch_stats": self.batch_stats}
 
-    def apply(self, images: Any) -> jax.Array:
+    def apply(self, images: Array) -> jax.Array:
         """The logits of pictures; of several tasks one after the other.
 
         Args:
@@ -158,7 +159,7 @@ def _logits(
     std: tuple[float, ...],
     variables: dict[str, Tree],
     images: jax.Array,
-) -> Any:
+) -> Tree:
     return module.apply(variables, augment.normalise(images, mean, std), train=False)
 
 

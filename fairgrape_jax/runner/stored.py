@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from flax import linen as nn
 
@@ -13,6 +12,7 @@ from fairgrape_jax.config import Experiment
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree, apply_masks, check_masks
 from fairgrape_jax.runner import layout
+from fairgrape_jax.runner.layout import Record
 from fairgrape_jax.runner.record import check_record, read_checked_predictions
 from fairgrape_jax.storage import checkpoint
 from fairgrape_jax.training.evaluate import Predictions
@@ -32,7 +32,7 @@ class StoredStage:
     run: Path
     directory: Path
     experiment: Experiment
-    record: dict[str, Any]
+    record: Record
 
     @property
     def name(self) -> str:

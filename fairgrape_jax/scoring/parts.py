@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Bool, Float32, Int
 
 from fairgrape_jax.masks import Array
@@ -36,7 +37,7 @@ class Part(NamedTuple):
     end: bool
 
 
-def membership(groups: Any, num_groups: int, samples: int) -> Array:
+def membership(groups: ArrayLike, num_groups: int, samples: int) -> Array:
     """The members of every group, (G, B) bool, from ids (B,) or as they are.
 
     Args:
@@ -75,7 +76,7 @@ def membership(groups: Any, num_groups: int, samples: int) -> Array:
 
 
 def checked_batches(
-    batches: Iterable[tuple[Batch, Any]], num_groups: int
+    batches: Iterable[tuple[Batch, ArrayLike]], num_groups: int
 ) -> Iterator[tuple[Batch, Bool[np.ndarray, "G B"]]]:
     """Each batch with its membership, (G, B) on the host.
 

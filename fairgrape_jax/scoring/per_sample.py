@@ -10,11 +10,11 @@ each, and every sample is passed once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array as JaxArray
 from jaxtyping import Bool, Float, PyTree
 
@@ -44,8 +44,8 @@ def group_importance(
     loss_fn: SampleLoss,
     params: Tree,
     masks: Masks,
-    batch: Any,
-    groups: Any,
+    batch: Batch,
+    groups: ArrayLike,
     *,
     num_groups: int,
     axis_name: str | None = None,
@@ -96,7 +96,7 @@ def average_importance(
     loss_fn: SampleLoss,
     params: Tree,
     masks: Masks,
-    batches: Iterable[tuple[Any, Any]],
+    batches: Iterable[tuple[Batch, ArrayLike]],
     *,
     num_groups: int,
     micro_batch: int | None = None,
@@ -201,7 +201,7 @@ def _varying(array: jax.Array, axis_name: str) -> jax.Array:
 def _traced_average(
     network: SampleNetwork,
     arrays: Arrays,
-    batches: Sequence[tuple[Any, Any]],
+    batches: Sequence[tuple[Batch, ArrayLike]],
     num_groups: int,
     squares: bool,
 ) -> list[jax.Array]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array as JaxArray
 from jaxtyping import Float
 
@@ -41,7 +42,7 @@ class SampleNetwork(NamedTuple):
     """
 
     loss_fn: SampleLoss
-    structure: Any
+    structure: jax.tree_util.PyTreeDef
     prunable: tuple[bool, ...]
     constants: tuple[tuple[int, Any], ...]
 
@@ -119,7 +120,7 @@ def square(weights: jax.Array, gradient: jax.Array) -> jax.Array:
     return jnp.square((wide if wide.ndim == gradient.ndim else wide[None]) * gradient)
 
 
-def widen(dtype: Any) -> Any:
+def widen(dtype: DTypeLike) -> DTypeLike:
     """In which dtype floats of a dtype are summed: float64 as they are, all others in float32.
 
     Args:
@@ -145,7 +146,7 @@ def on_device(tree: Tree, device: jax.Device | None = None) -> Tree:
         device: where to; None for where JAX puts them, and then its arrays stay where they are.
     """
 
-    def move(leaf: Any) -> Any:
+    def move(leaf: Tree) -> Tree:
         if not is_array(leaf) or (isinstance(leaf, jax.Array) and device is None):
             return leaf
         if isinstance(leaf, np.ndarray | np.generic):

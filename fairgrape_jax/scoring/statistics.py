@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
 
 import jax
 
 from fairgrape_jax.masks import Tree, select_prunable
 from fairgrape_jax.scoring.importance import Loss, weigh
+
+MicroBatch = Mapping[str, jax.Array]  # images, labels, valid and its number
 
 
 class ScoredNetwork(NamedTuple):
@@ -43,10 +45,10 @@ class Statistic:
 
     per: Literal["batch", "sample"]
     of_gradient: Callable[[Tree, Tree, Tree], Tree] | None = None
-    of_network: Callable[[ScoredNetwork, Tree, Tree, Any, Any], Tree] | None = None
+    of_network: Callable[[ScoredNetwork, Tree, Tree, MicroBatch, Tree], Tree] | None = None
 
     def __call__(
-        self, network: ScoredNetwork, params: Tree, masks: Tree, batch: Any, extra: Any
+        self, network: ScoredNetwork, params: Tree, masks: Tree, batch: MicroBatch, extra: Tree
     ) -> Tree:
         """The value of one micro-batch."""
         if self.of_network is not None:

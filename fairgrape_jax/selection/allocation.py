@@ -8,7 +8,7 @@ and serves every score and choice alike.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 import jax
 import numpy as np
@@ -74,7 +74,7 @@ ALLOCATIONS: dict[str, Row] = {
 }
 
 
-def check_allocation(allocation: Any) -> None:
+def check_allocation(allocation: object) -> None:
     """ValueError unless it is one of ALLOCATIONS or a table of numbers by name.
 
     Args:

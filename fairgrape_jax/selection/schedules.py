@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import as_real
@@ -225,17 +224,17 @@ def _target(sparsity: float) -> float:
     return target
 
 
-def _sparsity(value: Any) -> float:
+def _sparsity(value: object) -> float:
     return _part(value, "sparsity")
 
 
-def _part(value: Any, name: str) -> float:
+def _part(value: object, name: str) -> float:
     if not 0 < (number := as_real(value)) < 1:
         raise UsageError(f"{name}: {value} is not between 0 and 1 (both excluded)")
     return number
 
 
-def _count(value: Any, least: int = 1) -> int:
+def _count(value: str | float, least: int = 1) -> int:
     """A number of rounds, a whole float too."""
     whole = isinstance(value, float) and value.is_integer()
     number = whole_number(int(value) if whole else value, "rounds")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -15,8 +14,10 @@ from fairgrape_jax import losses, parallel, passes
 from fairgrape_jax.data import augment
 from fairgrape_jax.data.batches import padded_batches
 from fairgrape_jax.data.dataset import MOST_SCORES, Dataset, Split
-from fairgrape_jax.masks import Tree, apply_masks
-from fairgrape_jax.passes import Fold, Key
+from fairgrape_jax.masks import Array, Tree, apply_masks
+from fairgrape_jax.passes import Arrays, Fold, Key
+
+Batch = Mapping[str, Array]  # with a leading axis of devices
 
 LOST = -1  # the prediction of padding, and of a picture that cannot be decoded
 
@@ -59,7 +60,7 @@ def make_evaluate_step(module: nn.Module, dataset: Dataset) -> Callable[..., tup
     def evaluate_step(
         params: Tree, batch_stats: Tree, masks: Tree, batch: dict[str, jax.Array]
     ) -> tuple[jax.Array, ...]:
-        logits: Any = module.apply(
+        logits: Tree = module.apply(
             {"params": apply_masks(masks, params), "batch_stats": batch_stats},
             augment.normalise(batch["images"], dataset.mean, dataset.std),
             train=False,
@@ -84,7 +85,7 @@ def _scores(logits: jax.Array, dataset: Dataset) -> jax.Array:
 
 
 def predict(
-    step: Callable[[Any], tuple[jax.Array, ...]],
+    step: Callable[[Batch], tuple[jax.Array, ...]],
     split: Split,
     *,
     per_device: int,
@@ -113,16 +114,16 @@ def predict(
     size = per_device * parallel.device_count(devices)
     place = parallel.process_index_and_count()
 
-    def batches(begin: int) -> Iterable[Any]:
+    def batches(begin: int) -> Iterable[Batch]:
         read = padded_batches(split, size, place, begin)
         rows = ({k: v for k, v in batch.items() if k != "groups"} for batch in read)
         cut = (parallel.split_batch(batch, devices) for batch in rows)
         return parallel.prefetch_to_devices(cut, devices)
 
-    def add(results: list[Any], batch: Any) -> list[Any]:
+    def add(results: Arrays, batch: Batch) -> Arrays:
         return [*results, *step(batch)]
 
-    def finish(results: list[Any]) -> list[np.ndarray]:
+    def finish(results: Arrays) -> list[np.ndarray]:
         rows = [np.asarray(x).reshape(size, *x.shape[2:]) for x in results]
         # In the order of the split, its padding last.
         return [np.concatenate(part)[: len(split)] for part in (rows[::3], rows[1::3], rows[2::3])]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -152,7 +151,7 @@ def evaluate_held_out(
 
     def held_out(params: Tree) -> HeldOut:
         variables = {"params": apply_masks(masks, params), "batch_stats": batch_stats}
-        logits: Any = module.apply(variables, images, train=False)
+        logits: Tree = module.apply(variables, images, train=False)
         each = losses.cross_entropy(logits, labels, dataset.classes)
         right = correct_share(logits, labels, dataset.classes)
         return HeldOut(each, right, groups[batch["held_ids"]])

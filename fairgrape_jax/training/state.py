@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -46,8 +46,8 @@ class Carry(NamedTuple):
     """
 
     state: State
-    finite: Any = np.True_
-    carried: Any = ()
+    finite: Tree = np.True_
+    carried: Tree = ()
 
 
 def init_state(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ from jax import lax
 from jaxtyping import Bool, Int32, Shaped
 
 from fairgrape_jax.selection.blocks.keys import keys_of, shifted, shifts
+
+T = TypeVar("T")  # a tree of arrays
 
 BLOCK = 1024
 CHUNK = 256  # blocks looked at together in a pass: what fits a cache, and bounds a pass's memory
@@ -133,7 +135,7 @@ def unpack(mask: Bool[jax.Array, "B BLOCK"], sizes: Sequence[int]) -> list[Bool[
     return masks
 
 
-def over_chunks(fn: Callable[..., Any], blocks: Blocks, *arrays: jax.Array) -> Any:
+def over_chunks(fn: Callable[..., T], blocks: Blocks, *arrays: jax.Array) -> T:
     """A function of CHUNK blocks at a time.
 
     Args:
@@ -150,7 +152,7 @@ def over_chunks(fn: Callable[..., Any], blocks: Blocks, *arrays: jax.Array) -> A
     def cut(x: jax.Array) -> jax.Array:
         return x.reshape(count // chunk, chunk, *x.shape[1:])
 
-    def part(pieces: Any) -> Any:
+    def part(pieces: tuple[jax.Array, ...]) -> T:
         keys, segment, start, *rest = pieces
         some = dataclasses.replace(blocks, keys=keys, segment=segment, start=start)
         return fn(some, *rest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ from fairgrape_jax.selection import blocks as bl
 from fairgrape_jax.selection.blocks import Blocks, Fixed
 from fairgrape_jax.selection.fixed_point.prefixes import Shells, measure
 from fairgrape_jax.selection.fixed_point.sample import Guess, Layer
+
+T = TypeVar("T")  # a tree of arrays
 
 PASSES = 16  # at most
 ENOUGH = 32  # weights that the density at an end is to be taken from
@@ -247,7 +249,7 @@ def levels(side: Fixed, totals: Fixed, most: Bool[jax.Array, " L"]) -> Float32[j
     return jnp.where(some, jnp.where(most[:, None], -part, part), jnp.inf)
 
 
-def choose(which: Bool[jax.Array, " L"], new: Any, old: Any) -> Any:
+def choose(which: Bool[jax.Array, " L"], new: T, old: T) -> T:
     """For each segment, the arrays of one tree or the other.
 
     Args:
