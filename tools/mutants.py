@@ -40,6 +40,7 @@ EQUIVALENT = Path(__file__).with_name("equivalent_mutants.txt")
 MASKS = ("tests/test_mask_trees.py", "tests/test_masks.py")
 GROUP_METRICS = ("tests/metrics/test_group_metrics.py", "tests/metrics/test_frame.py")
 ALLOCATION = ("tests/selection/test_counts.py", "tests/selection/test_allocation.py")
+NETWORK = ("tests/selection/test_inputs.py", "tests/selection/test_fixed_point.py")
 PER_SAMPLE = ("tests/scoring/test_per_sample.py", "tests/scoring/test_accumulate.py")
 # Of each module (or of all of a folder): whether all mutants are tried, and the tests, which are
 # tried in this order; the examples of its docstrings come before them.
@@ -47,8 +48,12 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "kernels.py": (FULL, ("tests/test_kernels.py",)),
     "masks.py": (FULL, MASKS),
     "metrics/frame.py": (FULL, GROUP_METRICS),
+    "metrics/estimates.py": (FULL, GROUP_METRICS),
     "metrics/columns.py": (FULL, GROUP_METRICS),
     "metrics/extremes.py": (FULL, GROUP_METRICS),
+    "metrics/attributes.py": (FULL, ("tests/metrics/test_attributes.py",)),
+    "metrics/excess.py": (FULL, ("tests/metrics/test_excess.py",)),
+    "metrics/thresholds.py": (FULL, ("tests/metrics/test_thresholds.py",)),
     "metrics/resample.py": (FULL, ("tests/metrics/test_resample.py",)),
     "metrics/samples.py": (FULL, ("tests/metrics/test_resample.py",)),
     "metrics/similarity.py": (FULL, ("tests/metrics/test_similarity.py",)),
@@ -57,16 +62,17 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "selection/counts.py": (FULL, ("tests/selection/test_counts.py",)),
     "selection/allocation.py": (FULL, ALLOCATION),
     "selection/rules.py": (FULL, ALLOCATION),
+    "selection/network.py": (FULL, NETWORK),
     "selection/inputs.py": (FULL, ("tests/selection/test_checks.py",)),
     "selection/schedules.py": (FULL, ("tests/selection/test_schedules.py",)),
     "methods/pruning.py": (FULL, ("tests/methods/test_pruning.py",)),
     "selection/maxmin": (SAMPLE, ("tests/selection/test_maxmin.py",)),
-    "selection": (
-        SAMPLE,
-        ("tests/selection/test_inputs.py", "tests/selection/test_fixed_point.py"),
-    ),
+    "selection/patterns.py": (SAMPLE, ("tests/selection/test_patterns.py",)),
+    "selection/within.py": (SAMPLE, ("tests/selection/test_patterns.py",)),
+    "selection": (SAMPLE, NETWORK),
     "scoring/accumulate.py": (SAMPLE, ("tests/scoring/test_accumulate.py",)),
     "scoring/assignment.py": (SAMPLE, ("tests/scoring/test_assignment.py",)),
+    "scoring/uncleared.py": (SAMPLE, ("tests/scoring/test_departures.py",)),
     "scoring/importance.py": (SAMPLE, ("tests/scoring/test_importance.py", *PER_SAMPLE)),
     "scoring": (SAMPLE, PER_SAMPLE),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -129,12 +129,7 @@ def of_samples(request: Request, predicted: Predicted, notes: Sequence[str] = ()
             f"column {' x '.join(groups.columns)!r}: {groups.names[0]!r} is the only group; a "
             f"comparison needs two or more{f'. {cure}' if request.by_flags else ''}"
         )
-    cells = {source: column.take(rows) for source, column in predicted.predictions.items()}
-    for source, column in cells.items():
-        if (empty := int((column.codes < 0).sum())) > 0:
-            raise UsageError(f"{source}: {empty:,} samples have no prediction")
-    label, *predictions = names.unify([predicted.label.take(rows), *cells.values()])
-    cells = dict(zip(cells, predictions, strict=True))
+    label, cells = _unified(predicted, rows)
     classes = label.names
     for source, column in cells.items():
         notes += _check_classes(request, source, label, column)
@@ -151,17 +146,6 @@ def of_samples(request: Request, predicted: Predicted, notes: Sequence[str] = ()
     dense = codes(request.dense) if request.dense else np.empty((0, len(rows)), np.int32)
     notes += _same(request, dense, models)
     samples = Samples(place[label.codes][:, None], groups.codes, [len(classes)], len(groups.values))
-    comparisons = tuple(
-        compare(
-            name,
-            samples,
-            each[..., None],
-            (np.broadcast_to(dense, each.shape) if request.dense else each)[..., None],
-            convention=request.convention,
-            replicates=request.replicates,
-        )
-        for name, each in models.items()
-    )
     return Audit(
         request=request,
         ids=predicted.ids.take(pa.array(rows)),
@@ -170,11 +154,39 @@ def of_samples(request: Request, predicted: Predicted, notes: Sequence[str] = ()
         dense=dense,
         models=models,
         classes=tuple(classes[c] for c in order),
-        comparisons=comparisons,
+        comparisons=tuple(_compared(request, samples, models, dense)),
         compared=compare_sets(samples, list(models.values()), dense, replicates=request.replicates),
         notes=tuple(dict.fromkeys(notes)),
         ids_are_rows=predicted.ids_are_rows,
     )
+
+
+def _unified(
+    predicted: Predicted, rows: np.ndarray
+) -> tuple[Categorical, dict[Source, Categorical]]:
+    """The labels and predictions of some samples, in codes of the same classes."""
+    cells = {source: column.take(rows) for source, column in predicted.predictions.items()}
+    for source, column in cells.items():
+        if (empty := int((column.codes < 0).sum())) > 0:
+            raise UsageError(f"{source}: {empty:,} samples have no prediction")
+    label, *predictions = names.unify([predicted.label.take(rows), *cells.values()])
+    return label, dict(zip(cells, predictions, strict=True))
+
+
+def _compared(
+    request: Request, samples: Samples, models: Mapping[str, np.ndarray], dense: np.ndarray
+) -> Iterator[Comparison]:
+    """Each model against the dense one, or against itself where there is none."""
+    for name, each in models.items():
+        before = np.broadcast_to(dense, each.shape) if request.dense else each
+        yield compare(
+            name,
+            samples,
+            each[..., None],
+            before[..., None],
+            convention=request.convention,
+            replicates=request.replicates,
+        )
 
 
 def _tables(request: Request, sources: Sequence[Source]) -> tuple[dict[Path, Table], list[str]]:

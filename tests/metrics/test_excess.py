@@ -80,3 +80,38 @@ def test_an_even_model_has_no_intensification_whatever_the_rounding():
     groups = np.arange(21) // 3
     even = metrics.tally(labels[:, None], answers[:, None], groups, 7, [2])
     assert np.isnan(metrics.METRICS["intensification"](even, even))
+
+
+def test_a_class_without_samples_stays_out_of_the_slope():
+    dense = np.array([[[8, 2, 0], [1, 9, 0], [0, 0, 0]]])
+    pruned = np.array([[[5, 5, 0], [2, 8, 0], [0, 0, 0]]])
+    with_it, without = (
+        [[metrics.from_confusion(each[:, :size, :size])] for each in (pruned, dense)]
+        for size in (3, 2)
+    )
+    measure = metrics.METRICS["intensification_classes"]
+    assert measure(*with_it) == pytest.approx(measure(*without))
+
+
+def of_groups(*right, size):
+    """The counts of groups of `size` samples of one class, so many right."""
+    return [metrics.from_confusion(np.array([[[k, size - k], [0, 0]] for k in right]))]
+
+
+def test_the_slope_of_small_differences_and_of_low_accuracies():
+    measure = metrics.METRICS["intensification"]
+    small = 10**6  # balances of 5e-7, far above rounding
+    before, after = of_groups(small, small - 1, size=small), of_groups(small, small - 3, size=small)
+    assert measure(after, before) == pytest.approx(3, rel=1e-3)
+    rounding = 10**10  # balances of 5e-11
+    even = of_groups(rounding, rounding - 1, size=rounding)
+    assert np.isnan(measure(even, even))
+    low = of_groups(1, 3, size=1000)  # 0.2 % right in all
+    assert measure(low, low) == pytest.approx(1)
+    assert np.isnan(measure(of_groups(0, 0, size=9), low))
+
+
+def test_tables_of_other_numbers_of_tasks_are_refused():
+    one = of_groups(1, 2, size=4)
+    with pytest.raises(ValueError, match="argument"):
+        metrics.METRICS["intensification_classes"](one * 2, one)
