@@ -57,7 +57,7 @@ class Companions(NamedTuple):
 NOTHING = Companions()
 
 
-class Seen(NamedTuple):
+class Inputs(NamedTuple):
     """What the loss of a step looks at beside the parameters.
 
     Attributes:
@@ -119,8 +119,8 @@ class TrainStep:
             companions: what does not change.
         """
         state = carry.state
-        seen = self.look(state, batch, companions)
-        objective = functools.partial(self.loss, carry, masks, seen, companions)
+        inputs = self.look(state, batch, companions)
+        objective = functools.partial(self.loss, carry, masks, inputs, companions)
         (loss, (batch_stats, carried)), gradients = jax.value_and_grad(objective, has_aux=True)(
             state.params
         )
@@ -137,7 +137,7 @@ class TrainStep:
         carried = after_step(self.ingredients, carried, made)
         return finite.accept(carry, new, loss, gradients, carried)
 
-    def look(self, state: State, batch: dict[str, jax.Array], companions: Companions) -> Seen:
+    def look(self, state: State, batch: dict[str, jax.Array], companions: Companions) -> Inputs:
         """What the loss looks at, with the random draws of the step.
 
         Args:
@@ -155,36 +155,36 @@ class TrainStep:
         teacher = None
         if companions.dense is not None:
             teacher, _ = run(self.module, companions.dense, pictures.images, self.features)
-        return Seen(batch, pictures, teacher, dropout_key)
+        return Inputs(batch, pictures, teacher, dropout_key)
 
     def loss(
-        self, carry: Carry, masks: Tree, seen: Seen, companions: Companions, params: Tree
+        self, carry: Carry, masks: Tree, inputs: Inputs, companions: Companions, params: Tree
     ) -> tuple[jax.Array, tuple[Tree, Tree]]:
         """The mean loss of a batch; with it the running statistics and what ingredients carry.
 
         Args:
             carry: before the step.
             masks: bool leaves, None where not prunable.
-            seen: of the batch.
+            inputs: of the batch.
             companions: with the groups of samples.
             params: those that the loss is a function of.
         """
-        state, pictures = carry.state, seen.pictures
+        state, pictures = carry.state, inputs.pictures
         shown = apply_masks(masks, forward(self.ingredients, carry.carried, params))
         variables = {"params": shown, "batch_stats": state.batch_stats}
         outputs, batch_stats = run(
-            self.module, variables, pictures.images, self.features, seen.dropout_key
+            self.module, variables, pictures.images, self.features, inputs.dropout_key
         )
         if not self.ingredients:
-            loss = mean_loss(outputs, pictures, self.dataset.classes, self.remedy, seen.teacher)
+            loss = mean_loss(outputs, pictures, self.dataset.classes, self.remedy, inputs.teacher)
             return loss, (batch_stats, carry.carried)
         view = Batch(
             params=shown,
             masks=masks,
             outputs=outputs,
-            teacher=seen.teacher,
+            teacher=inputs.teacher,
             labels=pictures.labels,
-            groups=companions.of(seen.batch["ids"]),
+            groups=companions.of(inputs.batch["ids"]),
             num_groups=self.groups,
             losses=jnp.zeros(()),
             correct=jnp.zeros(()),
