@@ -136,6 +136,7 @@ def experiment_of(cell: Cell, folder: Path, scale: Scale, seeds: int) -> Experim
             minority=cell.minority,
             groups=Clusters(cell.clusters) if cell.clusters else None,
         ),
+        min_keep_per_layer=1,  # SNIP leaves small layers none at once, which would end the run
         augmentation="flip_shift",
         batch=64,
         seeds=tuple(range(seeds)),
