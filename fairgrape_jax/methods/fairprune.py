@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from fairgrape_jax import losses
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.masks import Tree, map_masked, select_prunable
+from fairgrape_jax.masks import Array, Tree, map_masked, select_prunable
 from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.scoring.importance import at_least_float32
-from fairgrape_jax.scoring.statistics import ScoredNetwork, Statistic
+from fairgrape_jax.scoring.statistics import MicroBatch, ScoredNetwork, Statistic
 
 BETA = 0.33  # how much the privileged group counts, between 0 and 1
 
@@ -53,7 +53,7 @@ def score(problem: Problem) -> Tree:
         raise UsageError("fairprune: name some of the groups as scoring.minority, not all or none")
     key = jax.random.key_data(problem.key)
 
-    def saliency(mask: Any, weights: Any, *rows: Any) -> Any:
+    def saliency(mask: Array | None, weights: Array, *rows: Array) -> Array | None:
         if mask is None:
             return None
         h0, h1 = (row[0] for row in rows)
@@ -69,7 +69,7 @@ def score(problem: Problem) -> Tree:
 
 
 def _fisher(
-    network: ScoredNetwork, params: Tree, masks: Tree, batch: Any, extra: jax.Array
+    network: ScoredNetwork, params: Tree, masks: Tree, batch: MicroBatch, extra: jax.Array
 ) -> Tree:
     """n (dL/dw)^2, L the mean loss of n samples with labels drawn from the network's own output.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 
 from fairgrape_jax import losses
@@ -11,7 +9,7 @@ from fairgrape_jax.masks import Tree, map_masked, select_prunable
 from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.methods.snip import xavier_copy
 from fairgrape_jax.scoring.importance import at_least_float32
-from fairgrape_jax.scoring.statistics import ScoredNetwork, Statistic
+from fairgrape_jax.scoring.statistics import MicroBatch, ScoredNetwork, Statistic
 
 TEMPERATURE = 200.0  # logits are divided by it (the official code's T)
 
@@ -49,7 +47,7 @@ def score(problem: Problem) -> Tree:
     )
 
 
-def tempered_loss(network: ScoredNetwork, params: Tree, batch: Any) -> jax.Array:
+def tempered_loss(network: ScoredNetwork, params: Tree, batch: MicroBatch) -> jax.Array:
     """The mean loss of the valid samples, with logits divided by TEMPERATURE.
 
     Args:
@@ -62,12 +60,16 @@ def tempered_loss(network: ScoredNetwork, params: Tree, batch: Any) -> jax.Array
     return losses.masked_mean(each, batch["valid"])
 
 
-def _gradient(network: ScoredNetwork, params: Tree, masks: Tree, batch: Any, extra: Any) -> Tree:
+def _gradient(
+    network: ScoredNetwork, params: Tree, masks: Tree, batch: MicroBatch, extra: Tree
+) -> Tree:
     gradient = jax.grad(lambda p: tempered_loss(network, p, batch))(params)
     return map_masked(lambda m, g: None if m is None else m.astype(g.dtype) * g, masks, gradient)
 
 
-def _hessian(network: ScoredNetwork, params: Tree, masks: Tree, batch: Any, extra: Tree) -> Tree:
+def _hessian(
+    network: ScoredNetwork, params: Tree, masks: Tree, batch: MicroBatch, extra: Tree
+) -> Tree:
     """H times `extra`, which moves the weights alone: not biases, not what is pruned."""
 
     def gradient(weights: Tree) -> Tree:

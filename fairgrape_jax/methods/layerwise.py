@@ -9,29 +9,36 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import KeyPath
 
-from fairgrape_jax.masks import Tree, apply_masks, layer_names
+from fairgrape_jax.masks import Array, Tree, apply_masks, layer_names
 from fairgrape_jax.methods import units
 from fairgrape_jax.methods.base import Problem
-from fairgrape_jax.scoring.statistics import ScoredNetwork, Statistic
+from fairgrape_jax.scoring.statistics import MicroBatch, ScoredNetwork, Statistic
 from fairgrape_jax.selection import select_first, select_greedy
 from fairgrape_jax.selection.counts import as_tree
 
 
-def _activity(network: ScoredNetwork, params: Tree, masks: Tree, batch: Any, extra: Any) -> Tree:
+def _activity(
+    network: ScoredNetwork, params: Tree, masks: Tree, batch: MicroBatch, extra: Tree
+) -> Tree:
     """The mean |x| of each input of a layer over the valid samples, at every weight that reads it.
 
     1 for a layer whose inputs lie in groups, or that no module of that name has.
     """
     inputs: dict[tuple[str, ...], jax.Array] = {}
 
-    def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    def note(
+        call: Callable[..., Tree],
+        args: tuple[Tree, ...],
+        kwargs: dict[str, Tree],
+        context: nn.module.InterceptorContext,
+    ) -> Tree:
         if context.method_name == "__call__" and args:
             inputs[context.module.path] = args[0]
         return call(*args, **kwargs)
@@ -40,7 +47,7 @@ def _activity(network: ScoredNetwork, params: Tree, masks: Tree, batch: Any, ext
         network.logits(params, batch["images"])
     valid = jnp.asarray(batch["valid"], jnp.float32)
 
-    def of_layer(path: Any, mask: jax.Array) -> jax.Array:
+    def of_layer(path: KeyPath, mask: jax.Array) -> jax.Array:
         x = inputs.get(tuple(key.key for key in path[:-1]))
         if x is None or x.shape[-1] != mask.shape[-2]:
             return jnp.ones(mask.shape, jnp.float32)
@@ -156,7 +163,7 @@ def _choose(problem: Problem, density: float, over: str, select: Callable[..., n
     return as_tree(problem.masks, [layer.reshape(-1) for layer in chosen])
 
 
-def _whole(mask: Any) -> np.ndarray:
+def _whole(mask: Array) -> np.ndarray:
     """Which inputs of a layer have all their weights."""
     array = np.asarray(mask)
     return np.asarray(np.moveaxis(array, -2, 0).reshape(array.shape[-2], -1).all(axis=1))

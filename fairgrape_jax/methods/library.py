@@ -48,7 +48,7 @@ def prune(
     allocation: Allocation = "uniform",
     minimum: int = 0,
     pattern: Pattern | str | None = None,
-    key: Any = None,
+    key: jax.Array | None = None,
     minority: Sequence[int] = (),
     module: Any = None,
     batch_stats: Tree = None,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from fairgrape_jax.masks import Tree, map_masked
+from fairgrape_jax.masks import Array, Tree, map_masked
 from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.scoring.importance import at_least_float32
 from fairgrape_jax.scoring.statistics import GRADIENT
@@ -57,7 +55,7 @@ def xavier_copy(problem: Problem, dimensions: int = 4) -> Tree:
     leaves, structure = jax.tree.flatten(problem.params)
     keys = jax.tree.unflatten(structure, list(jax.random.split(problem.key, len(leaves))))
 
-    def draw(mask: Any, weights: Any, key: Any) -> Any:
+    def draw(mask: Array | None, weights: Array, key: jax.Array) -> Array:
         if mask is None or weights.ndim > dimensions:
             return weights
         return jax.device_get(_xavier(key, jax.device_put(mask)))

@@ -7,12 +7,11 @@ as for `structured`. `systems.stripes` rewrites a convolution over the stripes t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
 
-from fairgrape_jax.masks import Tree, layer_names, select_prunable
+from fairgrape_jax.masks import Array, Tree, layer_names, select_prunable
 from fairgrape_jax.methods import units
 from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.selection import select_first, select_greedy
@@ -159,6 +158,6 @@ def _choose(
     return as_tree(problem.masks, chosen)
 
 
-def _whole(mask: Any) -> np.ndarray:
+def _whole(mask: Array) -> np.ndarray:
     """Which stripes of a layer have all their weights, (H, W, outputs)."""
     return as_slices(np.asarray(mask)).all(axis=2)

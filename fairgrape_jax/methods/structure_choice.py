@@ -10,7 +10,7 @@ from typing import Any, get_args
 import jax
 import numpy as np
 
-from fairgrape_jax.masks import Tree, check_density
+from fairgrape_jax.masks import Array, Tree, check_density
 from fairgrape_jax.methods import METHODS
 from fairgrape_jax.methods.base import Method, Problem, with_units
 from fairgrape_jax.methods.library import check_needs, importance_of
@@ -34,7 +34,7 @@ NEEDS = {"scores", "a key", "a minority"}
 def prune_structures(
     structures: Structures,
     params: Tree,
-    masks: Mapping[str, Any],
+    masks: Mapping[str, Array],
     budget: float,
     *,
     of: Of = "flops",
@@ -43,7 +43,7 @@ def prune_structures(
     allocation: Allocation = "uniform",
     minimum: int = 1,
     multiple: int = 1,
-    key: Any = None,
+    key: jax.Array | None = None,
     minority: Sequence[int] = (),
     inputs: Any = None,
 ) -> tuple[Masks, dict[str, Any]]:
@@ -200,11 +200,11 @@ def structure_problem(problem: Problem, structures: Structures) -> Problem:
 def _problem(
     structures: Structures,
     params: Tree,
-    masks: Mapping[str, Any],
+    masks: Mapping[str, Array],
     method: str,
     *,
     scores: Tree,
-    key: Any,
+    key: jax.Array | None,
     minority: Sequence[int],
 ) -> tuple[Problem, Method]:
     """The structures as the weights of a network whose layers are their groups."""

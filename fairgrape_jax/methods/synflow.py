@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.tree_util import KeyPath
 
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.masks import Tree, apply_masks, map_masked
@@ -74,5 +75,5 @@ def _flow(
     return jax.tree.map(lambda leaf: leaf / jnp.where(largest > 0, largest, 1), scores)
 
 
-def _no_shift(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+def _no_shift(path: KeyPath, leaf: jax.Array) -> jax.Array:
     return jnp.zeros_like(leaf) if path[-1].key in ("bias", "mean") else jnp.abs(leaf)

@@ -7,12 +7,10 @@ averaged. Meant for `--scoring.structures`, where coupled channels go as wholes.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from fairgrape_jax.masks import Tree, map_masked
+from fairgrape_jax.masks import Array, Tree, map_masked
 from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.scoring.importance import at_least_float32
 from fairgrape_jax.scoring.statistics import Statistic
@@ -21,7 +19,7 @@ from fairgrape_jax.scoring.statistics import Statistic
 def _taylor(masks: Tree, params: Tree, gradient: Tree) -> Tree:
     """|sum of w g over a filter|, in equal parts for its weights alive."""
 
-    def of_layer(mask: Any, w: Any, g: Any) -> Any:
+    def of_layer(mask: Array | None, w: Array, g: Array) -> Array | None:
         if mask is None:
             return None
         axes = tuple(range(mask.ndim - 1))

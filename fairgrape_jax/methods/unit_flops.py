@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fairgrape_jax.masks import layer_names
+from fairgrape_jax.masks import Tree, layer_names
 from fairgrape_jax.methods.base import Problem
 
 HALVINGS = 50  # of the range in which the density is sought
@@ -113,7 +113,12 @@ def output_places(module: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
     """
     places: dict[str, int] = {}
 
-    def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    def note(
+        call: Callable[..., Tree],
+        args: tuple[Tree, ...],
+        kwargs: dict[str, Tree],
+        context: nn.module.InterceptorContext,
+    ) -> Tree:
         output = call(*args, **kwargs)
         if context.method_name == "__call__" and hasattr(output, "shape"):
             places["/".join(context.module.path)] = int(np.prod(output.shape[1:-1], dtype=int))

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from fairgrape_jax.kernels import is_array
-from fairgrape_jax.masks import Tree
+from fairgrape_jax.masks import Array, Tree
 from fairgrape_jax.structures.coupling import Structures, is_float
 from fairgrape_jax.structures.shrinking import shrink
 from fairgrape_jax.structures.sum_rules import products
@@ -59,7 +59,7 @@ class Counter:
             if len(leaf.shape) > 1 and is_float(leaf.dtype)
         ]
 
-    def __call__(self, masks: Mapping[str, Any]) -> Cost:
+    def __call__(self, masks: Mapping[str, Array]) -> Cost:
         """What the network costs with the structures that are kept.
 
         Args:
@@ -125,7 +125,7 @@ def time_call(function: Callable[..., Any], *args: Any, repeats: int = 10) -> fl
     return float(np.median(seconds))
 
 
-def latency(structures: Structures, params: Tree, masks: Mapping[str, Any], inputs: Any) -> float:
+def latency(structures: Structures, params: Tree, masks: Mapping[str, Array], inputs: Any) -> float:
     """The median seconds of a call of the small network here.
 
     Args:

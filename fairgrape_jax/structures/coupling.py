@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from fairgrape_jax.kernels import is_array
-from fairgrape_jax.masks import Tree
+from fairgrape_jax.masks import Array, Tree
 from fairgrape_jax.structures.following import Followed, follow_program
 from fairgrape_jax.structures.groups import Group, find_groups
 from fairgrape_jax.structures.program import trace
@@ -55,7 +55,7 @@ class Structures:
             first += group.size
         return table
 
-    def kept(self, masks: Mapping[str, Any]) -> list[list[np.ndarray]]:
+    def kept(self, masks: Mapping[str, Array]) -> list[list[np.ndarray]]:
         """For every leaf and axis, (places) bool: which places are kept.
 
         Args:
@@ -68,7 +68,7 @@ class Structures:
         alive = np.concatenate(flat)
         return [[alive[owner] for owner in axes] for axes in self.owners]
 
-    def checked(self, masks: Mapping[str, Any]) -> list[np.ndarray]:
+    def checked(self, masks: Mapping[str, Array]) -> list[np.ndarray]:
         """The masks of all groups in their order.
 
         Args:

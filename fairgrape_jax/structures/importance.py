@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import KeyPath
 
 from fairgrape_jax.kernels import is_array
 from fairgrape_jax.masks import Tree
@@ -158,7 +159,7 @@ def gated(structures: Structures, params: Tree, factors: Mapping[str, Any], mask
     counted = by_path(masks)
     owners = dict(zip(structures.names, structures.owners, strict=True))
 
-    def scaled(path: Any, leaf: Any) -> Any:
+    def scaled(path: KeyPath, leaf: Any) -> Any:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         if name not in counted or name not in owners:
             return leaf

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import jax
+import jax.extend.core
 import numpy as np
 
 # The number of a value in the list of a program's values, or a constant of no axes.
@@ -109,7 +110,9 @@ def flatten(closed: Any) -> Program:
         shapes.append(tuple(getattr(variable.aval, "shape", ())))
         return len(shapes) - 1
 
-    def walk(jaxpr: Any, consts: Sequence[Any], args: Sequence[Atom]) -> list[Atom]:
+    def walk(
+        jaxpr: jax.extend.core.Jaxpr, consts: Sequence[Any], args: Sequence[Atom]
+    ) -> list[Atom]:
         atoms: dict[Any, Atom] = dict(zip(jaxpr.invars, args, strict=True))
         for variable, constant in zip(jaxpr.constvars, consts, strict=True):
             atoms[variable] = number = value(variable)
@@ -139,7 +142,7 @@ def flatten(closed: Any) -> Program:
     return Program(tuple(shapes), tuple(inputs), tuple(outputs), constants, tuple(equations))
 
 
-def _is_relu(jaxpr: Any) -> bool:
+def _is_relu(jaxpr: jax.extend.core.Jaxpr) -> bool:
     """Whether this is `jax.nn.relu`, whose derivative at 0 is not that of a maximum."""
     while len(jaxpr.eqns) == 1 and jaxpr.eqns[0].primitive.name in ("jit", "pjit"):
         jaxpr = jaxpr.eqns[0].params["jaxpr"].jaxpr

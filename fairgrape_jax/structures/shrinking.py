@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fairgrape_jax.kernels import is_array
-from fairgrape_jax.masks import Tree
+from fairgrape_jax.masks import Array, Tree
 from fairgrape_jax.structures.coupling import (
     Structures,
     find_structures,
@@ -53,7 +53,7 @@ class Small:
         return shrunk_function(self.structures, self.masks, function)
 
 
-def shrink(structures: Structures, params: Tree, masks: Mapping[str, Any]) -> Small:
+def shrink(structures: Structures, params: Tree, masks: Mapping[str, Array]) -> Small:
     """The smaller dense network that gives what the masked one gives.
 
     Its parameters are cut, and the program of `apply` is run with smaller shapes, so that a network
@@ -95,7 +95,7 @@ def _on_arrays(function: Callable[..., Any], params: Tree) -> Callable[..., Any]
     return on_leaves(function, params)[1]
 
 
-def remove(structures: Structures, params: Tree, masks: Mapping[str, Any]) -> Tree:
+def remove(structures: Structures, params: Tree, masks: Mapping[str, Array]) -> Tree:
     """Parameters, or any tree like them, without the structures that are pruned.
 
     Args:
@@ -124,7 +124,7 @@ def remove(structures: Structures, params: Tree, masks: Mapping[str, Any]) -> Tr
     return jax.tree.map(cut, params)
 
 
-def zero(structures: Structures, params: Tree, masks: Mapping[str, Any]) -> Tree:
+def zero(structures: Structures, params: Tree, masks: Mapping[str, Array]) -> Tree:
     """The masked network: parameters that are 0 where a structure is pruned.
 
     Args:
@@ -147,7 +147,7 @@ def zero(structures: Structures, params: Tree, masks: Mapping[str, Any]) -> Tree
     return jax.tree.map(clear, params)
 
 
-def zero_masks(structures: Structures, weights: Tree, masks: Mapping[str, Any]) -> Tree:
+def zero_masks(structures: Structures, weights: Tree, masks: Mapping[str, Array]) -> Tree:
     """Masks of weights without those of pruned structures.
 
     Args:
@@ -187,7 +187,7 @@ def _zeroed(array: Any, kept: list[np.ndarray]) -> Any:
 
 
 def shrunk_function(
-    structures: Structures, masks: Mapping[str, Any], function: Callable[..., Any]
+    structures: Structures, masks: Mapping[str, Array], function: Callable[..., Any]
 ) -> Callable[..., Any]:
     """A function of the whole network's parameters as one of the small ones.
 

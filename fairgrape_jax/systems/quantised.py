@@ -14,6 +14,7 @@ pictures, which come in 8 bits, stay as they are.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -56,7 +57,12 @@ class Quantised(nn.Module):
         """
         begun: list[tuple[str, ...]] = []
 
-        def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        def intercept(
+            call: Callable[..., Tree],
+            args: tuple[Tree, ...],
+            kwargs: dict[str, Tree],
+            context: nn.module.InterceptorContext,
+        ) -> Tree:
             layer = context.module
             if context.method_name != "__call__" or not _has_kernel(layer):
                 return call(*args, **kwargs)

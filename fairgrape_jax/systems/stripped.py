@@ -57,8 +57,13 @@ class StrippedNetwork:
         empty = {(*p, "kernel"): jnp.zeros(s.shape, s.dtype) for p, s in self.shapes.items()}
         params = unflatten_dict(flatten_dict(rest["params"]) | empty)
 
-        def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-            layer = context.module
+        def intercept(
+            call: Callable[..., Tree],
+            args: tuple[Tree, ...],
+            kwargs: dict[str, Tree],
+            context: nn.module.InterceptorContext,
+        ) -> Tree:
+            layer: Tree = context.module
             stripes = self.layers.get(layer.path)
             if context.method_name != "__call__" or stripes is None or _is_hooked(layer):
                 return call(*args, **kwargs)
@@ -149,7 +154,12 @@ def _plain_layers(module: nn.Module, variables: Tree, x: Any) -> list[Path]:
     """The paths of dense layers, and of convolutions of two axes without groups and dilations."""
     paths: dict[Path, None] = {}
 
-    def note(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    def note(
+        call: Callable[..., Tree],
+        args: tuple[Tree, ...],
+        kwargs: dict[str, Tree],
+        context: nn.module.InterceptorContext,
+    ) -> Tree:
         layer = context.module
         if context.method_name == "__call__":
             dense = type(layer) is nn.Dense

@@ -1,4 +1,4 @@
-"""Columns of any library as arrays and codes: every kind of cell, missing ones, and what is refused."""
+"""Columns of any library as arrays and codes: kinds of cells, missing ones, what is refused."""
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,7 @@ PLAIN = {
 }
 
 
-@pytest.mark.parametrize("values, expected", PLAIN.values(), ids=PLAIN)
+@pytest.mark.parametrize(("values", "expected"), PLAIN.values(), ids=PLAIN)
 def test_a_column_is_an_array_of_its_kind(values, expected):
     found = columns.column("x", values)
     assert found.dtype == expected.dtype
@@ -74,7 +74,7 @@ WITH_GAPS = {
 }
 
 
-@pytest.mark.parametrize("values, expected", WITH_GAPS.values(), ids=WITH_GAPS)
+@pytest.mark.parametrize(("values", "expected"), WITH_GAPS.values(), ids=WITH_GAPS)
 def test_what_is_of_no_one_kind_is_objects(values, expected):
     found = columns.column("x", values)
     assert found.dtype == object
@@ -107,7 +107,7 @@ MISSING = {
 }
 
 
-@pytest.mark.parametrize("array, expected", MISSING.values(), ids=MISSING)
+@pytest.mark.parametrize(("array", "expected"), MISSING.values(), ids=MISSING)
 def test_which_cells_are_empty(array, expected):
     found = columns.missing(array)
     assert found.dtype == bool
@@ -125,16 +125,18 @@ def test_classes_are_those_of_all_columns_in_order():
 
 
 def test_cells_without_a_value_are_no_classes():
-    with pytest.raises(ValueError, match="^y: 2 samples have none$"):
+    with pytest.raises(ValueError, match=r"^y: 2 samples have none$"):
         columns.classes({"x": np.array([1.0]), "y": np.array([np.nan, 1.0, np.nan])})
-    with pytest.raises(ValueError, match="^y: 1 samples have none$"):
+    with pytest.raises(ValueError, match=r"^y: 1 samples have none$"):
         columns.classes({"y": np.array(["", "a"])})
 
 
 def test_words_and_numbers_are_not_compared():
-    with pytest.raises(ValueError, match="^x, y: are of several kinds, {'x': 'numbers', 'y': 'wor"):
+    with pytest.raises(
+        ValueError, match=r"^x, y: are of several kinds, {'x': 'numbers', 'y': 'wor"
+    ):
         columns.classes({"x": np.array([1]), "y": np.array(["1"])})
-    with pytest.raises(ValueError, match="^x: values of several kinds, int and str; give one"):
+    with pytest.raises(ValueError, match=r"^x: values of several kinds, int and str; give one"):
         columns.classes({"x": objects("a", 1)})
 
 
@@ -150,7 +152,7 @@ GROUPS = {
 }
 
 
-@pytest.mark.parametrize("array, values, codes", GROUPS.values(), ids=GROUPS)
+@pytest.mark.parametrize(("array", "values", "codes"), GROUPS.values(), ids=GROUPS)
 def test_groups_are_what_occurs_and_is_neither_negative_nor_empty(array, values, codes):
     found, numbers = columns.groups(array)
     assert found == values
@@ -159,9 +161,9 @@ def test_groups_are_what_occurs_and_is_neither_negative_nor_empty(array, values,
 
 
 def test_groups_of_several_kinds_are_refused_by_name():
-    with pytest.raises(ValueError, match="^groups: values of several kinds, float and str"):
+    with pytest.raises(ValueError, match=r"^groups: values of several kinds, float and str"):
         columns.groups(objects("a", 0.5, None))
-    with pytest.raises(ValueError, match="^race: values of several kinds, int and str"):
+    with pytest.raises(ValueError, match=r"^race: values of several kinds, int and str"):
         columns.groups(objects("a", 1), "race")
     values, codes = columns.encode("x", objects("a", 1), np.array([False, True]))
     assert values == ["a"]
