@@ -78,3 +78,35 @@ def test_what_is_not_defined_is_nan_and_nothing_overflows():
     assert np.isnan(attributes.bias_amplification(yes, yes, half, Training(0.5, 0.48)))
     assert attributes.bias_amplification(half, yes, half, some) == 0.5
     assert attributes.bias_amplification(half, yes, half, Training(0.0, 0.2)) == -0.5
+
+
+def test_the_last_bin_has_its_upper_end():
+    certain = np.array([100.0, np.log(19)])  # 1 and 0.95
+    error = attributes.calibration_error(certain, np.array([False, True]))
+    assert error == pytest.approx(abs(1 - 0.05) / 2)
+
+
+@pytest.mark.parametrize("yes", [1, 39])
+def test_an_attribute_that_hardly_varies_may_follow_from_another(yes):
+    one = np.arange(40) < yes
+    np.testing.assert_allclose(attributes.interdependence(np.column_stack([one, ~one])), [1, 1])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_ten_with_and_ten_without_are_enough(turned):
+    yes, some = np.ones(30, bool), Training(0.6, 0.2)
+    for count, known in ((9, False), (10, True), (20, True), (21, False)):
+        identity = (np.arange(30) < count) ^ turned
+        value = attributes.bias_amplification(yes, yes, identity, some)
+        assert value == 0 if known else np.isnan(value)
+
+
+def test_what_is_a_stereotype():
+    assert Training(0.55, 0.5).is_stereotype is Training(0.5, 0.55).is_stereotype is True
+    assert not Training(0.54, 0.5).is_stereotype
+    assert Training(0.6875, 0.625).is_stereotype  # a tenth, exactly
+    assert Training(0.001, 0.0).is_stereotype
+    assert not Training(0.0, 0.0).is_stereotype
+    assert Training(0.2, 0.1).goes_with
+    assert not Training(0.1, 0.2).goes_with
+    assert not Training(0.1, 0.1).goes_with

@@ -156,3 +156,6 @@ def test_standard_errors_and_deviations_pass_over_what_is_unknown():
     largest = largest_deviation(draws, standard_error(draws))
     np.testing.assert_allclose(largest, deviations(list(draws.T)))
     assert (largest_deviation(np.full((3, 2), 5.0), np.zeros(2)) == 0).all()
+    narrow = drawn([1.0, 2.0], spread=0.1)
+    largest = largest_deviation(narrow, standard_error(narrow))
+    np.testing.assert_allclose(largest, deviations(list(narrow.T)))
