@@ -113,18 +113,9 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         augmentation=experiment.augmentation,
         mixup=experiment.mixup,
     )
-
-    @functools.cache
-    def retrain(ingredients: tuple[Active, ...], with_bits: bool) -> LiftedStep:
-        step = train(
-            quantised if with_bits else module,
-            remedy=remedy,
-            ingredients=ingredients,
-            groups=scored_groups(experiment, dataset),
-            parameters=order,
-        )
-        return lift(step, in_axes=(None, None, 0, None, None), out_axes=None, donate=(0,))
-
+    retraining = functools.partial(
+        train, remedy=remedy, groups=scored_groups(experiment, dataset), parameters=order
+    )
     execution, slots = batching(devices[0].platform, len(dataset.groups), experiment)
     network = make_scored_network(module, dataset, experiment.scoring.form, remedy.pw)
     accumulate, accumulate_mixed, reduce = scoring_steps(lift, network, execution)
@@ -134,7 +125,7 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         quantised=quantised,
         optimizer=optimizer,
         train=lift(train(module), in_axes=(None, None, 0, None), out_axes=None, donate=(0,)),
-        retrain=retrain,
+        retrain=retraining_steps(lift, retraining, (module, quantised)),
         evaluate=lift(
             evaluate.make_evaluate_step(quantised, dataset),
             in_axes=(None, None, None, 0),
@@ -148,6 +139,27 @@ def build(experiment: Experiment, dataset: Dataset, devices: list[jax.Device]) -
         parameters=order,
         layers=tuple(prunable_layers(order, shapes, experiment.prunable).values()),
     )
+
+
+def retraining_steps(
+    lift: Callable[..., LiftedStep],
+    make_step: Callable[..., Callable[..., Tree]],
+    modules: tuple[nn.Module, nn.Module],
+) -> Callable[[tuple[Active, ...], bool], LiftedStep]:
+    """`Steps.retrain`.
+
+    Args:
+        lift: (step, in_axes=, out_axes=, donate=) to the lifted step.
+        make_step: (module, ingredients=) to the step of one device.
+        modules: the network, and it with its quantisers.
+    """
+
+    @functools.cache
+    def retrain(ingredients: tuple[Active, ...], quantised: bool) -> LiftedStep:
+        step = make_step(modules[int(quantised)], ingredients=ingredients)
+        return lift(step, in_axes=(None, None, 0, None, None), out_axes=None, donate=(0,))
+
+    return retrain
 
 
 def scoring_steps(
