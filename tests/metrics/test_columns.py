@@ -50,6 +50,7 @@ PLAIN = {
     "bytes as objects": (objects(b"a", "b"), np.array(["a", "b"])),
     "a JAX array": (jnp.array([1, 2]), np.array([1, 2], np.int32)),
     "no null": (pa.array([1, 2]), np.array([1, 2])),
+    "no null of polars": (pl.Series([1, 2]), np.array([1, 2])),
 }
 
 
