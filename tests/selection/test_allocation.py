@@ -307,3 +307,30 @@ def test_a_table_followed_to_nothing():
 def test_what_is_missing_goes_to_the_largest_remainders(ideal, total, high, expected):
     bounds = Bounds(total, np.zeros(len(high), int), np.array(high))
     assert fill(ideal, bounds).tolist() == list(expected)
+
+
+@pytest.mark.parametrize("order", [(), ("a", "b"), ("b", "a")])
+def test_a_layer_keeps_at_most_what_it_may(order):
+    masks = {"a": np.ones((2, 5), bool), "b": np.ones((4, 5), bool)}
+
+    def counts(*most):
+        return allocate(masks, 0.5, "erk", order=order, most=np.array(most))
+
+    assert counts(2, 20) == {"a": 2, "b": 13}
+    assert counts(10, 5) == {"a": 10, "b": 5}
+    assert counts(100, 100) == allocate(masks, 0.5, "erk")  # at most what is alive
+    with pytest.raises(ValueError, match="network of 2 layers: 15 weights cannot be kept of the 7"):
+        counts(2, 5)
+    with pytest.raises(ValueError, match="layer b: 10 weights cannot be kept of the 9 alive"):
+        allocate(masks, 0.5, order=order, most=np.array([5, 9]))
+
+
+def test_nothing_prunable_and_minima_that_are_none():
+    with pytest.raises(ValueError, match="no layer is prunable; every leaf is None"):
+        allocate({"a": None}, 0.5)
+    masks = {"a": np.ones(10, bool)}
+    with pytest.raises(ValueError, match="minimum: -1 is negative"):
+        allocate(masks, 0.5, minimum=-1)
+    with pytest.raises(ValueError, match="minimum"):
+        allocate(masks, 0.5, minimum=1.5)
+    assert allocate(masks, 0.1, minimum=np.array(3)) == {"a": 3}
