@@ -40,6 +40,7 @@ def test_names_of_columns_are_words_and_each_its_own():
 PLAIN = {
     "a list": ([1, 0], np.array([1, 0])),
     "a tuple of words": (("a", "bc"), np.array(["a", "bc"])),
+    "a list of whole numbers and floats": ([1, 0.5], np.array([1.0, 0.5])),
     "one row each": (np.array([[1.5], [2.0]]), np.array([1.5, 2.0])),
     "bytes": (np.array([b"a", b"\xc3\xa9"]), np.array(["a", "é"])),
     "bfloat16": (jnp.array([1.5, -2], jnp.bfloat16), np.array([1.5, -2.0])),
