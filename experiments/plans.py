@@ -192,15 +192,22 @@ def training() -> list[dict[str, str]]:
 
 
 def others() -> list[dict[str, str]]:
-    """The programs of a round of ResNet-50 beside training."""
+    """The programs of a round of ResNet-50 beside training.
+
+    On more chips of a kind scoring and reduction are the same program of a device, and the links'
+    share is reckoned anew; the choice cuts its layers over all of them, which is another program.
+    """
     table = []
     for row in load_plans():
         if row["model"] != "resnet50" or row["name"] == "training":
             continue
         target, facts = parse(row["target"]), facts_of(row)
-        floor = floor_of(facts, target, row["precision"])
-        assert floor is not None
+        alike = row["name"] in ("scoring", "reduction")
+        sizes = SIZES[target.chip.name] if alike else (target.name,)
+        floors = [floor_of(facts, parse(size), row["precision"]) for size in sizes]
         sums = [f"{c.count} {c.kind}, {c.bytes / 1e6:,.0f} MB" for c in facts.collectives]
+        numbers = dict.fromkeys(f"{1e3 * floor.seconds:.2f}" for floor in floors if floor)
+        bounds = dict.fromkeys(floor.bound for floor in floors if floor)
         table.append(
             {
                 "devices": target.name,
@@ -209,7 +216,8 @@ def others() -> list[dict[str, str]]:
                 "memory, GB": f"{facts.alone / 1e9:.2f} + {facts.resident / 1e9:.2f}",
                 "fits": "yes" if facts.total <= target.memory else "no",
                 "collectives": "; ".join(sums) or "none",
-                "floor, ms": f"{1e3 * floor.seconds:.2f} ({floor.bound})",
+                "calls a round": f"{facts.calls:,}",
+                "floor, ms, on 8, 64 and 256": f"{', '.join(numbers)} ({', '.join(bounds)})",
             }
         )
     return table
