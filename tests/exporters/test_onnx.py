@@ -1,5 +1,6 @@
 """Programs in ONNX: converted by jax2onnx and run by onnxruntime, in `make test-onnx`."""
 
+import dataclasses
 import importlib.util
 
 import jax
@@ -9,7 +10,11 @@ from flax import linen as nn
 
 import fairgrape_jax as fg
 from fairgrape_jax import models
+from fairgrape_jax.exporters import stage
+from fairgrape_jax.runner.run import run as do
+from tests.helpers.experiments import TINY, with_fields
 
+STAGE = "seed_0/fairgrape/round_02"
 LACKING = [n for n in ("jax2onnx", "onnxruntime") if importlib.util.find_spec(n) is None]
 pytestmark = [
     pytest.mark.onnx,
@@ -36,7 +41,9 @@ def compare(made, function, x):
         assert np.abs(outputs - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    "name", ["mlp", "cnn", "resnet18", "mobilenet_v2", "convnext_tiny", "vit_s_16"]
+)
 def test_the_networks_of_the_table_leave_as_onnx_with_their_masks(name, tmp_path):
     module = models.create(name, 3)
     x = np.random.default_rng(0).normal(size=(6, 32, 32, 3)).astype("float32")
@@ -47,6 +54,21 @@ def test_the_networks_of_the_table_leave_as_onnx_with_their_masks(name, tmp_path
     )
     pruned = fg.apply_masks(masks, variables)
     compare(made, jax.jit(lambda x: module.apply(pruned, x)), x)
+
+
+def test_a_stage_leaves_as_onnx_without_its_pruned_channels(tmp_path):
+    scoring = dataclasses.replace(TINY.scoring, structures="flops", structure_multiple=2)
+    changes = {"seeds": (0,), "methods": ("fairgrape",), "sparsity": 0.6, "scoring": scoring}
+    do(with_fields(TINY, **changes), tmp_path / "run")
+    place = tmp_path / "run" / STAGE
+    whole, small = (
+        fg.export(place, tmp_path / name, to="onnx", shrink=name == "small")
+        for name in ("whole", "small")
+    )
+    model, _ = stage.read(place, 7)
+    compare(small, model.function(), model.inputs)
+    sizes = [(made.directory / "model.onnx").stat().st_size for made in (whole, small)]
+    assert sizes[1] < 0.8 * sizes[0]
 
 
 def test_a_network_of_ones_own_leaves_as_onnx_and_its_int8_is_refused(tmp_path):
