@@ -251,7 +251,7 @@ def cubic_weights(old: int, new: int) -> np.ndarray:
     x = np.abs(places[:, None] - np.arange(old)) / max(old / new, 1)
     near, far = (1.5 * x - 2.5) * x * x + 1, ((2.5 - 0.5 * x) * x - 4) * x + 2
     weights = np.where(x < 1, near, np.where(x < 2, far, 0))
-    return np.float32(weights / weights.sum(axis=1, keepdims=True))
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 vit_s_16 = partial(VisionTransformer, 384, 12)
