@@ -11,6 +11,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from fairgrape_jax.models.convolution import conv_general_dilated
+from fairgrape_jax.models.pooling import max_pool
 
 
 def conv_norm(
@@ -174,7 +175,7 @@ class ResNet(nn.Module):
         """
         layer = partial(conv_norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
         x = nn.relu(layer(x, ("conv1", "bn1"), 64, 7, 2))
-        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool(x, size=3, stride=2, padding=1)
         for stage, blocks in enumerate(self.stage_sizes):
             for index in range(blocks):
                 stride = 2 if stage > 0 and index == 0 else 1
