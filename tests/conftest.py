@@ -9,6 +9,13 @@ from pathlib import Path
 
 from tests.helpers import compile_cache, cpu
 
+# Imports and collected tests are no garbage: by Python's own threshold it would look for some
+# thousands of times, and JAX each time among its own.
+gc.set_threshold(50_000, 20, 100)
+# Bytecode is kept of what is imported to collect, whatever the environment says: all processes that
+# tests start would compile the package anew, and the next test run the tests too.
+WRITE_NO_BYTECODE, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+
 # Before the first import of jax: with 8 devices on few cores XLA's thread pool, one thread per
 # core, can wait for ever in a collective.
 os.environ.setdefault("NPROC", "16")
@@ -74,14 +81,17 @@ SHARED_STEPS = (
     "data/",
     "library/",
     "losses/",
+    "methods/test_returning.py",
     "parallel/test_hosts.py",
     "parallel/test_preemption.py",
     "reports/",
     "rounds/test_pretrained.py",
     "rounds/test_steps.py",
+    "rounds/test_structures.py",
     "rounds/test_train.py",
     "runner/test_disk_space.py",
     "runner/test_integrity.py",
+    "runner/test_object_runs.py",
     "runner/test_retention.py",
     "runner/test_run.py",
     "scoring/",
@@ -101,6 +111,14 @@ UNRENDERED = (
     "runner/",
     "storage/",
     "training/",
+)
+# Where the pages are read and never the PNG files of the same charts, these have one pixel.
+WITHOUT_PNG = (
+    "cli/test_fuzz.py",
+    "library/",
+    "reports/test_audit.py",
+    "reports/test_audit_requests.py",
+    "reports/test_browser.py",
 )
 
 # Compiled programs hold memory maps, of which a process has some 65,000: then XLA crashes.
@@ -148,11 +166,11 @@ def shared_steps_of(name):
 
 
 def charts_of(name):
-    if not name.startswith(UNRENDERED):
+    if not name.startswith(UNRENDERED + WITHOUT_PNG):
         return contextlib.nullcontext()
     from tests.helpers import unrendered
 
-    return unrendered.charts()
+    return unrendered.charts(("svg", "png") if name.startswith(UNRENDERED) else ("png",))
 
 
 # --- what a test run costs
@@ -175,9 +193,9 @@ def charge(name):
 
 def pytest_collection_finish():
     """What was imported and collected stays to the end: no need to look through it for garbage."""
+    sys.dont_write_bytecode = WRITE_NO_BYTECODE
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
     charge("importing and collecting")
 
 

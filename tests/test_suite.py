@@ -215,6 +215,10 @@ def test_charts_that_are_not_rendered_are_files_of_their_kind_all_the_same(tmp_p
     assert ElementTree.fromstring(page).attrib["aria-label"] == "a < b"
     with Image.open(tmp_path / "a.png") as image:
         assert image.getpixel((0, 0)) == 255
+    with unrendered.charts(["png"]):
+        drawing.png(tmp_path / "b.png", [chart])
+        assert len(drawing.svg(chart, "x")) > 2 * len(page)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert len(drawing.svg(chart, "x")) > 2 * len(page)  # afterwards they are again
 
 

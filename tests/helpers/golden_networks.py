@@ -16,6 +16,7 @@ GOLDEN = np.load(GOLDEN_FILES / "torchvision_models.npz")
 SEED, CLASSES = 3, 7
 
 
+@cache
 def shapes_of(name: str, num_classes: int = CLASSES, channels: int = 3):
     module = models.create(name, num_classes)
     side = 32 if name == "convnext_tiny" else 28

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache, partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,19 +47,50 @@ def test_torch_layout_of_converted_layers(name):
     assert golden_state(name)[last].shape == GOLDEN[f"{name}.last.0"].shape
 
 
-@pytest.mark.parametrize(("dtype", "channels"), [(jnp.float32, 3), (jnp.bfloat16, 1)])
+def arithmetic(jaxpr):
+    """The dtypes that convolutions and products of a jaxpr compute with, at any depth."""
+    found = set()
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("conv_general_dilated", "dot_general"):
+            found |= {variable.aval.dtype.name for variable in equation.invars}
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                found |= arithmetic(inner)
+    return found
+
+
+def pictures(side: int, channels: int):
+    return jax.ShapeDtypeStruct((2, side, side, channels), jnp.float32)
+
+
+@pytest.mark.parametrize(("dtype", "channels"), [(jnp.float32, 3), ("bfloat16", 1)])
 @pytest.mark.parametrize("name", models.MODELS)
-def test_shapes_and_types(name, dtype, channels):
-    module = models.create(name, 5, dtype=dtype)
-    images = jnp.zeros((2, 32, 32, channels))
-    variables = jax.eval_shape(module.init, jax.random.key(0), images)
-    logits = jax.eval_shape(module.apply, variables, images)
+def test_every_network_computes_in_the_precision_and_keeps_float32_outside(name, dtype, channels):
+    """Traced, not run: shapes and types, and how convolutions and products are computed, forward
+    and backward."""
+    module, key = models.create(name, 5, dtype=dtype), jax.random.key(0)
+    variables = jax.eval_shape(module.init, key, pictures(32, channels))
+    logits = jax.eval_shape(module.apply, variables, pictures(32, channels))
     assert (logits.shape, logits.dtype) == ((2, 5), jnp.float32)
-    train = partial(module.apply, train=True, mutable=["batch_stats"])
-    trained, state = jax.eval_shape(
-        lambda *args: train(*args, rngs={"dropout": jax.random.key(1)}), variables, images
+    state = {kind: tree for kind, tree in variables.items() if kind != "params"}
+
+    def objective(params, state, images):
+        rngs = {"dropout": key}
+        variables = {"params": params, **state}
+        logits, updated = module.apply(
+            variables, images, train=True, mutable=["batch_stats"], rngs=rngs
+        )
+        return logits.sum(), (logits, updated)
+
+    # Positions of another size are interpolated in float32, whatever computes.
+    images = pictures(224 if name == "vit_s_16" else 32, channels)
+    traced = jax.make_jaxpr(jax.value_and_grad(objective, has_aux=True), return_shape=True)
+    jaxpr, ((_, (trained, updated)), gradients) = traced(variables["params"], state, images)
+    assert arithmetic(jaxpr.jaxpr) == {jnp.dtype(dtype).name}
+    chex.assert_trees_all_equal_shapes_and_dtypes(
+        [trained, dict(updated), gradients], [logits, state, variables["params"]]
     )
-    assert (trained, dict(state)) == (logits, {k: v for k, v in variables.items() if k != "params"})
     for path, leaf in flatten_dict(variables).items():
         assert leaf.dtype == jnp.float32, path
         if path[-1] not in ("cls_token", "pos_embed"):

@@ -1,10 +1,9 @@
 """Lifted steps: pmap against jit(shard_map) on 1 to 8 devices, batch statistics, input ahead."""
 
 import dataclasses
-from functools import cache, partial
+from functools import cache
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -175,46 +174,6 @@ def test_bfloat16_trains_to_about_the_same_loss_and_keeps_float32_state():
     for a, b in zip(jax.tree.leaves(scores), jax.tree.leaves(half_scores), strict=True):
         assert a.dtype == b.dtype == np.float32
         assert np.corrcoef(np.sqrt(a.ravel()), np.sqrt(b.ravel()))[0, 1] > 0.9
-
-
-def arithmetic(jaxpr):
-    """The dtypes that convolutions and products of a jaxpr compute with, at any depth."""
-    found = set()
-    for equation in jaxpr.eqns:
-        if equation.primitive.name in ("conv_general_dilated", "dot_general"):
-            found |= {variable.aval.dtype.name for variable in equation.invars}
-        for value in equation.params.values():
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                found |= arithmetic(inner)
-    return found
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", models.MODELS)
-def test_every_network_computes_in_the_precision_and_keeps_float32_outside(name, precision):
-    """Traced, not run: convolutions and products, forward and backward, of every network."""
-    module = models.create(name, 3, dtype=precision)
-    # Positions of another size are interpolated in float32, whatever computes.
-    side = 224 if name == "vit_s_16" else 32
-    images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
-    key = jax.random.key(0)
-    variables = jax.eval_shape(partial(module.init, train=False), key, images)
-
-    def objective(params, stats, images):
-        logits, updated = module.apply(
-            {"params": params, "batch_stats": stats},
-            images,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": key},
-        )
-        return logits.sum(), (logits, updated)
-
-    traced = jax.make_jaxpr(jax.value_and_grad(objective, has_aux=True), return_shape=True)
-    jaxpr, shapes = traced(variables["params"], variables.get("batch_stats", {}), images)
-    assert arithmetic(jaxpr.jaxpr) == {precision}
-    assert {leaf.dtype.name for leaf in jax.tree.leaves((variables, shapes))} == {"float32"}
 
 
 def test_batches_are_sent_one_ahead_in_order():
