@@ -1,5 +1,7 @@
 """Columns of any library as arrays and codes: kinds of cells, missing ones, what is refused."""
 
+import datetime
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -150,6 +152,12 @@ GROUPS = {
     "numbers with none": (objects(1, None, -1, 0), [0, 1], [1, -1, -1, 0]),
     "floats with none": (objects(0.5, None, -0.5), [0.5], [0, -1, -1]),
     "nobody": (np.array([-1, -1]), [], [-1, -1]),
+    "nobody at all": (objects(None, None), [], [-1, -1]),
+    "days": (
+        np.array(["2020-01-02", "NaT", "2020-01-01"], "M8[D]"),
+        [datetime.date(2020, 1, 1), datetime.date(2020, 1, 2)],
+        [1, -1, 0],
+    ),
     "truth": (np.array([True, False]), [False, True], [1, 0]),
 }
 
