@@ -334,3 +334,16 @@ def test_nothing_prunable_and_minima_that_are_none():
     with pytest.raises(ValueError, match="minimum"):
         allocate(masks, 0.5, minimum=1.5)
     assert allocate(masks, 0.1, minimum=np.array(3)) == {"a": 3}
+    with pytest.raises(ValueError, match="layer a: 5 weights cannot be kept of the 3 alive"):
+        allocate(masks, 0.5, "erk", most=np.array([3]))
+
+
+def test_lamp_ranks_the_weights_of_masks_alone():
+    rng = np.random.default_rng(0)
+    kernels = {name: rng.normal(size=(4, 6)).astype(np.float32) for name in "ab"}
+    masks = {name: {"kernel": np.ones((4, 6), bool)} for name in kernels}
+    alone = {name: {"kernel": leaf} for name, leaf in kernels.items()}
+    with_biases = {name: layer | {"bias": np.ones(99)} for name, layer in alone.items()}
+    none = {name: layer | {"bias": None} for name, layer in masks.items()}
+    expected = allocate(masks, 0.3, "lamp", weights=alone)
+    assert allocate(none, 0.3, "lamp", weights=with_biases) == expected
