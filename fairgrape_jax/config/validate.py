@@ -173,6 +173,11 @@ def _check_pattern(experiment: Experiment) -> None:
                 "leave one of them out"
             )
         whole = experiment.scoring.structures != "none"
+        if row.of_structures and not whole:
+            raise UsageError(
+                f"scoring.structures: {method} chooses whole channels, not single weights; give "
+                "--scoring.structures flops"
+            )
         if whole and row.counts is not None and experiment.scoring.structure_multiple > 1:
             raise UsageError(
                 f"scoring.structure_multiple: {method} counts units of single layers, of which no "

@@ -6,6 +6,7 @@ The tests that run over this table check a new row by themselves (docs/extending
 """
 
 from fairgrape_jax.methods import (
+    autobot,
     autoprune,
     clicktrain,
     fair_lamp,
@@ -33,7 +34,7 @@ from fairgrape_jax.methods.base import Method, Preparation, Problem, check_row
 from fairgrape_jax.methods.minority import restrict_to_minority
 from fairgrape_jax.methods.pruning import prune
 from fairgrape_jax.registry import Table
-from fairgrape_jax.systems import auxiliary, lasso, relaxation, skeleton
+from fairgrape_jax.systems import auxiliary, bottlenecks, lasso, relaxation, skeleton
 
 FAIRGRAPE = Method(
     "each group's share of (w*g)^2 kept", fairgrape.score, fairgrape.choose, needs=("scores",)
@@ -251,6 +252,22 @@ _ROWS |= {
         autoprune.score,
         needs=("a run",),
         approach=auxiliary.FAIR,
+    ),
+    "autobot": Method(
+        "structures of largest bottleneck, after training it towards the operations (AutoBot)",
+        autobot.score,
+        autobot.choose,
+        needs=("a run",),
+        approach=bottlenecks.ROW,
+        of_structures=True,
+    ),
+    "autobot-fair": Method(
+        "the same, trained on the loss of the group that has the highest",
+        autobot.score,
+        autobot.choose,
+        needs=("a run",),
+        approach=bottlenecks.FAIR,
+        of_structures=True,
     ),
 }
 METHODS: Table[Method] = Table("method", _ROWS, check_row)

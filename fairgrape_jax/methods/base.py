@@ -151,6 +151,7 @@ class Method:
         approach: what takes part in the part of a round's training (`approach.part`) that comes
             before its masks.
         chooses_first: whether the choice is made before that training, and cut after it.
+        of_structures: whether it chooses whole structures and never single weights.
     """
 
     summary: str
@@ -164,6 +165,7 @@ class Method:
     prepares: Preparation | None = None
     approach: Ingredient | None = None
     chooses_first: bool = False
+    of_structures: bool = False
 
 
 def check_row(name: str, row: Any) -> None:

@@ -116,12 +116,12 @@ def prune_structures(
 
 def takes_structures(row: Method) -> bool:
     """Whether a method can choose among structures: not where weights come back one by one, a
-    training of its own comes before, or it has counts of its own.
+    training of single weights comes before, or it has counts of its own.
 
     Args:
         row: the method.
     """
-    trains = row.prepares is not None or row.approach is not None
+    trains = row.prepares is not None or (row.approach is not None and not row.of_structures)
     return row.nested and not trains and row.counts is None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -102,6 +102,10 @@ def _no_choice(params: Tree) -> Tree:
     raise ValueError("setting: this training leads to no choice")
 
 
+def _no_structures() -> Any:
+    raise ValueError("setting: this training leads to no choice of structures")
+
+
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """What is known when a training begins, and at the end of each of its epochs; on the host.
@@ -117,6 +121,8 @@ class Setting:
         density: of the masks that a round's training leads to; 1 where it leads to none.
         chosen: these masks on the host, where they are known.
         choose: (params) to the masks that the round's method would choose now, on the host.
+        structures: () to those of the network, where a round chooses among them.
+        counted: what `density` is a part of.
     """
 
     num_groups: int
@@ -129,6 +135,8 @@ class Setting:
     density: float = 1.0
     chosen: Tree = None
     choose: Callable[[Tree], Tree] = _no_choice
+    structures: Callable[[], Any] = _no_structures
+    counted: Literal["weights", "flops"] = "weights"
 
 
 def _no(options: Any) -> bool:

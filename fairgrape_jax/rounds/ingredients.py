@@ -15,10 +15,13 @@ from fairgrape_jax.config import Experiment
 from fairgrape_jax.data.batches import Order, epoch_order
 from fairgrape_jax.data.dataset import Split
 from fairgrape_jax.masks import Tree
+from fairgrape_jax.methods import Problem
+from fairgrape_jax.methods.structure_choice import find_in_round
 from fairgrape_jax.passes import Fold
 from fairgrape_jax.remedies import Active, Measured, Setting, active
 from fairgrape_jax.rounds.predict import SplitName, predict
 from fairgrape_jax.rounds.session import Network, Session
+from fairgrape_jax.structures import Structures
 from fairgrape_jax.training.state import State
 
 
@@ -143,6 +146,9 @@ def make_setting(
         return cast(Target, target).choose(here, fold=fold)
 
     leads = {"density": target.density, "chosen": target.chosen, "choose": choose} if target else {}
+    of = session.experiment.scoring.structures
+    if target and of != "none":
+        leads |= {"structures": functools.partial(_structures, session, network), "counted": of}
     return Setting(
         num_groups=len(session.dataset.groups),
         params=network.state.params,
@@ -153,6 +159,18 @@ def make_setting(
         current=functools.cache(functools.partial(measure, session, network, fold=fold)),
         **cast(Any, leads),
     )
+
+
+def _structures(session: Session, network: Network) -> Structures:
+    state = network.state
+    problem = Problem(
+        params=jax.device_get(state.params),
+        masks=network.masks,
+        module=session.steps.module,
+        batch_stats=state.batch_stats,
+        shape=session.dataset.shape,
+    )
+    return find_in_round(problem)
 
 
 def measure(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -52,9 +52,9 @@ class Counter:
             outputs = [followed.axes[number] for number in equation.outputs]
             if (axes_of_product := products(equation, inputs, outputs)) is not None:
                 owners_of = [owner[followed.components[places]] for places in axes_of_product]
-                self._products.append(_Product.of(owners_of))
+                self._products.append(Product.of(owners_of))
         self._arrays = [
-            _Product.of(axes)
+            Product.of(axes)
             for leaf, axes in zip(_leaves(structures), structures.owners, strict=True)
             if len(leaf.shape) > 1 and is_float(leaf.dtype)
         ]
@@ -69,21 +69,44 @@ class Counter:
         weights = sum(array.size(alive) for array in self._arrays)
         return Cost(weights, 2 * sum(product.size(alive) for product in self._products))
 
+    def products(self, of: Literal["flops", "weights"]) -> list[Product]:
+        """The products of sizes of which a cost is the sum.
+
+        Args:
+            of: what counts: multiplications of "flops", numbers of "weights".
+        """
+        return self._arrays if of == "weights" else self._products
+
 
 @dataclasses.dataclass(frozen=True)
-class _Product:
-    """A number of places, of which some belong to structures."""
+class Product:
+    """A product of sizes, of which some depend on the structures that are kept.
+
+    Attributes:
+        whole: the product of those that do not.
+        axes: of each other, the places of no structure, and the structures of its other places.
+    """
 
     whole: int
-    axes: tuple[tuple[int, np.ndarray], ...]  # places of no structure, structures of the others
+    axes: tuple[tuple[int, np.ndarray], ...]
 
     @staticmethod
-    def of(owners: Sequence[np.ndarray]) -> _Product:
+    def of(owners: Sequence[np.ndarray]) -> Product:
+        """The product of the lengths of some axes.
+
+        Args:
+            owners: of each axis, the structure at each place, -1 for none.
+        """
         axes = [(int((line < 0).sum()), line[line >= 0]) for line in owners]
         whole = int(np.prod([count for count, held in axes if not len(held)], dtype=object))
-        return _Product(whole, tuple((count, held) for count, held in axes if len(held)))
+        return Product(whole, tuple((count, held) for count, held in axes if len(held)))
 
     def size(self, alive: np.ndarray) -> int:
+        """The product, without what is pruned.
+
+        Args:
+            alive: (structures,) bool.
+        """
         sizes = [count + int(np.count_nonzero(alive[held])) for count, held in self.axes]
         return self.whole * int(np.prod(sizes, dtype=object))
 

@@ -76,6 +76,14 @@ class Approach:
     """AutoPrune: the size of a step of the auxiliary parameters, which begin at 0.1 or less."""
     price_rate: float = 0.1
     """AutoPrune: how fast the price of a weight follows the density."""
+    gate_rate: float = 0.85
+    """AutoBot: the learning rate of the bottlenecks."""
+    gate_steps: int = 200
+    """AutoBot: after so many steps of a round the bottlenecks rest."""
+    beta: float = 2.7
+    """AutoBot: the weight of g, by which the operations come to their target."""
+    gamma: float = 0.0
+    """AutoBot: the weight of h, by which gates come to 0 or 1."""
     projection: Projection = "choice"
     """SLR, ADMM: Z by the method's choice, or by a projection of the released code."""
 
@@ -92,9 +100,14 @@ class Approach:
             "threshold",
             "auxiliary_rate",
             "price_rate",
+            "gate_rate",
+            "gate_steps",
+            "beta",
         ):
             if not getattr(self, name) > 0:
                 yield name, f"{getattr(self, name)} is not positive"
+        if not self.gamma >= 0:
+            yield "gamma", f"{self.gamma} is below 0"
         if not self.m > 1:
             yield "m", f"{self.m} is not above 1"
         if not 0 < self.r < 1:

@@ -149,7 +149,9 @@ def test_the_official_protocol_changes_what_its_table_says(tmp_path):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_official_variant_is_a_valid_experiment(name):
-    experiment = dataclasses.replace(TINY, methods=(name,), protocol="official")
+    structures = "flops" if METHODS[name].of_structures else "none"
+    scoring = dataclasses.replace(TINY.scoring, structures=structures)
+    experiment = dataclasses.replace(TINY, methods=(name,), protocol="official", scoring=scoring)
     config.check(protocols.apply_protocol(experiment, name))
     equal = dataclasses.replace(experiment, protocol="equal")
     assert protocols.apply_protocol(equal, name) == equal

@@ -14,11 +14,14 @@ from fairgrape_jax.config import Stage
 from fairgrape_jax.data import load
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.methods import METHODS, Problem, pruning
+from fairgrape_jax.methods.structure_choice import find_in_round
 from fairgrape_jax.remedies import Active
 from fairgrape_jax.rounds import select
 from fairgrape_jax.rounds.ingredients import APPROACH, TakingPart, Target
 from fairgrape_jax.rounds.retraining import retraining_step
 from fairgrape_jax.runner import run as runner
+from fairgrape_jax.structures import alive_structures
+from fairgrape_jax.structures.cost import Counter
 from fairgrape_jax.systems.options import Approach
 from fairgrape_jax.training.finite import NotFiniteError
 from tests.helpers.experiments import load_checkpoint, opened
@@ -26,6 +29,8 @@ from tests.helpers.ingredient_runs import TINY, StoppedError, one_step, trained
 from tests.helpers.not_finite import SHORT
 
 ROWS = [name for name, method in METHODS.items() if method.approach is not None]
+OF_WEIGHTS = [name for name in ROWS if not METHODS[name].of_structures]
+OF_STRUCTURES = [name for name in ROWS if METHODS[name].of_structures]
 # One row of each training; all of them run below.
 DISTINCT = list({METHODS[name].approach.summary: name for name in reversed(ROWS)}.values())
 DENSITY = 0.4
@@ -33,17 +38,18 @@ EPOCHS = {1: [2, 3, 4], 2: [5, 6, 7]}  # after one of dense training
 
 
 @cache
-def begun(devices, optimizer):
+def begun(devices, optimizer, structures="none"):
     """The session of all rows, and its dense network."""
-    experiment = dataclasses.replace(TINY, optimizer=optimizer, momentum=0.0)
+    scoring = dataclasses.replace(TINY.scoring, structures=structures)
+    experiment = dataclasses.replace(TINY, optimizer=optimizer, momentum=0.0, scoring=scoring)
     return opened(experiment, load(TINY.data), devices, seed=1)
 
 
 @cache
 def begin(name, devices=1, optimizer="adam"):
     """As `ingredient_runs.begun`, for the training before a row's choice."""
-    session, dense = begun(devices, optimizer)
     row = METHODS[name]
+    session, dense = begun(devices, optimizer, "flops" if row.of_structures else "none")
 
     def choose(network, **options):
         return select.select(session, network, name, density=DENSITY, seed=0, **options)[0]
@@ -92,6 +98,10 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits(name, tmp_path):
         ("threshold", float("nan"), "approach.threshold"),
         ("auxiliary_rate", 0.0, "approach.auxiliary_rate"),
         ("price_rate", 0.0, "approach.price_rate"),
+        ("gate_rate", 0.0, "approach.gate_rate"),
+        ("gate_steps", 0, "approach.gate_steps"),
+        ("beta", 0.0, "approach.beta"),
+        ("gamma", -1.0, "approach.gamma: -1.0 is below 0"),
     ],
 )
 def test_options_that_cannot_be_used_are_named(field, value, words):
@@ -116,14 +126,14 @@ def test_every_row_reaches_its_budget_in_a_run(tmp_path):
     """Two rounds of three epochs, two before the choice; no epoch is added; rows differ."""
     experiment = dataclasses.replace(
         TINY,
-        methods=tuple(ROWS),
+        methods=tuple(OF_WEIGHTS),
         densities=(0.6, DENSITY),
         retrain=Stage((3,), (1e-3,)),
         final=Stage(),
     )
     runner.run(experiment, tmp_path)
     networks = {}
-    for name in ROWS:
+    for name in OF_WEIGHTS:
         for number, density in enumerate(experiment.densities, 1):
             stage = tmp_path / f"seed_0/{name}/round_{number:02}"
             record, saved = json.loads((stage / "metrics.json").read_text()), load_checkpoint(stage)
@@ -135,4 +145,39 @@ def test_every_row_reaches_its_budget_in_a_run(tmp_path):
             alive = {row["layer"]: row["alive"] for row in masks.sparsity_table(saved["masks"])}
             assert alive == count
         networks[name] = saved["state"].params["conv1"]["kernel"]
-    assert len({leaf.tobytes() for leaf in networks.values()}) == len(ROWS)
+    assert len({leaf.tobytes() for leaf in networks.values()}) == len(OF_WEIGHTS)
+
+
+def test_every_row_of_structures_reaches_its_operations_in_a_run(tmp_path):
+    """As above; one structure more, that of the next largest bottleneck, would be too many."""
+    scoring = dataclasses.replace(TINY.scoring, structures="flops", allocation="global")
+    experiment = dataclasses.replace(
+        TINY,
+        methods=tuple(OF_STRUCTURES),
+        densities=(0.6, DENSITY),
+        retrain=Stage((3,), (1e-3,)),
+        final=Stage(),
+        scoring=scoring,
+    )
+    runner.run(experiment, tmp_path)
+    session, dense = begun(1, "adam", "flops")
+    structures = find_in_round(select.make_problem(session, dense, seed=0))
+    counter = Counter(structures)
+    whole = counter(structures.full_masks()).flops
+    for name in OF_STRUCTURES:
+        before = structures.full_masks()
+        for number, density in enumerate(experiment.densities, 1):
+            stage = tmp_path / f"seed_0/{name}/round_{number:02}"
+            record, saved = json.loads((stage / "metrics.json").read_text()), load_checkpoint(stage)
+            epochs = [row["epoch"] for row in (*record["before_choice"], *record["history"])]
+            assert epochs == EPOCHS[number]
+            kept = alive_structures(structures, saved["masks"])
+            assert all(not (kept[group] & ~before[group]).any() for group in kept)
+            assert counter(kept).flops <= density * whole * (1 + 1e-6)
+            cheapest = min(
+                counter(kept | {group: kept[group] | one}).flops
+                for group in kept
+                for one in np.eye(kept[group].size, dtype=bool)[before[group] & ~kept[group]]
+            )
+            assert cheapest > (density - 0.03) * whole
+            before = kept
