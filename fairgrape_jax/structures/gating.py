@@ -21,6 +21,7 @@ from fairgrape_jax.structures.coupling import Structures
 from fairgrape_jax.structures.groups import Group, Member, layer
 
 Gates = Float[jax.Array, " structures"]
+Numbers = jax.Array | np.ndarray
 # For every leaf of the parameters, for each of its axes that has gates: (1, ..., places, ..., 1)
 # int32, the number of the structure at each place; that after the last one is of none.
 Owners = tuple[tuple[np.ndarray, ...], ...]
@@ -83,14 +84,14 @@ def gate(owners: Owners, params: Tree, gates: Gates) -> Tree:
         params: of the network.
         gates: a factor for each structure.
     """
-    leaves, tree = jax.tree.flatten(params)
+    leaves, structure = jax.tree.flatten(params)
     factors = jnp.append(gates, jnp.ones((), gates.dtype))
 
-    def scaled(leaf: jax.Array, axes: Sequence[jax.Array]) -> jax.Array:
+    def scaled(leaf: jax.Array, axes: Sequence[np.ndarray]) -> jax.Array:
         each = (factors[owner].astype(leaf.dtype) for owner in axes)
         return functools.reduce(jnp.multiply, each, leaf)
 
-    return tree.unflatten(map(scaled, leaves, owners))
+    return jax.tree.unflatten(structure, [*map(scaled, leaves, owners)])
 
 
 def sum_read(owners: Owners, products: Tree, number: int) -> Gates:
@@ -122,18 +123,19 @@ class SoftCost(NamedTuple):
         axes: (n,) int32, the number of the axis of each.
     """
 
-    whole: jax.Array
-    places: jax.Array
-    structures: jax.Array
-    axes: jax.Array
+    whole: Numbers
+    places: Numbers
+    structures: Numbers
+    axes: Numbers
 
-    def part(self, gates: Gates) -> jax.Array:
+    def part(self, gates: Gates | np.ndarray) -> jax.Array:
         """The part of the whole network's cost, (); that of `Counter` where gates are 0 or 1.
 
         Args:
             gates: of each structure, 0 to 1.
         """
-        there = jax.ops.segment_sum(gates[self.structures], self.axes, self.places.size)
+        each = jnp.asarray(gates)[self.structures]
+        there = jax.ops.segment_sum(each, jnp.asarray(self.axes), self.places.size)
         sizes = self.places + there.reshape(self.places.shape)
         return (self.whole * sizes.prod(axis=1)).sum()
 

@@ -106,7 +106,7 @@ def start(options: Approach, setting: Setting) -> Carried:
         "logits": logits,
         "adam": optax.adam(options.gate_rate).init(logits),
         "kept": logits,
-        "least": np.float32(np.inf),
+        "least": np.finfo(np.float32).max,
         "loss": np.float32(0),
         "steps": np.int32(0),
         # What does not change: the number of each group's first structure among them.
@@ -203,9 +203,9 @@ def make_row(weights: Weigh, summary: str) -> Ingredient:
         forward=forward,
         weigh=weigh,
         after_step=after_step,
-        frozen=lambda options, names: frozenset(names),
+        frozen=lambda options, names: names,
     )
 
 
 ROW = make_row(all_alike, "bottlenecks of structures, trained towards a budget; the weights rest")
-FAIR = make_row(worst_group, "the same, on the loss of the group that has the highest")
+FAIR = make_row(worst_group, "bottlenecks, on the loss of the group that has the highest")
