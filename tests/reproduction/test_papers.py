@@ -8,6 +8,7 @@ import pytest
 from fairgrape_jax import config, metrics
 from fairgrape_jax.remedies import REMEDIES
 from fairgrape_jax.reproduction import SCALES, TABLES, experiment_of, methods_of, read_table
+from fairgrape_jax.systems.options import epochs_before_choice
 from tests.helpers.datasets import SHARED
 
 GOLDEN = SHARED / "golden" / "simon_says_confusions.npz"
@@ -156,13 +157,22 @@ def test_the_imbalanced_numbers_are_those_of_the_authors_confusion_matrices(cell
 
 def test_pw_loss_has_settings_and_no_numbers(tmp_path):
     cells = read_table("pw_loss").cells
-    assert len(cells) == 10
+    assert len(cells) == 15
     for cell in cells:
         assert all(row.accuracy is None and not any(row.values.values()) for row in cell.rows)
         one = experiment_of(cell, tmp_path, SCALES["paper"], 1)
         times = int(cell.name.split("-")[2].removesuffix("x"))
         assert config.densities(one) == [pytest.approx(1 / times)]
         assert one.scoring.structures == "flops"
-        assert one.remedy.pw.on == cell.name.endswith("-pw")
+        config.check(one)
+        bottlenecks = "autobot" in one.methods
+        assert bottlenecks == cell.name.endswith(("-plain", "-pw-autobot"))
+        if bottlenecks:  # one epoch of the thirty before the choice, and the settings of celeba_1
+            assert epochs_before_choice(sum(one.retrain.epochs), one.approach.part) == 1
+            options = one.approach
+            values = options.gate_rate, options.beta, options.gate_steps, options.gamma
+            assert values == (0.85, 2.7, 200, 0)
+        assert one.remedy.pw.on == ("-pw" in cell.name)
         if one.remedy.pw.on:
-            assert (one.remedy.pw.alpha, one.remedy.pw.gamma) == (0.8, 0.5)
+            expected = (0.3, 1.0) if bottlenecks else (0.8, 0.5)
+            assert (one.remedy.pw.alpha, one.remedy.pw.gamma) == expected
