@@ -101,7 +101,10 @@ def main() -> None:
             with mock.patch.object(
                 finite,
                 "accept",
-                lambda carry, new, loss, _: (Carry(new, carry.finite), StepReport(loss, loss)),
+                lambda carry, new, loss, *_, **__: (
+                    Carry(new, carry.finite),
+                    StepReport(loss, loss),
+                ),
             ):
                 return unseeing()
 

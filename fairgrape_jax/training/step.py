@@ -125,17 +125,21 @@ class TrainStep:
             state.params
         )
         loss, batch_stats, gradients = jax.lax.pmean((loss, batch_stats, gradients), parallel.AXIS)
-        new = update(self.optimizer, state, masks, gradients, rate=rate, still=self.still)
-        new = new._replace(batch_stats=batch_stats)
+
+        def make() -> State:
+            new = update(self.optimizer, state, masks, gradients, rate=rate, still=self.still)
+            return new._replace(batch_stats=batch_stats)
+
+        new = make()
         if not self.ingredients:
-            return finite.accept(carry, new, loss, gradients)
+            return finite.accept(carry, new, loss, gradients, make=make)
         held_groups = companions.held_groups
         held_out = evaluate_held_out(
             self.module, self.dataset, masks, batch, held_groups, batch_stats=batch_stats
         )
         made = Made(new.params, masks, gradients, state.step, self.groups, held_out)
         carried = after_step(self.ingredients, carried, made)
-        return finite.accept(carry, new, loss, gradients, carried)
+        return finite.accept(carry, new, loss, gradients, carried, make=make)
 
     def look(self, state: State, batch: dict[str, jax.Array], companions: Companions) -> Inputs:
         """What the loss looks at, with the random draws of the step.

@@ -69,7 +69,7 @@ def test_a_finite_step_is_what_it_was_without_looking(monkeypatch):
     """Up to the rounding of another order of operations in the compiled program."""
     found = []
 
-    def blind(carry, new, loss, gradients):
+    def blind(carry, new, loss, gradients, **options):
         return Carry(new, carry.finite), finite.StepReport(loss, loss[None])
 
     for accept in (finite.accept, blind):
@@ -82,6 +82,34 @@ def test_a_finite_step_is_what_it_was_without_looking(monkeypatch):
     assert found[0][0].step == 3
     for a, b in zip(*map(jax.tree.leaves, found), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+LEAVES = {
+    "of one name": {"gradient": {"w": (3, 4)}, "new": {"w": (3, 4)}, "loss": ()},
+    "of other shapes": {"gradient": {"w": (3, 4)}, "new": {"w": (4, 3), "v": (5,)}, "loss": ()},
+    "nine of one name": {str(i): {"w": (2, 3)} for i in range(9)},
+    "moments": {"new": {"w": {"b": (7,)}}, "optimizer": ({"w": {"b": (7,)}}, [{"w": {"b": (7,)}}])},
+    "three hundred": {"new": {str(i): (1,) for i in range(300)}},
+}
+
+
+@pytest.mark.parametrize("name", LEAVES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_the_flags_of_one_pass_are_those_of_each_leaf(name, bad):
+    tree = jax.tree.map(lambda s: np.zeros(s, np.float32), LEAVES[name], is_leaf=_is_shape)
+    leaves, structure = jax.tree.flatten(tree)
+    one_pass = jax.jit(finite.flags_by_name)
+    assert one_pass(tree).tolist() == [True] * len(leaves)
+    for place in range(0, len(leaves), max(1, len(leaves) // 10)):
+        broken = [leaf.copy() for leaf in leaves]
+        broken[place].ravel()[-1] = bad
+        expected = [i != place for i in range(len(leaves))]
+        broken = jax.tree.unflatten(structure, broken)
+        assert one_pass(broken).tolist() == expected == finite.flags(broken).tolist()
+
+
+def _is_shape(node):
+    return isinstance(node, tuple) and all(isinstance(side, int) for side in node)
 
 
 TREES = (
