@@ -12,7 +12,7 @@ import pytest
 
 import fairgrape_jax
 from fairgrape_jax import data, parallel
-from fairgrape_jax.__main__ import keep_programs, make_gpus_deterministic
+from fairgrape_jax.__main__ import keep_programs, make_gpus_deterministic, use_huge_pages
 from fairgrape_jax.cli import main as cli
 from fairgrape_jax.config.environment import numeric_flags
 from fairgrape_jax.errors import UsageError
@@ -68,6 +68,52 @@ def tables(place, group="group"):
         text = "\n".join([f"id,label,prediction,{group}", *rows]) + "\n"
         (place / f"{name}.csv").write_text(text, encoding="utf-8")
     return ["audit", "--dense", "dense.csv", "--compressed", "pruned.csv", "--replicates", "20"]
+
+
+# --- memory
+
+
+@pytest.mark.parametrize(
+    ("setting", "before", "after"),
+    [
+        ("always [madvise] never\n", None, "glibc.malloc.hugetlb=1"),
+        ("always [madvise] never\n", "", "glibc.malloc.hugetlb=1"),
+        (
+            "always [madvise] never\n",
+            "glibc.malloc.trim_threshold=1",
+            "glibc.malloc.trim_threshold=1:glibc.malloc.hugetlb=1",
+        ),
+        ("always [madvise] never\n", "glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
+        ("[always] madvise never\n", None, None),
+        ("always madvise [never]\n", None, None),
+        (None, None, None),
+    ],
+)
+def test_memory_comes_in_huge_pages_where_a_process_may_ask(
+    tmp_path, monkeypatch, setting, before, after
+):
+    file = tmp_path / "enabled"
+    if setting is not None:
+        file.write_text(setting)
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if before is not None:
+        monkeypatch.setenv("GLIBC_TUNABLES", before)
+    assert use_huge_pages(str(file)) == (after != before)
+    assert os.environ.get("GLIBC_TUNABLES") == after
+    assert not use_huge_pages(str(file))  # it begins anew once
+
+
+def test_the_command_that_begins_anew_takes_its_arguments_along(place):
+    code = (
+        "import os; print(os.environ.get('GLIBC_TUNABLES'), flush=True)\n"
+        "import fairgrape_jax.__main__ as m; m.use_huge_pages.__defaults__ = ('mode',)\n"
+    )
+    (place / "mode").write_text("always [madvise] never")
+    done = fairgrape(place, "--version", main=code + MAIN, GLIBC_TUNABLES=None)
+    worked(done)
+    before, after, version = done.stdout.decode().split(maxsplit=2)
+    assert (before, after) == ("None", "glibc.malloc.hugetlb=1")
+    assert fairgrape_jax.__version__ in version
 
 
 # --- devices and versions
