@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -100,9 +101,12 @@ def ask(request: Request, program: str | None, seconds: float) -> Answer:
         return _failed(program, f"not compiled within {seconds:.0f} s (--time-limit)")
     lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     if done.returncode < 0:
-        return _failed(
-            program, f"the compiler was killed by signal {-done.returncode}: too little memory here"
-        )
+        number = -done.returncode
+        if number == signal.SIGKILL:
+            return _failed(
+                program, f"the compiler was killed by signal {number}: too little memory here"
+            )
+        return _failed(program, f"the compiler crashed (signal {number})")
     if not lines:
         last = done.stderr.strip().splitlines()[-1:] or ["no word of it"]
         return _failed(program, f"the compiler failed: {' '.join(last)[:400]}")

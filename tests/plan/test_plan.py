@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import subprocess
 
 import jax
 import numpy as np
@@ -348,6 +349,16 @@ def test_another_failure_of_the_compiler_is_told(monkeypatch):
     found = requests.ask(request, "training", 0.01).facts
     assert found.status == "not compiled"
     assert "--time-limit" in found.message
+
+
+@pytest.mark.parametrize(("number", "words"), [(9, "too little memory"), (11, "crashed")])
+def test_a_compiler_that_dies_is_not_always_short_of_memory(number, words, monkeypatch):
+    died = subprocess.CompletedProcess([], -number, stdout="", stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *args, **options: died)
+    found = requests.ask(plan.Request(TINY, DATA, plan.parse("cpu")), "training", 1).facts
+    assert found.status == "not compiled"
+    assert words in found.message
+    assert f"signal {number}" in found.message
 
 
 def test_a_described_dataset_takes_no_memory():
