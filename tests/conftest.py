@@ -49,6 +49,7 @@ LONGEST = [
     "runner/test_run",
     "cli/test_main",
 ]
+LAST = "runner/test_disk_space.py"  # from its first test on the process is slower
 
 
 def pytest_collection_modifyitems(items):
@@ -56,7 +57,8 @@ def pytest_collection_modifyitems(items):
 
     def place(item):
         file = short_name(item)
-        return rank.get(file.removesuffix(".py"), len(rank)), not file.startswith(ALL_PASSES)
+        longest = rank.get(file.removesuffix(".py"), len(rank))
+        return longest, file == LAST, not file.startswith(ALL_PASSES)
 
     items.sort(key=place)
 

@@ -4,6 +4,7 @@ on when it is mended."""
 import contextlib
 import errno
 import fnmatch
+import functools
 import os
 import re
 import shutil
@@ -99,11 +100,17 @@ class Disk:
 
 
 DISK = Disk()
-sys.addaudithook(DISK)  # for good; without a root it does nothing
+
+
+@functools.cache
+def hook():
+    """For good, so not before it is needed: it is called at every `id()` of the process."""
+    sys.addaudithook(DISK)
 
 
 @contextlib.contextmanager
 def disk(root, pattern=None, code=0):
+    hook()
     DISK.root, DISK.written = str(root), []
     DISK.failing = (pattern, code) if pattern else None
     try:
@@ -238,7 +245,7 @@ def test_a_save_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
     lines = []
     with monkeypatch.context() as patch:
         patch.setattr(train, "say", lines.append)
-        patch.setattr(runner, "prune_rounds", lambda *_: None)
+        patch.setattr(runner, "prune_rounds", lambda *_, **__: None)
         runner.run(TINY, tmp_path / "run")
     assert lines[0] == "seed 0 dense: going on after epoch 1"
 
