@@ -13,8 +13,7 @@ import numpy as np
 
 from fairgrape_jax.masks import Tree, map_masked
 from fairgrape_jax.methods.base import Problem
-from fairgrape_jax.methods.pruning import prune_layers
-from fairgrape_jax.selection import select_first
+from fairgrape_jax.methods.pruning import choose_highest
 from fairgrape_jax.systems.bottlenecks import FIRST
 
 
@@ -50,5 +49,4 @@ def choose(problem: Problem, density: float) -> Tree:
         problem: the round, whose weights are structures.
         density: the part of ALL structures to keep, 0 to 1.
     """
-    rows = jax.tree.map(lambda leaf: leaf[None], score(problem))
-    return prune_layers(problem, rows, density, select_first)
+    return choose_highest(problem, score(problem), density)

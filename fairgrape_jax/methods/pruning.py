@@ -57,7 +57,7 @@ def prune(method: Method, problem: Problem, density: float) -> Tree:
     if method.choose is None or fill:
         scores = check_finite(method.score(problem), problem.masks)
     if method.choose is None:
-        chosen = _choose_highest(problem, scores, density)
+        chosen = choose_highest(problem, scores, density)
     else:
         chosen = method.choose(problem, density)
     if fill:
@@ -65,7 +65,14 @@ def prune(method: Method, problem: Problem, density: float) -> Tree:
     return chosen
 
 
-def _choose_highest(problem: Problem, scores: Tree, density: float) -> Tree:
+def choose_highest(problem: Problem, scores: Tree, density: float) -> Tree:
+    """The weights of highest score, ties to the lower index.
+
+    Args:
+        problem: the network at the start of the round.
+        scores: a tree of w.shape.
+        density: the part of ALL weights to keep.
+    """
     rows = jax.tree.map(lambda leaf: leaf[None], scores)
     select = select_first if problem.pattern is None else select_first_within
     return prune_layers(problem, rows, density, select)
