@@ -87,7 +87,7 @@ class Audit(Command):
         if not self.group_column:
             raise UsageError("--group-column: name at least one column")
         from fairgrape_jax.reports import audit, audit_report, audit_sources
-        from fairgrape_jax.reports.prediction_tables import Columns
+        from fairgrape_jax.reports.audit_request import Columns
 
         dense, compressed = audit_sources.models(
             table=self.table,

@@ -16,10 +16,10 @@ from fairgrape_jax.errors import UsageError
 from fairgrape_jax.metrics import columns
 from fairgrape_jax.reports import audit as audits
 from fairgrape_jax.reports import audit_cautions, audit_numbers, audit_report, document, names
+from fairgrape_jax.reports.audit_request import Columns
 from fairgrape_jax.reports.audit_sources import Source
 from fairgrape_jax.reports.blocks import unfolded
 from fairgrape_jax.reports.names import Categorical, examples
-from fairgrape_jax.reports.prediction_tables import Columns
 from fairgrape_jax.storage import as_path
 
 

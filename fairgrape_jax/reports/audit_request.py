@@ -8,7 +8,28 @@ from typing import Literal
 from fairgrape_jax import metrics
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.reports.audit_sources import Source
-from fairgrape_jax.reports.prediction_tables import Columns
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """The names of the columns of a table of predictions.
+
+    Attributes:
+        id: empty for "id" where the files have it, and the order of rows where they do not.
+        label: the true class.
+        prediction: what a model says, where a source names no column of its own.
+        groups: several are crossed: every combination that occurs is a group.
+        scores: what the names of score columns begin with; the rest is the class. The highest
+            score is the prediction, where a table has no column of predictions.
+        encoding: of CSV files; empty for what their byte order mark says, or UTF-8.
+    """
+
+    id: str = ""
+    label: str = "label"
+    prediction: str = "prediction"
+    groups: tuple[str, ...] = ("group",)
+    scores: str = "score_"
+    encoding: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

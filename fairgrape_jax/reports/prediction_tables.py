@@ -25,34 +25,13 @@ import pyarrow.parquet
 from fairgrape_jax import spelling
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.reports import csv_files
+from fairgrape_jax.reports.audit_request import Columns
 from fairgrape_jax.reports.names import Categorical, examples
 from fairgrape_jax.storage import require_local
 
 ID = "id"  # the column of ids where none is named
 Cells: TypeAlias = dict[str, pa.ChunkedArray]  # of a file, by the name of the column
 UNREADABLE = (pa.ArrowException, UnicodeError, OSError, EOFError, zlib.error, csv.Error)
-
-
-@dataclasses.dataclass(frozen=True)
-class Columns:
-    """The names of the columns.
-
-    Attributes:
-        id: empty for "id" where the files have it, and the order of rows where they do not.
-        label: the true class.
-        prediction: what a model says, where a source names no column of its own.
-        groups: several are crossed: every combination that occurs is a group.
-        scores: what the names of score columns begin with; the rest is the class. The highest
-            score is the prediction, where a table has no column of predictions.
-        encoding: of CSV files; empty for what their byte order mark says, or UTF-8.
-    """
-
-    id: str = ""
-    label: str = "label"
-    prediction: str = "prediction"
-    groups: tuple[str, ...] = ("group",)
-    scores: str = "score_"
-    encoding: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,7 +37,7 @@ def hold(path: ObjectPath) -> Iterator[None]:
         UsageError: if another process holds it, with its name and how to break the lock.
 
     Example:
-        >>> from fairgrape_jax.storage.object_store import as_path
+        >>> from fairgrape_jax.storage import as_path
         >>> path = as_path("memory://bucket/run/lock")
         >>> with hold(path):
         ...     path.exists()

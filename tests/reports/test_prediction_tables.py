@@ -13,7 +13,7 @@ import pytest
 
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.reports import csv_files, matching, names, prediction_tables
-from fairgrape_jax.reports.prediction_tables import Columns
+from fairgrape_jax.reports.audit_request import Columns
 
 HEADER = ["id", "label", "prediction", "group", "caption"]
 
