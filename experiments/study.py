@@ -194,7 +194,7 @@ def run_cell(cell: Cell, out: Path) -> None:
         out: a folder for run directories; that of the cell is removed when it is done.
     """
     started = time.perf_counter()
-    study, names = cell.study, cell.study.measured
+    study = cell.study
     experiment = study.experiment(cell.row, cell.share, cell.seed)
     dense = out / f"dense-{cell.share}-{cell.seed}"
     directory = out / cell.path.stem
@@ -215,15 +215,13 @@ def run_cell(cell: Cell, out: Path) -> None:
         return (measured.predictions == measured.labels).all(axis=1)
 
     pruned: dict[str, dict[str, Any]] = {}
-    for place, record in layout.read_records(directory):
-        number = record["round"] - record["rounds"] - 1 + len(names)
-        if record["method"] in experiment.methods and number >= 0:
-            network = restore(session, place, like)
-            pruned[f"{names[number]:g}"] = {
-                "density": record["density"],
-                **({"cost": study.cost(network.masks)} if study.cost else {}),
-                "right": pack(right_of(network)),
-            }
+    for density, place, record in measured_rounds(study, directory, experiment.methods[0]):
+        network = restore(session, place, like)
+        pruned[density] = {
+            "density": record["density"],
+            **({"cost": study.cost(network.masks)} if study.cost else {}),
+            "right": pack(right_of(network)),
+        }
     content = {
         "row": cell.row,
         "share": cell.share,
@@ -238,6 +236,22 @@ def run_cell(cell: Cell, out: Path) -> None:
     study.folder.mkdir(exist_ok=True, parents=True)
     write_json(cell.path, content)
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def measured_rounds(
+    study: Study, directory: Path, method: str
+) -> Iterator[tuple[str, Path, layout.Record]]:
+    """The last rounds of a method: what each is called, its directory and its record.
+
+    Args:
+        study: of the cell.
+        directory: of the finished run.
+        method: of the run.
+    """
+    for place, record in layout.read_records(directory):
+        number = record["round"] - record["rounds"] - 1 + len(study.measured)
+        if record["method"] == method and number >= 0:
+            yield f"{study.measured[number]:g}", place, record
 
 
 def train_dense(like: config.Experiment, directory: Path, seed: int) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from experiments import comparison
 from experiments.faces.pictures import arrays
 from experiments.faces.rows import COMPARISONS, FOLDER, SEEDS, Comparison
-from experiments.study import Cell, Study, described, pack, read_done
+from experiments.study import Cell, Study, described, measured_rounds, pack, read_done
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.runner import layout
 from fairgrape_jax.runner import run as runner
@@ -110,17 +110,15 @@ def write_json_of(cell: Cell, directory: Path) -> None:
         cell: which one.
         directory: of the finished run.
     """
-    measured = cell.study.measured
+    place = layout.stage_directory(directory, cell.seed)
+    before = layout.read_record(place)
     pruned = {}
-    for place, record in layout.read_records(directory):
-        number = record["round"] - record["rounds"] - 1 + len(measured)
-        if record["method"] == "dense":
-            dense, groups = right_by_group(place, record)
-        elif record["method"] == cell.row and number >= 0:
-            right = pack(right_by_group(place, record)[0])
-            pruned[f"{measured[number]:g}"] = {"density": record["density"], "right": right}
-    if len(pruned) < len(measured):
+    for density, stage, record in measured_rounds(cell.study, directory, cell.row):
+        right = pack(right_by_group(stage, record)[0])
+        pruned[density] = {"density": record["density"], "right": right}
+    if before is None or len(pruned) < len(cell.study.measured):
         raise UsageError(f"{directory}: {cell.row} is not finished")
+    dense, groups = right_by_group(place, before)
     cell.path.parent.mkdir(exist_ok=True, parents=True)
     content = {"row": cell.row, "seed": cell.seed, "split": cell.split, "groups": groups}
     write_json(
