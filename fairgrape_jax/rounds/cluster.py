@@ -23,6 +23,7 @@ from fairgrape_jax.passes import Fold
 from fairgrape_jax.rounds.parameters import initial_shapes, prunable_layers
 from fairgrape_jax.rounds.pretrained import load_pretrained
 from fairgrape_jax.rounds.session import Network, Session
+from fairgrape_jax.training.state import initializer
 
 Samples = Mapping[str, np.ndarray]  # a batch
 
@@ -181,6 +182,5 @@ def _embedding_network(session: Session, dense: Network) -> tuple[nn.Module, Tre
         return session.steps.module.clone(axis_name=None), jax.device_get(dense.variables)
     name, weights = clusters.embedding.model, clusters.embedding.weights
     module = models.create(name, sum(session.dataset.classes))
-    pictures = np.zeros((1, *session.dataset.shape), np.float32)
-    fresh = module.init(jax.random.key(0), pictures)
+    fresh = initializer(module, session.dataset.shape)(jax.random.key(0))
     return module, load_pretrained(name, weights, dict(fresh))

@@ -14,6 +14,7 @@ import optax
 
 from fairgrape_jax.data.dataset import Dataset
 from fairgrape_jax.masks import Tree
+from fairgrape_jax.training.initialise import quick_initializer
 
 
 class State(NamedTuple):
@@ -62,7 +63,7 @@ def init_state(
         seed: of the parameters and of the run's random key.
     """
     init_key, run_key = jax.random.split(jax.random.key(seed))
-    variables = _initializer(module, dataset.shape)(init_key)
+    variables = initializer(module, dataset.shape)(init_key)
     params = variables["params"]
     return State(
         params=params,
@@ -75,5 +76,13 @@ def init_state(
 
 
 @functools.cache  # every seed starts anew, but compiles no more than once
-def _initializer(module: nn.Module, shape: tuple[int, ...]) -> Callable[[jax.Array], Tree]:
-    return jax.jit(lambda key: module.init(key, jnp.zeros((1, *shape), jnp.float32), train=False))
+def initializer(module: nn.Module, shape: tuple[int, ...]) -> Callable[[jax.Array], Tree]:
+    """From a random key to the fresh variables of a network.
+
+    Args:
+        module: the network.
+        shape: of a picture, (H, W, C).
+    """
+    return quick_initializer(
+        lambda key: module.init(key, jnp.zeros((1, *shape), jnp.float32), train=False)
+    )
