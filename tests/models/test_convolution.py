@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from fairgrape_jax.models import convolution
+from fairgrape_jax.models import convolution, convolution_forms
 from fairgrape_jax.models.convolution import conv_general_dilated
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -287,5 +287,5 @@ def test_a_network_of_ones_own_takes_it():
 def test_the_sum_of_pixels_is_the_sum(shape):
     (x,) = arrays([shape])
     np.testing.assert_allclose(
-        convolution.sum_pixels(x), x.reshape(-1, shape[-1]).sum(0), rtol=1e-5, atol=1e-5
+        convolution_forms.sum_pixels(x), x.reshape(-1, shape[-1]).sum(0), rtol=1e-5, atol=1e-5
     )
