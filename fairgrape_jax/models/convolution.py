@@ -46,6 +46,8 @@ def conv_general_dilated(lhs: Any, rhs: Any, *args: Any, **options: Any) -> jax.
     return _substituted(lambda x, k: lax.conv_general_dilated(x, k, *args, **options), lhs, rhs)
 
 
+PADDED = "padded"  # the form that is XLA's own with more channels
+
 # It has the name and the parameters of XLA's, so what reads a program reads this one alike.
 _convolution = Primitive("conv_general_dilated")
 _xla = lax.conv_general_dilated_p
@@ -107,7 +109,7 @@ batching.primitive_batchers[_convolution] = _batch
 
 
 def choose_form(lhs: Any, rhs: Any, result: Any, params: Any) -> str:
-    """The form of a convolution on a CPU: "xla", or a row of `FORMS`.
+    """The form of a convolution on a CPU: "xla", `PADDED`, or a row of `FORMS`.
 
     Args:
         lhs: the input, an array or its shape and type.
@@ -139,14 +141,63 @@ def choose_form(lhs: Any, rhs: Any, result: Any, params: Any) -> str:
         return "contraction"
     if math.prod(kernel) == 1 or any(a < b for a, b in zip(image, kernel, strict=True)):
         return "spread product" if spread else "product"
-    return "xla"
+    images = len(image) == 2 and numbers.lhs_spec[0] == 0 and lhs.dtype == jnp.float32
+    dense = not spread and math.prod(params["rhs_dilation"]) == 1
+    features, channels = (rhs.shape[axis] for axis in numbers.rhs_spec[:2])
+    padded = images and dense and padded_widths(channels, features) != (channels, features)
+    return PADDED if padded else "xla"
+
+
+def padded_widths(channels: int, features: int) -> tuple[int, int]:
+    """Numbers of channels and features at which XLA's convolution of images is fast on a CPU.
+
+    Rules of thumb from some two thousand shapes on a CPU with AVX-512
+    (`experiments/benchmarks/channels.py`): few features take as long as 20 and longer; a number of
+    channels that is no multiple of four costs up to 14 times as much, by how far the features go
+    beyond what the matrix product takes at a time.
+
+    Args:
+        channels: of the input.
+        features: of the result.
+
+    Returns:
+        Both, as they are or larger. What is added is zero, and features beyond are cut off.
+
+    Example:
+        >>> padded_widths(3, 32), padded_widths(1, 16), padded_widths(3, 64)
+        ((4, 32), (1, 20), (3, 64))
+    """
+    odd, fours = channels % 2 == 1, channels + -channels % 4
+    if channels < 8 and features <= 16:
+        return fours if odd and channels > 1 else channels, 20
+    beyond = features % 64
+    if channels < 14:
+        slow = odd and channels > 1 and 17 <= features % 48 <= 32
+    else:
+        slow = channels < 96 and (odd or not 17 <= beyond <= 32)
+    return fours if slow and 0 < beyond <= 48 else channels, features
+
+
+def _padded(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
+    """XLA's convolution of wider arrays: zeros up to `padded_widths`, cut off again."""
+    lhs_spec, rhs_spec, out_spec = params["dimension_numbers"]
+    channels, features = rhs.shape[rhs_spec[1]], rhs.shape[rhs_spec[0]]
+    wide = padded_widths(channels, features)
+    lhs = _widened(lhs, {lhs_spec[1]: wide[0]})
+    rhs = _widened(rhs, {rhs_spec[1]: wide[0], rhs_spec[0]: wide[1]})
+    return lax.slice_in_dim(_xla.bind(lhs, rhs, **params), 0, features, axis=out_spec[1])
+
+
+def _widened(array: jax.Array, lengths: dict[int, int]) -> jax.Array:
+    sides = enumerate(array.shape)
+    return jnp.pad(array, [(0, lengths.get(axis, side) - side) for axis, side in sides])
 
 
 def _on_a_cpu(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
     result = jax.eval_shape(functools.partial(_xla.bind, **params), lhs, rhs)
     form = choose_form(lhs, rhs, result, params)
-    if form == "xla":
-        return _xla.bind(lhs, rhs, **params)
+    if form in ("xla", PADDED):
+        return (_padded if form == PADDED else _xla.bind)(lhs, rhs, **params)
     numbers = params["dimension_numbers"]
     (batch, feature, *image), (features, channels, *kernel), (n, o, *sides) = numbers
     conv = Plain(

@@ -43,6 +43,10 @@ EXPECTED = {
         {"dense", "99 % zeros", "50% of the operations removed"},
     ),
     "sparse": (["--kept", "0.1", "--jax"], {"dense", "scipy", "jax BCSR", "jax BCOO"}),
+    "channels": (
+        ["--channels", "3", "4", "--features", "5", "20", "--shapes", "6,3,1,2"],
+        {"6,3,1,2"},
+    ),
     "round": (
         ["--groups", "2", "--images", "20", "--batch", "4"],
         {"importance", "selection", "retraining", "evaluation", "a round"},
@@ -66,6 +70,7 @@ def test_a_benchmark_prints_and_writes_its_rows(name, tmp_path, monkeypatch, cap
         "pipeline": SMALL[4:],
         "structures": ["--models", "mlp", "--size", "8", "--repeats", "2"],
         "sparse": ["--layers", "16x8", "--batches", "1", "--repeats", "2"],
+        "channels": ["--repeats", "1"],
         "compile": ["--models", "mlp", "--sizes", "8", "--batch", "4", "--groups", "2"],
     }
     small = of_many.get(name, SMALL)

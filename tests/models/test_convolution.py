@@ -24,8 +24,31 @@ def case(image, kernel, strides, padding, **options):
 
 # What a layer is -> the forms of it, of the gradient for its input, and for its kernel.
 CASES = {
-    "large": (case((2, 8, 8, 3), (3, 3, 3, 4), (1, 1), "SAME"), "xla", "xla", "xla"),
-    "stem": (case((2, 16, 16, 3), (7, 7, 3, 4), (2, 2), ((3, 3), (3, 3))), "xla", "xla", "xla"),
+    "large": (case((2, 8, 8, 8), (3, 3, 8, 20), (1, 1), "SAME"), "xla", "xla", "xla"),
+    "few": (case((2, 8, 8, 3), (3, 3, 3, 4), (1, 1), "SAME"), "padded", "padded", "xla"),
+    "stem": (case((2, 16, 16, 3), (7, 7, 3, 4), (2, 2), ((3, 3), (3, 3))), "padded", "xla", "xla"),
+    "odd channels": (
+        case((2, 8, 8, 3), (3, 3, 3, 20), (1, 1), ((0, 2), (1, -1))),
+        *("padded", "xla", "xla"),
+    ),
+    "odd channels and features": (
+        case((2, 9, 8, 19), (3, 2, 19, 15), (2, 2), "SAME"),
+        *("padded", "xla", "xla"),
+    ),
+    "odd features": (
+        case((2, 6, 6, 8), (3, 3, 8, 15), (1, 1), "SAME"),
+        *("xla", "padded", "xla"),
+    ),
+    "odd channels first": (
+        case(
+            (2, 5, 6, 6), (20, 5, 3, 3), (1, 1), "SAME", dimension_numbers=("NCHW", "OIHW", "NCHW")
+        ),
+        *("padded", "xla", "xla"),
+    ),
+    "odd channels, dilated": (
+        case((2, 6, 6, 5), (3, 3, 5, 20), (1, 1), "SAME", rhs_dilation=(2, 2)),
+        *["xla"] * 3,
+    ),
     "2x2": (case((3, 2, 2, 5), (3, 3, 5, 4), (1, 1), "SAME"), "product", "product", "xla"),
     "1x1": (
         case((3, 1, 1, 5), (3, 3, 5, 4), (1, 1), "SAME"),
@@ -35,7 +58,7 @@ CASES = {
     ),
     "4x4 strided": (
         case((2, 4, 4, 5), (3, 3, 5, 4), (2, 2), ((1, 1), (1, 1))),
-        *("xla", "spread product", "xla"),
+        *("padded", "spread product", "xla"),
     ),
     "2x2 strided": (
         case((2, 2, 2, 5), (3, 3, 5, 4), (2, 2), ((1, 1), (1, 1))),
@@ -51,7 +74,7 @@ CASES = {
     ),
     "spread": (
         case((2, 2, 2, 5), (3, 3, 5, 4), (1, 1), ((1, 2), (1, 2)), lhs_dilation=(2, 2)),
-        *("spread product", "xla", "xla"),
+        *("spread product", "padded", "spread product"),
     ),
     "spread, strided": (
         case((2, 2, 2, 5), (3, 3, 5, 4), (3, 3), ((1, 2), (1, 2)), lhs_dilation=(2, 2)),
@@ -206,7 +229,7 @@ def test_on_gpus_and_tpus_the_program_is_that_of_xla(name, platform):
     assert "case" not in texts[1]
 
 
-@pytest.mark.parametrize("name", ["large", "2x2", "4x4 strided", "pointwise", "depthwise, 7x7"])
+@pytest.mark.parametrize("name", ["few", "2x2", "4x4 strided", "pointwise", "depthwise, 7x7"])
 def test_derivatives_of_every_kind_and_batches_are_those_of_xla(name):
     (image, kernel, options), *_ = CASES[name]
     x, k, dx, dk = arrays((image, kernel, image, kernel))
@@ -236,6 +259,25 @@ def test_derivatives_of_every_kind_and_batches_are_those_of_xla(name):
         expected,
         ours,
     )
+
+
+@pytest.mark.parametrize("pixels", [7, 28])
+@pytest.mark.parametrize("features", [2, 8, 16])
+def test_pictures_of_one_channel_have_the_bits_of_xla(pixels, features):
+    """Runs of handwriting stay as they were to the last digit."""
+    x, k = arrays([(5, pixels, pixels, 1), (3, 3, 1, features)])
+    options = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": NHWC}
+    expected, ours = (f(x, k) for f in both(lambda f, x, k: f(x, k, **options)))
+    np.testing.assert_array_equal(ours, expected)
+
+
+def test_padded_widths_are_the_same_or_larger_and_stay_when_padded():
+    for channels in range(1, 130):
+        for features in range(1, 130):
+            wide = convolution.padded_widths(channels, features)
+            assert channels <= wide[0] < channels + 4
+            assert features <= wide[1] <= max(features, 20)
+            assert convolution.padded_widths(*wide) == wide
 
 
 def test_it_runs_outside_of_a_program_and_with_other_types():
