@@ -20,7 +20,9 @@ from fairgrape_jax.exporters.base import Exporter, Function, Model, Options, lea
 from fairgrape_jax.exporters.card import plain_card
 from fairgrape_jax.exporters.shrunk import shrink_model
 from fairgrape_jax.exporters.table import EXPORTERS
+from fairgrape_jax.exporters.torchvision import fits, state_dict, timm_entries
 from fairgrape_jax.masks import Tree, apply_masks, check_masks, density, map_masked
+from fairgrape_jax.models.torchvision import NETWORKS
 from fairgrape_jax.storage import files
 
 PIECE = 64  # inputs of one call
@@ -167,7 +169,7 @@ def own_model(
         check_masks(masks, params)
         params, share = apply_masks(masks, params), density(masks)
     examples = np.zeros((0, 0)) if inputs is None else np.asarray(inputs)
-    return Model(
+    model = Model(
         name=name,
         variables=jax.tree.map(lambda x: np.asarray(x) if isinstance(x, jax.Array) else x, params),
         masks=map_masked(lambda mask: None if mask is None else np.asarray(mask), masks),
@@ -176,6 +178,11 @@ def own_model(
         config={"model": name or None, "density": share},
         card=plain_card(name, share),
     )
+    if not fits(model):
+        return model
+    classes = len(state_dict(model)[f"{NETWORKS[name].head}.weight"])
+    shape = examples.shape[1:] if examples.ndim == 4 else None
+    return dataclasses.replace(model, config={**model.config, **timm_entries(name, classes, shape)})
 
 
 def _exporter(to: str) -> Exporter:

@@ -33,6 +33,7 @@ from fairgrape_jax.systems.stripped import strip_network
 
 Form = Literal["as it is", "shrunk", "over its stripes"]
 BATCHES = (1, 64)
+TOLERANCE = 1e-4  # of the largest logit: sums of another order, over tens of layers
 SIMULATED = (
     "quantised networks are simulated in floating point: their bytes, operations and times are not "
     "those of whole numbers of so many bits"
@@ -69,6 +70,8 @@ class Cost:
         device: The machine.
         form: As it is, or without what was pruned as a whole.
         quantised: By how many bits, in words; "" for float32.
+        difference: Of another form: the largest difference of its logits from those of the network
+            as it is, over the largest logit, on as many random pictures as the last of BATCHES.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Cost:
     device: str
     form: Form = "as it is"
     quantised: str = ""
+    difference: float | None = None
 
 
 def measure(path: Path, repeats: int = 20, *, form: Form = "as it is") -> Cost:
@@ -91,8 +95,8 @@ def measure(path: Path, repeats: int = 20, *, form: Form = "as it is") -> Cost:
             stripes": as shifted 1x1 convolutions of those that are left.
 
     Raises:
-        UsageError: There is no such stage, it does not know the shape of its pictures, or of it
-            no channel, or stripe, is pruned as a whole.
+        UsageError: There is no such stage, it does not know the shape of its pictures, of it no
+            channel, or stripe, is pruned as a whole, or the other form has other logits.
     """
     _check(repeats)
     _, stage = find_stage(path)
@@ -101,14 +105,26 @@ def measure(path: Path, repeats: int = 20, *, form: Form = "as it is") -> Cost:
             f"{path}: the run was begun by an earlier version, which did not write down the shape "
             "of its pictures: measure one of this version"
         )
-    variables = jax.device_get(dict(stage.variables))
-    kept, apply = {"params": stage.masks}, stage.module.apply
+    whole = jax.device_get(dict(stage.variables))
+    variables, kept, apply, difference = whole, {"params": stage.masks}, stage.module.apply, None
     if form == "shrunk":
-        variables, kept, apply = _shrunk(path, stage, variables)
+        variables, kept, apply = _shrunk(path, stage, whole)
     if form == "over its stripes":
-        variables, kept, apply = _stripped(path, stage, variables)
+        variables, kept, apply = _stripped(path, stage, whole)
+    if form != "as it is":
+        logits, others = (
+            _logits(stage.input, function, arrays)
+            for function, arrays in ((stage.module.apply, whole), (apply, variables))
+        )
+        difference = float(np.abs(others - logits).max() / max(np.abs(logits).max(), 1e-30))
+        if not difference <= TOLERANCE:
+            raise UsageError(
+                f"{path}: {form} it gives other logits, by {difference:.1e} of the largest; this "
+                "is an error of the program: please report it with the network"
+            )
     cost = _cost(stage.name, variables, kept, apply, stage.input, repeats=repeats)
-    return dataclasses.replace(cost, form=form, quantised=str(stage.bits or ""))
+    quantised = str(stage.bits or "")
+    return dataclasses.replace(cost, form=form, quantised=quantised, difference=difference)
 
 
 def measure_model(name: str, repeats: int = 20, *, size: int = 64, classes: int = 2) -> Cost:
@@ -210,17 +226,29 @@ def save(path: Path, cost: Cost) -> Path:
     return file
 
 
-def _call(
-    pictures_of: Input, network: Callable[..., Any], variables: Tree, batch: int, repeats: int
-) -> Call:
+def _on_pictures(
+    pictures_of: Input, network: Callable[..., Any], variables: Tree, batch: int
+) -> tuple[jax.stages.Wrapped, Tree, jax.Array]:
+    """A network's function of bytes, its arrays and random pictures, both on the device."""
     shape, mean, std = (pictures_of[key] for key in ("shape", "mean", "std"))
 
     def apply(variables: Tree, images: jax.Array) -> Any:
         return network(variables, augment.normalise(images, mean, std))
 
     images = np.random.default_rng(0).integers(0, 256, (batch, *shape), np.uint8)
-    held, pictures = jax.device_put((variables, images))
-    lowered = jax.jit(apply).lower(held, pictures)
+    return jax.jit(apply), *jax.device_put((variables, images))
+
+
+def _logits(pictures_of: Input, network: Callable[..., Any], variables: Tree) -> np.ndarray:
+    apply, held, pictures = _on_pictures(pictures_of, network, variables, BATCHES[-1])
+    return np.asarray(apply(held, pictures), np.float64)
+
+
+def _call(
+    pictures_of: Input, network: Callable[..., Any], variables: Tree, batch: int, repeats: int
+) -> Call:
+    apply, held, pictures = _on_pictures(pictures_of, network, variables, batch)
+    lowered = apply.lower(held, pictures)
     compiled = lowered.compile()
     seconds = []
     for _ in range(repeats + 1):
@@ -260,6 +288,9 @@ def table(costs: Sequence[Cost]) -> str:
             "{:.2f} [{:.2f}, {:.2f}]".format(*call.milliseconds) for call in calls
         ]
         rows[f"batch {batch}: memory"] = [decimal(call.memory) for call in calls]
+    if any(cost.difference is not None for cost in costs):
+        values = ["" if cost.difference is None else f"{cost.difference:.0e}" for cost in costs]
+        rows["logits differ by, of the largest"] = values
     widths = [max(len(row[i]) for row in rows.values()) for i in range(len(costs))]
     first = max(map(len, rows))
     lines = [

@@ -20,9 +20,9 @@ from fairgrape_jax.data.sources.base import Source
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.exporters.base import Model
 from fairgrape_jax.exporters.card import allocation_name, card
+from fairgrape_jax.exporters.torchvision import timm_entries
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.models.narrow import layer_widths, narrow
-from fairgrape_jax.models.torchvision import NETWORKS
 from fairgrape_jax.progress import bar
 from fairgrape_jax.runner import layout
 from fairgrape_jax.runner.stage import LoadedStage, load
@@ -201,18 +201,6 @@ def _config(stage: LoadedStage, dataset: Dataset) -> dict[str, Any]:
             "take the pixels from 0 to 255, uint8, and do it themselves",
         },
     }
-    network = NETWORKS.get(stage.experiment.model)
-    if network is not None and network.timm:
-        # What timm reads of config.json.
-        values["architecture"] = network.timm
-        values["pretrained_cfg"] = {
-            "input_size": [channels, height, width],
-            "mean": values["input"]["mean"],
-            "std": values["input"]["std"],
-            "num_classes": values["num_classes"],
-            "first_conv": network.stem,
-            "classifier": network.head,
-        }
-        if network.sizes:
-            values["model_args"] = dict.fromkeys(network.sizes, True)
-    return values
+    mean, std = values["input"]["mean"], values["input"]["std"]
+    shape, count = (height, width, channels), values["num_classes"]
+    return values | timm_entries(stage.experiment.model, count, shape, mean=mean, std=std)

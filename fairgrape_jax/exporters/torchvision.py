@@ -6,6 +6,7 @@ import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -153,6 +154,32 @@ def fits(model: Model) -> bool:
     except UsageError:
         return False
     return True
+
+
+def timm_entries(
+    name: str, classes: int, shape: Sequence[int] | None = None, **normalised: list[float]
+) -> dict[str, Any]:
+    """What timm reads of config.json.
+
+    Args:
+        name: Of the network.
+        classes: How many logits it gives.
+        shape: (H, W, C) of a picture, where it is known.
+        normalised: `mean` and `std` of each channel, where they are known.
+
+    Returns:
+        Plain values; none where timm has no such network under these keys.
+    """
+    network = NETWORKS.get(name)
+    if network is None or not network.timm:
+        return {}
+    size = {} if shape is None else {"input_size": [shape[-1], *shape[:-1]]}
+    layers = {"first_conv": network.stem, "classifier": network.head}
+    entries: dict[str, Any] = {"architecture": network.timm}
+    entries["pretrained_cfg"] = {**size, **normalised, "num_classes": classes, **layers}
+    if network.sizes:
+        entries["model_args"] = dict.fromkeys(network.sizes, True)
+    return entries
 
 
 def _write(model: Model, folder: Path, options: Options) -> None:

@@ -117,6 +117,13 @@ def test_a_state_dict_has_torchvisions_keys_and_gives_its_logits(name, to, tmp_p
         apply=apply,
         inputs=inputs.astype(np.float32),
     )
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    if name == "resnet18":
+        layers = {"num_classes": 7, "first_conv": "conv1", "classifier": "fc"}
+        assert config["architecture"] == "resnet18"
+        assert config["pretrained_cfg"] == {"input_size": [3, 64, 64], **layers}
+    else:
+        assert "architecture" not in config
     if to != "hf":
         read = torch_files.read(tmp_path / "out/model.pth")
     else:
@@ -137,6 +144,9 @@ def test_a_state_dict_has_torchvisions_keys_and_gives_its_logits(name, to, tmp_p
 def test_a_state_dict_has_timms_keys(name, to, tmp_path):
     state = golden_state(name)
     fg.export(models.from_torchvision(name, state), tmp_path / "out", to=to, name=name)
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["architecture"] == models.NETWORKS[name].timm
+    assert "input_size" not in config["pretrained_cfg"]
     pth = tmp_path / "out/model.pth"
     read = torch_files.read(pth) if to == "timm" else load_file(tmp_path / "out/model.safetensors")
     assert set(read) == set(state)

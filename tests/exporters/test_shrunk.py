@@ -38,8 +38,20 @@ def run(tmp_path_factory):
     return directory
 
 
+@pytest.fixture(scope="module")
+def small(run):
+    return measure.measure(run / STAGE, 1, form="shrunk")
+
+
+def test_measure_shows_that_the_small_network_has_the_logits_of_the_whole(run, small):
+    assert 0 <= small.difference < 1e-5
+    *_, last, _ = measure.table([measure.measure(run / STAGE, 1), small]).splitlines()
+    words, number = "logits differ by, of the largest", f"{small.difference:.0e}"
+    assert last.split() == f"{words} {number}".split()
+
+
 @pytest.mark.parametrize("to", ["safetensors", "npz", "stablehlo", "hf", "masks", "sparse"])
-def test_the_small_network_leaves_and_predicts_what_the_run_did(run, to, tmp_path):
+def test_the_small_network_leaves_and_predicts_what_the_run_did(run, small, to, tmp_path):
     made = fg.export(run / STAGE, tmp_path / OUT, to=to, shrink=True)
     assert (made.changed, made.samples) == (0, 40)
     card = (tmp_path / OUT / "README.md").read_text()
@@ -50,7 +62,7 @@ def test_the_small_network_leaves_and_predicts_what_the_run_did(run, to, tmp_pat
     stored = fg.load(run, STAGE)
     assert whole == sum(leaf.size for leaf in jax.tree.leaves(stored.params))
     assert 0 < left < 0.7 * whole
-    assert left == measure.measure(run / STAGE, 1, form="shrunk").parameters
+    assert left == small.parameters
     assert "Faster inference by itself" not in card
     assert "Faster inference by itself" in stage.read(run / STAGE, 1)[0].card
     config = json.loads((tmp_path / OUT / "config.json").read_text())
@@ -65,6 +77,19 @@ def test_the_small_network_leaves_and_predicts_what_the_run_did(run, to, tmp_pat
         model, _ = stage.read(run / STAGE, 7)
         expected = model.function()(model.inputs)
         np.testing.assert_allclose(program.call(model.inputs), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_smaller_network_with_other_logits_is_not_measured(run, monkeypatch):
+    cut = measure.cut
+
+    def wrong(*arguments):
+        small, kept = cut(*arguments)
+        params = jax.tree.map(lambda leaf: leaf * 1.01, small.params)
+        return dataclasses.replace(small, params=params), kept
+
+    monkeypatch.setattr(measure, "cut", wrong)
+    with pytest.raises(UsageError, match=r"round_02: shrunk it gives other logits, by .*e-02 of"):
+        measure.measure(run / STAGE, 1, form="shrunk")
 
 
 def test_config_json_has_the_widths_that_rebuild_it(run, tmp_path):
