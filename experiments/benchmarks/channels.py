@@ -63,7 +63,7 @@ def summaries(shape: str, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def ratio(shape: str, channels: int, features: int, repeats: int) -> float:
-    """The least seconds of XLA's convolution over those of ours, in turn."""
+    """The least seconds of XLA's convolution over those of the padded one, in turn."""
     side, kernel, stride, batch = map(int, shape.split(","))
     pictures = jnp.ones((batch, side, side, channels))
     weights = jnp.ones((kernel, kernel, channels, features))
@@ -74,10 +74,10 @@ def ratio(shape: str, channels: int, features: int, repeats: int) -> float:
     }
     calls: dict[str, Callable[[], Any]] = {
         name: functools.partial(jax.jit(functools.partial(convolve, **options)), pictures, weights)
-        for name, convolve in (("own", lax.conv_general_dilated), ("ours", conv_general_dilated))
+        for name, convolve in (("XLA", lax.conv_general_dilated), ("padded", conv_general_dilated))
     }
-    own, ours = interleaved(calls, repeats).values()
-    return min(own) / min(ours)
+    whole, padded = interleaved(calls, repeats).values()
+    return min(whole) / min(padded)
 
 
 if __name__ == "__main__":
