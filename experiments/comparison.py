@@ -48,10 +48,12 @@ def group_rates(right: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> n
         (R, ..., G).
     """
     count = int(groups.max()) + 1
-    inside = np.stack([weights * (groups == g) for g in range(count)], axis=-1)  # (R, N, G)
-    sums = np.einsum("...n,rng->r...g", np.asarray(right, np.float64), inside)
-    sizes = inside.sum(axis=1).reshape(len(weights), *[1] * (right.ndim - 1), count)
-    return 100 * sums / sizes
+    correct = np.asarray(right, np.float64).reshape(-1, right.shape[-1])
+    members = [np.flatnonzero(groups == g) for g in range(count)]
+    sums = np.stack([weights[:, m] @ correct[:, m].T for m in members], axis=-1)  # (R, ..., G)
+    sizes = np.stack([weights[:, m].sum(axis=1) for m in members], axis=-1)  # (R, G)
+    rates = 100 * sums / sizes[:, None]
+    return rates.reshape(len(weights), *right.shape[:-1], count)
 
 
 def measures(rates: np.ndarray, dense: np.ndarray, sizes: np.ndarray) -> np.ndarray:

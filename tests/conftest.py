@@ -25,13 +25,14 @@ PROBLEM = compile_cache.use(os.environ)
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-from tests.helpers import shape_checks  # noqa: E402
+from tests.helpers import few_passes, shape_checks  # noqa: E402
 
 # Makes golden values with torch, which the tests do without.
 collect_ignore = [f"helpers/make_golden_{name}.py" for name in ("keys", "losses", "torch_files")]
 
 jax.config.update("jax_num_cpu_devices", 8)
 shape_checks.install()
+few_passes.install()
 compile_cache.write_whole()
 
 # Files that take longest are begun first, or one process would wait for another at the end. By
@@ -68,10 +69,9 @@ def short_name(item):
 
 
 # Where bits are the subject, or the program that XLA makes, it makes all its passes. Elsewhere as
-# few as it can: that takes a third off the time to compile.
+# few as it can: that takes a third off the time to compile. `make test-hosts` makes all of them.
 ALL_PASSES = (
     "parallel/test_devices.py",
-    "parallel/test_hosts.py",
     "runner/test_run.py",
     "selection/test_fixed_point.py",
     "selection/test_maxmin.py",
@@ -81,6 +81,8 @@ SHARED_STEPS = (
     "cli/",
     "config/",
     "data/",
+    "experiments/test_departures.py",
+    "experiments/test_faces.py",
     "library/",
     "losses/",
     "methods/test_returning.py",
@@ -106,6 +108,7 @@ UNRENDERED = (
     "cli/test_plugins.py",
     "config/",
     "data/",
+    "library/test_audits.py",
     "losses/",
     "parallel/",
     "recovery/",
@@ -133,10 +136,13 @@ def programs(request):
     """What is traced and compiled stays from file to file while the passes and the memory allow."""
     name = short_name(request.node)
     few = not name.startswith(ALL_PASSES)
+    few &= not request.config.option.markexpr.startswith("multiprocess")
     if few != jax.config.read("jax_disable_most_optimizations") or maps_run_short():
         forget_programs()
     jax.config.update("jax_disable_most_optimizations", few)
-    with shared_steps_of(name), charts_of(name):
+    with shared_steps_of(name), charts_of(name), pytest.MonkeyPatch.context() as patch:
+        for variable, value in few_passes.environment().items():
+            patch.setenv(variable, value)
         yield
 
 

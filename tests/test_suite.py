@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import jax
 import pytest
+from jax._src import compiler
 from PIL import Image
 
 from fairgrape_jax.config import Rollback, Stage
@@ -19,7 +20,7 @@ from fairgrape_jax.data import load
 from fairgrape_jax.remedies import Remedy
 from fairgrape_jax.reports import drawing
 from fairgrape_jax.rounds.session import open_session
-from tests.helpers import compile_cache, cpu, shared_steps, unrendered
+from tests.helpers import compile_cache, cpu, few_passes, shared_steps, unrendered
 from tests.helpers.experiments import TINY, with_fields
 
 TESTS = Path(__file__).parent
@@ -203,6 +204,29 @@ def test_jax_tells_of_programs_that_it_looks_for_and_that_are_there():
         jax.jit(lambda x: x * 17.25 - 3)(1.0)
         assert cpu.LOOKED in events
         assert found is None or found in events
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_few_passes_are_made_here_and_in_processes_that_are_started(few):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("XLA_FLAGS", raising=False)  # the fixture's
+        before = jax.config.read("jax_disable_most_optimizations")
+        jax.config.update("jax_disable_most_optimizations", few)
+        try:
+            made = compiler.get_compile_options(1, 1)
+            variables = few_passes.environment()
+        finally:
+            jax.config.update("jax_disable_most_optimizations", before)
+    assert made.env_option_overrides == [(few_passes.OPTION, False)] * few
+    assert made.executable_build_options.debug_options.xla_llvm_disable_expensive_passes == few
+    assert variables.get("XLA_FLAGS") == (f"--{few_passes.OPTION}=false" if few else None)
+    read = "jax.config.read('jax_disable_most_optimizations')"
+    code = f"import jax; print({read}, jax.jit(lambda x: x + 1)(1))"
+    environment = {k: v for k, v in os.environ.items() if k not in few_passes.environment()}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment | variables, capture_output=True, text=True
+    )
+    assert done.stdout == f"{few} 2\n", done.stderr
 
 
 def test_charts_that_are_not_rendered_are_files_of_their_kind_all_the_same(tmp_path):

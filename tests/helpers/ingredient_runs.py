@@ -12,10 +12,10 @@ from fairgrape_jax import parallel, passes
 from fairgrape_jax.config import Execution, Experiment, Scoring, Stage
 from fairgrape_jax.data import batches, load, source
 from fairgrape_jax.remedies import INGREDIENTS, Remedy, active
-from fairgrape_jax.rounds import ingredients, train
+from fairgrape_jax.rounds import ingredients, steps, train
 from fairgrape_jax.rounds.ingredients import TakingPart
 from fairgrape_jax.rounds.retraining import retraining_step
-from fairgrape_jax.rounds.session import initial_network
+from fairgrape_jax.rounds.session import Session, initial_network
 from fairgrape_jax.storage import resumable
 from fairgrape_jax.storage.resumable import Passes
 from fairgrape_jax.storage.slots import Slots
@@ -48,18 +48,31 @@ def only(row, options):
 
 
 @cache
-def begun(remedy: Remedy, devices: int = 1, optimizer: str = "adam"):
+def without_remedy(devices: int):
+    """The session and the dense network before training, of all remedies."""
+    return opened(dataclasses.replace(TINY, optimizer="sgd"), load(TINY.data), devices, seed=1)
+
+
+@cache
+def begun(remedy: Remedy, devices: int = 1):
     """The session, the dense network, what takes part and the step of a retraining."""
-    experiment = dataclasses.replace(TINY, remedy=remedy, optimizer=optimizer, momentum=0.0)
-    session, dense = opened(experiment, load(TINY.data), devices, seed=1)
+    session, dense = without_remedy(devices)
+    experiment = dataclasses.replace(session.experiment, remedy=remedy)
+    retrain = steps.build(experiment, session.dataset, session.devices).retrain
+    session = Session(
+        experiment, session.dataset, dataclasses.replace(session.steps, retrain=retrain)
+    )
     taking = TakingPart(active(remedy), session, dense)
     step = retraining_step(session.steps, remedy, dense.state, session.dataset)
     return session, taking, step
 
 
 def one_step(remedy, devices: int, begin=begun):
-    """The loss, the change of the parameters and what is carried, after a step at rate 1."""
-    session, taking, step = begin(remedy, devices, "sgd")
+    """The loss, the change of the parameters and what is carried, after a step at rate 1.
+
+    Of SGD: its first step is along the gradient, whatever the momentum.
+    """
+    session, taking, step = begin(remedy, devices)
     network = initial_network(session, seed=0)
     before = jax.device_get(network.state.params)
     carried = ingredients.start(taking, network, 1, session.devices, passes.fold)

@@ -4,6 +4,8 @@ import hashlib
 import pickle
 import tempfile
 import zipfile
+import zlib
+from functools import lru_cache
 from pathlib import Path
 
 import jax
@@ -30,14 +32,28 @@ FOREIGN = sorted({key.rpartition(".")[0] for key in KEYS.files})
 LONG = ("timm.convnext_tiny.logits80x48", "timm.convnext_tiny.logits32")
 
 
-def foreign_state(name):
+def foreign_shapes(name):
     shapes = [tuple(int(n) for n in text.split(",") if n) for text in KEYS[f"{name}.shapes"]]
+    return dict(zip(KEYS[f"{name}.keys"].tolist(), shapes, strict=True))
+
+
+def foreign_state(name, leaf):
+    """A state dict with the arrays that `leaf` makes of their keys and shapes."""
     return {
-        key: np.zeros(shape, np.int64)
-        if key.endswith("num_batches_tracked")
-        else recipe_leaf(key, shape)
-        for key, shape in zip(KEYS[f"{name}.keys"].tolist(), shapes, strict=True)
+        key: np.zeros(shape, np.int64) if key.endswith("num_batches_tracked") else leaf(key, shape)
+        for key, shape in foreign_shapes(name).items()
     }
+
+
+@lru_cache(maxsize=1)  # the fields of a network follow each other
+def golden_foreign_state(name):
+    return foreign_state(name, recipe_leaf)
+
+
+def numbered_leaf(key, shape):
+    """Other numbers at every place and key: the recipe's take seconds to draw."""
+    size = int(np.prod(shape))
+    return (np.arange(size, dtype=np.float32) + zlib.crc32(key.encode()) % 1000).reshape(shape)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +68,7 @@ def test_other_libraries_names_give_their_logits(field):
     foreign, _, size = field.rpartition(".logits")
     name, sides = foreign.split(".")[1], list(map(int, (size or "64").split("x"))) * 2
     images = np.random.default_rng(3).standard_normal((2, 3, *sides[:2])).transpose(0, 2, 3, 1)
-    variables = models.from_torchvision(name, foreign_state(foreign))
+    variables = models.from_torchvision(name, golden_foreign_state(foreign))
     logits = jax.jit(models.create(name, 12).apply)(variables, images.astype(np.float32))
     expected = KEYS[field]
     assert np.linalg.norm(logits - expected) <= 1e-4 * np.linalg.norm(expected)
@@ -61,7 +77,7 @@ def test_other_libraries_names_give_their_logits(field):
 @pytest.mark.parametrize("foreign", FOREIGN)
 @pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod."])
 def test_other_names_below_a_prefix_and_without_counters(foreign, prefix):
-    name, state = foreign.split(".")[1], foreign_state(foreign)
+    name, state = foreign.split(".")[1], foreign_state(foreign, numbered_leaf)
     expected = models.from_torchvision(name, state)
     few = {f"{prefix}{k}": v for k, v in state.items() if "num_batches" not in k}
     for held in (few, {"epoch": 1, "state_dict": few}):
@@ -70,7 +86,7 @@ def test_other_names_below_a_prefix_and_without_counters(foreign, prefix):
 
 @pytest.mark.parametrize("foreign", FOREIGN)
 def test_a_key_that_lacks_is_named(foreign):
-    state = foreign_state(foreign)
+    state = foreign_state(foreign, numbered_leaf)
     lost = next((key for key in state if key.endswith("running_mean")), list(state)[9])
     with pytest.raises(UsageError, match=r"the weights for \w+ lack '[\w.]+'"):
         models.from_torchvision(

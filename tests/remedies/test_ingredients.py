@@ -129,7 +129,7 @@ def test_a_new_row_takes_part_wherever_it_may(row, tmp_path):
         one, eight = one_step(Remedy(), 1), one_step(Remedy(), 8)
         assert_alike(one, eight)
         still = [name for name, leaf in flatten_dict(one[1], sep="/").items() if not leaf.any()]
-        session, _, _ = begun(Remedy(), 1, "sgd")
+        session, _, _ = begun(Remedy(), 1)
         assert still == ([session.steps.parameters[0]] if row is all_hooks else [])
         state, carried = assert_goes_on(Remedy(), tmp_path)
     if row is guide:

@@ -1,5 +1,7 @@
 """Gates of structures: at 0 and 1 the small network, in between its activations multiplied."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +30,7 @@ CASES = {name: build for name, build in NETWORKS.items() if build().groups}
 CASES["single_head"] = single_head
 
 
+@cache
 def case(name):
     network = CASES[name]()
     return network, fg.find_structures(network.apply, network.params, network.x)
@@ -47,7 +50,9 @@ def test_gates_of_0_and_1_are_the_network_without_the_structures(name):
     network, structures = case(name)
     owners = find_readers(structures)
     masks, gates = drawn(structures, seed=1)
-    found = network.apply(gate(owners, network.params, jnp.asarray(gates)), network.x)
+    found = jax.jit(lambda p, z: network.apply(gate(owners, p, z), network.x))(
+        network.params, gates
+    )
     small = fg.shrink(structures, network.params, masks)
     left = small.apply(small.params, network.x)
     for a, b in zip(*map(jax.tree.leaves, (found, left)), strict=True):
@@ -61,7 +66,8 @@ def test_the_soft_cost_of_gates_of_0_and_1_is_the_counters(name):
     masks, gates = drawn(structures, seed=2)
     for of in ("flops", "weights"):
         exact = getattr(counter(masks), of) / getattr(counter(structures.full_masks()), of)
-        assert float(soft_cost(structures, of).part(gates)) == pytest.approx(exact, rel=1e-5)
+        part = jax.jit(lambda cost, z: cost.part(z))(soft_cost(structures, of), gates)
+        assert float(part) == pytest.approx(exact, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["depthwise", "flattened", "residual", "attention"])
@@ -72,8 +78,9 @@ def test_the_gradient_of_the_soft_cost_is_that_of_differences(name):
     between, way = rng.uniform(0.1, 0.9, shape), rng.normal(size=shape)
     with jax.enable_x64():
         cost = jax.tree.map(jnp.asarray, soft_cost(structures, "flops"))
-        slope = jax.grad(cost.part)(jnp.asarray(between)) @ way
-        sides = [cost.part(jnp.asarray(between + e * way)) for e in (1e-4, -1e-4)]
+        slope = jax.jit(jax.grad(cost.part))(jnp.asarray(between)) @ way
+        part = jax.jit(cost.part)
+        sides = [part(jnp.asarray(between + e * way)) for e in (1e-4, -1e-4)]
     assert float(slope) == pytest.approx(float(sides[0] - sides[1]) / 2e-4, rel=1e-5)
 
 
@@ -88,7 +95,7 @@ def test_what_is_summed_over_readers_is_the_gradient_in_the_gates(name):
     def loss(params, gates):
         return jnp.square(network.apply(gate(owners, params, gates), network.x)).sum()
 
-    of_params, expected = jax.grad(loss, (0, 1))(jax.tree.map(jnp.asarray, network.params), gates)
+    of_params, expected = jax.jit(jax.grad(loss, (0, 1)))(network.params, gates)
     products = jax.tree.map(jnp.multiply, network.params, of_params)
     found = sum_read(owners, products, gates.size) / gates
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())

@@ -1,5 +1,7 @@
 """Smaller networks: what they give is what the masked ones give, and so is their gradient."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,8 @@ import pytest
 
 from fairgrape_jax import models
 from fairgrape_jax.masks import apply_masks
+from fairgrape_jax.models import mobilenet
+from fairgrape_jax.models.resnet import BasicBlock, ResNet
 from fairgrape_jax.structures import find_structures, remove, shrink, zero, zero_masks
 from tests.helpers.small_networks import NETWORKS
 
@@ -30,47 +34,60 @@ def close(small, large):
     assert np.abs(small - large).max() <= 1e-5 * max(np.abs(large).max(), 1e-3)
 
 
+class Case:
+    """A network, its structures, and its jitted gradient with its outputs."""
+
+    def __init__(self, name):
+        self.network = NETWORKS[name]()
+        self.structures = find_structures(self.network.apply, self.network.params, self.network.x)
+        self.gradient = jax.jit(jax.grad(self.loss, has_aux=True))
+
+    def loss(self, params, x):
+        outputs = self.network.apply(params, x)
+        return (outputs**2).sum() + sum((w**2).sum() for w in params.values()), outputs
+
+
+case_of = cache(Case)
+
+
 @pytest.mark.parametrize("name", FOLLOWED)
 @pytest.mark.parametrize(("seed", "share"), [(0, 0.5), (1, 0.0)])
 def test_the_small_network_gives_what_the_masked_one_gives(name, seed, share):
-    network = NETWORKS[name]()
-    structures = find_structures(network.apply, network.params, network.x)
+    case = case_of(name)
+    network, structures = case.network, case.structures
     masks = some(structures, seed, share)
     masked = zero(structures, network.params, masks)
     small = shrink(structures, network.params, masks)
     large, little = (sum(w.size for w in jax.tree.leaves(p)) for p in (masked, small.params))
     assert little < large
-    expected = network.apply(masked, network.x)
+    gradient, expected = case.gradient(masked, network.x)
     close(small.apply(small.params, network.x), expected)
     if network.reads_shapes:
-        close(network.apply(small.params, network.x), expected)
-
-    def loss(params, x):
-        return (network.apply(params, x) ** 2).sum() + sum((w**2).sum() for w in params.values())
-
-    gradient = jax.jit(jax.grad(small.function(loss)))(small.params, network.x)
-    whole = remove(structures, jax.jit(jax.grad(loss))(masked, network.x), masks)
+        close(jax.jit(network.apply)(small.params, network.x), expected)
+    shrunk = jax.jit(jax.grad(small.function(case.loss), has_aux=True))
+    found, outputs = shrunk(small.params, network.x)
+    close(outputs, expected)
+    whole = remove(structures, gradient, masks)
     for key in whole:
-        close(gradient[key], whole[key])
+        close(found[key], whole[key])
 
 
 @pytest.mark.parametrize("name", FOLLOWED)
 def test_biases_of_pruned_channels_change_nothing(name):
     """A run masks kernels alone, and its outputs are those of the small network all the same."""
-    network = NETWORKS[name]()
+    case = case_of(name)
+    network, structures = case.network, case.structures
     params = {k: w if w.ndim > 1 else w + 1 for k, w in network.params.items()}
-    structures = find_structures(network.apply, params, network.x)
     masks = some(structures, 2)
     kernels = jax.tree.map(lambda w: np.ones(w.shape, bool) if w.ndim > 1 else None, params)
     pruned = apply_masks(zero_masks(structures, kernels, masks), params)
     small = shrink(structures, params, masks)
-    close(small.apply(small.params, network.x), network.apply(pruned, network.x))
+    close(small.apply(small.params, network.x), case.gradient(pruned, network.x)[1])
 
 
 @pytest.mark.parametrize("name", FOLLOWED)
 def test_masks_of_weights_are_false_where_the_masked_network_is_zero(name):
-    network = NETWORKS[name]()
-    structures = find_structures(network.apply, network.params, network.x)
+    network, structures = case_of(name).network, case_of(name).structures
     masks = some(structures, 2)
     weights = {k: None if w.ndim < 2 else np.ones(w.shape, bool) for k, w in network.params.items()}
     chosen = zero_masks(structures, weights, masks)
@@ -92,10 +109,14 @@ def test_another_batch_size_and_nothing_pruned():
     close(same.apply(same.params, network.x), network.apply(network.params, network.x))
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet18", "mobilenet_v2"])
-def test_training_mode_of_a_linen_network(name):
-    """Batch statistics and dropout: the new statistics are small too."""
-    module = models.create(name, 3)
+@pytest.mark.parametrize("name", ["cnn", "resnet", "mobilenet_v2"])
+def test_training_mode_of_a_linen_network(name, monkeypatch):
+    """Batch statistics and dropout: the new statistics are small too.
+
+    Of blocks of every kind; a whole network has more of them, as models/test_narrow.py.
+    """
+    monkeypatch.setattr(mobilenet, "STAGES", mobilenet.STAGES[:2])
+    module = ResNet(BasicBlock, (1, 1), 3) if name == "resnet" else models.create(name, 3)
     x = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
     variables = jax.tree.map(np.asarray, jax.jit(module.init)(jax.random.key(0), x))
     structures = find_structures(module.apply, variables, x)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from fairgrape_jax import config, exporters, models
 from fairgrape_jax.cli.main import main
@@ -20,6 +21,8 @@ from fairgrape_jax.exporters.measure import measure, table
 from fairgrape_jax.exporters.precisions import Precisions
 from fairgrape_jax.exporters.table import EXPORTERS
 from fairgrape_jax.methods import METHODS
+from fairgrape_jax.models import mobilenet
+from fairgrape_jax.models.resnet import BasicBlock, ResNet
 from fairgrape_jax.rounds.ingredients import TakingPart
 from fairgrape_jax.rounds.retraining import retraining_step
 from fairgrape_jax.runner import run as runner
@@ -55,20 +58,33 @@ def values_of_outputs(kernel):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_with_quantisers_has_the_parameters_and_at_first_the_outputs_of_without(name):
+def test_every_layer_of_a_network_has_quantisers_and_its_parameters_are_those_of_without(name):
+    """Shapes and names of the whole networks."""
     plain, x = models.create(name, 3), pictures(NETWORKS[name])
+    module = quantised.with_quantisers(plain, BITS)
+    one, other = (jax.eval_shape(each.init, jax.random.key(0), x) for each in (plain, module))
+    assert one["params"] == other["params"]
+    without = quantised.without_quantisers(other["batch_stats"])
+    assert without == one.get("batch_stats", {})
+    kernels = [path for path in flatten_dict(one["params"]) if path[-1] == "kernel"]
+    assert quantised.quantised_layers(other["batch_stats"]) == {"/".join(p[:-1]) for p in kernels}
+    # The dense training passes them on.
+    after = jax.eval_shape(lambda v: train_once(plain, v, x)["batch_stats"], other)
+    assert after == other["batch_stats"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_with_quantisers_has_at_first_the_outputs_of_without(name, monkeypatch):
+    """Networks of several blocks without the rest of them, which are like these."""
+    monkeypatch.setattr(mobilenet, "STAGES", mobilenet.STAGES[:2])
+    small = {"resnet18": ResNet(BasicBlock, (1, 1), 3)}
+    plain, x = small.get(name) or models.create(name, 3), pictures(NETWORKS[name])
     module = quantised.with_quantisers(plain, BITS)
     one, other = (each.init(jax.random.key(0), x) for each in (plain, module))
     jax.tree.map(np.testing.assert_array_equal, one["params"], other["params"])
     np.testing.assert_array_equal(plain.apply(one, x), module.apply(other, x))
-    without = quantised.without_quantisers(other["batch_stats"])
-    assert jax.tree.structure(without) == jax.tree.structure(one.get("batch_stats", {}))
-    kernels = [path for path, _ in jax.tree_util.tree_leaves_with_path(one["params"])]
-    assert len(quantised.quantised_layers(other["batch_stats"])) == sum(
-        path[-1].key == "kernel" for path in kernels
-    )
     assert not quantised.is_quantised(other["batch_stats"])
-    after = train_once(plain, other, x)["batch_stats"]  # the dense training passes them on
+    after = train_once(plain, other, x)["batch_stats"]
     assert jax.tree.structure(after) == jax.tree.structure(other["batch_stats"])
     assert not quantised.is_quantised(after)
 
@@ -140,11 +156,9 @@ def test_what_quantisers_see_and_give_is_the_librarys(name, bits):
 
 
 @cache
-def begin(model, devices=1, optimizer="adam"):
+def begin(model, devices=1):
     """As `ingredient_runs.begun`, for a retraining with quantisers."""
-    experiment = dataclasses.replace(
-        TINY, model=model, optimizer=optimizer, momentum=0.0, quantise=BITS
-    )
+    experiment = dataclasses.replace(TINY, model=model, optimizer="sgd", quantise=BITS)
     session, dense = opened(experiment, load(TINY.data), devices, seed=1)
     step = retraining_step(session.steps, experiment.remedy, dense.state, session.dataset)
     return session, TakingPart((), session, dense), step
@@ -239,7 +253,7 @@ def test_an_audit_of_int8_refuses_a_stage_that_is_quantised(run):
 
 
 def test_torchvisions_form_is_refused(tmp_path):
-    module = quantised.with_quantisers(models.create("resnet18", 3), BITS)
+    module = quantised.with_quantisers(ResNet(BasicBlock, (1, 1), 3), BITS)
     x = pictures(3)
     variables = train_once(module, module.init(jax.random.key(0), x), x)
     model = Model("resnet18", variables, {}, None, np.zeros((0,)), {}, "")

@@ -38,18 +38,18 @@ EPOCHS = {1: [2, 3, 4], 2: [5, 6, 7]}  # after one of dense training
 
 
 @cache
-def begun(devices, optimizer, structures="none"):
+def begun(devices=1, structures="none"):
     """The session of all rows, and its dense network."""
     scoring = dataclasses.replace(TINY.scoring, structures=structures)
-    experiment = dataclasses.replace(TINY, optimizer=optimizer, momentum=0.0, scoring=scoring)
+    experiment = dataclasses.replace(TINY, optimizer="sgd", scoring=scoring)
     return opened(experiment, load(TINY.data), devices, seed=1)
 
 
 @cache
-def begin(name, devices=1, optimizer="adam"):
+def begin(name, devices=1):
     """As `ingredient_runs.begun`, for the training before a row's choice."""
     row = METHODS[name]
-    session, dense = begun(devices, optimizer, "flops" if row.of_structures else "none")
+    session, dense = begun(devices, "flops" if row.of_structures else "none")
 
     def choose(network, **options):
         return select.select(session, network, name, density=DENSITY, seed=0, **options)[0]
@@ -140,7 +140,7 @@ def test_every_row_reaches_its_budget_in_a_run(tmp_path):
             epochs = [row["epoch"] for row in (*record["before_choice"], *record["history"])]
             assert epochs == EPOCHS[number]
             assert record["seconds"]["approach"] > 0
-            problem = Problem(None, saved["masks"], layers=begun(1, "adam")[0].steps.layers)
+            problem = Problem(None, saved["masks"], layers=begun()[0].steps.layers)
             count = (METHODS[name].counts or pruning.counts)(problem, density)
             alive = {row["layer"]: row["alive"] for row in masks.sparsity_table(saved["masks"])}
             assert alive == count
@@ -160,7 +160,7 @@ def test_every_row_of_structures_reaches_its_operations_in_a_run(tmp_path):
         scoring=scoring,
     )
     runner.run(experiment, tmp_path)
-    session, dense = begun(1, "adam", "flops")
+    session, dense = begun(structures="flops")
     structures = find_in_round(select.make_problem(session, dense, seed=0))
     counter = Counter(structures)
     whole = counter(structures.full_masks()).flops
