@@ -4,7 +4,8 @@ Compiled as one program, an initialisation has a generator of random numbers for
 parameter, and XLA compiles them one by one: nearly all of the seconds before a first step. But with
 JAX's default generator (threefry, partitionable) the number at flat index i depends on the key and
 on i alone. So one compiled draw of N numbers serves every parameter of at most N. The keys are
-folded without compiling, and what is no such draw is compiled as before, all in one program.
+folded and arrays of one number are filled without compiling, and what is neither draw nor such an
+array is compiled as before, all in one program.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import random
 from jax.extend import core
@@ -56,28 +58,45 @@ class Draw:
 
 
 @dataclasses.dataclass(frozen=True)
+class Fill:
+    """A leaf of one number everywhere.
+
+    Attributes:
+        value: the number.
+        shape: of the leaf.
+        dtype: of the leaf.
+    """
+
+    value: Any
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """How the leaves of an initialisation are made.
 
     Attributes:
         draws: by the position of a leaf, those that are draws.
-        keys: from the key to the keys of the draws; called outside of any compiled program.
-        rest: from the key to the scales of the draws and the other leaves, compiled.
+        fills: by the position of a leaf, those of one number.
+        keys: from the arguments to the keys of the draws; called outside of any compiled program.
+        rest: from the arguments to the scales of the draws and the other leaves, compiled.
     """
 
     draws: Mapping[int, Draw]
-    keys: Callable[[jax.Array], Sequence[jax.Array]]
-    rest: Callable[[jax.Array], Sequence[jax.Array]]
+    fills: Mapping[int, Fill]
+    keys: Callable[..., Sequence[jax.Array]]
+    rest: Callable[..., Sequence[jax.Array]]
 
 
-def quick_initializer(init: Callable[[jax.Array], Tree]) -> Callable[[jax.Array], Tree]:
+def quick_initializer(init: Callable[..., Tree]) -> Callable[..., Tree]:
     """What `jax.jit(init)` is, bit for bit, for a fraction of its compile time on a CPU.
 
-    On other platforms, for other generators than the default and under another transformation it
-    is `jax.jit(init)` itself.
+    On other platforms, under another transformation and where nothing of it is a draw of JAX's
+    default generator or a number everywhere it is `jax.jit(init)` itself.
 
     Args:
-        init: from a random key, () of a key's dtype, to a tree of arrays.
+        init: from arrays, as a random key or parameters, to a tree of arrays.
 
     Example:
         >>> make = quick_initializer(lambda key: {"kernel": 0.1 * random.normal(key, (3, 2))})
@@ -86,54 +105,56 @@ def quick_initializer(init: Callable[[jax.Array], Tree]) -> Callable[[jax.Array]
     """
     compiled = jax.jit(init)
 
-    def initialise(key: jax.Array) -> Tree:
-        if not has_prefixes(key):
-            return compiled(key)
-        traced = compiled.trace(key)  # kept by jit, for each setting that tracing depends on
+    def initialise(*args: Tree) -> Tree:
+        arrays = jax.tree.leaves(args)
+        if not has_prefixes(arrays):
+            return compiled(*args)
+        traced = compiled.trace(*args)  # kept by jit, for each setting that tracing depends on
         recipe = write_recipe(traced.jaxpr)
-        if not recipe.draws:
-            return compiled(key)
-        return jax.tree.unflatten(jax.tree.structure(traced.out_info), follow(recipe, key))
+        if not recipe.draws and not recipe.fills:
+            return compiled(*args)
+        return jax.tree.unflatten(jax.tree.structure(traced.out_info), follow(recipe, arrays))
 
     return initialise
 
 
-def has_prefixes(key: jax.Array) -> bool:
+def has_prefixes(args: Sequence[jax.Array]) -> bool:
     """Whether a draw of fewer numbers by threefry is the beginning of a draw of more, to the bit.
 
     Args:
-        key: a random key; numbers were compared on CPUs alone.
+        args: random keys and other arrays; numbers were compared on CPUs alone.
     """
     settings: Any = jax.config
-    return (
-        not isinstance(key, jax.core.Tracer)
-        and not key.committed  # a leaf that is copied is on the default device
-        and {device.platform for device in key.devices()} == {"cpu"}
-        and settings.jax_threefry_partitionable
-        and not settings.jax_disable_jit
+    if not settings.jax_threefry_partitionable or settings.jax_disable_jit:
+        return False
+    return all(
+        not isinstance(array, jax.core.Tracer)
+        and not array.committed  # a leaf that is copied is on the default device
+        and {device.platform for device in array.devices()} == {"cpu"}
+        for array in args
     )
 
 
-def follow(recipe: Recipe, key: jax.Array) -> list[jax.Array]:
+def follow(recipe: Recipe, args: Sequence[jax.Array]) -> list[jax.Array]:
     """The leaves of an initialisation.
 
     Args:
         recipe: how they are made.
-        key: a random key.
+        args: random keys and other arrays.
     """
-    results = iter(recipe.rest(key))
+    results = iter(recipe.rest(*args))
     scales = [1.0 if draw.scale is None else next(results) for draw in recipe.draws.values()]
-    drawn = {
+    leaves = {
         position: sample(draw, folded, scale)
         for (position, draw), folded, scale in zip(
-            recipe.draws.items(), recipe.keys(key), scales, strict=True
+            recipe.draws.items(), recipe.keys(*args), scales, strict=True
         )
     }
+    for position, fill in recipe.fills.items():
+        leaves[position] = jnp.array(np.full(fill.shape, fill.value, fill.dtype))
     others = list(results)
-    return [
-        drawn[position] if position in drawn else others.pop(0)
-        for position in range(len(drawn) + len(others))
-    ]
+    count = len(leaves) + len(others)
+    return [leaves[place] if place in leaves else others.pop(0) for place in range(count)]
 
 
 def sample(draw: Draw, key: jax.Array, scale: jax.Array | float) -> jax.Array:
@@ -148,7 +169,7 @@ def sample(draw: Draw, key: jax.Array, scale: jax.Array | float) -> jax.Array:
     numbers = _sample(draw.sampler, draw.bounds, shared_size(count), key, np.float32(scale))
     # A slice on the device would be a program for each size; a copy, to let go of the numbers
     # that are not used.
-    return jax.numpy.array(np.asarray(numbers)[:count].reshape(draw.shape))
+    return jnp.array(np.asarray(numbers)[:count].reshape(draw.shape))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -182,18 +203,40 @@ def write_recipe(program: core.ClosedJaxpr) -> Recipe:
     """How the leaves of an initialisation are made.
 
     Args:
-        program: of the initialisation, from the key to its leaves.
+        program: of the initialisation, from its arguments to its leaves.
     """
     jaxpr = program.jaxpr
     draws = {} if jaxpr.effects else find_draws(jaxpr)
+    fills = {} if jaxpr.effects else find_fills(jaxpr)
+    made = {**draws, **fills}
     keys = [draw.key for draw in draws.values()]
     scales = [draw.scale for draw in draws.values() if draw.scale is not None]
-    others = [leaf for position, leaf in enumerate(jaxpr.outvars) if position not in draws]
+    others = [leaf for position, leaf in enumerate(jaxpr.outvars) if position not in made]
     return Recipe(
         draws,
+        fills,
         core.jaxpr_as_fun(_restricted(program, keys)),
         jax.jit(core.jaxpr_as_fun(_restricted(program, [*scales, *others]))),
     )
+
+
+def find_fills(jaxpr: core.Jaxpr) -> dict[int, Fill]:
+    """The leaves of one number everywhere, by their position.
+
+    Args:
+        jaxpr: of an initialisation.
+    """
+    makers = {variable: equation for equation in jaxpr.eqns for variable in equation.outvars}
+    fills = {}
+    for position, leaf in enumerate(jaxpr.outvars):
+        equation = makers.get(leaf) if isinstance(leaf, core.Var) else None
+        if equation is None or equation.primitive.name != "broadcast_in_dim":
+            continue
+        number, array = equation.invars[0], _array_type(leaf)
+        plain = equation.params["sharding"] is None and not array.weak_type
+        if plain and isinstance(number, core.Literal):
+            fills[position] = Fill(number.val, array.shape, array.dtype)
+    return fills
 
 
 def find_draws(jaxpr: core.Jaxpr) -> dict[int, Draw]:

@@ -68,7 +68,7 @@ def init_state(
     return State(
         params=params,
         batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimizer.init(params),
+        opt_state=quick_initializer(optimizer.init)(params),
         step=jnp.zeros((), jnp.int32),
         epoch=jnp.zeros((), jnp.int32),
         key=jax.random.key_data(run_key),

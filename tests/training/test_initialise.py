@@ -10,7 +10,7 @@ from flax import linen as nn
 from flax.linen import initializers
 
 from fairgrape_jax import models
-from fairgrape_jax.training import initialise
+from fairgrape_jax.training import OPTIMIZERS, initialise
 from fairgrape_jax.training.initialise import LARGEST, SMALLEST, quick_initializer
 
 KEY = jax.random.key(7)
@@ -225,6 +225,53 @@ def test_under_transformations_and_on_other_devices():
     assert_same_bits(init, jax.device_put(KEY, device))
     with jax.default_device(device):
         assert_same_bits(init, jax.random.key(7))
+
+
+def filled(key, params):
+    """Leaves of one number, one of them given twice, and arguments."""
+    zeros = jnp.zeros((3, 4))
+    return {
+        "zeros": [zeros, zeros],
+        "types": [
+            jnp.full((2, 5), 3, dtype) for dtype in ("bfloat16", "int8", "uint32", "complex64")
+        ],
+        "truth": jnp.ones(7, bool),
+        "weak": jax.lax.full((3,), 1.5),
+        "special": [jnp.full(3, value, jnp.float32) for value in (jnp.nan, -jnp.inf, -0.0, 1e-42)],
+        "count": jnp.zeros((), jnp.int32),
+        "none": jnp.zeros((0, 3)),
+        "like": jax.tree.map(jnp.zeros_like, params),
+        "params": params,
+        "scaled": 0.1 * jax.random.normal(key, SHAPE),
+    }
+
+
+def test_numbers_everywhere_are_arrays_of_their_own():
+    params = {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(4, jnp.bfloat16)}
+    make, expected = quick_initializer(filled), jax.jit(filled)(KEY, params)
+    result = make(KEY, params)
+    recipe = initialise.write_recipe(jax.jit(filled).trace(KEY, params).jaxpr)
+    assert len(recipe.fills) == 14
+    for a, b in zip(*map(jax.tree.leaves, (result, expected)), strict=True):
+        assert (a.shape, a.dtype, a.weak_type) == (b.shape, b.dtype, b.weak_type)
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+    # A step takes over the memory of every leaf, so no two may share it.
+    jax.jit(
+        lambda tree: jax.tree.map(lambda x: ~x if x.dtype == bool else x + x, tree),
+        donate_argnums=0,
+    )(result)
+    assert params["kernel"].sum() == 15
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_state_of_an_optimizer_is_that_without_any_compiling(optimizer):
+    rule = OPTIMIZERS[optimizer](0.9, 1e-4)
+    params = {"kernel": jnp.ones((3, 4)), "half": jnp.ones(5, jnp.bfloat16)}
+    result, expected = quick_initializer(rule.init)(params), rule.init(params)
+    assert jax.tree.structure(result) == jax.tree.structure(expected)
+    for a, b in zip(*map(jax.tree.leaves, (result, expected)), strict=True):
+        assert (a.shape, a.dtype, a.weak_type) == (b.shape, b.dtype, b.weak_type)
+        np.testing.assert_array_equal(a, b)
 
 
 def test_an_effect_of_an_initialiser_is_kept():
