@@ -22,6 +22,7 @@ from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.scoring.statistics import MicroBatch, ScoredNetwork, Statistic
 from fairgrape_jax.selection import select_first, select_greedy
 from fairgrape_jax.selection.counts import as_tree
+from fairgrape_jax.systems.channels import activity
 
 
 def _activity(
@@ -51,7 +52,7 @@ def _activity(
         x = inputs.get(tuple(key.key for key in path[:-1]))
         if x is None or x.shape[-1] != mask.shape[-2]:
             return jnp.ones(mask.shape, jnp.float32)
-        each = jnp.abs(x.astype(jnp.float32)).reshape(len(x), -1, x.shape[-1]).mean(axis=1)
+        each = jax.vmap(activity)(x.astype(jnp.float32))
         mean = valid @ each / jnp.maximum(valid.sum(), 1)
         return jnp.broadcast_to(mean[:, None], mask.shape)
 

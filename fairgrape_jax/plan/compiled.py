@@ -76,11 +76,6 @@ class Facts:
         """Bytes of the program itself: arguments, temporaries, and results of new places."""
         return self.arguments + self.temporaries + max(self.outputs - self.aliases, 0)
 
-    @property
-    def collective_bytes(self) -> int:
-        """Bytes of all its collectives."""
-        return sum(each.bytes for each in self.collectives)
-
 
 def lower(program: Program, devices: int, *, only_for: str = "") -> Facts:
     """The facts of a program.
