@@ -80,11 +80,11 @@ def test_a_network_with_quantisers_has_at_first_the_outputs_of_without(name, mon
     small = {"resnet18": ResNet(BasicBlock, (1, 1), 3)}
     plain, x = small.get(name) or models.create(name, 3), pictures(NETWORKS[name])
     module = quantised.with_quantisers(plain, BITS)
-    one, other = (each.init(jax.random.key(0), x) for each in (plain, module))
+    one, other = (jax.jit(each.init)(jax.random.key(0), x) for each in (plain, module))
     jax.tree.map(np.testing.assert_array_equal, one["params"], other["params"])
     np.testing.assert_array_equal(plain.apply(one, x), module.apply(other, x))
     assert not quantised.is_quantised(other["batch_stats"])
-    after = train_once(plain, other, x)["batch_stats"]
+    after = jax.jit(lambda v: train_once(plain, v, x))(other)["batch_stats"]
     assert jax.tree.structure(after) == jax.tree.structure(other["batch_stats"])
     assert not quantised.is_quantised(after)
 
