@@ -138,7 +138,8 @@ def at_weights(one: Comparison) -> str:
 def _cost(one: Comparison, groups: Sequence[str]) -> str:
     """Whom it costs more than whom, or that these data do not tell."""
     spread = extremes(one.mean["group_change"], one.draws["group_change"])
-    begin = f"{at_weights(one)}{one.name} "
+    name = one.name.removesuffix(f", {100 * one.density:.3g} %")  # the weights stand before it
+    begin = f"{at_weights(one)}{name} "
     if spread is None:
         return f"{begin}costs every group the same"
     more = f"{groups[spread.low]} {points(spread)} more than {groups[spread.high]}"

@@ -56,6 +56,12 @@ def test_a_clear_cost_and_a_clear_lead():
     assert "corrected for picking two of 3 methods" in answer.note
 
 
+def test_a_method_named_with_its_weights_has_them_once():
+    """Where methods have other numbers of weights left, as at the same operations."""
+    answer = text_of({"x, 2 %": (0.9, 0.7), "y, 26 %": (0.8, 0.5)}, density=0.02)
+    assert answer.text.startswith("At 2 % of the weights x costs b ")
+
+
 def test_what_these_data_do_not_tell():
     answer = text_of({"x": 0.8, "y": 0.8})
     assert "is not shown to cost any group more than another (" in answer.text
