@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from fairgrape_jax import config
 from fairgrape_jax.reports import cautions, run_figures, summary
@@ -75,6 +77,14 @@ def what_was_done(results: Results) -> str:
         f"{stored['data']['name']}: {shown}; {first.total:,} test samples "
         f"({summary.sizes(first, results.groups)}). {stored['model']} pruned by "
         f"{', '.join(dict.fromkeys(bare_names(results, results.last)))} to "
-        f"{' or '.join(densities)} % of its weights in {' or '.join(map(str, rounds))} "
-        f"round{'s' * (rounds != [1])}; {numbered}."
+        f"{' or '.join(densities)} % of its weights{_operations(stored)} in "
+        f"{' or '.join(map(str, rounds))} round{'s' * (rounds != [1])}; {numbered}."
     )
+
+
+def _operations(stored: Mapping[str, Any]) -> str:
+    """What a run that counts operations was to leave of them; nothing for others."""
+    if stored["scoring"].get("structures") != "flops":  # earlier versions do not have it
+        return ""
+    left = stored["densities"][-1] if stored.get("densities") else 1 - stored["sparsity"]
+    return f" and {100 * left:.3g} % of its operations"

@@ -19,6 +19,7 @@ from fairgrape_jax.errors import UsageError
 from fairgrape_jax.exporters import measure, stage
 from fairgrape_jax.exporters.shrunk import shrink_model
 from fairgrape_jax.models.narrow import narrow
+from fairgrape_jax.reports import results, run_results, run_summary
 from fairgrape_jax.runner.run import run as do
 from tests.helpers.experiments import TINY, with_fields
 from tests.helpers.small_networks import NETWORKS
@@ -41,6 +42,13 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def small(run):
     return measure.measure(run / STAGE, 1, form="shrunk")
+
+
+def test_the_report_says_what_is_left_of_the_operations(run):
+    models = results.read_all([run])
+    compared = run_results.gather([run], models, results.compare_rounds(models, replicates=20))
+    line = run_summary.what_was_done(compared)
+    assert re.search(r" to [\d.]+ % of its weights and 40 % of its operations in 2 rounds", line)
 
 
 def test_measure_shows_that_the_small_network_has_the_logits_of_the_whole(run, small):
