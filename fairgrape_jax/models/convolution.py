@@ -47,6 +47,7 @@ def conv_general_dilated(lhs: Any, rhs: Any, *args: Any, **options: Any) -> jax.
 
 
 PADDED = "padded"  # the form that is XLA's own with more channels
+LARGE = 2**20  # products below which a convolution gains less than padding costs to compile
 
 # It has the name and the parameters of XLA's, so what reads a program reads this one alike.
 _convolution = Primitive("conv_general_dilated")
@@ -143,9 +144,10 @@ def choose_form(lhs: Any, rhs: Any, result: Any, params: Any) -> str:
         return "spread product" if spread else "product"
     images = len(image) == 2 and numbers.lhs_spec[0] == 0 and lhs.dtype == jnp.float32
     dense = not spread and math.prod(params["rhs_dilation"]) == 1
-    features, channels = (rhs.shape[axis] for axis in numbers.rhs_spec[:2])
-    padded = images and dense and padded_widths(channels, features) != (channels, features)
-    return PADDED if padded else "xla"
+    products = lhs.shape[0] * math.prod(out) * math.prod(rhs.shape)
+    widths = rhs.shape[numbers.rhs_spec[1]], rhs.shape[numbers.rhs_spec[0]]
+    worth = images and dense and products >= LARGE and padded_widths(*widths) != widths
+    return PADDED if worth else "xla"
 
 
 def padded_widths(channels: int, features: int) -> tuple[int, int]:

@@ -44,8 +44,8 @@ EXPECTED = {
     ),
     "sparse": (["--kept", "0.1", "--jax"], {"dense", "scipy", "jax BCSR", "jax BCOO"}),
     "channels": (
-        ["--channels", "3", "4", "--features", "5", "20", "--shapes", "6,3,1,2"],
-        {"6,3,1,2"},
+        ["--channels", "3", "4", "--features", "5", "20", "--shapes", "32,3,1,9"],
+        {"32,3,1,9"},
     ),
     "round": (
         ["--groups", "2", "--images", "20", "--batch", "4"],
