@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
@@ -12,6 +12,9 @@ from fairgrape_jax.cli.command import Command
 from fairgrape_jax.cli.python_files import load_plugins
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.progress import say
+
+if TYPE_CHECKING:
+    from fairgrape_jax.exporters import measure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,19 +58,37 @@ class Measure(Command):
             raise UsageError(
                 f"{bare[0]}: --shrink, --strip and --save are for stages of runs, not models"
             )
+        smaller, whole = self.smaller()
         costs = [
             measure.measure_model(str(path), self.repeats, size=self.size, classes=self.classes)
             if path in bare
             else measure.measure(path, self.repeats)
             for path in self.stages
         ]
-        chosen: dict[measure.Form, bool] = {"shrunk": self.shrink, "over its stripes": self.strip}
-        more = [
-            measure.measure(stage, self.repeats, form=form)
-            for form in [name for name, on in chosen.items() if on]
-            for stage in self.stages
-        ]
-        say(measure.table([*costs, *more]))
+        say(measure.table([*costs, *smaller]))
+        for reason in whole:
+            say(f"note: {reason}")
         if self.save:
             for stage, cost in zip(self.stages, costs, strict=True):
                 say(f"saved: {measure.save(stage, cost)}")
+
+    def smaller(self) -> tuple[list[measure.Cost], list[str]]:
+        """What stages cost in the other forms, and why some have none.
+
+        Raises:
+            UsageError: None of the stages has one.
+        """
+        from fairgrape_jax.exporters import measure
+        from fairgrape_jax.exporters.shrunk import StaysWholeError
+
+        forms: dict[measure.Form, bool] = {"shrunk": self.shrink, "over its stripes": self.strip}
+        costs, whole = [], []
+        for form in [name for name, on in forms.items() if on]:
+            for stage in self.stages:
+                try:
+                    costs.append(measure.measure(stage, self.repeats, form=form))
+                except StaysWholeError as reason:
+                    whole.append(reason)
+        if whole and not costs:
+            raise whole[0]
+        return costs, list(map(str, whole))

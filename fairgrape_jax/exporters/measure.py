@@ -22,7 +22,7 @@ from fairgrape_jax.config.serialize import Input
 from fairgrape_jax.data import augment
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.exporters.base import leaves
-from fairgrape_jax.exporters.shrunk import cut
+from fairgrape_jax.exporters.shrunk import StaysWholeError, cut
 from fairgrape_jax.exporters.sparse import encode, sizes
 from fairgrape_jax.exporters.stage import find_stage
 from fairgrape_jax.masks import Tree
@@ -95,8 +95,9 @@ def measure(path: Path, repeats: int = 20, *, form: Form = "as it is") -> Cost:
             stripes": as shifted 1x1 convolutions of those that are left.
 
     Raises:
-        UsageError: There is no such stage, it does not know the shape of its pictures, of it no
-            channel, or stripe, is pruned as a whole, or the other form has other logits.
+        StaysWholeError: No channel, or stripe, of it is pruned as a whole.
+        UsageError: There is no such stage, it does not know the shape of its pictures, or the other
+            form has other logits.
     """
     _check(repeats)
     _, stage = find_stage(path)
@@ -200,7 +201,7 @@ def _stripped(
     picture = jax.ShapeDtypeStruct((1, *stage.input["shape"]), np.float32)
     stripped = strip_network(stage.module, variables, stage.masks, picture)
     if not stripped.layers:
-        raise UsageError(
+        raise StaysWholeError(
             f"{path}: no stripe of it is cut as a whole, so it stays as it is; a run of stripes, "
             "stripes-fair or swp cuts them"
         )

@@ -23,6 +23,10 @@ TRIED = 8  # inputs on which the small network is compared with the pruned one
 CLOSE = 1e-5  # of the largest output
 
 
+class StaysWholeError(UsageError):
+    """A network of which nothing is pruned as a whole: there is no smaller one."""
+
+
 def cut(
     apply: Callable[..., Any], variables: Tree, masks: Tree, inputs: Any, name: str
 ) -> tuple[Small, Tree]:
@@ -49,7 +53,7 @@ def cut(
         if any(structures.names[member.leaf] in masked for member in group.members):
             alive[group.name] = counted[group.name]
     if all(mask.all() for mask in alive.values()):
-        raise UsageError(
+        raise StaysWholeError(
             f"{name}: no channel of it is pruned as a whole, so it does not get smaller; a run "
             "with --scoring.structures flops prunes channels"
         )

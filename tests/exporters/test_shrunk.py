@@ -58,6 +58,16 @@ def test_measure_shows_that_the_small_network_has_the_logits_of_the_whole(run, s
     assert last.split() == f"{words} {number}".split()
 
 
+def test_a_stage_that_stays_whole_stands_beside_one_that_does_not(run, capsys):
+    dense, pruned = str(run / "seed_0/dense"), str(run / STAGE)
+    assert main(["measure", dense, pruned, "--shrink", "--repeats", "1"]) == 0
+    text = capsys.readouterr().out
+    assert text.splitlines()[0].split(", shrunk")[0].split() == ["seed_0/dense", STAGE, STAGE]
+    assert f"note: {dense}: no channel of it is pruned as a whole" in text
+    assert main(["measure", dense, "--shrink", "--repeats", "1"]) == 2
+    assert "no channel of it is pruned as a whole" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("to", ["safetensors", "npz", "stablehlo", "hf", "masks", "sparse"])
 def test_the_small_network_leaves_and_predicts_what_the_run_did(run, small, to, tmp_path):
     made = fg.export(run / STAGE, tmp_path / OUT, to=to, shrink=True)
