@@ -49,9 +49,9 @@ def nth_largest(
         higher = (bound[:, None] | steps[None, :, None]).reshape(3 * kinds, -1)
 
         def reaching(some: Blocks, scores: jax.Array) -> jax.Array:
-            return jnp.stack(
-                [count_flags(scores >= x[some.segment][:, None]) for x in higher], axis=1
-            )
+            reach = scores[None] >= higher[:, some.segment][..., None]
+            counts = count_flags(reach.reshape(-1, BLOCK))
+            return counts.reshape(len(higher), -1).T
 
         reached = add_integers(over_chunks(reaching, blocks, scores), blocks)
         digit = (reached.T.reshape(kinds, 3, -1) >= n[:, None]).sum(axis=1, dtype=jnp.int32)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Bool, Float32, Int, Int32
 
@@ -217,12 +218,9 @@ def ends_among_ties(first: Walk, sample: Sample) -> Bool[jax.Array, " L"]:
         first: where the walk over the sample ended.
         sample: what it went over.
     """
-    keys = jnp.moveaxis(sample.gathered.keys, 1, 2)
-    keys = jnp.take_along_axis(keys, sample.order, axis=2)
-    same = (keys[..., 1:] == keys[..., :-1]) & (keys[..., 1:] > 0)
-    until = jnp.pad(jnp.cumsum(same, axis=2, dtype=jnp.int32), ((0, 0), (0, 0), (1, 0)))
-    low, high = (
-        jnp.clip(first.position + side, 0, CAPACITY - 1)[..., None] for side in (-NEAR, NEAR)
-    )
-    count = jnp.take_along_axis(until, high, axis=2) - jnp.take_along_axis(until, low, axis=2)
-    return (count[..., 0] > NEAR // 2).any(axis=1)
+    each = first.position[..., None] + np.arange(-NEAR, NEAR + 1, dtype=np.int32)
+    near = jnp.take_along_axis(sample.order, jnp.clip(each, 0, CAPACITY - 1), axis=2)
+    keys = jnp.take_along_axis(jnp.moveaxis(sample.gathered.keys, 1, 2), near, axis=2)
+    there = (each[..., :-1] >= 0) & (each[..., 1:] < CAPACITY)
+    same = (keys[..., 1:] == keys[..., :-1]) & (keys[..., 1:] > 0) & there
+    return (same.sum(axis=2, dtype=jnp.int32) > NEAR // 2).any(axis=1)

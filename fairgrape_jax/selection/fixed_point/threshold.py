@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Bool, Float32, Int32, Shaped
 
@@ -46,6 +47,7 @@ Finish = Literal["greedy", "none"]
 
 STEPS = 256  # weights left to the last walk
 TRIES = 4  # of it, at most
+CHOSEN = np.uint32(3)  # a rank above those by index, 0 to 2
 FEW = 8  # weights a group: of fewer, the fixed point without a walk is not trusted
 
 
@@ -94,8 +96,7 @@ def select_blocks(
         walked, stuck = walk_the_rest(blocks, layer, fit)
         mask |= walked
     left = layer.simple | (stuck if finish == "greedy" else layer.busy)
-    mask |= select_in_order(blocks, layer, fit, left)
-    mask, counted = correct_counts(blocks, mask, layer)
+    mask, counted = complete(blocks, mask, layer, fit, left)
     error = share_error(layer.true(sum_within(blocks, mask, layer)), layer.true(layer.totals))
     if finish == "none":  # where single weights matter, the fixed point alone does not decide
         stuck = layer.busy & (layer.keep < FEW * blocks.keys.shape[1])
@@ -126,49 +127,33 @@ def survey(blocks: Blocks, keep: Shaped[jax.Array, " L"]) -> Layer:
     return Layer(totals, alive, keep, simple, small, jnp.zeros_like(small), blocks.shift)
 
 
-def select_in_order(
-    blocks: Blocks, layer: Layer, fit: Fit, where: Bool[jax.Array, " L"]
-) -> Bool[jax.Array, "B W"]:
-    """The exact count without a walk: the first to come within, in the segments of `where`.
-
-    Args:
-        blocks: the weights.
-        layer: what is known of them.
-        fit: where the ends are.
-        where: the segments to choose in.
-    """
-    keep = jnp.where(where, layer.keep, 0)
-
-    def chosen() -> jax.Array:
-        return bl.select_largest(ranks(blocks, fit.ray, layer.simple), keep, blocks)
-
-    nothing = jnp.zeros((len(blocks.segment), BLOCK), bool)
-    return lax.cond(jnp.any(keep > 0), chosen, lambda: nothing)
-
-
-def correct_counts(
-    blocks: Blocks, mask: Bool[jax.Array, "B W"], layer: Layer
+def complete(
+    blocks: Blocks,
+    mask: Bool[jax.Array, "B W"],
+    layer: Layer,
+    fit: Fit,
+    without_walk: Bool[jax.Array, " L"],
 ) -> tuple[Bool[jax.Array, "B W"], Bool[jax.Array, " L"]]:
-    """The mask with exactly the count of every segment, and which segments had it already.
+    """The mask with exactly the count of every segment, and which segments had it as they should.
 
-    Rounding may have left a segment short: then what matters to anyone comes first, by index.
+    Without a walk, the first weights to come within. Rounding may have left a walked segment short:
+    what is chosen comes first there, then what matters to anyone, by index. One search of the
+    largest does both: each is some 40 kernels to compile.
 
     Args:
         blocks: the weights.
         mask: the choice so far.
         layer: what is known of them.
+        fit: where the ends are.
+        without_walk: the segments of which nothing is chosen yet.
     """
     counted = bl.add_integers(bl.count_flags(mask), blocks) == layer.keep
 
-    def mended() -> jax.Array:
-        def order(some: Blocks, chosen: jax.Array) -> jax.Array:
-            rank = 1 + (some.keys.max(axis=1) > 0).astype(jnp.uint32)
-            rank = jnp.where(chosen, jnp.uint32(3), rank)
-            return jnp.where(some.keys[:, 0] < 0, jnp.uint32(0), rank)
+    def completed() -> jax.Array:
+        order = ranks(blocks, fit.ray, layer.simple | ~without_walk)
+        return bl.select_largest(jnp.where(mask, CHOSEN, order), layer.keep, blocks)
 
-        return bl.select_largest(bl.over_chunks(order, blocks, mask), layer.keep, blocks)
-
-    return lax.cond(jnp.all(counted), lambda: mask, mended), counted
+    return lax.cond(jnp.all(counted), lambda: mask, completed), counted | without_walk
 
 
 class Attempt(NamedTuple):
@@ -240,10 +225,13 @@ def walk_band(
     everything = band.after == layer.alive
     behind = layer.most[blocks.segment][:, None]
     rank = ranks(blocks, ray, layer.simple)
-    both = bl.nth_largest(rank, jnp.stack([band.before, band.after]), blocks)
-    base = bl.select_down_to(both[0], rank, band.before, blocks)
-    inside = bl.select_down_to(both[1], rank, band.after, blocks) & ~base
-    gathered = bl.gather(inside, CAPACITY, blocks)
+    counts = jnp.stack([band.before, band.after])
+    bounds = bl.nth_largest(rank, counts, blocks)
+    # A loop of two turns: its body is compiled once.
+    base, until = lax.map(
+        lambda each: bl.select_down_to(each[0], rank, each[1], blocks), (bounds, counts)
+    )
+    gathered = bl.gather(until & ~base, CAPACITY, blocks)
     keys = jnp.moveaxis(gathered.keys, 1, 2)
     deep = depth(keys, gathered.indices, ray, blocks.size)
     cut = jnp.where(keys[:, 0] >= 0, deep.max(axis=1), jnp.inf).min(axis=1)
