@@ -217,9 +217,10 @@ def test_few_passes_are_made_here_and_in_processes_that_are_started(few):
             variables = few_passes.environment()
         finally:
             jax.config.update("jax_disable_most_optimizations", before)
-    assert made.env_option_overrides == [(few_passes.OPTION, False)] * few
+    older = few and few_passes.has_option()
+    assert made.env_option_overrides == [(few_passes.OPTION, False)] * older
     assert made.executable_build_options.debug_options.xla_llvm_disable_expensive_passes == few
-    assert variables.get("XLA_FLAGS") == (f"--{few_passes.OPTION}=false" if few else None)
+    assert variables.get("XLA_FLAGS") == (f"--{few_passes.OPTION}=false" if older else None)
     read = "jax.config.read('jax_disable_most_optimizations')"
     code = f"import jax; print({read}, jax.jit(lambda x: x + 1)(1))"
     environment = {k: v for k, v in os.environ.items() if k not in few_passes.environment()}
@@ -227,6 +228,11 @@ def test_few_passes_are_made_here_and_in_processes_that_are_started(few):
         [sys.executable, "-c", code], env=environment | variables, capture_output=True, text=True
     )
     assert done.stdout == f"{few} 2\n", done.stderr
+
+
+def test_an_option_that_xla_does_not_know_is_not_given(monkeypatch):
+    monkeypatch.setattr(few_passes, "OPTION", "xla_has_no_such_option")
+    assert not few_passes.has_option.__wrapped__()
 
 
 def test_charts_that_are_not_rendered_are_files_of_their_kind_all_the_same(tmp_path):
