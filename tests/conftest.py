@@ -39,6 +39,7 @@ compile_cache.write_whole()
 # their seconds.
 LONGEST = [
     "runner/test_torture",
+    "selection/test_fixed_point_programs",
     "selection/test_fixed_point",
     "methods/test_methods",
     "parallel/test_hosts",
@@ -73,8 +74,7 @@ def short_name(item):
 ALL_PASSES = (
     "parallel/test_devices.py",
     "runner/test_run.py",
-    "selection/test_fixed_point.py",
-    "selection/test_maxmin.py",
+    "selection/test_fixed_point_programs.py",
 )
 # Where what runs do is the subject, and nothing is altered in what they compile, they share steps.
 SHARED_STEPS = (
@@ -150,11 +150,13 @@ def programs(request):
 
 @pytest.fixture
 def all_passes():
-    """For a test that computes more than it compiles."""
+    """For a test of bits, or one that computes more than it compiles."""
     before = jax.config.read("jax_disable_most_optimizations")
+    forget_programs()  # JAX takes those that were compiled with few passes
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+    forget_programs()
 
 
 def maps_run_short():

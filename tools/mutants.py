@@ -40,7 +40,9 @@ EQUIVALENT = Path(__file__).with_name("equivalent_mutants.txt")
 MASKS = ("tests/test_mask_trees.py", "tests/test_masks.py")
 GROUP_METRICS = ("tests/metrics/test_group_metrics.py", "tests/metrics/test_frame.py")
 ALLOCATION = ("tests/selection/test_counts.py", "tests/selection/test_allocation.py")
-NETWORK = ("tests/selection/test_inputs.py", "tests/selection/test_fixed_point.py")
+NETWORK = tuple(
+    f"tests/selection/test_{name}.py" for name in ("inputs", "fixed_point", "fixed_point_programs")
+)
 PER_SAMPLE = ("tests/scoring/test_per_sample.py", "tests/scoring/test_accumulate.py")
 # Of each module (or of all of a folder): whether all mutants are tried, and the tests, which are
 # tried in this order; the examples of its docstrings come before them.

@@ -134,3 +134,22 @@ def table(found):
             f"alive {worst.case.alive}: {worst.differ} differ"
         )
     return "\n".join(lines)
+
+
+N = 12_000  # weights of a layer that is no small one
+
+
+def drawn(family="lognormal", n=N, groups=3, density=0.2, alive=0.8, seed=5):
+    return Case(family, n, groups, density, alive, seed).draw()
+
+
+def tree(seed=0, groups=3):
+    shapes = {"conv": (3, 5, 16, 50), "dense": (100, 120), "head": (10, 5)}
+    rng = np.random.default_rng(seed)
+    importance, mask = {}, {}
+    for name, shape in shapes.items():
+        mask[name] = {"kernel": rng.random(shape) < 0.9, "bias": None}
+        scores = rng.lognormal(0, 2, (1, *shape)) * rng.lognormal(0, 1, (groups, *shape))
+        importance[name] = {"kernel": (scores * mask[name]["kernel"]).astype(np.float32)}
+        importance[name]["bias"] = None
+    return importance, mask

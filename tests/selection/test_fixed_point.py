@@ -1,17 +1,13 @@
 """The fixed point against greedy itself, on layers of every kind, and its own promises."""
 
-import itertools
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.sharding import Mesh, PartitionSpec
 
-from fairgrape_jax import masks, models
+from fairgrape_jax import masks
 from fairgrape_jax.selection import (
     select_greedy,
     select_threshold,
@@ -20,10 +16,7 @@ from fairgrape_jax.selection import (
     solve_tree,
 )
 from fairgrape_jax.selection.network import solve_leaves
-from tests.helpers.datasets import GOLDEN_FILES
-from tests.helpers.layers import FAMILIES, Case, compare, share_error, table
-
-GOLDEN = GOLDEN_FILES / "selection_official.npz"
+from tests.helpers.layers import FAMILIES, Case, N, compare, drawn, table, tree
 
 # (density of the layer after the round, part of it alive before)
 DENSITIES = [(0.99, 1), (0.9, 1), (0.5, 1), (0.3, 0.5), (0.1, 0.2), (0.05, 0.1), (0.01, 1)]
@@ -31,8 +24,7 @@ DENSITIES += [(0.001, 1)]
 FEW = [(50, 4), (20000, 14), (60000, 7)]
 SIZES = [*FEW, (5000, 2), (900, 2), (5000, 7), (20000, 4)]
 # Each new shape is compiled, which takes most of these tests' time: theirs are (4, 50), (3, 50) and
-# those of FEW, (3, N) and (4, N).
-N = 12_000
+# those of FEW, (3, N) and (4, N), with few passes. The file of programs has all passes.
 SLOW_NONE = ["greedy", pytest.param("none", marks=pytest.mark.slow)]
 LARGE = [(200_000, 4), (200_000, 14), (600_000, 7), (2_400_000, 2), (2_400_000, 7)]
 
@@ -71,41 +63,6 @@ def test_sweep(finish):
     check(everything, finish)
 
 
-def padded(importance, previous):
-    """A golden layer among dead weights and groups of nothing: nine layers are of two shapes.
-
-    One is walked as a whole, the other is not.
-    """
-    more = (3456 if len(previous) <= 4096 else 6912) - len(previous)
-    rows = np.pad(importance, [(0, 14 - len(importance)), (0, more)])
-    return rows, np.pad(previous, (0, more))
-
-
-@pytest.mark.parametrize("case", range(9))
-@pytest.mark.parametrize("finish", SLOW_NONE)
-def test_the_golden_layers(case, finish):
-    with np.load(GOLDEN) as golden:
-        importance = golden[f"c{case}_importance"].astype(np.float32)
-        n, density = len(importance), float(golden[f"c{case}_keep"])
-        importance = importance.T  # kept as (n, G)
-        previous = np.unpackbits(golden[f"c{case}_previous"], count=n).astype(bool)
-    keep = int(n * (1 - (1 - density)))
-    mask = np.asarray(select_threshold(*padded(importance, previous), keep, finish=finish))
-    assert not mask[n:].any()
-    mask = mask[:n]
-    reference = select_greedy(importance, previous, keep)
-    assert mask.sum() == keep
-    assert (reference & ~mask).sum() <= max(
-        2 * len(importance), (1e-4 if finish == "greedy" else 0.02) * keep
-    )
-    found, weight = share_error(importance, previous, mask)
-    assert found <= share_error(importance, previous, reference)[0] + weight
-
-
-def drawn(family="lognormal", n=N, groups=3, density=0.2, alive=0.8, seed=5):
-    return Case(family, n, groups, density, alive, seed).draw()
-
-
 def test_keep_may_be_traced_and_nothing_is_traced_twice():
     importance, previous, _ = drawn()
     traces = []
@@ -120,18 +77,6 @@ def test_keep_may_be_traced_and_nothing_is_traced_twice():
         assert mask.sum() == keep
         np.testing.assert_array_equal(mask, select_threshold(importance, previous, keep))
     assert len(traces) == 1
-
-
-def tree(seed=0, groups=3):
-    shapes = {"conv": (3, 5, 16, 50), "dense": (100, 120), "head": (10, 5)}
-    rng = np.random.default_rng(seed)
-    importance, mask = {}, {}
-    for name, shape in shapes.items():
-        mask[name] = {"kernel": rng.random(shape) < 0.9, "bias": None}
-        scores = rng.lognormal(0, 2, (1, *shape)) * rng.lognormal(0, 1, (groups, *shape))
-        importance[name] = {"kernel": (scores * mask[name]["kernel"]).astype(np.float32)}
-        importance[name]["bias"] = None
-    return importance, mask
 
 
 def rows(importance, name, groups=3):
@@ -168,46 +113,6 @@ def test_rounds_of_a_run_compile_once():
     for density in (0.7, 0.5, 0.2, 0.01):
         mask = select_tree(importance, mask, density)
     assert solve_leaves._cache_size() <= before + 1
-
-
-@pytest.mark.parametrize(
-    ("allocation", "finish", "count"),
-    [
-        pytest.param(allocation, finish, count, marks=[pytest.mark.slow] * (i > 0))
-        for i, (allocation, finish, count) in enumerate(
-            itertools.product(("uniform", "global"), ("greedy", "none"), (8, 4, 2))
-        )
-    ],
-)
-def test_identical_on_any_number_of_devices(allocation, finish, count):
-    importance, mask = tree(seed=1)
-    how = {"allocation": allocation, "finish": finish}
-    reference = select_tree(importance, mask, 0.3, **how)
-    chosen = select_tree(importance, mask, 0.3, **how, devices=jax.local_devices()[:count])
-    jax.tree.map(np.testing.assert_array_equal, chosen, reference)
-
-
-@pytest.mark.parametrize("finish", SLOW_NONE)
-def test_a_layer_cut_over_devices_is_never_gathered(finish):
-    importance, previous, keep = drawn(n=60_000, groups=7)
-    reference = select_threshold(importance, previous, keep, finish=finish)
-    mesh, cut = Mesh(np.asarray(jax.local_devices()), ("data",)), PartitionSpec("data")
-    select = jax.jit(
-        jax.shard_map(
-            partial(select_threshold, finish=finish, axis="data"),
-            mesh=mesh,
-            in_specs=(PartitionSpec(None, "data"), cut, PartitionSpec()),
-            out_specs=cut,
-            check_vma=False,
-        )
-    )
-    np.testing.assert_array_equal(select(importance, previous, keep), reference)
-    compiled = select.lower(importance, previous, keep).compile().as_text()
-    candidates = 8 * 4096 * len(importance)  # all that a walk may take, from every device
-    for line in compiled.splitlines():
-        if " all-gather(" in line or " all-to-all(" in line:
-            shape = line.split("[")[1].split("]")[0]
-            assert np.prod([int(size) for size in shape.split(",")]) <= candidates, line
 
 
 @settings(max_examples=25, deadline=None)
@@ -284,20 +189,6 @@ def test_a_layer_whose_fixed_point_is_not_found_is_greedys_and_says_so():
         "dense": False,
         "head": True,
     }
-
-
-def test_memory_beside_the_importance_is_at_most_one_and_a_half_times_it():
-    module = models.create("resnet34", 7)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-    alive = tuple(jax.tree.leaves(masks.full_masks(shapes["params"])))
-    rows = tuple(jax.ShapeDtypeStruct((7, *leaf.shape), jnp.float32) for leaf in alive)
-    layers = tuple(range(len(alive)))
-    keep = np.zeros(len(alive), np.int32)
-    compiled = solve_leaves.lower(
-        rows, alive, keep, segments=layers, finish="greedy", devices=()
-    ).compile()
-    importance = sum(np.prod(leaf.shape) * 4 for leaf in rows)
-    assert compiled.memory_analysis().temp_size_in_bytes <= 1.5 * importance
 
 
 def test_bad_input_is_named():

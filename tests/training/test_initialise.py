@@ -135,6 +135,7 @@ def test_sizes_around_those_that_are_shared(count):
     assert_same_bits(init)
 
 
+@pytest.mark.usefixtures("all_passes")
 def test_a_scalar_and_a_key_for_two_leaves():
     def init(key):
         return {
@@ -148,6 +149,7 @@ def test_a_scalar_and_a_key_for_two_leaves():
     assert_same_bits(init)
 
 
+@pytest.mark.usefixtures("all_passes")
 def test_numbers_that_are_used_twice_are_compiled():
     def init(key):
         table = jax.random.normal(key, SHAPE)

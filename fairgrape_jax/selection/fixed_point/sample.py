@@ -218,7 +218,7 @@ def ends_among_ties(first: Walk, sample: Sample) -> Bool[jax.Array, " L"]:
         first: where the walk over the sample ended.
         sample: what it went over.
     """
-    each = first.position[..., None] + np.arange(-NEAR, NEAR + 1, dtype=np.int32)
+    each = first.position[..., None] + np.arange(-NEAR, NEAR + 1, dtype=np.int32)[None, None]
     near = jnp.take_along_axis(sample.order, jnp.clip(each, 0, CAPACITY - 1), axis=2)
     keys = jnp.take_along_axis(jnp.moveaxis(sample.gathered.keys, 1, 2), near, axis=2)
     there = (each[..., :-1] >= 0) & (each[..., 1:] < CAPACITY)
