@@ -97,6 +97,20 @@ class Exporter:
     report: Callable[[Model, Path], list[str]] = lambda model, folder: []
 
 
+def largest_difference(outputs: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference of two arrays of outputs, over the largest of those expected.
+
+    Args:
+        outputs: of one network.
+        expected: of the other, of the same shape.
+
+    Example:
+        >>> largest_difference(np.array([1.0, 3.0]), np.array([1.0, 4.0]))
+        0.25
+    """
+    return float(np.abs(outputs - expected).max() / max(np.abs(expected).max(), 1e-30))
+
+
 def leaves(tree: Tree) -> dict[str, np.ndarray]:
     """The arrays of a tree by name, in its order; leaves that are no arrays are left out.
 

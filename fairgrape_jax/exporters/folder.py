@@ -16,7 +16,14 @@ from rich.filesize import decimal
 from fairgrape_jax import storage
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.exporters import huggingface, stage
-from fairgrape_jax.exporters.base import Exporter, Function, Model, Options, leaves
+from fairgrape_jax.exporters.base import (
+    Exporter,
+    Function,
+    Model,
+    Options,
+    largest_difference,
+    leaves,
+)
 from fairgrape_jax.exporters.card import plain_card
 from fairgrape_jax.exporters.shrunk import shrink_model
 from fairgrape_jax.exporters.table import EXPORTERS
@@ -243,7 +250,7 @@ def _read_back(
             f"export: what was written gives outputs {outputs.shape} that are {fault}; nothing is "
             "kept of it"
         )
-    largest = float(np.abs(outputs - reference).max() / max(np.abs(reference).max(), 1e-30))
+    largest = largest_difference(outputs, reference)
     if largest > model.tolerance:
         raise UsageError(
             f"export: what was written gives other outputs than the network, by {largest:.1e} of "

@@ -21,7 +21,7 @@ from fairgrape_jax import models, storage
 from fairgrape_jax.config.serialize import Input
 from fairgrape_jax.data import augment
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.exporters.base import leaves
+from fairgrape_jax.exporters.base import largest_difference, leaves
 from fairgrape_jax.exporters.shrunk import StaysWholeError, cut
 from fairgrape_jax.exporters.sparse import encode, sizes
 from fairgrape_jax.exporters.stage import find_stage
@@ -117,7 +117,7 @@ def measure(path: Path, repeats: int = 20, *, form: Form = "as it is") -> Cost:
             _logits(stage.input, function, arrays)
             for function, arrays in ((stage.module.apply, whole), (apply, variables))
         )
-        difference = float(np.abs(others - logits).max() / max(np.abs(logits).max(), 1e-30))
+        difference = largest_difference(others, logits)
         if not difference <= TOLERANCE:
             raise UsageError(
                 f"{path}: {form} it gives other logits, by {difference:.1e} of the largest; this "

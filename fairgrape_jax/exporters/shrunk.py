@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from fairgrape_jax.errors import UsageError
-from fairgrape_jax.exporters.base import Model, is_array, leaves
+from fairgrape_jax.exporters.base import Model, is_array, largest_difference, leaves
 from fairgrape_jax.exporters.card import ZEROS_SAVE_NO_TIME
 from fairgrape_jax.masks import Tree, map_masked
 from fairgrape_jax.models.narrow import layer_widths
@@ -129,7 +129,7 @@ def _error(
         return float("inf")
     if outputs.shape != expected.shape or not np.isfinite(outputs).all():
         return float("inf")
-    return float(np.abs(outputs - expected).max() / max(np.abs(expected).max(), 1e-30))
+    return largest_difference(outputs, expected)
 
 
 def _config(model: Model, variables: Tree, sizes: list[int]) -> dict[str, Any]:

@@ -48,6 +48,11 @@ class Comparison:
     draws: dict[str, np.ndarray]
 
     @property
+    def weights_left(self) -> str:
+        """The weights alive in percent, as "2.63 %"."""
+        return f"{100 * self.density:.3g} %"
+
+    @property
     def sizes(self) -> np.ndarray:
         """Samples of each group, (G,)."""
         return self.counts[0][0, : self.num_groups, :, 1].sum(axis=-1)

@@ -80,10 +80,7 @@ def last_rounds(cells: Sequence[Cell]) -> list[Cell]:
     levels = {f"{100 * cell.density:.3g}" for cell in pruned}
     if len(levels) == 1:
         return pruned
-    return [
-        dataclasses.replace(cell, name=f"{cell.name}, {100 * cell.density:.3g} %")
-        for cell in pruned
-    ]
+    return [dataclasses.replace(cell, name=f"{cell.name}, {cell.weights_left}") for cell in pruned]
 
 
 def bare_names(results: Results, cells: Sequence[Cell]) -> list[str]:

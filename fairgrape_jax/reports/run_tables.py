@@ -56,7 +56,7 @@ def overview(cells: Sequence[Cell], groups: Sequence[str]) -> list[Block]:
 
 def _row_name(cell: Cell) -> str:
     """A method and what it left."""
-    return cell.name if cell.dense_itself else f"{cell.name}, {100 * cell.density:.3g} %"
+    return cell.name if cell.dense_itself else f"{cell.name}, {cell.weights_left}"
 
 
 def every_seed(cells: Sequence[Cell], groups: Sequence[str]) -> Table:

@@ -55,7 +55,7 @@ def small_table(
         of_groups = (
             cells[1:] if few else _best_and_worst(one.mean["group_accuracy"], cells[1:], groups)
         )
-        weights = [f"{100 * one.density:.3g} %"] * pruned
+        weights = [one.weights_left] * pruned
         rows.append(
             [one.name, *weights, cells[0], *of_groups, with_interval(last[place], last_digits)]
         )

@@ -132,13 +132,13 @@ def at_weights(one: Comparison) -> str:
     Returns:
         "At 2 % of the weights ", or nothing where the part is not known.
     """
-    return f"At {100 * one.density:.3g} % of the weights " if np.isfinite(one.density) else ""
+    return f"At {one.weights_left} of the weights " if np.isfinite(one.density) else ""
 
 
 def _cost(one: Comparison, groups: Sequence[str]) -> str:
     """Whom it costs more than whom, or that these data do not tell."""
     spread = extremes(one.mean["group_change"], one.draws["group_change"])
-    name = one.name.removesuffix(f", {100 * one.density:.3g} %")  # the weights stand before it
+    name = one.name.removesuffix(f", {one.weights_left}")  # the weights stand before it
     begin = f"{at_weights(one)}{name} "
     if spread is None:
         return f"{begin}costs every group the same"
