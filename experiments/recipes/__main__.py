@@ -30,16 +30,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/recipes"))
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--shares", type=float, nargs="+", default=list(STUDY.shares))
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(STUDY.seeds))
+    parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--bases", nargs="+", choices=list(RECIPES), default=[STUDY.base])
     parser.add_argument("--tables", action="store_true", help="print what came out, run nothing")
     parser.add_argument("--confirm", action="store_true", help="on the test split")
     options = parser.parse_args(arguments)
     split: SplitName = "test" if options.confirm else "validation"
     if options.confirm:
-        options.recipes, options.seeds = [*AGAINST, *CONFIRMED], list(FRESH_SEEDS)
-        options.shares = [STUDY.shares[0]]
-    planned = list(STUDY.cells(options.recipes, options.shares, options.seeds, split))
+        options.recipes, options.shares = [*AGAINST, *CONFIRMED], [STUDY.shares[0]]
+    seeds = options.seeds or (FRESH_SEEDS if options.confirm else STUDY.seeds)
+    planned = list(STUDY.cells(options.recipes, options.shares, seeds, split))
     if not options.tables:
         run_left(planned, options.out)
         return
