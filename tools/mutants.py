@@ -321,7 +321,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="modules whose path contains this")
     parser.add_argument("--sample", type=int, default=200, help="of the rest (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample (%(default)s)")
+    text = "a sample of so many of all that would be tried, where there is no time for more"
+    parser.add_argument("--at-most", type=int, default=sys.maxsize, help=text)
+    parser.add_argument("--seed", type=int, default=0, help="of the samples (%(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at a time (%(default)s)")
     parser.add_argument("--least", type=float, default=90, help="per cent (%(default)s)")
     text = "a file of what became of each: those killed in it are not tried again"
@@ -329,6 +331,8 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="list the mutants and end")
     options = parser.parse_args()
     chosen = collect(options.only, options.sample, options.seed)
+    if len(chosen) > options.at_most:
+        chosen = random.Random(options.seed).sample(chosen, options.at_most)
     if options.list or not chosen:
         print(*chosen, sep="\n")
         print(f"{len(chosen)} mutants")

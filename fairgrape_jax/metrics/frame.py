@@ -73,7 +73,7 @@ RATES: dict[str, tuple[Metric, Metric]] = {
 RATES_OF_TWO = RATES | {"selection_rate": (selection_rate, group_selection_rate)}
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True)
 class GroupMetrics:
     """Rates of a model, or their change against another model, in percent.
 

@@ -212,6 +212,8 @@ def test_words_are_in_the_order_of_an_audit():
         ("positive: 2 is not one of two", {"positive": 2}),
         ("replicates: 0", {"replicates": 0}),
         ("level: 95", {"level": 95}),
+        ("level: 0 is", {"level": 0}),
+        ("level: 1 is", {"level": 1}),
     ],
 )
 def test_bad_input_is_named(message, change):
@@ -328,6 +330,11 @@ def test_too_many_to_resample_have_values_alone(monkeypatch):
         assert spread.value == whole[name].value
         assert np.isnan(spread.low)
         assert np.isnan(spread.high)
+    # 3 rates of 5 classes in 4 groups, 10 times
+    monkeypatch.setattr("fairgrape_jax.metrics.frame.LARGEST", 600)
+    assert fg.group_metrics(y, p, g, replicates=10).parity == whole
+    monkeypatch.setattr("fairgrape_jax.metrics.frame.LARGEST", 599)
+    assert np.isnan(fg.group_metrics(y, p, g, replicates=10).parity["equalized_odds_ratio"].low)
 
 
 def test_the_rows_make_a_data_frame():

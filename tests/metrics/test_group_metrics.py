@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fairgrape_jax.metrics import resample
+from fairgrape_jax.metrics import extremes, resample
 from fairgrape_jax.metrics.frame import group_metrics
 
 RATES = ("accuracy", "fpr", "fnr", "f1")
@@ -101,6 +101,7 @@ def test_replicates_level_and_seed(monkeypatch):
         return ends(**keywords).draws["changes"]
 
     assert draws().shape == (1000, 5, 3)
+    assert draws(replicates=1).shape == (1, 5, 3)
     assert (ends().level, ends(replicates=2, level=0.5).level) == (0.95, 0.5)
     wide, narrow = ends(level=0.95).overall["accuracy"], ends(level=0.5).overall["accuracy"]
     assert wide == ends().overall["accuracy"]
@@ -109,3 +110,59 @@ def test_replicates_level_and_seed(monkeypatch):
     assert (draws() != draws(seed=1)).any()
     monkeypatch.setattr(resample, "MANY_KINDS", 3)
     assert draws().shape == (200, 5, 3)
+
+
+@pytest.mark.parametrize("compared", [False, True])
+def test_parity_and_the_worst_group_have_the_intervals_of_their_rates(compared):
+    """Those of the same draws, whether another model is compared or not."""
+    labels, predictions, dense, groups = data((0, 1), n=80)
+    result = group_metrics(
+        labels, predictions, groups, dense if compared else None, replicates=40, level=0.8
+    )
+    rates, draws = list(result.overall), result.draws["by_group"]
+    values = np.array([[result.by_group[k][rate].value for k in result.groups] for rate in rates])
+    worst = extremes.lowest(values[0], draws[:, 0], 0.8)
+    assert worst[1] < result.worst.value < worst[2]
+    assert (result.groups[worst[0]], *worst[1:]) == (result.worst.group, *result.worst[2:])
+    if compared:  # the draws of parity are others: of fewer kinds of samples
+        return
+    selected, fpr, fnr = (rates.index(rate) for rate in ("selection_rate", "fpr", "fnr"))
+    tables = {
+        "demographic_parity": (values[[selected]], draws[:, [selected]]),
+        "equalized_odds": tuple(
+            np.stack([x[..., fpr, :], 100 - x[..., fnr, :]], axis=-2) for x in (values, draws)
+        ),
+    }
+    for name, table in tables.items():
+        for measure in ("difference", "ratio"):
+            expected = extremes.between(*table, measure, 0.8)
+            spread = result.parity[f"{name}_{measure}"]
+            assert spread[:3] == pytest.approx(expected[:3])
+            assert spread.low < spread.value < spread.high
+            pair = result.groups[expected.largest], result.groups[expected.smallest]
+            assert spread[3:] == pair
+
+
+def test_parity_of_more_classes_is_that_of_the_class_where_groups_differ_most():
+    """By hand: the first class's FPR is 50 % and 0 %, and it is predicted 9 and 8 times of 10."""
+    labels = [0] * 8 + [1, 2]
+    result = group_metrics(
+        labels * 2, [0] * 8 + [0, 2] + [0] * 8 + [2, 2], ["a"] * 10 + ["b"] * 10, replicates=3
+    )
+    expected = {
+        "demographic_parity_difference": (10, "a", "b"),
+        "demographic_parity_ratio": (50, "b", "a"),  # of the last class, once and twice
+        "equalized_odds_difference": (50, "a", "b"),
+        "equalized_odds_ratio": (0, "a", "b"),
+    }
+    found = {name: (spread.value, *spread[3:]) for name, spread in result.parity.items()}
+    assert found == {name: pytest.approx(value) for name, value in expected.items()}
+
+
+def test_one_class_alone_is_the_negative_one_of_two():
+    result = group_metrics(["no"] * 4, ["no"] * 4, ["a", "a", "b", "b"], replicates=3)
+    assert result.classes == ("no", "(none)")
+    values = {name: estimate.value for name, estimate in result.overall.items()}
+    assert (values["accuracy"], values["fpr"], values["selection_rate"]) == (100, 0, 0)
+    assert np.isnan(values["fnr"])
+    assert result.parity["demographic_parity_difference"].value == 0

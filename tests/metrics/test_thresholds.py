@@ -34,6 +34,19 @@ def test_each_group_is_answered_yes_as_often_as_it_is(sizes):
     np.testing.assert_array_equal(answers[-2:], logits[-2:] > 0)
 
 
+def test_answers_at_the_borders():
+    logits, labels = np.array([-1e6, 2.0, 3.0, 1e6]), np.array([1, 1, 0, 0])
+    groups = np.array([0, 0, 1, 1])
+    found = thresholds.group_thresholds(logits, labels, groups, 2)
+    assert found.tolist() == [-2e6, 2e6]  # all and none of them yes: beyond all logits
+    answers = thresholds.decide(
+        np.array([0.0, 0.5, -0.5, 0.5, 1.0, 1.0]),
+        np.array([-1, 2, 3, -2, 0, 1]),  # the first four in no group: by 0
+        np.array([1.0, 0.7]),
+    )
+    assert answers.tolist() == [0, 1, 0, 1, 0, 1]
+
+
 def test_one_group_has_the_threshold_of_the_published_code():
     """Of an attribute, on the logits stored of it; theirs is the last one above ours."""
     golden = np.load(GOLDEN_FILES / "vision_bias.npz")

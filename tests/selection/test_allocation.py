@@ -259,6 +259,16 @@ def test_uniform_plus_keeps_the_first_layer_and_a_fifth_of_the_last_rounded_down
     assert allocate(few, 40 / size, "uniform+") == {"a": 10, "b": 29, "c": 1}
 
 
+@pytest.mark.parametrize("middle", ["few, many", "many, few"])
+def test_uniform_plus_keeps_the_minimum_of_the_last_layer(middle):
+    """It is more than a fifth; a layer of fewer weights has them as its own minimum."""
+    masks = {"first": np.ones(10, bool), "few": np.arange(10) < 3, "many": np.ones(100, bool)}
+    masks["last"] = np.ones(10, bool)
+    order = ["first", *middle.split(", "), "last"]
+    found = allocate(masks, 23 / 130, "uniform+", minimum=5, order=order)
+    assert found == {"first": 10, "few": 3, "many": 5, "last": 5}
+
+
 def test_lamp_scores_at_the_borders():
     np.testing.assert_array_equal(lamp_scores(np.zeros(3)), [0, 0, 0])
     np.testing.assert_array_equal(lamp_scores(np.array([0.0, -2.0, 0.0])), [1, 0, 0])
@@ -287,6 +297,17 @@ def test_a_table_followed_to_nothing():
     assert allocate(alive, 1.0, table) == {"a": 100, "b": 10}
 
 
+def test_a_table_of_dense_layers_is_followed_down_to_them():
+    alive = {name: {"kernel": np.ones(n, bool)} for name, n in (("a", 100), ("b", 10), ("c", 10))}
+    table = {"a": 1.0, "b": 0.5, "c": 0.0}
+    assert allocate(alive, 100 / 120, table) == {"a": 100, "b": 0, "c": 0}
+    assert allocate(alive, 105 / 120, table) == {"a": 100, "b": 5, "c": 0}
+    assert allocate(alive, 106 / 120, table, minimum=3) == {"a": 100, "b": 3, "c": 3}
+    for density, minimum, least, total in ((99, 0, 100, 99), (105, 3, 106, 105)):
+        with pytest.raises(ValueError, match=rf"are {least} weights, and only {total} are to be"):
+            allocate(alive, density / 120, table, minimum=minimum)
+
+
 @pytest.mark.parametrize(
     ("ideal", "total", "high", "expected"),
     [
@@ -302,6 +323,8 @@ def test_a_table_followed_to_nothing():
         ((0, 0), 0, (4, 8), (0, 0)),
         ((0, 0), 12, (4, 8), (4, 8)),
         ((1, 0), 5, (4, 1), (4, 1)),
+        ((1, 0, 0), 5, (4, 1, 8), (4, 0, 1)),
+        ((0.5, 0.25), 12, (8, 8), (8, 4)),
     ],
 )
 def test_what_is_missing_goes_to_the_largest_remainders(ideal, total, high, expected):

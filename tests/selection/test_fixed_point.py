@@ -201,9 +201,13 @@ def test_bad_input_is_named():
         select_tree(importance, mask, 0.5, allocation="block")
     with pytest.raises(ValueError, match=r"layer conv: .* alive"):
         select_tree(importance, mask, 0.99)
+    with pytest.raises(ValueError, match="'exact' is neither"):
+        select_tree(importance, mask, 0.5, finish="exact")
     importance["dense"]["kernel"][0, 0, 0] = np.nan
-    with pytest.raises(ValueError, match="layer dense: negative, NaN or infinite"):
-        select_tree(importance, mask, 0.5)
+    for dtype in (np.float32, np.float64):
+        importance["dense"]["kernel"] = importance["dense"]["kernel"].astype(dtype)
+        with pytest.raises(ValueError, match="layer dense: negative, NaN or infinite"):
+            select_tree(importance, mask, 0.5)
 
 
 def test_float32_is_enough_for_traced_use():

@@ -67,6 +67,21 @@ def test_identical_on_any_number_of_devices(allocation, finish, count):
     jax.tree.map(np.testing.assert_array_equal, chosen, reference)
 
 
+def test_one_device_has_the_program_of_none():
+    importance, mask = tree()
+    rows, alive = (tuple(jax.tree.leaves(each)) for each in (importance, mask))
+    keep, layers = np.zeros(len(rows), np.int32), tuple(range(len(rows)))
+    alone, none = (
+        str(
+            solve_leaves.trace(
+                rows, alive, keep, segments=layers, finish="greedy", devices=some
+            ).jaxpr
+        )
+        for some in (tuple(jax.local_devices()[:1]), ())
+    )
+    assert alone == none
+
+
 @pytest.mark.parametrize("finish", SLOW_NONE)
 def test_a_layer_cut_over_devices_is_never_gathered(finish):
     importance, previous, keep = drawn(n=60_000, groups=7)
@@ -82,6 +97,13 @@ def test_a_layer_cut_over_devices_is_never_gathered(finish):
         )
     )
     np.testing.assert_array_equal(select(importance, previous, keep), reference)
+    half = len(previous) // 2  # every weight twice, on different devices: the first comes first
+    pairs, alive = np.tile(importance[:, :half], 2), np.tile(previous[:half], 2)
+    for few in (keep, keep + 1):
+        first, second = np.split(np.asarray(select(pairs, alive, few)), 2)
+        assert first.sum() + second.sum() == few
+        assert not (second & ~first).any()
+        assert (first & ~second).any()
     compiled = select.lower(importance, previous, keep).compile().as_text()
     candidates = 8 * 4096 * len(importance)  # all that a walk may take, from every device
     for line in compiled.splitlines():

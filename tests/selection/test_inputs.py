@@ -162,6 +162,33 @@ def test_what_float32_cannot_hold_is_ranked_all_the_same(select, dtype, base, st
     np.testing.assert_array_equal(mask, order >= LARGE - 500)
 
 
+@pytest.mark.parametrize("groups", ["both", "one of nothing"])
+def test_what_greedy_itself_chose_is_said_to_be_so(groups):
+    """No pass was made, and the error is that of the shares of what is kept."""
+    scores, previous = drawn(), np.random.default_rng(1).random(N) < 0.9
+    scores[1] *= groups == "both"
+    target = scores[:, previous].sum(axis=1) / scores[:, previous].sum()
+    for keep in (0, 40, int(previous.sum())):
+        mask, info = solve_threshold(scores, previous, keep)
+        np.testing.assert_array_equal(mask, select_greedy(scores, previous, keep))
+        part = scores[:, np.asarray(mask)].sum(axis=1)
+        achieved = part / max(part.sum(), 1e-9)
+        changes = [abs(p / t - 1) for p, t in zip(achieved, target, strict=True) if t]
+        assert info == (0, pytest.approx(max(changes) if keep else 0, abs=1e-12), False)
+        chosen, found = solve_tree({"kernel": scores}, {"kernel": previous}, keep / N)
+        np.testing.assert_array_equal(chosen["kernel"], mask)
+        assert list(found.values()) == [pytest.approx(info._asdict(), rel=1e-6, abs=1e-12)]
+    empty = solve_threshold(np.zeros((2, 0)), np.ones(0, bool), 0)[1]
+    assert empty == (0, 0.0, True)
+
+
+def test_large_integers_on_a_device_are_ranked_all_the_same():
+    order = np.random.default_rng(0).permutation(N)
+    scores = jnp.asarray(2**24 + np.stack([order, order]), jnp.int32)
+    mask = select_tree({"kernel": scores}, {"kernel": np.ones(N, bool)}, 40 / N)["kernel"]
+    np.testing.assert_array_equal(mask, order >= N - 40)
+
+
 def test_a_large_layer_at_the_ends_of_float32_is_found_as_a_fixed_point():
     """5,000 weights are more than are walked as a whole; a power of two is exact."""
     importance = (drawn(LARGE) / 1e3).astype(np.float32)
@@ -291,6 +318,14 @@ def test_what_is_no_real_number_is_refused(select, dtype):
     scores = np.ones((2, 4)).astype(int).astype(dtype)
     with pytest.raises(ValueError, match="real numbers are expected, not dtype"):
         select(scores, np.ones(4, bool), 1)
+
+
+def test_one_of_the_arguments_may_be_traced_alone():
+    scores, previous = drawn().astype(np.float32), np.ones(N, bool)
+    shape = jax.ShapeDtypeStruct((N,), bool)
+    assert jax.eval_shape(lambda keep: select_threshold(scores, previous, keep), 7) == shape
+    assert jax.eval_shape(lambda rows: select_threshold(rows, previous, 7), scores) == shape
+    assert jax.eval_shape(lambda mask: select_threshold(scores, mask, 7), previous) == shape
 
 
 def test_what_is_traced_is_looked_at_by_dtype():
