@@ -266,7 +266,8 @@ def _settle(
         # Layers that nothing was wished for, and jumps: all take part by what they have left.
         real = real + spare * min(1.0, missing / spare.sum())
     counts = np.minimum(np.floor(real).astype(np.int64), high)
-    order = np.argsort(-(real - counts), kind="stable")
+    # Remainders that are equal but for the level's rounding tie.
+    order = np.argsort(-np.round(real - counts, 6), kind="stable")
     while (missing := total - int(counts.sum())) > 0:
         counts[order[(counts < high)[order]][:missing]] += 1
     return counts

@@ -295,6 +295,7 @@ def test_a_table_followed_to_nothing():
     assert allocate(alive, 0.0, table) == {"a": 0, "b": 0}
     assert allocate(alive, 1 / 110, table) == {"a": 1, "b": 0}
     assert allocate(alive, 1.0, table) == {"a": 100, "b": 10}
+    assert allocate({"a": np.ones(1, bool), "b": np.ones(1, bool)}, 0.0, table) == {"a": 0, "b": 0}
 
 
 def test_a_table_of_dense_layers_is_followed_down_to_them():
@@ -316,6 +317,9 @@ def test_a_table_of_dense_layers_is_followed_down_to_them():
         ((1, 1, 1), 7, (10, 10, 10), (3, 2, 2)),  # ties to the earlier
         ((1, 1, 1), 8, (10, 10, 10), (3, 3, 2)),
         ((1, 1, 1), 8, (2, 10, 10), (2, 3, 3)),
+        ((3, 1, 3, 2), 10, (2, 4, 11, 2), (2, 2, 4, 2)),  # 1.5 and 4.5
+        ((2, 3, 1, 3), 26, (9, 5, 6, 11), (7, 5, 4, 10)),  # 3.5 and 10.5
+        ((4, 1, 1), 2, (11, 2, 3), (2, 0, 0)),  # all of a third
         # Where nothing was wished for, all take part by what they have left.
         ((1, 0), 10, (4, 8), (4, 6)),
         ((1, 0, 0), 10, (4, 8, 4), (4, 4, 2)),
@@ -324,6 +328,7 @@ def test_a_table_of_dense_layers_is_followed_down_to_them():
         ((0, 0), 12, (4, 8), (4, 8)),
         ((1, 0), 5, (4, 1), (4, 1)),
         ((1, 0, 0), 5, (4, 1, 8), (4, 0, 1)),
+        ((1, 0, 0), 22, (10, 3, 21), (10, 2, 10)),  # 1.5 and 10.5
         ((0.5, 0.25), 12, (8, 8), (8, 4)),
     ],
 )
