@@ -71,7 +71,7 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "selection/maxmin": (SAMPLE, ("tests/selection/test_maxmin.py",)),
     "selection/patterns.py": (SAMPLE, ("tests/selection/test_patterns.py",)),
     "selection/within.py": (SAMPLE, ("tests/selection/test_patterns.py",)),
-    "selection": (SAMPLE, NETWORK),
+    "selection": (SAMPLE, ("tests/selection/test_blocks.py", *NETWORK)),
     "scoring/accumulate.py": (SAMPLE, ("tests/scoring/test_accumulate.py",)),
     "scoring/assignment.py": (SAMPLE, ("tests/scoring/test_assignment.py",)),
     "scoring/uncleared.py": (SAMPLE, ("tests/scoring/test_departures.py",)),
