@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +11,6 @@ import jax.numpy as jnp
 from jax import lax
 
 Lists = Sequence[int]
-UNROLLED = 9  # places of a depthwise kernel for which its gradient is written out
 
 
 class Plain(NamedTuple):
@@ -157,16 +155,17 @@ def _depthwise_kernel(conv: Plain, dot: Callable[..., jax.Array]) -> jax.Array:
     dtype = _accumulated(conv)
     conv = conv._replace(lhs=jnp.swapaxes(conv.lhs, 0, -1))
     padded, rhs = conv.padded(), jnp.moveaxis(conv.rhs, -2, 0).astype(dtype)
-    places = list(itertools.product(*map(range, conv.out)))
-    if len(places) > UNROLLED and math.prod((*conv.strides, *conv.reach)) == 1:
-        # Written out, each sum would compute the gradient that it reads anew, fused into it.
-        def window(place: jax.Array) -> jax.Array:
-            return lax.dynamic_slice(padded, [0, *place, 0], rhs.shape).astype(dtype)
+    sides = [(n - 1) * r + 1 for n, r in zip(rhs.shape[1:-1], conv.reach, strict=True)]
 
-        sums = lax.map(lambda place: sum_pixels(window(place) * rhs), jnp.asarray(places))
-        return sums.reshape(1, *conv.out, -1)
-    sums = [sum_pixels(conv.seen_from(padded, place).astype(dtype) * rhs) for place in places]
-    return jnp.stack(sums).reshape(1, *conv.out, -1)
+    def sum_at(start: jax.Array) -> jax.Array:
+        seen = lax.dynamic_slice(padded, [0, *start, 0], (len(rhs), *sides, rhs.shape[-1]))
+        return sum_pixels(seen[:, *(slice(None, None, r) for r in conv.reach)].astype(dtype) * rhs)
+
+    # One place after the other: written out, each sum would compute the gradient that it reads
+    # anew, fused into it, and be compiled anew.
+    places = list(itertools.product(*map(range, conv.out)))
+    starts = jnp.asarray(places) * jnp.asarray(conv.strides)
+    return lax.map(sum_at, starts).reshape(1, *conv.out, -1)
 
 
 def sum_pixels(x: jax.Array) -> jax.Array:
