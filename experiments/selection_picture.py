@@ -47,7 +47,7 @@ def _prefix(scores: np.ndarray, chosen: np.ndarray) -> int:
 
 def newton_path(importance: np.ndarray, lengths: tuple[int, int], passes: int) -> np.ndarray:
     """(passes + 1, 2): the prefix lengths after each pass, from the `lengths` to begin with."""
-    blocks = bl.pack([jnp.asarray(importance)], [jnp.ones(N, bool)], [0])
+    blocks, _ = bl.pack([jnp.asarray(importance)], [jnp.ones(N, bool)], [0])
     known = survey(blocks, jnp.array([KEEP]))
     sorted_down = -np.sort(-importance, axis=1)
     first = np.array([sorted_down[k, lengths[k]] for k in range(2)], np.float32)

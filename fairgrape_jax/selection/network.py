@@ -23,7 +23,7 @@ from fairgrape_jax import parallel
 from fairgrape_jax.masks import Array, Masks
 from fairgrape_jax.selection import blocks as bl
 from fairgrape_jax.selection.allocation import Budget, allocate
-from fairgrape_jax.selection.blocks import Blocks
+from fairgrape_jax.selection.blocks import Arrays, Blocks
 from fairgrape_jax.selection.counts import as_tree, check_trees, joined, members
 from fairgrape_jax.selection.fixed_point.threshold import Finish, Info, select_blocks
 from fairgrape_jax.selection.greedy import select_greedy, shares
@@ -142,13 +142,13 @@ def _solve_layer(
 ) -> tuple[Bool[jax.Array, " n"], Info]:
     n = len(previous)
     rows = _some_group(jnp.asarray(importance))
-    blocks = bl.pack([rows], [jnp.asarray(previous)], [0], axis=axis)
+    blocks, _ = bl.pack([rows], [jnp.asarray(previous)], [0], axis=axis)
     if axis:
         before, everyone = lax.axis_index(axis).astype(jnp.int32), lax.psum(1, axis)
         start, size = blocks.start + before * n, blocks.size * everyone
         blocks = dataclasses.replace(blocks, start=start, size=size)
     mask, info = select_blocks(blocks, jnp.asarray(keep).reshape(1), finish)
-    return bl.unpack(mask, [n])[0], jax.tree.map(lambda x: x[0], info)
+    return mask.reshape(-1)[:n], jax.tree.map(lambda x: x[0], info)
 
 
 def _some_group(rows: Shaped[jax.Array, "_G n"]) -> Shaped[jax.Array, "_H n"]:
@@ -237,10 +237,11 @@ def solve_tree(
     if len(devices) > 1:
         placed = parallel.replicate(placed, devices)
     options: Any = {"segments": segments, "finish": finish, "devices": tuple(devices)}
-    chosen, info, sound, left = jax.device_get(
+    chosen, info, (sound, left) = jax.device_get(
         solve_leaves(*placed, jax.device_put(keep), **options)
     )
     _check(names, segments, sound, left, keep)
+    chosen = bl.unpack(chosen, [leaf.size for leaf in alive])
     flat = [joined(chosen, leaves) for leaves in numbers]
     passes, errors, converged = (np.array(x) for x in info)
     converged &= fits
@@ -282,7 +283,7 @@ def solve_leaves(
     segments: tuple[int, ...],
     finish: Finish,
     devices: tuple[jax.Device, ...],
-) -> tuple[list[Bool[jax.Array, " _n"]], Info, Bool[jax.Array, " N"], Int32[jax.Array, " N"]]:
+) -> tuple[Bool[jax.Array, "B BLOCK"], Info, Arrays]:
     """The choice in all layers as one program.
 
     Args:
@@ -294,15 +295,12 @@ def solve_leaves(
         devices: over which the blocks are cut.
 
     Returns:
-        The masks of N leaves, how each segment's was reached, which leaves can be ranked, and how
-        many of their weights are alive.
+        The masks in blocks, how each segment's was reached, and what is seen of the leaves.
     """
     rows = [leaf.reshape(len(leaf), math.prod(leaf.shape[1:])) for leaf in rows]
     rows = [_some_group(jnp.asarray(leaf)) for leaf in rows]
     alive = [jnp.asarray(leaf).reshape(-1) for leaf in alive]
-    sound = jnp.stack([bl.can_be_ranked(leaf) for leaf in rows])
-    left = jnp.stack([leaf.sum(dtype=jnp.int32) for leaf in alive])
-    blocks = bl.pack(rows, alive, segments, max(len(devices), 1))
+    blocks, seen = bl.pack(rows, alive, segments, max(len(devices), 1))
 
     def select(blocks: Blocks, keep: jax.Array) -> tuple[jax.Array, Info]:
         axis = parallel.AXIS if len(devices) > 1 else None
@@ -316,7 +314,7 @@ def solve_leaves(
     mask, info = select(blocks, keep)
     if len(devices) > 1:
         mask = parallel.constrain_to_copies(mask, devices)
-    return bl.unpack(mask, [len(leaf) for leaf in alive]), info, sound, left
+    return mask, info, seen
 
 
 def _check(

@@ -12,8 +12,16 @@ as fixed-point integers above the level of a block, which no order of addition c
 from __future__ import annotations
 
 from fairgrape_jax.selection.blocks.gather import Gathered, gather, scatter
-from fairgrape_jax.selection.blocks.keys import NORMAL, can_be_ranked, keys_of, ordered, values
-from fairgrape_jax.selection.blocks.layout import BLOCK, CUT, Blocks, over_chunks, pack, unpack
+from fairgrape_jax.selection.blocks.keys import NORMAL, keys_of, ordered, values
+from fairgrape_jax.selection.blocks.layout import (
+    BLOCK,
+    CUT,
+    Arrays,
+    Blocks,
+    over_chunks,
+    pack,
+    unpack,
+)
 from fairgrape_jax.selection.blocks.order import nth_largest, select_down_to, select_largest
 from fairgrape_jax.selection.blocks.sums import (
     HIGH,
@@ -30,12 +38,12 @@ __all__ = [
     "CUT",
     "HIGH",
     "NORMAL",
+    "Arrays",
     "Blocks",
     "Fixed",
     "Gathered",
     "add_floats",
     "add_integers",
-    "can_be_ranked",
     "count_flags",
     "gather",
     "keys_of",

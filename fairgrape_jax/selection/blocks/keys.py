@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,29 +55,31 @@ def ordered(scores: Float32[jax.Array, "*n"]) -> UInt32[jax.Array, "*n"]:
     return lax.bitcast_convert_type(bits ^ ((bits >> 31) | jnp.int32(-(2**31))), jnp.uint32)
 
 
-def can_be_ranked(importance: jax.Array) -> Bool[jax.Array, ""]:
-    """Whether no importance is negative, NaN or infinite.
+def can_be_ranked(importance: Shaped[jax.Array, "*n"]) -> Bool[jax.Array, "*n"]:
+    """Where importances are not negative, NaN or infinite.
 
     Args:
         importance: of any shape and real dtype.
     """
-    return ((importance >= 0) & (importance <= np.float32(np.finfo(np.float32).max))).all()
+    return (importance >= 0) & (importance <= np.float32(np.finfo(np.float32).max))
 
 
 def shifts(
-    keys: Sequence[Int32[jax.Array, "G _n"]], segments: Sequence[int], axis: str | None
+    top: Int32[jax.Array, "B G"],
+    segment: Int32[np.ndarray, " B"],
+    segments: int,
+    axis: str | None,
 ) -> Int32[jax.Array, "L G"]:
     """The power of two by which each group of each segment is divided; see `Blocks`.
 
     Args:
-        keys: of each array, -1 where dead.
-        segments: for each array the segment that it belongs to, in order, from 0.
+        top: the largest key of each block; -1 where all are dead.
+        segment: of each block, in order, from 0.
+        segments: how many there are.
         axis: the name of a mapped axis over which the weights are cut; None for one device.
     """
-    top = [jnp.full(keys[0].shape[0], -1, jnp.int32)] * (segments[-1] + 1)
-    for bits, member in zip(keys, segments, strict=True):
-        top[member] = jnp.maximum(top[member], bits.max(axis=1, initial=-1))
-    highest = jnp.stack(top)
+    highest = jax.ops.segment_max(top, segment, segments, indices_are_sorted=True)
+    highest = jnp.maximum(highest, -1)  # also of a segment without a block
     if axis:
         highest = lax.pmax(highest, axis)
     # A subnormal's bits are the whole number of 2^-149 that it is.
@@ -89,9 +89,7 @@ def shifts(
     return jnp.where(far, exponent, 0)
 
 
-def shifted(
-    keys: Int32[jax.Array, "G n"], shift: Int32[jax.Array, "G 1"]
-) -> Int32[jax.Array, "G n"]:
+def shifted(keys: Int32[jax.Array, "*n"], shift: Int32[jax.Array, "*s"]) -> Int32[jax.Array, "*n"]:
     """The keys of importances divided by 2^shift; -1 for the dead.
 
     Their order stays. Exact but for importances 2^126 times smaller than a group's largest one,
@@ -99,7 +97,7 @@ def shifted(
 
     Args:
         keys: of importances, -1 for the dead.
-        shift: the power of two of each group.
+        shift: the power of two of each group, of a shape that broadcasts to that of the keys.
 
     Example:
         >>> keys = keys_of(jnp.array([[8.0, 2.0]]))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Bool, Int32, Shaped
 
-from fairgrape_jax.selection.blocks.keys import keys_of, shifted, shifts
+from fairgrape_jax.selection.blocks.keys import can_be_ranked, keys_of, shifted, shifts
 
 T = TypeVar("T")  # a tree of arrays
 
@@ -57,13 +58,25 @@ jax.tree_util.register_dataclass(
 CUT: Any = Blocks(0, 0, 0, None, None)  # type: ignore[arg-type]
 
 
+class Arrays(NamedTuple):
+    """What is seen of each array that is packed.
+
+    Attributes:
+        sound: whether no importance is negative, NaN or infinite, dead or alive.
+        left: how many of its weights are alive.
+    """
+
+    sound: Bool[jax.Array, " N"]
+    left: Int32[jax.Array, " N"]
+
+
 def pack(
     importances: Sequence[Shaped[jax.Array, "G _n"]],
     previous: Sequence[Bool[jax.Array, " _n"]],
     segments: Sequence[int],
     shards: int = 1,
     axis: str | None = None,
-) -> Blocks:
+) -> tuple[Blocks, Arrays]:
     """Lay importances and masks out in blocks, their number divisible by `shards`.
 
     Nothing is refused: negative importances and NaN count as 0, infinite ones as the largest
@@ -77,31 +90,83 @@ def pack(
         shards: over how many devices the blocks will be cut.
         axis: the name of a mapped axis over which the weights are cut already.
     """
-    groups = importances[0].shape[0]
-    each = [-(-rows.shape[1] // BLOCK) for rows in importances]
+    sizes = [len(alive) for alive in previous]
+    each = [-(-n // BLOCK) for n in sizes]
     count = padded_count(sum(each), shards)
-    raw = [
-        jnp.where(alive[None], keys_of(rows), -1)
-        for rows, alive in zip(importances, previous, strict=True)
-    ]
-    shift = shifts(raw, segments, axis)
-    keys = jnp.full((count, groups, BLOCK), -1, jnp.int32)
+    array = np.full(count, len(each) - 1)
     segment = np.full(count, segments[-1], np.int32)
     start = np.zeros(count, np.int32)
     size = np.zeros(segments[-1] + 1, np.int32)
+    # Each array is only copied, in place: what else is done is done with all blocks together, or
+    # it would be compiled for every array.
+    bits = jnp.zeros((count, len(importances[0]), BLOCK), jnp.int32)
     first = 0
-    for bits, member, many in zip(raw, segments, each, strict=True):
-        n = bits.shape[1]
-        bits = shifted(bits, shift[member][:, None])
-        bits = jnp.pad(bits, ((0, 0), (0, many * BLOCK - n)), constant_values=-1)
-        bits = jnp.moveaxis(bits.reshape(groups, many, BLOCK), 1, 0)
-        keys = lax.dynamic_update_slice(keys, bits, (first, 0, 0))
+    for place, (member, n, many) in enumerate(zip(segments, sizes, each, strict=True)):
+        bits = lax.dynamic_update_slice(bits, _in_blocks(importances[place]), (first, 0, 0))
+        array[first : first + many] = place
         segment[first : first + many] = member
         start[first : first + many] = size[member] + BLOCK * np.arange(many, dtype=np.int32)
         size[member] += n
         first += many
-    arrays = jnp.asarray(segment), jnp.asarray(start), jnp.asarray(size)
-    return Blocks(keys, *arrays, shift, axis)
+    alive = _side_by_side(previous, count)
+    tables = jnp.asarray(segment), jnp.asarray(start), jnp.asarray(size)
+    packed = Blocks(bits, *tables, jnp.zeros((len(size), bits.shape[1]), jnp.int32), axis)
+
+    top, left, unsound = over_chunks(_survey, packed, alive)
+    shift = shifts(top, segment, len(size), axis)
+    left, unsound = (
+        jax.ops.segment_sum(each, array, len(sizes), indices_are_sorted=True)
+        for each in (left, unsound)
+    )
+    keys = _shifted_keys(bits, alive, shift[segment])
+    return dataclasses.replace(packed, keys=keys, shift=shift), Arrays(unsound == 0, left)
+
+
+def _survey(some: Blocks, alive: Bool[jax.Array, "B BLOCK"]) -> tuple[jax.Array, ...]:
+    """Of blocks of bits: the largest keys (B, G), how many weights are alive, and how many are no
+    importances."""
+    unsound = ~can_be_ranked(lax.bitcast_convert_type(some.keys, jnp.float32))
+    counts = (flags.sum(axis=-1, dtype=jnp.int32) for flags in (alive, unsound.any(axis=1)))
+    return _alive_keys(some.keys, alive).max(axis=2), *counts
+
+
+def _shifted_keys(
+    bits: Int32[jax.Array, "B G BLOCK"],
+    alive: Bool[jax.Array, "B BLOCK"],
+    shift: Int32[jax.Array, "B G"],
+) -> Int32[jax.Array, "B G BLOCK"]:
+    """The keys of importances of these bits over 2^shift, in their place, a chunk at a time."""
+    chunk = min(CHUNK, len(bits))
+
+    def replace(k: jax.Array, bits: jax.Array) -> jax.Array:
+        cut = functools.partial(lax.dynamic_slice_in_dim, start_index=k * chunk, slice_size=chunk)
+        keys = shifted(_alive_keys(cut(bits), cut(alive)), cut(shift)[:, :, None])
+        return lax.dynamic_update_slice_in_dim(bits, keys, k * chunk, axis=0)
+
+    return lax.fori_loop(0, len(bits) // chunk, replace, bits)
+
+
+def _alive_keys(
+    bits: Int32[jax.Array, "B G BLOCK"], alive: Bool[jax.Array, "B BLOCK"]
+) -> Int32[jax.Array, "B G BLOCK"]:
+    """The keys of importances of these bits, -1 for the dead."""
+    return jnp.where(alive[:, None], keys_of(lax.bitcast_convert_type(bits, jnp.float32)), -1)
+
+
+def _in_blocks(rows: Shaped[jax.Array, "G n"]) -> Int32[jax.Array, "B G BLOCK"]:
+    """The bits of importances as float32, the last block filled up with those of zeros."""
+    bits = lax.bitcast_convert_type(rows.astype(jnp.float32), jnp.int32)
+    bits = lax.pad(bits, jnp.int32(0), ((0, 0, 0), (0, -rows.shape[1] % BLOCK, 0)))
+    return lax.transpose(bits.reshape(len(rows), -1, BLOCK), (1, 0, 2))
+
+
+def _side_by_side(
+    flags: Sequence[Bool[jax.Array, " _n"]], count: int
+) -> Bool[jax.Array, "B BLOCK"]:
+    """Flags of arrays, each filled up to whole blocks, `count` of them in all."""
+    parts = [part for x in flags for part in (x, np.zeros(-len(x) % BLOCK, bool))]
+    rest = count * BLOCK - sum(map(len, parts))
+    return jnp.concatenate([*parts, np.zeros(rest, bool)]).reshape(count, BLOCK)
 
 
 def padded_count(count: int, shards: int) -> int:
@@ -120,7 +185,9 @@ def padded_count(count: int, shards: int) -> int:
     return shards * chunk * -(-each // chunk)
 
 
-def unpack(mask: Bool[jax.Array, "B BLOCK"], sizes: Sequence[int]) -> list[Bool[jax.Array, " _n"]]:
+def unpack(
+    mask: Bool[np.ndarray, "B BLOCK"], sizes: Sequence[int]
+) -> list[Bool[np.ndarray, " _n"]]:
     """The flags of blocks as one array for each that was packed, of these sizes.
 
     Args:

@@ -158,7 +158,7 @@ def pack_layers(rows: Sequence[jax.Array], alive: Sequence[jax.Array], shards: i
         alive: masks (n,).
         shards: over how many devices the blocks will be cut.
     """
-    return bl.pack(rows, alive, range(len(rows)), shards)
+    return bl.pack(rows, alive, range(len(rows)), shards)[0]
 
 
 class Window(NamedTuple):
