@@ -158,8 +158,10 @@ def _depthwise_kernel(conv: Plain, dot: Callable[..., jax.Array]) -> jax.Array:
     sides = [(n - 1) * r + 1 for n, r in zip(rhs.shape[1:-1], conv.reach, strict=True)]
 
     def sum_at(start: jax.Array) -> jax.Array:
-        seen = lax.dynamic_slice(padded, [0, *start, 0], (len(rhs), *sides, rhs.shape[-1]))
-        return sum_pixels(seen[:, *(slice(None, None, r) for r in conv.reach)].astype(dtype) * rhs)
+        window = lax.dynamic_slice(padded, [0, *start, 0], (len(rhs), *sides, rhs.shape[-1]))
+        return sum_pixels(
+            window[:, *(slice(None, None, r) for r in conv.reach)].astype(dtype) * rhs
+        )
 
     # One place after the other: written out, each sum would compute the gradient that it reads
     # anew, fused into it, and be compiled anew.

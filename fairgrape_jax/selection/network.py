@@ -300,7 +300,7 @@ def solve_leaves(
     rows = [leaf.reshape(len(leaf), math.prod(leaf.shape[1:])) for leaf in rows]
     rows = [_some_group(jnp.asarray(leaf)) for leaf in rows]
     alive = [jnp.asarray(leaf).reshape(-1) for leaf in alive]
-    blocks, seen = bl.pack(rows, alive, segments, max(len(devices), 1))
+    blocks, arrays = bl.pack(rows, alive, segments, max(len(devices), 1))
 
     def select(blocks: Blocks, keep: jax.Array) -> tuple[jax.Array, Info]:
         axis = parallel.AXIS if len(devices) > 1 else None
@@ -314,7 +314,7 @@ def solve_leaves(
     mask, info = select(blocks, keep)
     if len(devices) > 1:
         mask = parallel.constrain_to_copies(mask, devices)
-    return mask, info, seen
+    return mask, info, arrays
 
 
 def _check(
