@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -114,6 +115,12 @@ def forked(fork):
             return fork()
 
     return quiet
+
+
+def test_the_tests_of_a_module_are_tried_in_the_order_of_its_row():
+    items = [SimpleNamespace(path=mutants.ROOT / file) for file in ("a.py", "b.py", "a.py")]
+    mutants.in_order(["b.py", "a.py"]).pytest_collection_modifyitems(items)
+    assert [item.path.name for item in items] == ["b.py", "a.py", "a.py"]
 
 
 def test_a_module_is_imported_from_the_other_source(monkeypatch):

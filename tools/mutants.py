@@ -181,7 +181,24 @@ def run_tests(path: str, source: str | None, log: Any) -> int:
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--assert=plain"]
     options += ["-p", "no:unraisableexception"]  # collects garbage, several times
     options += ["--tb=line", "--hypothesis-seed=0"]
-    return int(pytest.main([*options, *tests_of(path)]))
+    return int(pytest.main([*options, *tests_of(path)], plugins=[in_order(tests_of(path))]))
+
+
+def in_order(files: Sequence[str]) -> Any:
+    """A plugin for pytest: the tests in the order of their files, which ours are not by themselves.
+
+    A whole run begins with the longest files; here what fails sooner comes first.
+    """
+    import pytest
+
+    places = {ROOT / file: place for place, file in enumerate(files)}
+
+    class InOrder:
+        @pytest.hookimpl(trylast=True)
+        def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+            items.sort(key=lambda item: places[item.path])
+
+    return InOrder()
 
 
 def compiled_by_numba(source: str) -> str:
