@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from fairgrape_jax import losses, models
+from fairgrape_jax import losses, models, scoring
 from fairgrape_jax.config import Execution, Experiment, Scoring
 from fairgrape_jax.data import batches, load, source
 from fairgrape_jax.methods import METHODS, Problem, prune
@@ -53,6 +53,20 @@ def dataset():
         groups=np.repeat(np.arange(5, dtype=np.int32), SIZES),
     )
     return dataclasses.replace(found, train=part, groups=tuple("abcde"))
+
+
+def test_calls_are_taken_up_where_they_were_left():
+    split = dataset().train
+    plan = batches.group_batches(split, 1.0, SIZE, 5, 0)
+    schedule = scoring.assign_micro_batches(plan.group, 5, 2, 1)
+
+    def numbers(*begin):
+        each = scoring.micro_batches(split, plan, schedule, (0, 1), *begin)
+        return [batch["number"].tolist() for batch in each]
+
+    everything = [order.tolist() for order in schedule.order]
+    assert len(everything) > 3
+    assert (numbers(), numbers(0), numbers(2)) == (everything, everything, everything[2:])
 
 
 @cache

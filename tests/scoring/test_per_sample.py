@@ -123,6 +123,17 @@ def test_every_form_on_any_number_of_devices_is_the_definition(formula, micro_ba
         jax.tree.map(CLOSE, layers(inside(params, masks, data())), expected)
 
 
+def test_a_device_of_one_sample_counts():
+    params, masks = network()
+    ((batch, _),) = data((3,))
+    one_of_each = [(batch, np.arange(GROUPS))]
+    devices = jax.devices()[:3]
+    scores = average_importance(
+        loss, params, masks, one_of_each, num_groups=GROUPS, micro_batch=1, devices=devices
+    )
+    jax.tree.map(CLOSE, layers(scores), definition(one_of_each, "sum-of-squares", 1))
+
+
 def test_membership_is_what_ids_are_and_may_overlap():
     params, masks = network()
     ((batch, ids),) = data((12,))
