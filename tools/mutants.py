@@ -93,7 +93,7 @@ def part_of(path: str) -> tuple[str, tuple[str, ...]] | None:
 def collect(only: str, sample: int, seed: int) -> list[Mutant]:
     """The mutants to try, of modules whose path contains `only`; equivalent ones are left out.
 
-    The sample is the same whatever `only` is.
+    The sample is the same whatever `only` is, and whichever of it are found to be equivalent.
     """
     package, known = ROOT / "fairgrape_jax", set(equivalent())
     all_mutants = []
@@ -102,12 +102,12 @@ def collect(only: str, sample: int, seed: int) -> list[Mutant]:
         row = part_of(name)
         if row and (row[0] == SAMPLE or only in name):
             all_mutants += mutants(name, path.read_text(encoding="utf-8"), row[0])
-    all_mutants = [mutant for mutant in all_mutants if mutant.key not in known]
     whole = [mutant for mutant in all_mutants if mutant.part == FULL]
     rest = [mutant for mutant in all_mutants if mutant.part == SAMPLE]
     chosen = random.Random(seed).sample(rest, min(sample, len(rest)))
-    chosen = [mutant for mutant in chosen if only in mutant.path]
-    return whole + sorted(chosen, key=lambda mutant: (mutant.path, mutant.line))
+    chosen = sorted(chosen, key=lambda mutant: (mutant.path, mutant.line))
+    chosen = whole + [mutant for mutant in chosen if only in mutant.path]
+    return [mutant for mutant in chosen if mutant.key not in known]
 
 
 def equivalent() -> Iterator[tuple[str, str, str]]:
