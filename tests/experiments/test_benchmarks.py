@@ -47,6 +47,7 @@ EXPECTED = {
         ["--channels", "3", "4", "--features", "5", "20", "--shapes", "32,3,1,9"],
         {"32,3,1,9"},
     ),
+    "profile": (["--pixels", "256"], {"mlp"}),
     "round": (
         ["--groups", "2", "--images", "20", "--batch", "4"],
         {"importance", "selection", "retraining", "evaluation", "a round"},
@@ -72,6 +73,7 @@ def test_a_benchmark_prints_and_writes_its_rows(name, tmp_path, monkeypatch, cap
         "sparse": ["--layers", "16x8", "--batches", "1", "--repeats", "2"],
         "channels": ["--repeats", "1"],
         "compile": ["--models", "mlp", "--sizes", "8", "--batch", "4", "--groups", "2"],
+        "profile": ["--models", "mlp", "--sizes", "8", "--repeats", "1"],
     }
     small = of_many.get(name, SMALL)
     monkeypatch.setattr(sys, "argv", [name, *small, *options, "--json", str(path)])
@@ -82,6 +84,36 @@ def test_a_benchmark_prints_and_writes_its_rows(name, tmp_path, monkeypatch, cap
     assert run["machine"]["jax"]
     text = capsys.readouterr().out
     assert all(row in text for row in expected)
+
+
+def test_the_kernels_of_a_program_are_of_their_kinds():
+    profile = importlib.import_module("experiments.benchmarks.profile")
+    text = """
+%fused (a: f32[2,2]) -> f32[2,2] {
+  %a = f32[2,2]{1,0} parameter(0)
+  ROOT %convolution.1 = f32[2,2]{1,0} convolution(%a, %a)
+}
+
+%turned (b: f32[2,2]) -> f32[2,2] {
+  %b = f32[2,2]{1,0} parameter(0)
+  ROOT %transpose.3 = f32[2,2]{1,0} transpose(%b), dimensions={1,0}
+}
+
+ENTRY %main (x: f32[2,2]) -> f32[2,2] {
+  %x = f32[2,2]{1,0} parameter(0)
+  %dot.1 = f32[2,2]{1,0} dot(%x, %x), metadata={op_name="jit(step)/jvp(CNN)/dot_general"}
+  %fusion.2 = f32[2,2]{1,0} fusion(%x), kind=kCustom, calls=%fused
+  %fusion.3 = f32[2,2]{0,1} fusion(%x), kind=kLoop, calls=%turned
+  %add.4 = f32[2,2]{1,0} add(%x, %x), metadata={op_name="jit(step)/CNN/conv_general_dilated/add"}
+  %max.5 = f32[2,2]{1,0} maximum(%x, %x), metadata={op_name="jit(step)/jvp(CNN)/relu/max"}
+  %max.6 = f32[2,2]{1,0} maximum(%x, %x), metadata={op_name="jit(step)/reduce_window_max"}
+  ROOT %mul.7 = f32[2,2]{1,0} multiply(%x, %x), metadata={op_name="jit(step)/mul"}
+}
+"""
+    kinds = profile.kinds_of(text)
+    names = ["dot.1", "fusion.2", "fusion.3", "add.4", "max.5", "max.6", "mul.7"]
+    expected = ["products", "products", "copies", "shifts", "layers", "pooling", "update"]
+    assert [kinds[name] for name in names] == expected
 
 
 def test_a_step_beside_torch_is_in_the_better_of_two_layouts(tmp_path, monkeypatch, capsys):
