@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
+import hashlib
 import json
 import re
 import shutil
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+import fairgrape_jax
 from fairgrape_jax import config, parallel
 from fairgrape_jax.data import load
 from fairgrape_jax.masks import Tree
@@ -162,6 +165,15 @@ def run_left(planned: Sequence[Cell], out: Path) -> None:
         run_cell(cell, out)
 
 
+@functools.cache
+def source_digest() -> str:
+    """Which code makes the cells of this process: twelve digits of the package's SHA-256."""
+    package, whole = Path(fairgrape_jax.__file__).parent, hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        whole.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return whole.hexdigest()[:12]
+
+
 def pack(right: np.ndarray) -> str:
     """Which samples are right as text.
 
@@ -193,7 +205,7 @@ def run_cell(cell: Cell, out: Path) -> None:
         cell: which one.
         out: a folder for run directories; that of the cell is removed when it is done.
     """
-    started = time.perf_counter()
+    started, code = time.perf_counter(), source_digest()
     study = cell.study
     experiment = study.experiment(cell.row, cell.share, cell.seed)
     dense = out / f"dense-{cell.share}-{cell.seed}"
@@ -231,6 +243,7 @@ def run_cell(cell: Cell, out: Path) -> None:
         "dense": pack(right_of(restore(session, stage, like))),
         "pruned": pruned,
         "seconds": round(time.perf_counter() - started, 1),
+        "code": code,
         "experiment": described(cell),
     }
     study.folder.mkdir(exist_ok=True, parents=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.departures.variants import GROUPINGS, MEASURED, PAPER, VARIANTS, experiment
-from experiments.study import pack, read_cell, typical_seconds
+from experiments.study import pack, read_cell, source_digest, typical_seconds
 from experiments.writers_remedies import share_dense
 from fairgrape_jax import config
 from fairgrape_jax.reports import results
@@ -75,7 +75,7 @@ def run_cell(cell: Cell, out: Path) -> None:
         cell: which one.
         out: a folder for run directories.
     """
-    started = time.perf_counter()
+    started, code = time.perf_counter(), source_digest()
     paper, study = out / Cell(cell.grouping, PAPER).stem, experiment(cell.grouping, cell.variant)
     directory = out / cell.stem
     if directory != paper:
@@ -95,6 +95,7 @@ def run_cell(cell: Cell, out: Path) -> None:
                 for seed in study.seeds
             },
             "seconds": round(time.perf_counter() - started, 1),
+            "code": code,
             "experiment": described(cell),
         },
     )

@@ -17,7 +17,15 @@ import numpy as np
 from experiments import comparison
 from experiments.faces.pictures import arrays
 from experiments.faces.rows import COMPARISONS, FOLDER, SEEDS, Comparison
-from experiments.study import Cell, Study, described, measured_rounds, pack, read_done
+from experiments.study import (
+    Cell,
+    Study,
+    described,
+    measured_rounds,
+    pack,
+    read_done,
+    source_digest,
+)
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.runner import layout
 from fairgrape_jax.runner import run as runner
@@ -93,22 +101,23 @@ def run_seed(name: str, seed: int, folder: Path, out: Path) -> None:
     cells = list(study(name).cells(seeds=[seed], split="test"))
     if all(cell.read() for cell in cells):
         return
-    compared = COMPARISONS[name]
+    compared, code = COMPARISONS[name], source_digest()
     directory = out / f"{name}-{seed}"
     experiment = dataclasses.replace(
         compared.experiment, seeds=(seed,), data=arrays(compared.task, folder)
     )
     runner.run(experiment, directory)
     for cell in cells:
-        write_json_of(cell, directory)
+        write_json_of(cell, directory, code)
 
 
-def write_json_of(cell: Cell, directory: Path) -> None:
+def write_json_of(cell: Cell, directory: Path, code: str) -> None:
     """The file of a cell: which samples of the test split are right, group after group.
 
     Args:
         cell: which one.
         directory: of the finished run.
+        code: that made it, by its digest.
     """
     place = layout.stage_directory(directory, cell.seed)
     before = layout.read_record(place)
@@ -121,10 +130,8 @@ def write_json_of(cell: Cell, directory: Path) -> None:
     dense, groups = right_by_group(place, before)
     cell.path.parent.mkdir(exist_ok=True, parents=True)
     content = {"row": cell.row, "seed": cell.seed, "split": cell.split, "groups": groups}
-    write_json(
-        cell.path,
-        content | {"dense": pack(dense), "pruned": pruned, "experiment": described(cell)},
-    )
+    results = {"dense": pack(dense), "pruned": pruned, "code": code}
+    write_json(cell.path, content | results | {"experiment": described(cell)})
 
 
 def right_by_group(place: Path, record: dict) -> tuple[np.ndarray, dict[str, int]]:
