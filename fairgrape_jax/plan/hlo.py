@@ -137,7 +137,8 @@ def traffic(text: str) -> float:
 
     Every instruction that stands by itself reads its operands and writes its result; what is fused
     moves nothing in between. What lies in a core's own memory is left out. The bodies of loops
-    count once, and so do all branches.
+    count once, and so do all branches. A slice that is written into an array moves the slice; in
+    the body of a loop, which goes over the slices, the array.
 
     Args:
         text: the program in HLO.
@@ -145,29 +146,51 @@ def traffic(text: str) -> float:
     Returns:
         Bytes.
     """
-    total = 0.0
-    for body in _kernels(text):
+    total, slices = 0.0, _written_slices(text)
+    for number, body in enumerate(_kernels(text)):
         types: dict[str, str] = {}
         for name, kind, operation, rest in _INSTRUCTION.findall(body):
             types[name] = kind
             if operation in _FREE or operation.endswith("-done"):
                 continue
+            names = _NAME.findall(rest.split("), ")[0])
+            called = re.search(r"calls=%?([\w.\-]+)", rest)
+            part = slices.get(called[1]) if called else None
+            if operation == "dynamic-update-slice":
+                part = types.get(names[1])
+            if part is not None and number == 0:
+                array = next((each for each in names if types.get(each) == kind), "")
+                names, kind = [each for each in names if each != array], part
             # A copy that is begun names what it writes and what it reads: (result, operand, ...).
             total += shape_bytes(kind, in_memory=True)
             if operation.endswith("-start"):
                 continue
-            operands = rest.split("), ")[0]
-            for operand in _NAME.findall(operands):
+            for operand in names:
                 total += shape_bytes(types.get(operand, ""), in_memory=True)
     return total
 
 
+def _written_slices(text: str) -> dict[str, str]:
+    """Of computations that end with a slice written into an array, the type of the slice."""
+    written = {}
+    for part in _computations(text):
+        types = {name: kind for name, kind, *_ in _INSTRUCTION.findall(part)}
+        root = re.search(r"ROOT %?[\w.\-]+ = \S+ dynamic-update-slice\((.*)$", part, re.MULTILINE)
+        if root and (head := re.match(r"(?:ENTRY )?%?([\w.\-]+) ", part)):
+            written[head[1]] = types.get(_NAME.findall(root[1])[1], "")
+    return written
+
+
+def _computations(text: str) -> list[str]:
+    return re.split(r"^(?=(?:ENTRY )?%?[\w.\-]+ (?:\(.*\) -> .*)?\{)", text, flags=re.MULTILINE)
+
+
 def _kernels(text: str) -> Iterator[str]:
-    """The computations whose instructions are kernels: not those that are fused or applied."""
-    parts = re.split(r"^(?=(?:ENTRY )?%?[\w.\-]+ (?:\(.*\) -> .*)?\{)", text, flags=re.MULTILINE)
+    """The computations whose instructions are kernels, the entry first: not those that are fused
+    or applied."""
     named: dict[str, str] = {}
     entry = ""
-    for part in parts:
+    for part in _computations(text):
         head = re.match(r"(ENTRY )?%?([\w.\-]+) ", part)
         if head is None:
             continue

@@ -93,6 +93,36 @@ ENTRY %main (a: f32[8]) -> f32[8] {
     assert hlo.traffic(text) == 64
 
 
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("in_a_loop", [False, True])
+def test_a_slice_written_into_an_array_moves_the_slice_and_in_a_loop_the_array(fused, in_a_loop):
+    """Two indices beside it; the array of 400 bytes, the slice of 40."""
+    types = "f32[100]{0} %a, f32[10]{0} %s, s32[] %i"
+    write = "f32[100]{0} dynamic-update-slice(%a, %s, %i)"
+    kernel = "f32[100]{0} fusion(%a, %s, %i), kind=kLoop, calls=%fused" if fused else write
+    parameters = "\n".join(
+        f"  {name} = {kind} parameter({n})"
+        for n, (kind, name) in enumerate(each.split(" ") for each in types.split(", "))
+    )
+    text = f"""
+%fused (a: f32[100], s: f32[10], i: s32[]) -> f32[100] {{
+{parameters}
+  ROOT %u = {write}
+}}
+
+%body (a: f32[100], s: f32[10], i: s32[]) -> f32[100] {{
+{parameters}
+  ROOT %k = {kernel}
+}}
+
+ENTRY %main (a: f32[100], s: f32[10], i: s32[]) -> f32[100] {{
+{parameters}
+  ROOT %k = {"f32[100]{0} while(%a), condition=%none, body=%body" if in_a_loop else kernel}
+}}
+"""
+    assert hlo.traffic(text) == (400 + 400 + 40 + 4 if in_a_loop else 40 + 40 + 4)
+
+
 def test_traffic_of_a_real_program():
     """A sum of two arrays: XLA on this machine reads both and writes one, fused or not."""
     x = jax.ShapeDtypeStruct((1000, 1000), np.float32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -109,25 +108,45 @@ def pack(
         size[member] += n
         first += many
     alive = _side_by_side(previous, count)
-    tables = jnp.asarray(segment), jnp.asarray(start), jnp.asarray(size)
-    packed = Blocks(bits, *tables, jnp.zeros((len(size), bits.shape[1]), jnp.int32), axis)
-
-    top, left, unsound = over_chunks(_survey, packed, alive)
+    top, left, unsound = _survey(bits, alive)
     shift = shifts(top, segment, len(size), axis)
     left, unsound = (
         jax.ops.segment_sum(each, array, len(sizes), indices_are_sorted=True)
         for each in (left, unsound)
     )
     keys = _shifted_keys(bits, alive, shift[segment])
-    return dataclasses.replace(packed, keys=keys, shift=shift), Arrays(unsound == 0, left)
+    tables = jnp.asarray(segment), jnp.asarray(start), jnp.asarray(size)
+    return Blocks(keys, *tables, shift, axis), Arrays(unsound == 0, left)
 
 
-def _survey(some: Blocks, alive: Bool[jax.Array, "B BLOCK"]) -> tuple[jax.Array, ...]:
-    """Of blocks of bits: the largest keys (B, G), how many weights are alive, and how many are no
-    importances."""
-    unsound = ~can_be_ranked(lax.bitcast_convert_type(some.keys, jnp.float32))
-    counts = (flags.sum(axis=-1, dtype=jnp.int32) for flags in (alive, unsound.any(axis=1)))
-    return _alive_keys(some.keys, alive).max(axis=2), *counts
+def _survey(
+    bits: Int32[jax.Array, "B G BLOCK"], alive: Bool[jax.Array, "B BLOCK"]
+) -> tuple[Int32[jax.Array, "B G"], Int32[jax.Array, " B"], Int32[jax.Array, " B"]]:
+    """Of each block the largest key of each group, how many weights are alive, and how many
+    importances are none."""
+    chunk = min(CHUNK, len(bits))
+
+    def look(k: jax.Array) -> tuple[jax.Array, ...]:
+        # Flat, and so cut as they lie: XLA:GPU would first turn the axes of the whole array.
+        part, flags = (
+            lax.dynamic_slice_in_dim(x.reshape(-1), k * (n := x[0].size * chunk), n)
+            for x in (bits, alive)
+        )
+        part, flags = part.reshape(chunk, *bits.shape[1:]), flags.reshape(chunk, BLOCK)
+        unsound = ~can_be_ranked(lax.bitcast_convert_type(part, jnp.float32))
+        counts = (flags.sum(axis=1, dtype=jnp.int32), unsound.sum(axis=(1, 2), dtype=jnp.int32))
+        return _alive_keys(part, flags).max(axis=2), *counts
+
+    sights = lax.map(look, jnp.arange(len(bits) // chunk))
+    top, left, unsound = (x.reshape(len(bits), *x.shape[2:]) for x in sights)
+    return top, left, unsound
+
+
+def _alive_keys(
+    bits: Int32[jax.Array, "B G BLOCK"], alive: Bool[jax.Array, "B BLOCK"]
+) -> Int32[jax.Array, "B G BLOCK"]:
+    """The keys of importances of these bits, -1 for the dead."""
+    return jnp.where(alive[:, None], keys_of(lax.bitcast_convert_type(bits, jnp.float32)), -1)
 
 
 def _shifted_keys(
@@ -139,18 +158,13 @@ def _shifted_keys(
     chunk = min(CHUNK, len(bits))
 
     def replace(k: jax.Array, bits: jax.Array) -> jax.Array:
-        cut = functools.partial(lax.dynamic_slice_in_dim, start_index=k * chunk, slice_size=chunk)
-        keys = shifted(_alive_keys(cut(bits), cut(alive)), cut(shift)[:, :, None])
+        part, flags, by = (
+            lax.dynamic_slice_in_dim(x, k * chunk, chunk) for x in (bits, alive, shift)
+        )
+        keys = shifted(_alive_keys(part, flags), by[:, :, None])
         return lax.dynamic_update_slice_in_dim(bits, keys, k * chunk, axis=0)
 
     return lax.fori_loop(0, len(bits) // chunk, replace, bits)
-
-
-def _alive_keys(
-    bits: Int32[jax.Array, "B G BLOCK"], alive: Bool[jax.Array, "B BLOCK"]
-) -> Int32[jax.Array, "B G BLOCK"]:
-    """The keys of importances of these bits, -1 for the dead."""
-    return jnp.where(alive[:, None], keys_of(lax.bitcast_convert_type(bits, jnp.float32)), -1)
 
 
 def _in_blocks(rows: Shaped[jax.Array, "G n"]) -> Int32[jax.Array, "B G BLOCK"]:
