@@ -5,10 +5,10 @@ Command:  python -m experiments.benchmarks.profile [--models resnet18 ...] [--si
 A row for each network and size: milliseconds of a step, of all threads together, as XLA's profiler
 counts them, and which part of them went into
   products     convolutions and matrix products
-  shifts       what else convolutions are made of: sums of shifts, pads
   pooling      maxima over windows, and their gradient
   copies       the same numbers in another order
-  layers       the rest of the network: batch norm, activations, the loss, and their gradients
+  layers       the rest of the network: batch norm, activations, depthwise convolutions where they
+               are sums of shifts, the loss, and their gradients
   update       the optimizer, masks, and the look for numbers that are not finite
 A batch has as many images as come to `--pixels`, 32 at most.
 """
@@ -36,7 +36,6 @@ GROUPS = 7
 # In order: the first that is true of a kernel's operations, and of what it was traced from.
 KINDS = {
     "products": (r" (convolution|dot)\(|__onednn|\$conv", ""),
-    "shifts": ("", "conv_general_dilated"),
     "pooling": ("", "reduce_window|select_and_scatter|max_pool|pooling"),
     "layers": ("", r"jvp\("),
     "update": ("", ""),

@@ -104,7 +104,7 @@ ENTRY %main (x: f32[2,2]) -> f32[2,2] {
   %dot.1 = f32[2,2]{1,0} dot(%x, %x), metadata={op_name="jit(step)/jvp(CNN)/dot_general"}
   %fusion.2 = f32[2,2]{1,0} fusion(%x), kind=kCustom, calls=%fused
   %fusion.3 = f32[2,2]{0,1} fusion(%x), kind=kLoop, calls=%turned
-  %add.4 = f32[2,2]{1,0} add(%x, %x), metadata={op_name="jit(step)/CNN/conv_general_dilated/add"}
+  %add.4 = f32[2,2]{1,0} add(%x, %x), metadata={op_name="jit(step)/transpose(jvp(CNN))/add"}
   %max.5 = f32[2,2]{1,0} maximum(%x, %x), metadata={op_name="jit(step)/jvp(CNN)/relu/max"}
   %max.6 = f32[2,2]{1,0} maximum(%x, %x), metadata={op_name="jit(step)/reduce_window_max"}
   ROOT %mul.7 = f32[2,2]{1,0} multiply(%x, %x), metadata={op_name="jit(step)/mul"}
@@ -112,7 +112,7 @@ ENTRY %main (x: f32[2,2]) -> f32[2,2] {
 """
     kinds = profile.kinds_of(text)
     names = ["dot.1", "fusion.2", "fusion.3", "add.4", "max.5", "max.6", "mul.7"]
-    expected = ["products", "products", "copies", "shifts", "layers", "pooling", "update"]
+    expected = ["products", "products", "copies", "layers", "layers", "pooling", "update"]
     assert [kinds[name] for name in names] == expected
 
 
