@@ -127,12 +127,10 @@ def _survey(
     chunk = min(CHUNK, len(bits))
 
     def look(k: jax.Array) -> tuple[jax.Array, ...]:
-        # Flat, and so cut as they lie: XLA:GPU would first turn the axes of the whole array.
-        part, flags = (
-            lax.dynamic_slice_in_dim(x.reshape(-1), k * (n := x[0].size * chunk), n)
-            for x in (bits, alive)
-        )
-        part, flags = part.reshape(chunk, *bits.shape[1:]), flags.reshape(chunk, BLOCK)
+        # As rows, and so cut as they lie: XLA:GPU would first turn the axes of the whole array.
+        rows = bits.reshape(len(bits), -1)
+        part, flags = (lax.dynamic_slice_in_dim(x, k * chunk, chunk) for x in (rows, alive))
+        part = part.reshape(chunk, *bits.shape[1:])
         unsound = ~can_be_ranked(lax.bitcast_convert_type(part, jnp.float32))
         counts = (flags.sum(axis=1, dtype=jnp.int32), unsound.sum(axis=(1, 2), dtype=jnp.int32))
         return _alive_keys(part, flags).max(axis=2), *counts
