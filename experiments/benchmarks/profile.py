@@ -29,6 +29,7 @@ from experiments.benchmarks.timing import add_json, pictures, show
 from fairgrape_jax import models, parallel
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data import batches, source
+from fairgrape_jax.plan import hlo
 from fairgrape_jax.rounds.session import initial_network, open_session
 from fairgrape_jax.training import Carry
 
@@ -82,9 +83,10 @@ def measure(model: str, size: int, pixels: int, repeats: int) -> dict[str, Any]:
     network = initial_network(session, 0)
     samples = next(batches.train_batches(dataset.train, batch, 0, 0))
     samples = parallel.split_batch(samples, session.devices)
-    step: Any = session.steps.train
+    train: Any = session.steps.train
     rate, carry = np.float32(1e-3), Carry(network.state)
-    kinds = kinds_of(step.lower(carry, network.masks, samples, rate).compile().as_text())
+    step = train.lower(carry, network.masks, samples, rate).compile()
+    kinds = kinds_of(step.as_text())
     carry, _ = jax.block_until_ready(step(carry, network.masks, samples, rate))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
@@ -102,13 +104,10 @@ def kinds_of(program: str) -> dict[str, str]:
     Args:
         program: its text.
     """
-    bodies: dict[str, list[str]] = {}
-    lines: list[str] = []
-    for line in program.splitlines():
-        if begun := re.match(r"(?:ENTRY )?%([\w.\-]+) .*\{$", line):
-            lines = bodies.setdefault(begun[1], [])
-        elif " = " in line:
-            lines.append(line)
+    bodies = {
+        name: [line for line in body.splitlines() if re.match(r"\s+(?:ROOT )?%[\w.\-]+ = ", line)]
+        for name, body in hlo.computations(program).items()
+    }
     return {
         named[1]: kind_of(line, bodies)
         for body in bodies.values()

@@ -173,30 +173,30 @@ def traffic(text: str) -> float:
 def _written_slices(text: str) -> dict[str, str]:
     """Of computations that end with a slice written into an array, the type of the slice."""
     written = {}
-    for part in _computations(text):
-        types = {name: kind for name, kind, *_ in _INSTRUCTION.findall(part)}
-        root = re.search(r"ROOT %?[\w.\-]+ = \S+ dynamic-update-slice\((.*)$", part, re.MULTILINE)
-        if root and (head := re.match(r"(?:ENTRY )?%?([\w.\-]+) ", part)):
-            written[head[1]] = types.get(_NAME.findall(root[1])[1], "")
+    for name, body in computations(text).items():
+        types = {name: kind for name, kind, *_ in _INSTRUCTION.findall(body)}
+        root = re.search(r"ROOT %?[\w.\-]+ = \S+ dynamic-update-slice\((.*)$", body, re.MULTILINE)
+        if root:
+            written[name] = types.get(_NAME.findall(root[1])[1], "")
     return written
 
 
-def _computations(text: str) -> list[str]:
-    return re.split(r"^(?=(?:ENTRY )?%?[\w.\-]+ (?:\(.*\) -> .*)?\{)", text, flags=re.MULTILINE)
+def computations(text: str) -> dict[str, str]:
+    """The text of each computation of a program, by its name.
+
+    Args:
+        text: the program in HLO.
+    """
+    parts = re.split(r"^(?=(?:ENTRY )?%?[\w.\-]+ (?:\(.*\) -> .*)?\{)", text, flags=re.MULTILINE)
+    heads = [re.match(r"(?:ENTRY )?%?([\w.\-]+) ", part) for part in parts]
+    return {head[1]: part for head, part in zip(heads, parts, strict=True) if head}
 
 
 def _kernels(text: str) -> Iterator[str]:
     """The computations whose instructions are kernels, the entry first: not those that are fused
     or applied."""
-    named: dict[str, str] = {}
-    entry = ""
-    for part in _computations(text):
-        head = re.match(r"(ENTRY )?%?([\w.\-]+) ", part)
-        if head is None:
-            continue
-        named[head[2]] = part
-        if head[1]:
-            entry = head[2]
+    named = computations(text)
+    entry = next((name for name, part in named.items() if part.startswith("ENTRY ")), "")
     waiting, visited = [entry], set[str]()
     while waiting:
         name = waiting.pop()
