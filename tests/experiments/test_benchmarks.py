@@ -47,7 +47,7 @@ EXPECTED = {
         ["--channels", "3", "4", "--features", "5", "20", "--shapes", "32,3,1,9"],
         {"32,3,1,9"},
     ),
-    "profile": (["--pixels", "256"], {"mlp"}),
+    "step_profile": (["--pixels", "256"], {"mlp"}),
     "round": (
         ["--groups", "2", "--images", "20", "--batch", "4"],
         {"importance", "selection", "retraining", "evaluation", "a round"},
@@ -73,7 +73,7 @@ def test_a_benchmark_prints_and_writes_its_rows(name, tmp_path, monkeypatch, cap
         "sparse": ["--layers", "16x8", "--batches", "1", "--repeats", "2"],
         "channels": ["--repeats", "1"],
         "compile": ["--models", "mlp", "--sizes", "8", "--batch", "4", "--groups", "2"],
-        "profile": ["--models", "mlp", "--sizes", "8", "--repeats", "1"],
+        "step_profile": ["--models", "mlp", "--sizes", "8", "--repeats", "1"],
     }
     small = of_many.get(name, SMALL)
     monkeypatch.setattr(sys, "argv", [name, *small, *options, "--json", str(path)])
@@ -86,8 +86,15 @@ def test_a_benchmark_prints_and_writes_its_rows(name, tmp_path, monkeypatch, cap
     assert all(row in text for row in expected)
 
 
+@pytest.mark.parametrize("folder", ["experiments", "tools", "tests"])
+def test_no_script_hides_a_module_of_the_standard_library(folder):
+    """A script run by its path, as those for torch are, imports its neighbours first."""
+    names = {path.stem for path in (ROOT / folder).rglob("*.py")}
+    assert not names & sys.stdlib_module_names
+
+
 def test_the_kernels_of_a_program_are_of_their_kinds():
-    profile = importlib.import_module("experiments.benchmarks.profile")
+    profile = importlib.import_module("experiments.benchmarks.step_profile")
     text = """
 %fused (a: f32[2,2]) -> f32[2,2] {
   %a = f32[2,2]{1,0} parameter(0)
