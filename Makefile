@@ -6,14 +6,19 @@ BIN := $(VENV)/bin
 KILLS ?= 100
 # A file's tests stay together: they share what they have run and compiled. In conftest.py's order.
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+ONE_PROCESS := not slow and not multiprocess and not gpu and not plan and not onnx
 
-.PHONY: demo test test-hosts test-pods test-all test-plan test-onnx plan-check docs torture fuzz mutants audit versions wheel lint format clean
+.PHONY: demo test test-whole test-hosts test-pods test-all test-plan test-onnx plan-check docs torture fuzz mutants audit versions wheel lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fairgrape run experiments/demo.py --out runs/demo
 
 test: $(VENV)/.installed-dev lint
 	NPROC=16 $(BIN)/python -m pytest $(PARALLEL)
+
+# Whole runs, networks and pages for each row of a table, of which the fast suite has some.
+test-whole: $(VENV)/.installed-dev
+	NPROC=16 $(BIN)/python -m pytest $(PARALLEL) -m "whole and $(ONE_PROCESS)"
 
 # What takes several processes: hosts that die, runs that are killed, and a stranger who follows the
 # README and the tutorials with the installed wheel.
@@ -83,17 +88,18 @@ mutants: $(VENV)/.installed-dev
 audit: $(VENV)/.installed-dev
 	$(BIN)/python tools/audit.py $(AUDIT)
 
-# The fast suite, or TESTS of it, with the oldest versions that pyproject.toml allows, and the newest.
+# The fast suite and the whole runs, or TESTS of them, with the oldest versions that pyproject.toml
+# allows, and the newest.
 versions: versions-lowest-direct versions-highest
 
 versions-%: $(VENV)/.installed-dev
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/$*
 	$(BIN)/uv pip install --quiet --python build/$*/bin/python --resolution $* --upgrade --editable '.[dev]'
 	$(BIN)/uv pip list --quiet --python build/$*/bin/python
-	NPROC=16 build/$*/bin/python -m pytest $(PARALLEL) $(TESTS)
+	NPROC=16 build/$*/bin/python -m pytest $(PARALLEL) -m "$(ONE_PROCESS)" $(TESTS)
 
-# Wheel and sdist, what is in them, and the fast suite, or TESTS of it, on the wheel: the tests are
-# copied to where the source is not.
+# Wheel and sdist, what is in them, and the fast suite and the whole runs, or TESTS of them, on the
+# wheel: the tests are copied to where the source is not.
 wheel: $(VENV)/.installed-dev
 	rm -rf build/wheel
 	$(BIN)/uv build --quiet --out-dir build/wheel/dist
@@ -103,7 +109,7 @@ wheel: $(VENV)/.installed-dev
 	mkdir build/wheel/tree
 	cp -r tests tools experiments docs README.md Makefile pyproject.toml build/wheel/tree
 	cd build/wheel/tree && ../venv/bin/python -c 'import fairgrape_jax as f; print(f.__file__); assert "site-packages" in f.__file__'
-	cd build/wheel/tree && NPROC=16 FAIRGRAPE_SHARED=$${FAIRGRAPE_SHARED:-$(abspath ../shared)} ../venv/bin/python -m pytest $(PARALLEL) $(or $(TESTS),tests --pyargs fairgrape_jax)
+	cd build/wheel/tree && NPROC=16 FAIRGRAPE_SHARED=$${FAIRGRAPE_SHARED:-$(abspath ../shared)} ../venv/bin/python -m pytest $(PARALLEL) -m "$(ONE_PROCESS)" $(or $(TESTS),tests --pyargs fairgrape_jax)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

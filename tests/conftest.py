@@ -25,7 +25,7 @@ PROBLEM = compile_cache.use(os.environ)
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-from tests.helpers import few_passes, shape_checks  # noqa: E402
+from tests.helpers import few_passes, shape_checks, whole  # noqa: E402
 
 # Makes golden values with torch, which the tests do without.
 collect_ignore = [f"helpers/make_golden_{name}.py" for name in ("keys", "losses", "torch_files")]
@@ -54,7 +54,9 @@ LONGEST = [
 LAST = "runner/test_disk_space.py"  # from its first test on the process is slower
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest looks which marks are asked for
 def pytest_collection_modifyitems(items):
+    whole.keep_some(items)
     rank = {name: place for place, name in enumerate(LONGEST)}
 
     def place(item):

@@ -78,6 +78,7 @@ def test_names_that_predictions_could_not_be_told_by_are_refused(tasks, groups, 
         data.check(dataset)
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize(
     ("value", "said"),
     [

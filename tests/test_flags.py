@@ -29,6 +29,7 @@ FLAGS = {
 each_flag = pytest.mark.parametrize("flag", FLAGS.values(), ids=FLAGS)
 
 
+@pytest.mark.whole(but=1)
 @each_flag
 def test_selection(flag):
     rng = np.random.default_rng(0)
@@ -107,6 +108,7 @@ STATISTICS = {
 }
 
 
+@pytest.mark.whole(but=5)
 @each_flag
 @pytest.mark.parametrize("name", STATISTICS)
 def test_statistics(flag, name):
@@ -148,6 +150,7 @@ def problem():
     )
 
 
+@pytest.mark.whole(but=3)
 @each_flag
 @pytest.mark.parametrize("official", [False, True])
 def test_every_method(flag, official):
@@ -174,6 +177,7 @@ def stepped(flag=None):
     return jax.device_get(carry.state.params)
 
 
+@pytest.mark.whole(but=2)
 @each_flag
 def test_a_training_step(flag):
     leaves = zip(*map(jax.tree.leaves, (stepped(flag), stepped())), strict=True)

@@ -24,6 +24,7 @@ DENSITIES = {
 }
 
 
+@pytest.mark.whole(but=2)
 @pytest.mark.parametrize(
     ("code", "expected"), [*zip(CODE, DENSITIES.values(), strict=True)], ids=[*DENSITIES]
 )

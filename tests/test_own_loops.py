@@ -166,6 +166,7 @@ FLAGS = {
 }
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("flag", FLAGS.values(), ids=FLAGS)
 def test_the_loop_under_flags(flag, expected):
     with flag():
@@ -175,6 +176,7 @@ def test_the_loop_under_flags(flag, expected):
     jax.tree.map(close, params, expected[1])
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("flag", FLAGS.values(), ids=FLAGS)
 def test_every_allocation_and_the_metrics_under_flags(flag):
     params, masks = network(), fg.full_masks(network())

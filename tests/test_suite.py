@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import jax
+import numpy as np
 import pytest
 from jax._src import compiler
 from PIL import Image
@@ -20,7 +22,7 @@ from fairgrape_jax.data import load
 from fairgrape_jax.remedies import Remedy
 from fairgrape_jax.reports import drawing
 from fairgrape_jax.rounds.session import open_session
-from tests.helpers import compile_cache, cpu, few_passes, shared_steps, unrendered
+from tests.helpers import compile_cache, cpu, few_passes, shared_steps, unrendered, whole
 from tests.helpers.experiments import TINY, with_fields
 
 TESTS = Path(__file__).parent
@@ -151,6 +153,42 @@ def test_programs_are_written_whole_whatever_else_is_running(tmp_path):
     assert len(list(tmp_path.iterdir())) == 40
     assert (tmp_path / "jit_3-cache").read_bytes() == b"there"
     assert looks
+
+
+# --- which tests are of the fast suite
+
+
+def item(name, *marks):
+    return SimpleNamespace(nodeid=f"a.py::{name}", own_markers=[m.mark for m in marks])
+
+
+@pytest.mark.parametrize(("rows", "but"), [(1, 1), (2, 5), (7, 1), (7, 3), (156, 52)])
+def test_of_a_table_so_many_rows_stay_spread_evenly(rows, but):
+    of_table = pytest.mark.whole(but=but)
+    table = [item(f"table[{row}]", pytest.mark.slow, of_table) for row in range(rows)]
+    alone, other = item("alone", pytest.mark.whole), item("other[0]", pytest.mark.browser)
+    whole.keep_some([alone, *table, other])
+    left = [row for row, one in enumerate(table) if len(one.own_markers) == 1]
+    assert len(left) == min(rows, but)
+    assert left[0] == 0
+    assert set(np.diff(left)) <= {rows // but, rows // but + 1}
+    assert [mark.name for mark in alone.own_markers] == ["whole"]
+    assert [mark.name for mark in other.own_markers] == ["browser"]
+
+
+def test_the_fast_suite_has_rows_of_a_table_that_is_among_the_whole_runs(tmp_path):
+    text = "import pytest\n@pytest.mark.whole(but=2)\n@pytest.mark.parametrize('row', 'abcd')\n"
+    (tmp_path / "test_it.py").write_text(text + "def test_it(row): assert row\n")
+    for mark, names in (("not whole", "ac"), ("whole", "bd")):
+        command = ["-m", "pytest", "-c", "pyproject.toml", "-m", mark, "--collect-only"]
+        command += ["--rootdir", str(TESTS.parent), "--confcutdir", str(TESTS)]
+        done = subprocess.run(
+            [sys.executable, *command, "-p", "tests.conftest", str(tmp_path)],
+            capture_output=True,
+            text=True,
+            cwd=TESTS.parent,
+        )
+        assert re.findall(r"\[(\w)\]", done.stdout) == list(names), done.stdout + done.stderr
 
 
 # --- what a run costs

@@ -119,6 +119,7 @@ def test_the_command_that_begins_anew_takes_its_arguments_along(place):
 # --- devices and versions
 
 
+@pytest.mark.whole
 def test_an_accelerator_that_is_not_there_is_an_error_and_a_report_needs_none(place):
     refused(
         fairgrape(place, "run", "tiny.py", JAX_PLATFORMS="cuda"),
@@ -247,6 +248,7 @@ def test_everything_works_from_a_read_only_install(place):
 # --- words
 
 
+@pytest.mark.whole
 def test_an_audit_with_umlauts_in_a_locale_without_them(place):
     done = fairgrape(place, *tables(place, group="größe"), "--group-column", "größe", **C)
     worked(done)

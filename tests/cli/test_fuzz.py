@@ -21,6 +21,8 @@ from fairgrape_jax.runner.run import run
 from tests.helpers import fuzz_files, fuzz_requests, layouts
 from tests.helpers.fuzzing import ENDED, TINY
 
+pytestmark = pytest.mark.whole
+
 CASES = int(os.environ.get("CASES", "2400"))  # of all kinds together in the long form
 
 

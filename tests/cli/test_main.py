@@ -289,6 +289,7 @@ def test_the_version_is_that_of_the_package(capsys):
     assert capsys.readouterr().out.startswith(f"fairgrape {fairgrape_jax.__version__} (jax ")
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize(
     ("command", "unbuffered"),
     # What goes to standard error is written at once, with the variable and without.

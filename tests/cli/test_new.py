@@ -24,6 +24,7 @@ def folder(tmp_path, monkeypatch, tables):
     return tmp_path
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_a_new_file_runs(template, folder, capsys):
     assert main(["new", "mine", "--template", template]) == 0

@@ -77,6 +77,7 @@ def test_the_files_are_recorded_with_their_digests(finished):
     ]
 
 
+@pytest.mark.whole
 def test_a_report_needs_the_directory_alone(finished, tmp_path):
     """In a process that has never seen the files, which are gone."""
     shutil.copytree(finished, tmp_path / "elsewhere")
@@ -136,6 +137,7 @@ def test_a_stage_is_exported_with_the_files_and_says_what_is_missing(half, capsy
     assert "my_npz" in (half / "out/README.md").read_text()
 
 
+@pytest.mark.whole
 def test_a_run_goes_on_with_the_same_files(half, capsys):
     before = (half / "run/config.json").read_text()
     assert main(["run", "run", "--plugin", *PLUGINS]) == 0
@@ -212,6 +214,7 @@ def test_a_run_does_not_go_on_with_another_file_unless_told(changed, half, capsy
     assert not (half / "run/seed_0/magnitude/round_02").exists()
 
 
+@pytest.mark.whole
 def test_an_accepted_change_is_recorded_and_reported(half, capsys):
     (half / "my_method.py").write_text(plugins.METHOD + "# another one\n")
     assert main(["run", "run", "--plugin", *PLUGINS, "--accept-changed-plugins"]) == 0
@@ -234,6 +237,7 @@ def test_an_accepted_change_is_recorded_and_reported(half, capsys):
     assert main(["run", "run", "--plugin", *PLUGINS]) == 2
 
 
+@pytest.mark.whole
 def test_a_metric_that_comes_later_is_left_out(half, capsys):
     text = plugins.METRICS.replace("middle_group", "other_middle").replace("twice", "again")
     (half / "more.py").write_text(text)

@@ -151,6 +151,7 @@ def test_what_a_table_leaves_open_is_said():
     assert preflight.allocation_notes(TINY, FULL) == []
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("table", [{"fc1": 0.2, "fc2": 0.9}, dict.fromkeys(SHAPES, 0.2)], ids=len)
 def test_a_run_keeps_the_numbers_of_the_table(table, tmp_path):
     experiment = with_table(table, seeds=(0,), dense=config.Stage(), final=config.Stage())

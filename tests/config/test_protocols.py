@@ -57,6 +57,7 @@ def kept(tree, alive):
     )
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("rewind", ["initial", Epoch(2), "dense"], ids=str)
 def test_lottery_returns_to_the_bits_of_the_point_it_names(tmp_path, rewind):
     """Without retraining a round's checkpoint is the network as it was rewound."""
@@ -121,6 +122,7 @@ def test_a_point_is_kept_when_the_training_goes_on_after_a_stop(tmp_path, monkey
     assert_same(stage_files(tmp_path / "run"), stage_files(tmp_path / "whole"))
 
 
+@pytest.mark.whole
 def test_the_official_protocol_changes_what_its_table_says(tmp_path):
     """WS in one shot, SNIP and GraSP on the untrained network, each with its own budget."""
     names = ("magnitude", "snip", "grasp", "random")
@@ -157,6 +159,7 @@ def test_every_official_variant_is_a_valid_experiment(name):
     assert protocols.apply_protocol(equal, name) == equal
 
 
+@pytest.mark.whole
 def test_clusters_stand_for_the_groups_while_pruning_alone(tmp_path):
     scoring = dataclasses.replace(TINY.scoring, groups=Clusters(4))
     experiment = dataclasses.replace(
@@ -192,6 +195,7 @@ def test_kmeans_finds_clusters_that_are_there():
         cluster.kmeans(np.zeros((5, 2)), 3, seed=0)
 
 
+@pytest.mark.whole
 def test_shards_do_every_run_once_and_share_the_dense_networks(tmp_path, monkeypatch):
     study = dataclasses.replace(
         SHORT, methods=("magnitude", "random"), seeds=(0, 1), densities=(0.5,)

@@ -35,6 +35,7 @@ def alone(experiment, name):
     )
 
 
+@pytest.mark.whole
 def test_each_variant_is_a_run_of_its_settings_to_the_bit(tmp_path):
     assert runner.run(SHORT, tmp_path / "all")
     together = stage_files(tmp_path / "all")

@@ -295,6 +295,7 @@ def drawn(seed=0):
     return from_arrays(images ^ seed, labels[:, 0], groups, splits=parts)
 
 
+@pytest.mark.whole
 def test_a_run_keeps_its_arrays_and_goes_on_without_them(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     source = drawn()

@@ -143,6 +143,7 @@ def faces(request, tmp_path_factory):
     return place, folder
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("size", [8, 24, 160, 224])
 def test_utkface_prepared_is_the_utkface_source_bit_for_bit(faces, size):
     place, folder = faces

@@ -159,6 +159,7 @@ def test_evaluation_has_no_row_for_a_lost_picture(damaged):
 # --- runs
 
 
+@pytest.mark.whole
 def test_a_run_from_disk_is_the_run_from_memory(faces, tmp_path):
     for cache in ("disk", "memory"):
         experiment = with_fields(EXPERIMENT, data=source(faces), reading=data.Reading(cache))

@@ -64,6 +64,7 @@ def test_embedded_sample_is_mnist_at_its_index():
     assert sample["train_index"].max() < sample["validation_index"].min()
 
 
+@pytest.mark.whole
 def test_sample_script_gives_the_embedded_bytes(tmp_path):
     folder, out = shared("mnist"), tmp_path / "writers.npz"
     command = [sys.executable, "-m", "experiments.make_writers_sample", folder, "--out", out]

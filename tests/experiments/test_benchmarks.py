@@ -58,6 +58,7 @@ EXPECTED = {
 SLOW = ("importance", "train", "selection")  # they compile a program for every row
 
 
+@pytest.mark.whole(but=2)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in EXPECTED],

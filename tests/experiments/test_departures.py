@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from experiments import study
 from experiments.departures import cells, tables, variants
@@ -45,6 +46,7 @@ def test_the_digits_are_the_groups_of_the_same_samples():
         np.testing.assert_array_equal(one.images, other.images)
 
 
+@pytest.mark.whole
 def test_committed_cells_are_of_these_experiments_and_the_document_has_their_tables():
     planned = {cell.path: cell for cell in cells.cells()}
     done = {}
@@ -59,6 +61,7 @@ def test_committed_cells_are_of_these_experiments_and_the_document_has_their_tab
         assert part in text
 
 
+@pytest.mark.whole
 def test_a_cell_is_run_gone_on_with_and_compared_with_the_papers(tmp_path, monkeypatch):
     """Two variants of an experiment of seconds: the absolute deficit of three groups differs."""
     plain = dataclasses.replace(TINY, methods=("fairgrape",), densities=MEASURED, seeds=(0,))

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import numpy as np
+import pytest
 
 from experiments.faces import __main__ as faces
 from experiments.faces.rows import COMPARISONS
@@ -20,6 +21,7 @@ def test_every_comparison_can_be_run_and_compares_rows_that_it_has():
         assert compared.measured == compared.experiment.densities[-len(compared.measured) :]
 
 
+@pytest.mark.whole
 def test_a_seed_is_run_its_cells_are_read_back_and_make_the_tables(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     source = from_arrays(

@@ -94,6 +94,7 @@ def test_the_dense_network_leaves_too(run, tmp_path):
     assert "none: the dense network" in (tmp_path / "out/README.md").read_text()
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize(
     ("name", "to"),
     [
@@ -139,6 +140,7 @@ def test_a_state_dict_has_torchvisions_keys_and_gives_its_logits(name, to, tmp_p
     assert np.linalg.norm(logits - expected) <= 1e-4 * np.linalg.norm(expected)
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("to", ["timm", "hf"])
 @pytest.mark.parametrize("name", ["vit_s_16", "convnext_tiny"])
 def test_a_state_dict_has_timms_keys(name, to, tmp_path):

@@ -44,6 +44,7 @@ def small(run):
     return measure.measure(run / STAGE, 1, form="shrunk")
 
 
+@pytest.mark.whole
 def test_the_report_says_what_is_left_of_the_operations(run):
     models = results.read_all([run])
     compared = run_results.gather([run], models, results.compare_rounds(models, replicates=20))
@@ -68,6 +69,7 @@ def test_a_stage_that_stays_whole_stands_beside_one_that_does_not(run, capsys):
     assert "no channel of it is pruned as a whole" in capsys.readouterr().err
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("to", ["safetensors", "npz", "stablehlo", "hf", "masks", "sparse"])
 def test_the_small_network_leaves_and_predicts_what_the_run_did(run, small, to, tmp_path):
     made = fg.export(run / STAGE, tmp_path / OUT, to=to, shrink=True)
@@ -131,6 +133,7 @@ def test_the_command_shrinks_and_what_is_not_pruned_is_refused(run, tmp_path, ca
     assert "0 predictions other than the run's" in capsys.readouterr().out
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("to", ["torchvision", "timm"])
 def test_a_librarys_own_network_has_all_channels(to, tmp_path):
     module = models.create("resnet18", 2)

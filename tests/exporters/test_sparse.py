@@ -86,6 +86,7 @@ def test_zeros_that_are_alive_stay_alive():
 SHARES = [1e-4, 1e-3, 2e-3, 4e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.9, 0.99, 0.999]
 
 
+@pytest.mark.whole(but=6)
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("share", SHARES)
 def test_any_density_comes_within_15_percent_of_its_entropy(share, dtype):
@@ -112,6 +113,7 @@ def resnet34():
     return {**variables, "params": params}, {"params": masks, "batch_stats": no_masks}
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("values", "most"), [("exact", 1.3e6), ("float16", 0.9e6)])
 def test_a_resnet34_of_one_percent(values, most, resnet34, tmp_path):
     variables, masks = resnet34

@@ -86,6 +86,7 @@ CASES = {
 }
 
 
+@pytest.mark.whole(but=4)
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("alone", [False, True], ids=["compared", "alone"])

@@ -69,6 +69,7 @@ def test_training_in_int8_keeps_masks_and_lowers_its_loss(rows):
         assert (after[name]["kernel"] != np.asarray(params[name]["kernel"])).any()
 
 
+@pytest.mark.whole
 def test_the_table_is_that_of_the_predictions(run, rows, tmp_path, capsys):
     _, dataset, _, networks = rows
     out = tmp_path / "out"

@@ -155,6 +155,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(name):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("name", ["at+kd", "sp", "pkt", "pw"])
 def test_a_step_of_retraining_is_the_same_on_one_device_and_on_eight(name):
     """Terms of pairs look at the whole batch wherever its parts lie."""
@@ -204,6 +205,7 @@ def test_the_dense_network_is_the_teacher_and_only_while_retraining(runs):
     assert not [path for path in taught.rglob("*") if path.name in ("teacher", "logits")]
 
 
+@pytest.mark.whole
 def test_performance_weights_change_importance_and_retraining_where_they_are_asked_to(runs):
     masks, losses_of = {}, {}
     for name, pw in {

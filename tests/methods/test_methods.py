@@ -71,6 +71,7 @@ def _odd(monkeypatch):
     monkeypatch.setitem(models.MODELS, "odd", Odd)
 
 
+@pytest.mark.whole(but=52)
 @pytest.mark.parametrize("densities", [(0.3,), (0.7, 0.5, 0.4, 0.3, 0.2, 0.1)])
 @pytest.mark.parametrize(("name", "allocation"), ALLOCATED)
 def test_every_method_by_allocation_and_schedule(name, allocation, densities):
@@ -94,6 +95,7 @@ def test_every_method_by_allocation_and_schedule(name, allocation, densities):
         alive = chosen
 
 
+@pytest.mark.whole(but=26)
 @pytest.mark.parametrize(("name", "allocation"), ALLOCATED)
 def test_same_key_same_masks_on_one_device_and_on_eight(name, allocation):
     one = pruned(name, 0.3, allocation=allocation)
@@ -134,6 +136,7 @@ def eager(over, statistic, extra=None, params=None):
 squares = functools.cache(lambda over: eager(over, SQUARES))  # which most methods look at
 
 
+@pytest.mark.whole(but=12)
 @pytest.mark.parametrize("name", METHODS)
 def test_the_steps_of_a_run_score_as_the_definition_does(name):
     given = select.make_problem(*built(1), seed=0)

@@ -44,6 +44,7 @@ def _odd(monkeypatch):
     monkeypatch.setitem(models.MODELS, "odd", Odd)
 
 
+@pytest.mark.whole(but=25)
 @pytest.mark.parametrize(
     ("name", "pattern", "allocation"), CASES, ids=lambda value: str(value).replace("+", "plus")
 )

@@ -90,6 +90,7 @@ def test_a_density_may_stay_where_weights_come_back_and_elsewhere_must_fall():
         schedules.check_falling((0.1, 0.5), strictly=False)
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("name", RETURNING)
 def test_a_run_is_exact_lets_weights_return_and_goes_on_to_the_same_bits(
     name, tmp_path, monkeypatch

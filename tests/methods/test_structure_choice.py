@@ -68,6 +68,7 @@ def test_operations_are_counted_as_written_out(name):
     assert counter(masks).flops == 2 * expected
 
 
+@pytest.mark.whole(but=7)
 @pytest.mark.parametrize("method", USABLE)
 @pytest.mark.parametrize("allocation", ["uniform", "global"])
 def test_every_method_keeps_to_the_budget_and_nests(method, allocation):

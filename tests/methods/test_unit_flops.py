@@ -79,6 +79,7 @@ def test_operations_are_those_that_are_counted_on_the_program(model, size):
     assert 2 * operations(sizes, costs) == counted
 
 
+@pytest.mark.whole
 def test_a_run_keeps_to_its_operations_in_every_round(tmp_path):
     experiment = dataclasses.replace(FLOPS, methods=("stripes-fair", "swp", "layerwise"))
     finished = fg.run(experiment, tmp_path / "run")

@@ -238,8 +238,11 @@ def test_on_gpus_and_tpus_the_program_is_that_of_xla(name, platform):
 
 
 @pytest.mark.parametrize("name", ["few", "2x2", "4x4 strided", "pointwise", "depthwise, 7x7"])
-def test_derivatives_of_every_kind_and_batches_are_those_of_xla(name):
+def test_derivatives_of_every_kind_and_batches_are_those_of_xla(name, monkeypatch):
     (image, kernel, options), *_ = CASES[name]
+    if name == "few":  # XLA's own second derivatives of its pictures take seconds
+        image = (3, 8, 8, 3)
+        monkeypatch.setattr(convolution, "LARGE", 0)
     x, k, dx, dk = arrays((image, kernel, image, kernel))
 
     def derivatives(convolve, x, k, dx, dk):

@@ -25,6 +25,7 @@ from tests.helpers.golden_networks import CLASSES, GOLDEN, SEED, golden_state, s
 TORCHVISION = [name for name, row in NETWORKS.items() if row.torchvision]
 
 
+@pytest.mark.whole(but=2)
 @pytest.mark.parametrize(
     ("suffix", "seed", "shape"),
     [("logits64", SEED, (12, 3, 64, 64)), ("logits224", SEED + 1, (2, 3, 224, 224))],
@@ -64,6 +65,7 @@ def pictures(side: int, channels: int):
     return jax.ShapeDtypeStruct((2, side, side, channels), jnp.float32)
 
 
+@pytest.mark.whole(but=4)
 @pytest.mark.parametrize(("dtype", "channels"), [(jnp.float32, 3), ("bfloat16", 1)])
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_network_computes_in_the_precision_and_keeps_float32_outside(name, dtype, channels):
@@ -139,6 +141,7 @@ def test_dropout_in_train_mode(name, drops):
     assert np.array_equal(one, two) != drops
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "name",
     [
@@ -168,6 +171,7 @@ def test_relu6_passes_gradients_strictly_above_zero():
     assert_array_equal(gradient, [0, 0, 1, 0])
 
 
+@pytest.mark.whole(but=2)
 @pytest.mark.parametrize(
     "network", [partial(ResNet, BasicBlock, (1, 1)), partial(ResNet, Bottleneck, (1,)), MobileNetV2]
 )
@@ -194,6 +198,7 @@ def test_batch_statistics_are_synchronised(network):
             assert_allclose(leaf[device], wanted, rtol=1e-4, atol=1e-5, err_msg=str(path))
 
 
+@pytest.mark.whole(but=2)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_conversion_round_trip(name):
     state = golden_state(name)

@@ -57,6 +57,7 @@ def four(group, rng):
     return rng.permutation(group.size) < 4
 
 
+@pytest.mark.whole(but=2)
 @pytest.mark.parametrize(
     ("name", "keep"),
     [("mlp", half), ("cnn", half), ("resnet18", half), ("resnet50", four), ("mobilenet_v2", four)],

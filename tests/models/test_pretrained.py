@@ -55,6 +55,7 @@ def constant_leaf(key, shape):
     return np.broadcast_to(np.float32(zlib.crc32(key.encode()) % 2**24), shape)
 
 
+@pytest.mark.whole(but=4)
 @pytest.mark.parametrize(
     "field",
     [
@@ -73,6 +74,7 @@ def test_other_libraries_names_give_their_logits(field):
     assert np.linalg.norm(logits - expected) <= 1e-4 * np.linalg.norm(expected)
 
 
+@pytest.mark.whole(but=3)
 @pytest.mark.parametrize("foreign", FOREIGN)
 def test_other_names_below_a_prefix_and_without_counters(foreign):
     name, state = foreign.split(".")[1], foreign_state(foreign, constant_leaf)

@@ -69,6 +69,7 @@ def ran(devices, **changes):
     return jax.device_get(network.state), loss, dataclasses.astuple(seen), scores
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize(
     "devices", [2, 8, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))]
 )

@@ -110,6 +110,7 @@ def assert_same_predictions(text, expected):
     assert rows == others
 
 
+@pytest.mark.multiprocess
 def test_two_processes_leave_what_one_process_leaves(one, two, experiment):
     """4 devices in 2 processes add up in another order than 4 in one: rounding differs.
 
@@ -174,6 +175,7 @@ def test_importance_of_the_same_parameters_agrees_over_processes(tmp_path, exper
         np.testing.assert_array_equal(process["first.b"], [False, True, True])
 
 
+@pytest.mark.multiprocess
 @pytest.mark.parametrize("devices", [1, 4, 8])
 def test_a_run_of_two_processes_goes_on_in_one(two, tmp_path, experiment, devices):
     keep_until(two[0], tmp_path / "run", 1)

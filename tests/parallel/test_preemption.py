@@ -62,6 +62,7 @@ def made(monkeypatch):
     return found
 
 
+@pytest.mark.whole
 def test_a_run_with_notices_all_along_loses_no_step_and_leaves_the_same_bits(
     tmp_path, monkeypatch, made, capsys
 ):

@@ -77,6 +77,7 @@ def words(program, experiment=TINY, description=DATA, target="cpu:1", compile_it
     }
 
 
+@pytest.mark.whole
 def test_the_plan_of_a_network_of_ones_own(folder, capsys):
     """Through the command and a process of its own, as JSON that any reader takes."""
     arguments = ["plan", "own.py", "--on", "cpu:2", "--json", "--programs", "reduction"]

@@ -81,6 +81,7 @@ def test_a_convolution_is_that_of_qwix(groups, positive):
         np.testing.assert_allclose(function(network.params, x), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.whole(but=5)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_kind_of_network_goes_through(name):
     network = NETWORKS[name]()

@@ -33,6 +33,7 @@ def stopped(tmp_path_factory):
     return broken, directory, str(error.value)
 
 
+@pytest.mark.whole
 def test_a_run_leaves_a_repro_file_that_says_what_and_replays(stopped, capsys):
     _, directory, said = stopped
     place = directory / "seed_0/magnitude/round_01/not_finite"
@@ -121,6 +122,7 @@ def test_no_more_rollbacks_than_allowed(stopped, tmp_path):
         assert len(past) == 1
 
 
+@pytest.mark.whole
 def test_a_lowered_rate_survives_a_kill(stopped, tmp_path, monkeypatch):
     """The run dies in the second epoch after it went back; the partial save is at lowered rates."""
     experiment, directory, _ = stopped

@@ -44,6 +44,7 @@ def of_case(case, name):
     return GOLDEN.get(f"{case}.{name}", GOLDEN[name])
 
 
+@pytest.mark.whole(but=4)
 @pytest.mark.parametrize("devices", [1, 4])
 @pytest.mark.parametrize("case", CASES)
 def test_multipliers_and_lagrangians_are_those_of_the_authors_code(case, devices):

@@ -40,11 +40,13 @@ def test_every_row_is_tested():
     assert remedies.active(Remedy()) == ()
 
 
+@pytest.mark.whole(but=2)
 @pytest.mark.parametrize("name", REMEDIES)
 def test_a_step_is_the_same_on_one_device_and_on_eight(name):
     assert_alike(*(one_step(REMEDIES[name], count) for count in (1, 8)))
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("name", REMEDIES)
 def test_a_training_that_was_stopped_goes_on_to_the_same_bits(name, tmp_path):
     assert_goes_on(REMEDIES[name], tmp_path)
@@ -122,6 +124,7 @@ def assert_goes_on(remedy, directory):
     return state
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("row", [guide, all_hooks])
 def test_a_new_row_takes_part_wherever_it_may(row, tmp_path):
     """That of the guide, and one with every other hook; what freezes a parameter freezes it."""

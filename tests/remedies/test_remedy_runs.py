@@ -38,6 +38,7 @@ def test_clusters_stand_for_groups_in_retraining_too(tmp_path, monkeypatch):
     assert tables == [(tuple(f"cluster {k}" for k in range(4)), sizes.tolist())]
 
 
+@pytest.mark.whole
 def test_a_step_that_is_not_finite_is_replayed_with_what_was_carried(tmp_path, capsys):
     broken = dataclasses.replace(SHORT, remedy=DUALS, retrain=Stage((3,), (1e30,)))
     with pytest.raises(NotFiniteError):
@@ -49,6 +50,7 @@ def test_a_step_that_is_not_finite_is_replayed_with_what_was_carried(tmp_path, c
     assert f"again:    {known['not_finite'][0]}" in capsys.readouterr().out
 
 
+@pytest.mark.whole
 def test_on_two_devices_a_run_is_whole_and_its_remedy_changes_it(tmp_path):
     histories = []
     for name, remedy in (("with", DUALS), ("without", Remedy(kd=1.0))):

@@ -111,6 +111,7 @@ def test_nan_of_parquet_is_an_empty_cell(capsys):
     assert "1 samples are in no group" in capsys.readouterr().out
 
 
+@pytest.mark.whole
 def test_what_is_printed_and_written_does_not_depend_on_the_hash_seed(place, capsys):
     words = ("8", "10", "nan", "9", "NaN", "1.0")
     lines = [f"{i},{words[i % 3]},{words[i // 3 % 5]},{words[i % 5]},{i % 7}\n" for i in range(60)]

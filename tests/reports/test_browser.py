@@ -12,6 +12,7 @@ from tests.helpers import browser, made_runs
 from tests.helpers.charts import DOCUMENT
 
 pytestmark = [
+    pytest.mark.whole,
     pytest.mark.browser,
     pytest.mark.skipif(not browser.program(), reason="no Chromium here: apt install chromium"),
     pytest.mark.skipif(not importlib.util.find_spec("playwright"), reason="no playwright here"),

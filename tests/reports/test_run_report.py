@@ -57,6 +57,7 @@ def test_the_report_says_who_is_in_no_group_and_what_the_samples_tell(written):
     assert "corrected for picking two of 3" in text
 
 
+@pytest.mark.whole
 def test_methods_are_compared_on_shared_seeds_only(made, tmp_path):
     models = results.read(made)
     cells = run_results.last_rounds(results.compare_rounds(models, 20))
@@ -70,6 +71,7 @@ def test_methods_are_compared_on_shared_seeds_only(made, tmp_path):
     assert "share no seed, or not their samples: they are not compared" in text
 
 
+@pytest.mark.whole
 def test_changed_samples_have_their_names_or_numbers(made, written, tmp_path):
     listed = sections_of((written / "report.md").read_text())["Samples that pruning changed"]
     assert "Ids are file names" in listed
@@ -85,6 +87,7 @@ def test_changed_samples_have_their_names_or_numbers(made, written, tmp_path):
     assert "Ids are the index in predictions.csv" in listed["Samples that pruning changed"]
 
 
+@pytest.mark.whole
 def test_thumbnails_from_a_folder_of_the_files(made, tmp_path, capsys):
     for i in range(0, 240, 2):
         path = tmp_path / "all" / "faces" / f"{i}.jpg"
@@ -117,6 +120,7 @@ def test_thumbnails_from_the_dataset_of_the_run(made, monkeypatch):
         thumbnails.pictures_of_run(made, predicted, [3])
 
 
+@pytest.mark.whole
 def test_a_report_is_the_same_bytes_whatever_the_hash_seed(made, written, tmp_path):
     code = "import sys; from fairgrape_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
     root = str(Path(fairgrape_jax.__file__).parents[1])

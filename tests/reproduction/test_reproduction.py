@@ -161,6 +161,7 @@ def test_the_command_prints_finished_runs(tmp_path, monkeypatch, capsys):
     assert "No-pruning" in printed
 
 
+@pytest.mark.whole
 def test_a_missing_run_is_made(tmp_path, monkeypatch, capsys):
     """Through the whole command, with an experiment that takes a second."""
     made = dataclasses.replace(TINY, methods=("fairgrape",), seeds=(0,))

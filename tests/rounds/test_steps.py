@@ -104,6 +104,7 @@ def test_a_last_layer_that_is_no_module_is_refused_not_taken_for_the_network(mon
         cluster.embed(session, network, batch=64)
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("allocation", ["uniform", "uniform+"])
 def test_a_run_of_such_a_network_records_every_layer(allocation, tmp_path):
     scoring = dataclasses.replace(EXPERIMENT.scoring, allocation=allocation)

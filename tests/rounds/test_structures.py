@@ -39,6 +39,7 @@ def tiny():
     return opened(experiment, load(experiment.data))
 
 
+@pytest.mark.whole(but=6)
 @pytest.mark.parametrize("method", USABLE)
 def test_every_method_prunes_whole_structures_within_the_operations(method, tiny):
     session, network = tiny
@@ -56,6 +57,7 @@ def test_every_method_prunes_whole_structures_within_the_operations(method, tiny
     assert counts["fc1"] < 128
 
 
+@pytest.mark.whole
 def test_a_run_prunes_channels_and_leaves_a_smaller_network(tmp_path, capsys):
     finished = fg.run(CHANNELS, tmp_path / "run")
     pictures = load(CHANNELS.data).test.images[:8].astype(np.float32)

@@ -162,6 +162,7 @@ def test_the_table_names_every_write_of_a_run(whole):
         assert any(fnmatch.fnmatch(name, pattern) for name in written), pattern
 
 
+@pytest.mark.whole(but=2)
 @pytest.mark.parametrize(
     ("pattern", "code"),
     [pytest.param(*each, marks=[pytest.mark.slow] * (i % 3 > 0)) for i, each in enumerate(WRITES)],
@@ -190,6 +191,7 @@ def test_a_write_that_fails_is_named_and_nothing_is_lost(
     assert_same(stage_files(run), stage_files(whole[0]))
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize(("pattern", "code"), AIDS)
 def test_an_aid_that_cannot_be_written_is_said_and_not_missed(
     pattern, code, whole, dense, tmp_path, place, capsys
@@ -281,6 +283,7 @@ def leave(where, free):
         file.write(bytes(shutil.disk_usage(where).free - free))
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.skipif(shutil.which("mount") is None or os.geteuid() != 0, reason="needs root")
 @pytest.mark.parametrize(
     "free",

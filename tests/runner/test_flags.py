@@ -78,6 +78,7 @@ def test_a_run_of_before_the_flags_were_written_goes_on(complete, flag, monkeypa
     preflight.check_directory(SHORT, complete)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("kind", ["rbg", pytest.param("unsafe_rbg", marks=pytest.mark.slow)])
 def test_a_run_under_another_kind_of_random_numbers_is_a_run(kind, tmp_path, flag, monkeypatch):
     """Whole, and stopped and gone on with, to the same bits."""

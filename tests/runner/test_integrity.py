@@ -76,6 +76,7 @@ def test_the_same_command_makes_the_damaged_round_anew_to_the_same_bits(whole, t
     assert_same(stage_files(tmp_path / "run"), stage_files(whole))
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("name", ["masks.npz", "predictions.csv", "metrics.json"])
 def test_a_pipe_in_the_place_of_a_file_is_never_waited_for(whole, tmp_path, name):
     """A folder there is refused by name: it is not ours to remove."""

@@ -83,6 +83,7 @@ def test_a_run_on_a_store_is_the_run_on_a_local_disk(whole, local):
     assert names_of(directory) == names_of(local)
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("part", [0.2, 0.45, 0.7, 0.95])
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(whole, local, tmp_path, monkeypatch, part):
     _, changes = whole
@@ -114,6 +115,7 @@ def test_a_second_process_is_told_who_writes_the_run(whole, local, capsys):
     assert record.read_bytes() == before
 
 
+@pytest.mark.whole
 def test_what_reads_a_run_reads_it_there(whole, local, tmp_path, monkeypatch):
     directory, _ = whole
     monkeypatch.chdir(tmp_path)

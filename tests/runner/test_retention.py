@@ -58,6 +58,7 @@ def checkpoints_of(directory):
     return {int(path.parents[1].name.removeprefix("round_")) for path in found}
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize(
     "checkpoints",
     [

@@ -172,6 +172,7 @@ def test_a_finished_run_run_again_changes_nothing(finished):
     assert before == after
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("stop_at", [1, 3])
 def test_a_stopped_run_resumes_to_the_same_bits(finished, tmp_path, monkeypatch, stop_at):
     """Stopped after the checkpoint of a stage was written but before the stage was complete."""
@@ -195,6 +196,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(finished, tmp_path, monkeypatch,
     assert_same(stage_files(tmp_path / "run"), expected)
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("stop_at", [2, 7])  # in the dense training; in the last round's final
 def test_training_stopped_between_epochs_goes_on_to_the_same_bits(
     tmp_path, monkeypatch, capsys, stop_at

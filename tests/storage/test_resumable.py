@@ -260,6 +260,7 @@ def network():
     return opened(SMALL, data.load(SMALL.data), 2)
 
 
+@pytest.mark.whole(but=9)
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_that_is_stopped_scores_each_micro_batch_once(
     name, network, notices, tmp_path

@@ -62,6 +62,7 @@ def torch_members(structures, group):
     return frozenset(names)
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2"])
 def test_groups_choice_and_logits_are_those_of_torch_pruning(name):
     file = golden()

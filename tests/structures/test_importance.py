@@ -54,6 +54,7 @@ def test_the_sum_over_a_structure_counts_every_weight_once(name):
         np.testing.assert_allclose(rows, expected[key], rtol=1e-6)
 
 
+@pytest.mark.whole(but=2)
 @pytest.mark.parametrize("name", SOME)
 def test_gates_give_the_square_of_the_sum_per_group(name):
     network, structures, masks = case(name)

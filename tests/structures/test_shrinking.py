@@ -50,6 +50,7 @@ class Case:
 case_of = cache(Case)
 
 
+@pytest.mark.whole(but=10)
 @pytest.mark.parametrize("name", FOLLOWED)
 @pytest.mark.parametrize(("seed", "share"), [(0, 0.5), (1, 0.0)])
 def test_the_small_network_gives_what_the_masked_one_gives(name, seed, share):
@@ -109,6 +110,7 @@ def test_another_batch_size_and_nothing_pruned():
     close(same.apply(same.params, network.x), network.apply(network.params, network.x))
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("name", ["cnn", "resnet", "mobilenet_v2"])
 def test_training_mode_of_a_linen_network(name, monkeypatch):
     """Batch statistics and dropout: the new statistics are small too.

@@ -73,6 +73,7 @@ def test_every_layer_of_a_network_has_quantisers_and_its_parameters_are_those_of
     assert after == other["batch_stats"]
 
 
+@pytest.mark.whole(but=2)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_with_quantisers_has_at_first_the_outputs_of_without(name, monkeypatch):
     """Networks of several blocks without the rest of them, which are like these."""
@@ -89,6 +90,7 @@ def test_a_network_with_quantisers_has_at_first_the_outputs_of_without(name, mon
     assert not quantised.is_quantised(after)
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("options", [BITS, Quantisation(8, 0), Quantisation(0, 3)])
 def test_weights_and_activations_take_no_more_values_than_their_bits(options, monkeypatch):
     module = quantised.with_quantisers(models.create("cnn", 3), options)
@@ -171,6 +173,7 @@ def test_a_step_is_the_same_on_one_device_and_on_eight():
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.whole
 def test_a_training_that_was_stopped_goes_on_to_the_same_bits(tmp_path):
     whole, history = trained("cnn", tmp_path / "whole", begin=begin)
     with pytest.raises(StoppedError):
@@ -196,6 +199,7 @@ def run(tmp_path_factory):
     return directory
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", [*LAYERWISE, "swp"])
 def test_a_round_is_evaluated_with_its_quantisers(run, name):
     """Its predictions are those of the quantised network, which is not the one without."""
@@ -273,6 +277,7 @@ def test_pretrained_weights_are_taken_by_a_network_with_quantisers(run):
     assert quantised.quantised_layers(network.state.batch_stats)
 
 
+@pytest.mark.whole
 def test_a_quantised_step_that_is_not_finite_is_replayed(tmp_path, capsys):
     experiment = dataclasses.replace(SHORT, retrain=Stage((1,), (1e30,)), quantise=BITS)
     with pytest.raises(NotFiniteError):

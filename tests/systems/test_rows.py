@@ -63,6 +63,7 @@ def begin(name, devices=1):
     return session, taking, step
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("name", DISTINCT)
 def test_a_step_is_the_same_on_one_device_and_on_eight(name):
     one, eight = (one_step(name, count, begin) for count in (1, 8))
@@ -72,6 +73,7 @@ def test_a_step_is_the_same_on_one_device_and_on_eight(name):
         assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(a) + 1e-6
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("name", DISTINCT)
 def test_a_training_that_was_stopped_goes_on_to_the_same_bits(name, tmp_path):
     whole, history = trained(name, tmp_path / "whole", begin=begin)
@@ -122,6 +124,7 @@ def test_a_step_before_the_choice_that_is_not_finite_is_replayed(tmp_path, capsy
     assert f"again:    {known['not_finite'][0]}" in capsys.readouterr().out
 
 
+@pytest.mark.whole
 def test_every_row_reaches_its_budget_in_a_run(tmp_path):
     """Two rounds of three epochs, two before the choice; no epoch is added; rows differ."""
     experiment = dataclasses.replace(
@@ -148,6 +151,7 @@ def test_every_row_reaches_its_budget_in_a_run(tmp_path):
     assert len({leaf.tobytes() for leaf in networks.values()}) == len(OF_WEIGHTS)
 
 
+@pytest.mark.whole
 def test_every_row_of_structures_reaches_its_operations_in_a_run(tmp_path):
     """As above; with any structure more the budget is used to within 3 points, or too small."""
     scoring = dataclasses.replace(TINY.scoring, structures="flops", allocation="global")

@@ -57,6 +57,7 @@ def stripe_masks(params, share, seed=0):
     return jax.tree.unflatten(structure, drawn)
 
 
+@pytest.mark.whole(but=2)
 @pytest.mark.parametrize(
     ("name", "size", "left"),
     [("odd", 11, 3), ("cnn", 12, 0), ("mlp", 6, 0), ("resnet18", 32, 0), ("mobilenet_v2", 32, 17)],
@@ -98,6 +99,7 @@ def test_a_network_without_a_cut_stripe_is_as_it_was():
     np.testing.assert_array_equal(stripped.apply(stripped.variables, x), module.apply(variables, x))
 
 
+@pytest.mark.whole
 def test_a_measure_without_the_stripes_has_fewer_parameters_and_operations(tmp_path, capsys):
     experiment = dataclasses.replace(TINY, methods=("stripes",), densities=(0.3,))
     finished = fg.run(experiment, tmp_path / "run")

@@ -111,6 +111,7 @@ INITIALISERS = {
 }
 
 
+@pytest.mark.whole(but=8)
 @pytest.mark.parametrize("name", INITIALISERS)
 def test_every_initialiser_has_the_bits_of_its_compiled_form(name):
     initializer, drawn = INITIALISERS[name]
@@ -128,6 +129,7 @@ def test_other_types_are_compiled(name, dtype):
     assert_same_bits(init)
 
 
+@pytest.mark.whole(but=3)
 @pytest.mark.parametrize("count", [0, 1, SMALLEST, SMALLEST + 1, LARGEST, LARGEST + 1])
 def test_sizes_around_those_that_are_shared(count):
     init = lambda key: {"table": 0.1 * jax.random.normal(key, (count, 1))}  # noqa: E731
@@ -181,6 +183,7 @@ def test_a_function_of_the_name_of_a_sampler_is_not_taken_for_it():
         assert_same_bits(sampler)
 
 
+@pytest.mark.whole(but=4)
 @pytest.mark.parametrize(
     ("setting", "drawn"),
     [

@@ -148,6 +148,7 @@ def trained(devices: int, start=None, done: int = 0):
     return seen
 
 
+@pytest.mark.whole
 def test_training_does_not_depend_on_the_devices_and_goes_on_after_a_stop():
     one = trained(1)
     assert len(one) == 6
