@@ -43,6 +43,7 @@ ALLOCATION = ("tests/selection/test_counts.py", "tests/selection/test_allocation
 NETWORK = tuple(
     f"tests/selection/test_{name}.py" for name in ("inputs", "fixed_point", "fixed_point_programs")
 )
+PARTS = tuple(f"tests/selection/test_{name}.py" for name in ("blocks", "sample"))
 PER_SAMPLE = ("tests/scoring/test_per_sample.py", "tests/scoring/test_accumulate.py")
 # Of each module (or of all of a folder): whether all mutants are tried, and the tests, which are
 # tried in this order; the examples of its docstrings come before them.
@@ -71,7 +72,7 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "selection/maxmin": (SAMPLE, ("tests/selection/test_maxmin.py",)),
     "selection/patterns.py": (SAMPLE, ("tests/selection/test_patterns.py",)),
     "selection/within.py": (SAMPLE, ("tests/selection/test_patterns.py",)),
-    "selection": (SAMPLE, ("tests/selection/test_blocks.py", *NETWORK)),
+    "selection": (SAMPLE, (*PARTS, *NETWORK)),
     "scoring/accumulate.py": (SAMPLE, ("tests/scoring/test_accumulate.py",)),
     "scoring/assignment.py": (SAMPLE, ("tests/scoring/test_assignment.py",)),
     "scoring/uncleared.py": (SAMPLE, ("tests/scoring/test_departures.py",)),

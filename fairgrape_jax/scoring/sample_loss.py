@@ -134,6 +134,10 @@ def is_traced(tree: Tree) -> bool:
 
     Args:
         tree: a pytree of anything.
+
+    Example:
+        >>> is_traced([1.0]), jax.jit(lambda x: x + is_traced([x, 1.0]))(1)
+        (False, Array(2, dtype=int32, weak_type=True))
     """
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 

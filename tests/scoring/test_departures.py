@@ -38,6 +38,7 @@ def adam(gradient, moments, step):
     return corrected[0] / (np.sqrt(corrected[1]) + 1e-8), (first, second)
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("devices", [1, 2])
 def test_accumulated_gradients_are_never_cleared_and_the_copy_steps(devices):
     """The official loop, written out: add to the gradient, step, square the stepped weights."""

@@ -183,7 +183,7 @@ UNCLEAR = {
     "bool of one axis": ((BOTH, LABELS, IDS > 0), "mixed", 2, "who belongs to each group"),
     "ids too high": ((BOTH, LABELS, IDS + 1), "mixed", 2, "groups 1 to 2; 0 to 1 are expected"),
     "ids too low": ((BOTH, LABELS, IDS - 2), "mixed", 2, "groups -2 to -1"),
-    "another number": ((BOTH, LABELS, MEMBERS), "mixed", 3, "2 groups, but num_groups is 3"),
+    "another number": ((BOTH, LABELS, MEMBERS), "mixed", 4, "2 groups, but num_groups is 4"),
     "a mixed batch of form pure": ((BOTH, LABELS, MEMBERS), "pure", None, "images .* form 'pure'"),
     "sub-batches of form mixed": (
         (np.stack([BOTH] * 2), np.stack([LABELS] * 2), MEMBERS), "mixed", None, "images .* 'mixed'"

@@ -96,6 +96,7 @@ def layers(scores):
     return [scores["a"]["kernel"], scores["b"]["w"]]
 
 
+@pytest.mark.whole(but=2)
 @pytest.mark.parametrize("formula", ["sum-of-squares", "square-of-mean"])
 @pytest.mark.parametrize("micro_batch", [None, 7])
 def test_every_form_on_any_number_of_devices_is_the_definition(formula, micro_batch):
@@ -239,6 +240,7 @@ def test_every_float_type_and_layout(dtype):
         assert found.dtype == np.float32
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize(
     "flags",
     [

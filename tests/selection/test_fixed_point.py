@@ -34,7 +34,7 @@ def check(cases, finish):
     print(f"\nfinish={finish}\n{table(found)}")
     assert all(c.fair for c in found), [c for c in found if not c.fair]
     assert all(c.close for c in found), [c for c in found if not c.close]
-    return sum(c.differ == 0 for c in found) / len(found)
+    return found
 
 
 def cases(sizes, repeats):
@@ -46,13 +46,19 @@ def cases(sizes, repeats):
     ]
 
 
-def test_greedy_finish_is_greedy():
-    assert check(cases(FEW, (0, 2, 5)), "greedy") > 0.8
+def test_greedy_finish_is_greedy_and_takes_few_passes():
+    found = check(cases(FEW, (0, 2, 5)), "greedy")
+    assert sum(c.differ == 0 for c in found) > 0.8 * len(found)
+    assert sum(c.passes for c in found) <= 220  # 207 when this was written, of 81 layers
+    lost = [c.case.family for c in found if not c.converged]
+    assert set(lost) <= {"tied", "constant"}
+    assert len(lost) <= 10
 
 
 @pytest.mark.slow  # the sweep below does the same; greedy's finish is looked at above
 def test_no_finish_is_close_to_greedy():
-    assert check(cases(FEW, (0, 3)), "none") > 0.2
+    found = check(cases(FEW, (0, 3)), "none")
+    assert sum(c.differ == 0 for c in found) > 0.2 * len(found)
 
 
 @pytest.mark.slow
@@ -154,6 +160,18 @@ def test_sums_over_twelve_decades_are_those_of_float64():
     reference = select_greedy(importance, previous, 150_000)
     assert info.converged
     assert (reference & ~np.asarray(mask)).sum() <= 2
+
+
+@pytest.mark.parametrize("nobody", range(4))
+def test_a_group_of_nothing_is_no_hindrance(nobody):
+    """Weights that matter to nobody are not near its end, however far the others' ends are."""
+    importance, previous, keep = drawn()
+    mask, _ = solve_threshold(importance, previous, keep)
+    more = np.insert(importance, nobody, 0, axis=0)
+    same, info = solve_threshold(more, previous, keep)
+    assert info.converged
+    assert info.passes <= 8
+    np.testing.assert_array_equal(same, mask)
 
 
 def test_groups_without_importance_and_layers_without_any():

@@ -182,6 +182,20 @@ def test_what_greedy_itself_chose_is_said_to_be_so(groups):
     assert empty == (0, 0.0, True)
 
 
+@pytest.mark.parametrize("where", [np.asarray, jnp.asarray], ids=["host", "device"])
+def test_what_float32_holds_is_chosen_by_the_program(where):
+    """What is left to greedy is not converged."""
+    scores = {"kernel": where(drawn(LARGE).astype(np.float32))}
+    _, found = solve_tree(scores, {"kernel": np.ones(LARGE, bool)}, 0.1)
+    assert [each["converged"] for each in found.values()] == [True]
+
+
+def test_what_float32_cannot_hold_costs_no_pass():
+    scores = 1 + 1e-12 * np.random.default_rng(0).random((2, LARGE))
+    _, found = solve_tree({"kernel": scores}, {"kernel": np.ones(LARGE, bool)}, 0.1)
+    assert [(each["passes"], each["converged"]) for each in found.values()] == [(0, False)]
+
+
 def test_large_integers_on_a_device_are_ranked_all_the_same():
     order = np.random.default_rng(0).permutation(N)
     scores = jnp.asarray(2**24 + np.stack([order, order]), jnp.int32)

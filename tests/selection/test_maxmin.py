@@ -34,6 +34,7 @@ def retained(importance, previous, mask):
     return (kept[totals > 0] / totals[totals > 0]).min()
 
 
+@pytest.mark.whole(but=5)
 @pytest.mark.parametrize("groups", [2, 7, 14])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_between_greedy_and_the_bound_and_near_the_bound(family, groups):
@@ -86,6 +87,9 @@ def test_the_sample_changes_the_passes_and_not_the_bound(monkeypatch):
     _, coarse = certified_maxmin(importance, everything, 5000)
     assert coarse.bound == pytest.approx(plain.bound, rel=1e-5)
     assert coarse.passes < plain.passes
+    # A group to which nothing matters has no part in where the search begins.
+    nobody = np.pad(importance, [(0, 1), (0, 0)])
+    assert certified_maxmin(nobody, everything, 5000)[1].passes == coarse.passes
 
 
 def network(groups=7, family="lognormal", alive=0.8):
@@ -125,6 +129,7 @@ def test_a_tree_is_its_layers_one_by_one():
             assert certificate[field] == pytest.approx(getattr(alone, field), rel=1e-12)
 
 
+@pytest.mark.whole(but=2)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_large_layers_of_a_tree_are_never_below_greedy_and_near_the_bound(family, sampled):
     importance, previous = network(family=family)
@@ -190,6 +195,7 @@ def test_devices_do_not_change_a_pass(count):
         np.testing.assert_allclose(alone.parts.sum(axis=0), host.parts.sum(axis=0), rtol=1e-4)
 
 
+@pytest.mark.whole
 def test_devices_do_not_change_the_choice(sampled):
     importance, previous = network()
     one = maxmin_tree(importance, previous, 0.2)

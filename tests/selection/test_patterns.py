@@ -127,6 +127,32 @@ def test_one_block_is_the_choice_without_a_pattern(seed):
     )
 
 
+def test_a_group_whose_weights_have_no_room_left_is_not_asked_again():
+    """It has less than its share and nothing to choose: the other goes on with its best."""
+    importance = np.array([[0, 0, 100, 100, 0, 0, 0, 0], [0.5, 0.6, 0, 0, 1, 2, 3, 4]])
+    alive, blocks = np.ones(8, bool), np.repeat(np.arange(4), 2)
+    mask = select_greedy_within(importance, alive, 4, limits(NofM(1, 2), blocks, alive, 4))
+    assert np.flatnonzero(mask).tolist() == [1, 2, 5, 7]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("power", [-60, 60])
+def test_the_scale_of_importance_does_not_matter(choice, power):
+    importance, alive = layer(np.random.default_rng(0), 40, alive=0.8)
+    bounds = limits(NofM(2, 4), np.repeat(np.arange(10), 4), alive, 12)
+    mask, scaled = (
+        CHOICES[choice](x, alive, 12, bounds) for x in (importance, np.ldexp(importance, power))
+    )
+    np.testing.assert_array_equal(mask, scaled)
+
+
+def test_the_first_row_alone_is_looked_at():
+    scores, alive = np.array([[1.0, 3.0, 2.0], [np.nan, 0, 9]]), np.ones(3, bool)
+    whole = limits(NofM(2, 3), np.zeros(3, np.int64), alive, 2)
+    assert select_first_within(scores, alive, 2, whole).tolist() == [False, True, True]
+    assert select_first(scores, alive, 2).tolist() == [False, True, True]
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32, ">f4", bool])
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_dtype_and_nothing_to_choose_from(choice, dtype):

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32, Int, Int32
 
 from fairgrape_jax.selection import blocks as bl
 from fairgrape_jax.selection.blocks import Blocks, Fixed, Gathered
-from fairgrape_jax.selection.fixed_point.prefixes import Prefixes, Shells
+from fairgrape_jax.selection.fixed_point.prefixes import INFINITE, Prefixes, Shells
 from fairgrape_jax.selection.fixed_point.walk import CAPACITY, Candidates, Walk, descending, walk
 
 SIZE = 3584  # weights expected in a sample: with room to spare in a walk's capacity
@@ -194,7 +194,8 @@ def ends_at(
 ) -> Prefixes:
     """The ends of prefixes that hold so many of the sample's weights.
 
-    An empty prefix ends just above the group's most important weight.
+    An empty prefix ends just above the group's most important weight, or, where nothing matters to
+    the group, above all: ends at 0 would bring weights that matter to nobody near.
 
     Args:
         position: in each group's order.
@@ -206,7 +207,7 @@ def ends_at(
     key = jnp.take_along_axis(sample.gathered.keys, last[:, None], axis=1)[:, 0]
     index = jnp.take_along_axis(sample.gathered.indices, last, axis=1).astype(jnp.float32)
     part = (index + bl.to_float(position > 0)) / size.astype(jnp.float32)[:, None]
-    return Prefixes(jnp.maximum(key, 0), jnp.minimum(part, 1))
+    return Prefixes(jnp.where(key > 0, key, INFINITE), jnp.minimum(part, 1))
 
 
 def ends_among_ties(first: Walk, sample: Sample) -> Bool[jax.Array, " L"]:
