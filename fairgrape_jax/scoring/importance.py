@@ -268,6 +268,10 @@ def layer_totals(
 
     Args:
         importance: of each layer.
+
+    Example:
+        >>> layer_totals([np.array([[[1.0, 2], [3, 4]], [[0, 1], [0, 1]]])])
+        [array([10.,  2.])]
     """
     return [
         np.asarray(layer, np.float64).reshape(len(layer), -1).sum(axis=1) for layer in importance

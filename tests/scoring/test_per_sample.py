@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from fairgrape_jax.masks import full_masks
 from fairgrape_jax.scoring import adder
-from fairgrape_jax.scoring.parts import pieces
+from fairgrape_jax.scoring.parts import parts, pieces
 from fairgrape_jax.scoring.per_sample import average_importance, group_importance
 from fairgrape_jax.scoring.sample_loss import split_network
 
@@ -223,6 +223,17 @@ def test_parts_pass_at_most_a_fifth_more_samples(groups, batch):
             sizes.update(plan)
     assert passed <= 1.2 * batch * batches
     assert len(sizes) <= 12
+
+
+@pytest.mark.parametrize("micro_batch", [1, 5, 8])
+def test_a_whole_micro_batch_is_one_part_of_its_size(micro_batch):
+    """Whatever sizes there are for the last one of a group."""
+    members = np.ones((1, 3 * micro_batch + 1), bool)
+    batch = {"x": np.arange(members.shape[1])}
+    whole = parts([(batch, members)], micro_batch, "pure", squares=True)
+    assert [len(part.batch["x"]) for part in whole] == [micro_batch] * 3 + [
+        max(1, micro_batch // 4)
+    ]
 
 
 @pytest.mark.parametrize(

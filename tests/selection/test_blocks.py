@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fairgrape_jax.selection import blocks as bl
+from fairgrape_jax.selection.blocks.keys import can_be_ranked
 from fairgrape_jax.selection.fixed_point.prefixes import INFINITE, Prefixes
 
 SIZES, SEGMENTS = (1, 1500, 2049), (0, 1, 1)  # arrays, and the segments that they belong to
@@ -48,6 +49,13 @@ def flags(of_weights):
     result = np.zeros(len(packed().segment) * bl.BLOCK, of_weights.dtype)
     result[PLACES] = of_weights
     return jnp.asarray(result.reshape(-1, bl.BLOCK))
+
+
+def test_the_least_nan_and_infinity_are_no_numbers_to_rank():
+    bits = np.array([0x7F7FFFFF, 0x7F800000, 0x7F800001, 0x7FC00000, -1, 0, 1], np.int32)
+    importance = jnp.asarray(bits.view(np.float32))
+    assert bl.keys_of(importance).tolist() == [0x7F7FFFFF, 0x7F7FFFFF, 0, 0, 0, 0, 1]
+    assert can_be_ranked(importance).tolist() == [True] + [False] * 4 + [True] * 2
 
 
 def test_blocks_hold_every_weight_in_its_place():

@@ -209,6 +209,24 @@ def test_a_layer_whose_fixed_point_is_not_found_is_greedys_and_says_so():
     }
 
 
+def test_a_layer_that_keeps_all_that_matters_beside_layers_that_do_not():
+    """One of a tree may be complete without a walk, or without a single weight."""
+    importance, alive = tree()  # whose program is compiled already
+    rng = np.random.default_rng(0)
+    importance["dense"]["kernel"] *= rng.random((100, 120)) < 0.1
+    alive["conv"]["kernel"][:] = np.arange(5 * 16 * 50).reshape(5, 16, 50) % 9 == 0
+    for density in (0.1, 0.05, 0.0001):
+        if density == 0.1:
+            importance["dense"]["kernel"][:, :50] = 0
+        chosen, found = solve_tree(importance, alive, density)
+        for name, mask in chosen.items():
+            before = alive[name]["kernel"].reshape(-1)
+            keep = masks.kept(before.size, density)
+            expected = select_greedy(rows(importance, name), before, keep)
+            np.testing.assert_array_equal(mask["kernel"].reshape(-1), expected)
+            assert found[name]["converged"], name
+
+
 def test_bad_input_is_named():
     importance, mask = tree()
     with pytest.raises(ValueError, match=r"keep: 4 .* 3 that are alive"):

@@ -12,7 +12,7 @@ from fairgrape_jax import masks
 from fairgrape_jax.selection import select_greedy
 from fairgrape_jax.selection.maxmin import certified_maxmin, layer, maxmin_tree, select_maxmin
 from fairgrape_jax.selection.maxmin.layer import Layer
-from fairgrape_jax.selection.maxmin.rounding import conclude
+from fairgrape_jax.selection.maxmin.rounding import conclude, fractional
 from fairgrape_jax.selection.maxmin.search import minimise, survey_on_host
 from fairgrape_jax.selection.maxmin.tree import survey_on_blocks
 
@@ -90,6 +90,16 @@ def test_the_sample_changes_the_passes_and_not_the_bound(monkeypatch):
     # A group to which nothing matters has no part in where the search begins.
     nobody = np.pad(importance, [(0, 1), (0, 0)])
     assert certified_maxmin(nobody, everything, 5000)[1].passes == coarse.passes
+
+
+@pytest.mark.parametrize("power", [0, -40, 40])
+def test_the_fractional_choice_is_that_of_the_linear_program_in_any_unit(power):
+    """A third weight serves both groups best; weights of no use can neither be kept nor sold."""
+    parts = np.array([[0.5, 0.0], [0.0, 0.5], [0.4, 0.4], [0.0, 0.0], [0.0, 0.0]])
+    base = np.array([0.2, 0.2])
+    for keep, expected in ((1, [2]), (2, [0, 2])):
+        chosen = fractional(np.ldexp(parts, power), np.ldexp(base, power), keep)
+        assert np.flatnonzero(chosen).tolist() == expected
 
 
 def network(groups=7, family="lognormal", alive=0.8):

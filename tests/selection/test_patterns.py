@@ -20,6 +20,7 @@ from fairgrape_jax.selection.patterns import (
     parse_pattern,
 )
 from fairgrape_jax.selection.within import (
+    PASSES,
     select_first_within,
     select_greedy_within,
     select_maxmin_within,
@@ -112,16 +113,34 @@ def test_maxmin_is_near_the_best_of_all_choices(seed):
     assert parts[:, mask].sum(axis=1).min() >= parts[:, top].sum(axis=1).min()
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_maxmin_is_the_best_answer_to_a_hedging_opponent(seed):
+    """Hedge in its closed form: weights fall with all that a group has retained so far."""
+    rng = np.random.default_rng(seed)
+    (importance, alive), groups = layer(rng, 60, groups=4), 4
+    bounds = limits(NofM(2, 4), np.repeat(np.arange(15), 4), alive, 20)
+    parts = importance / importance.sum(axis=1, keepdims=True)
+    answers, sums = [], np.zeros(groups)
+    for _ in range(PASSES):
+        weights = np.exp(-np.sqrt(8 * np.log(groups) / PASSES) * (sums - sums.min()))
+        answers.append(select_first_within((weights @ parts)[None], alive, 20, bounds))
+        sums += parts[:, answers[-1]].sum(axis=1)
+    best = max(answers, key=lambda mask: parts[:, mask].sum(axis=1).min())
+    mask = select_maxmin_within(importance, alive, 20, bounds)
+    np.testing.assert_array_equal(mask, best)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_one_block_is_the_choice_without_a_pattern(seed):
     rng = np.random.default_rng(seed)
     importance, alive = layer(rng, 40, alive=0.8)
     keep = int(rng.integers(0, alive.sum() + 1))
     whole = limits(NofM(39, 40), np.zeros(40, np.int64), alive, keep)
-    np.testing.assert_array_equal(
-        select_greedy_within(importance, alive, keep, whole),
-        select_greedy(importance, alive, keep),
-    )
+    for advances in (1, 3):
+        np.testing.assert_array_equal(
+            select_greedy_within(importance, alive, keep, whole, advances=advances),
+            select_greedy(importance, alive, keep, advances=advances),
+        )
     np.testing.assert_array_equal(
         select_first_within(importance, alive, keep, whole), select_first(importance, alive, keep)
     )
