@@ -15,7 +15,7 @@ from fairgrape_jax.masks import Tree, layer_names, map_masked
 from fairgrape_jax.parallel import out_of_memory
 from fairgrape_jax.passes import Arrays, Fold
 from fairgrape_jax.rounds.scored_network import WithTeacher
-from fairgrape_jax.rounds.scoring_plan import Over, ScoringPlan, plan_scoring
+from fairgrape_jax.rounds.scoring_plan import MEAN, Over, ScoringPlan, Summary, plan_scoring
 from fairgrape_jax.rounds.session import Network, Session, fingerprint
 from fairgrape_jax.rounds.uncleared import average_uncleared
 from fairgrape_jax.scoring.accumulate import Batch
@@ -23,22 +23,6 @@ from fairgrape_jax.scoring.importance import weigh
 from fairgrape_jax.scoring.statistics import GRADIENT, SQUARES, Statistic
 from fairgrape_jax.training import finite
 from fairgrape_jax.training.finite import NotFinite, NotFiniteError
-
-
-@dataclasses.dataclass(frozen=True)
-class Summary:
-    """What is made of an average, layer by layer.
-
-    Attributes:
-        name: of the result, for its key: two that differ must have two.
-        of: the tree of means -> a tree or a list with one array for each prunable layer.
-    """
-
-    name: str
-    of: Callable[[Tree], Tree]
-
-
-MEAN = Summary("mean", lambda mean: mean)
 
 
 @out_of_memory.name_phase("scoring")

@@ -1,12 +1,14 @@
-"""The micro-batches of a seed's scoring sample, and which device adds up which of them."""
+"""The micro-batches of a scoring sample, which device adds up which, and what becomes of them."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
 from fairgrape_jax import parallel, scoring
 from fairgrape_jax.data.batches import GroupBatches, group_batches
+from fairgrape_jax.masks import Tree
 from fairgrape_jax.rounds.session import Session
 from fairgrape_jax.scoring.statistics import Statistic
 
@@ -30,6 +32,22 @@ class ScoringPlan:
     schedule: scoring.Schedule
     mixed: bool
     rows: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What is made of an average, layer by layer.
+
+    Attributes:
+        name: of the result, for its key: two that differ must have two.
+        of: the tree of means -> a tree or a list with one array for each prunable layer.
+    """
+
+    name: str
+    of: Callable[[Tree], Tree]
+
+
+MEAN = Summary("mean", lambda mean: mean)
 
 
 def plan_scoring(session: Session, statistic: Statistic, over: Over, seed: int) -> ScoringPlan:

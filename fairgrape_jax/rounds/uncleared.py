@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +20,12 @@ from fairgrape_jax.data.dataset import Split
 from fairgrape_jax.masks import Tree, layer_names
 from fairgrape_jax.passes import Arrays, Fold
 from fairgrape_jax.rounds.scored_network import WithTeacher
+from fairgrape_jax.rounds.scoring_plan import ScoringPlan, Summary
 from fairgrape_jax.rounds.session import Network, Session, fingerprint
 from fairgrape_jax.scoring.statistics import SQUARES
 from fairgrape_jax.scoring.uncleared import Uncleared, begin_uncleared
 from fairgrape_jax.training import finite
 from fairgrape_jax.training.finite import NotFinite, NotFiniteError
-
-if TYPE_CHECKING:
-    from fairgrape_jax.rounds.score import ScoringPlan, Summary
 
 
 def average_uncleared(

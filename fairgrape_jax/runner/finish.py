@@ -18,6 +18,7 @@ from fairgrape_jax.parallel import hosts
 from fairgrape_jax.progress import say
 from fairgrape_jax.recovery import rollback
 from fairgrape_jax.rounds import score
+from fairgrape_jax.rounds.scoring_plan import Summary
 from fairgrape_jax.rounds.predict import predict, tally
 from fairgrape_jax.rounds.saves import Place, save_on_stop
 from fairgrape_jax.rounds.session import Network, Session
@@ -85,7 +86,7 @@ def group_totals(this: Round, network: Network, dense: Network | None) -> dict[s
         seed=first_draw,
         dense=dense,
         fold=this.passes,
-        summary=score.Summary("totals", totals),
+        summary=Summary("totals", totals),
     )
     names = masks.layer_names(network.masks)
     by_name = dict(zip(names, jax.tree.leaves(by_layer), strict=True))
