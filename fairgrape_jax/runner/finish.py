@@ -18,9 +18,9 @@ from fairgrape_jax.parallel import hosts
 from fairgrape_jax.progress import say
 from fairgrape_jax.recovery import rollback
 from fairgrape_jax.rounds import score
-from fairgrape_jax.rounds.scoring_plan import Summary
 from fairgrape_jax.rounds.predict import predict, tally
 from fairgrape_jax.rounds.saves import Place, save_on_stop
+from fairgrape_jax.rounds.scoring_plan import Summary
 from fairgrape_jax.rounds.session import Network, Session
 from fairgrape_jax.runner import layout, predictions
 from fairgrape_jax.runner.round import Round
