@@ -191,7 +191,7 @@ def reference():
     return scores, chosen
 
 
-@pytest.mark.whole(but=4)
+@pytest.mark.whole(but=2)
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_the_same_problem_has_the_same_masks_in_every_library(name, reference):
     params, apply = LIBRARIES[name]()

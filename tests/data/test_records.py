@@ -178,6 +178,7 @@ def test_a_run_from_disk_is_the_run_from_memory(faces, tmp_path):
         assert said[0] == said[1]
 
 
+@pytest.mark.whole
 def test_a_stop_in_the_middle_of_an_epoch_changes_nothing(faces, tmp_path):
     dataset = read(faces, cache="disk")
     whole: dict[int, list[int]] = {}

@@ -104,7 +104,7 @@ def test_an_epoch_costs_what_a_long_run_takes_more_than_a_short_one(tmp_path, mo
     assert "| slr | 3.00 | 1.50 |" in table
 
 
-@pytest.mark.whole(but=1)
+@pytest.mark.whole
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_study_goes_on_with_its_cells_and_its_tables_run_nothing(name, monkeypatch, capsys):
     command, expected = COMMANDS[name]

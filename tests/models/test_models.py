@@ -25,7 +25,7 @@ from tests.helpers.golden_networks import CLASSES, GOLDEN, SEED, golden_state, s
 TORCHVISION = [name for name, row in NETWORKS.items() if row.torchvision]
 
 
-@pytest.mark.whole(but=2)
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize(
     ("suffix", "seed", "shape"),
     [("logits64", SEED, (12, 3, 64, 64)), ("logits224", SEED + 1, (2, 3, 224, 224))],
@@ -65,7 +65,7 @@ def pictures(side: int, channels: int):
     return jax.ShapeDtypeStruct((2, side, side, channels), jnp.float32)
 
 
-@pytest.mark.whole(but=4)
+@pytest.mark.whole(but=2)
 @pytest.mark.parametrize(("dtype", "channels"), [(jnp.float32, 3), ("bfloat16", 1)])
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_network_computes_in_the_precision_and_keeps_float32_outside(name, dtype, channels):

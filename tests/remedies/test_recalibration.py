@@ -18,7 +18,7 @@ from tests.helpers.ingredient_runs import TINY
 from tests.helpers.odd_network import Odd, built, pruned
 
 
-@pytest.mark.whole(but=1)
+@pytest.mark.whole
 @pytest.mark.parametrize("devices", [1, 2])
 def test_statistics_are_those_of_the_pictures_as_the_pruned_network_sees_them(
     devices, monkeypatch, tmp_path

@@ -152,6 +152,7 @@ def dense(whole, place):
     return place / "dense"
 
 
+@pytest.mark.whole
 def test_the_table_names_every_write_of_a_run(whole):
     _, written = whole
     known = [pattern for pattern, _ in WRITES + AIDS] + FIRST
@@ -342,6 +343,7 @@ def test_a_read_only_file_system_is_refused(tmpfs, whole, place, capsys):
 Usage = namedtuple("Usage", ["total", "used", "free"])
 
 
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize(
     "checkpoints", ["all", pytest.param(KeepLast(), marks=pytest.mark.slow), "best"]
 )

@@ -43,6 +43,7 @@ def test_every_place_where_a_run_can_be_killed_is_a_function(point):
     assert callable(getattr(thing, name))
 
 
+@pytest.mark.whole
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(tmp_path):
     plan, rng = ["after partial save"], np.random.default_rng(0)
     survived = torture.survive(tmp_path, plan.copy(), rng, ONE_ROUND)

@@ -139,7 +139,7 @@ def test_a_tree_is_its_layers_one_by_one():
             assert certificate[field] == pytest.approx(getattr(alone, field), rel=1e-12)
 
 
-@pytest.mark.whole(but=2)
+@pytest.mark.whole(but=1)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_large_layers_of_a_tree_are_never_below_greedy_and_near_the_bound(family, sampled):
     importance, previous = network(family=family)

@@ -82,7 +82,7 @@ def loss_without(units):
     return float(jnp.square(apply(cut, x) - apply(params, x)).sum(axis=1).mean())
 
 
-@pytest.mark.whole(but=1)
+@pytest.mark.whole
 @pytest.mark.parametrize("rate", [0.1, 0.85])
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_the_largest_gates_are_the_best_subset(count, rate):

@@ -223,6 +223,7 @@ def test_a_round_is_evaluated_with_its_quantisers(run, name):
         assert not kernel[~alive].any()
 
 
+@pytest.mark.whole
 def test_the_dense_network_has_no_quantisers(run, tmp_path):
     stage = load_stage(run, "seed_0/dense")
     assert stage.bits is None
@@ -232,6 +233,7 @@ def test_the_dense_network_has_no_quantisers(run, tmp_path):
     assert "quantised" not in json.loads((tmp_path / "dense/config.json").read_text())
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("form", ["stablehlo", "npz", "hf", "sparse"])
 def test_an_export_says_that_the_network_is_quantised_and_gives_its_predictions(
     run, form, tmp_path
@@ -243,12 +245,14 @@ def test_an_export_says_that_the_network_is_quantised_and_gives_its_predictions(
     assert "weights 4 bits, activations 4 bits" in (tmp_path / "out/README.md").read_text()
 
 
+@pytest.mark.whole
 def test_a_measure_says_that_bits_are_simulated(run):
     text = table([measure(run / f"seed_0/{name}", 1) for name in ("dense", "layerwise/round_02")])
     assert "weights 4 bits, activations 4 bits" in text
     assert "simulated in floating point" in text
 
 
+@pytest.mark.whole
 def test_an_audit_of_int8_refuses_a_stage_that_is_quantised(run):
     stage = load_stage(run, "layerwise/round_02")
     precisions = Precisions(stage.experiment, load(TINY.data))
@@ -265,6 +269,7 @@ def test_torchvisions_form_is_refused(tmp_path):
         EXPORTERS["torchvision"].check(model)
 
 
+@pytest.mark.whole
 def test_pretrained_weights_are_taken_by_a_network_with_quantisers(run):
     """Those of a stage of a run, as everywhere."""
     experiment = dataclasses.replace(
