@@ -119,10 +119,17 @@ def add_json(path: Path | None, command: dict[str, Any], rows: list[dict[str, An
     if path is None:
         return
     runs = json.loads(path.read_text()) if path.exists() else []
-    options = {key: str(v) if isinstance(v, Path) else v for key, v in command.items()}
+    options = {key: _recorded(option) for key, option in command.items()}
     options.pop("json")
     runs.append({"options": options, "machine": machine(), "rows": rows})
     path.write_text(json.dumps(runs, indent=1) + "\n")
+
+
+def _recorded(option: Any) -> Any:
+    """What a record has of an option: of a path of this machine the name alone."""
+    if not isinstance(option, str | Path):
+        return option
+    return Path(option).name if Path(option).is_absolute() else str(option)
 
 
 def times_faster(base: list[float], times: list[float]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.benchmarks import sparse
+from experiments.benchmarks import sparse, timing
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--model", "mlp", "--size", "8", "--repeats", "1"]
@@ -85,6 +85,18 @@ def test_a_benchmark_prints_and_writes_its_rows(name, tmp_path, monkeypatch, cap
     assert run["machine"]["jax"]
     text = capsys.readouterr().out
     assert all(row in text for row in expected)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_record_has_no_path_of_the_machine(kind, tmp_path):
+    place = tmp_path / "rows.json"
+    options = {"json": place, "torch": kind(tmp_path / "python"), "path": kind("a/b"), "size": 8}
+    timing.add_json(place, options, [])
+    (run,) = json.loads(place.read_text())
+    assert run["options"] == {"torch": "python", "path": "a/b", "size": 8}
+    assert str(tmp_path) not in place.read_text()
+    committed = (ROOT / "docs/benchmarks").glob("*.json")
+    assert not [path.name for path in committed if '"/' in path.read_text()]
 
 
 @pytest.mark.parametrize("folder", ["experiments", "tools", "tests"])
