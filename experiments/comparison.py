@@ -84,7 +84,8 @@ def compare(right: np.ndarray, dense: np.ndarray, groups: np.ndarray, seed: int 
 
     Args:
         right: (M, S, N) bool.
-        dense: (S, N) bool.
+        dense: (M, S, N) bool, of the dense network of each row and seed; (1, S, N) where all rows
+            come from the same.
         groups: (N,) int, from 0.
         seed: of the draws.
 
@@ -103,7 +104,7 @@ def compare(right: np.ndarray, dense: np.ndarray, groups: np.ndarray, seed: int 
         np.concatenate([group_rates(each, groups, part) for part in parts])
         for each in (right, dense)
     )
-    each = measures(rates, before[:, None], sizes)  # (1 + R, M, S, 4)
+    each = measures(rates, before, sizes)  # (1 + R, M, S, 4)
     drawn = np.take_along_axis(each[1:], chosen[:, None, :, None], axis=2).mean(axis=2)
     return np.concatenate([each[:1].mean(axis=2), drawn])
 
@@ -136,7 +137,10 @@ def gather(
     contents = [[by[name, seed] for seed in seeds] for name in names]
     pruned = [[one["pruned"][density] for one in row] for row in contents]
     right = np.array([[unpack(one["right"], count) for one in row] for row in pruned])
-    dense = np.array([unpack(one["dense"], count) for one in contents[0]])
+    # A row that was made on another machine has a dense network of its own, by rounding.
+    dense = np.array([[unpack(one["dense"], count) for one in row] for row in contents])
+    if (dense == dense[:1]).all():
+        dense = dense[:1]
     left = np.array([[one.get("cost", one["density"]) for one in row] for row in pruned])
     table = compare(right, dense, groups)
     return Compared(tuple(names), table[0], table[1:], len(seeds), left.mean(axis=1))

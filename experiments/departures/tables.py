@@ -53,7 +53,7 @@ def gather(here: Mapping[str, dict[str, Any]], density: str, groups: np.ndarray)
         ]
     )
     dense = np.array([unpack(here[PAPER]["seeds"][s]["dense"], len(groups)) for s in seeds])
-    table = compare(right, dense, groups)
+    table = compare(right, dense[None], groups)
     left = np.full(len(here), float(density))
     return Compared(tuple(here), table[0], table[1:], len(seeds), left)
 

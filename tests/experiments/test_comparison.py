@@ -19,7 +19,7 @@ def made(rows=3, seeds=4, samples=300):
 
 def test_the_values_are_those_of_the_metrics_and_the_spread_that_of_their_bootstrap():
     right, dense, groups = made()
-    table = comparison.compare(right, dense, groups)
+    table = comparison.compare(right, dense[None], groups)
     names = ("accuracy", "worst_group", "excess_gap", "rho_change")
     samples = Samples(np.ones((len(groups), 1), int), groups, [2], 3)
     for number, one in enumerate(right):
@@ -33,10 +33,20 @@ def test_the_values_are_those_of_the_metrics_and_the_spread_that_of_their_bootst
             assert spread == pytest.approx(draws.std(ddof=1), rel=0.12)
 
 
+def test_each_row_is_compared_with_the_dense_network_that_it_came_from():
+    right, dense, groups = made(rows=2)
+    own = np.stack([dense, np.roll(dense, 1, axis=-1)])
+    table = comparison.compare(right, own, groups)
+    for number in range(2):
+        alone = comparison.compare(right[number : number + 1], own[number : number + 1], groups)
+        np.testing.assert_array_equal(table[:, number], alone[:, 0])
+    assert (table[:, 1, 2:] != comparison.compare(right, dense[None], groups)[:, 1, 2:]).any()
+
+
 def test_differences_hold_for_all_rows_together_and_are_zero_for_the_base():
     right, dense, groups = made(seeds=2, samples=200)
     right[1] = right[0]  # the same row again
-    table = comparison.compare(right, dense, groups)
+    table = comparison.compare(right, dense[None], groups)
     compared = comparison.Compared(tuple(STUDY.rows)[:3], table[0], table[1:], 2, np.ones(3))
     base = compared.names[0]
     value, reach = comparison.against(compared, base)
@@ -63,7 +73,7 @@ def test_differences_of_pairs_have_one_interval_for_all_comparisons_together():
     chosen = {"pairs": [(names[2], base) for base in names[:2]], "densities": ("0.005", "0.002")}
     rows = comparison.differences(STUDY, done, 0.05, groups, **chosen).strip().split("\n")[2:]
     assert len(rows) == 1 * 2 * 2 * 2
-    table = comparison.compare(right, dense, groups)
+    table = comparison.compare(right, dense[None], groups)
     order = [list(STUDY.rows).index(name) for name in names]
     assert order == sorted(order)  # as gather has them
     value = table[0, 2, 1] - table[0, 0, 1]
