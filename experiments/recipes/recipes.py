@@ -29,8 +29,8 @@ class Recipe:
     """One way of pruning and retraining.
 
     Attributes:
-        part: what kind of ingredient is tried: "baseline", "mask", "returning mask", "retraining",
-            or "together".
+        part: what kind of ingredient is tried: "baseline", "allocation", "mask", "returning mask",
+            "retraining", or "together".
         method: a row of the table of methods.
         remedy: the loss of retraining, and what takes part in it.
         allocation: how many weights each layer keeps.
@@ -60,6 +60,16 @@ RECIPES: dict[str, Recipe] = {
     "fairgrape": Recipe("baseline"),
     "importance": Recipe("baseline", "importance"),
     "magnitude": Recipe("baseline", "magnitude"),
+    "fairgrape, uniform+": Recipe("allocation", allocation="uniform+"),
+    "fairgrape, erk": Recipe("allocation", allocation="erk"),
+    "fairgrape, lamp": Recipe("allocation", allocation="lamp"),
+    "importance, uniform": Recipe("allocation", "importance", allocation="uniform"),
+    "importance, erk": Recipe("allocation", "importance", allocation="erk"),
+    "importance, lamp": Recipe("allocation", "importance", allocation="lamp"),
+    "magnitude, uniform": Recipe("allocation", "magnitude", allocation="uniform"),
+    "magnitude, erk": Recipe("allocation", "magnitude", allocation="erk"),
+    "magnitude, lamp": Recipe("allocation", "magnitude", allocation="lamp"),
+    "fairgrape-fisher": Recipe("mask", "fairgrape-fisher"),
     "fairgrape-min": Recipe("mask", "fairgrape-min"),
     "fairgrape-maxmin": Recipe("mask", "fairgrape-maxmin"),
     "fair-lamp": Recipe("mask", "fair-lamp"),
