@@ -7,6 +7,7 @@ import pytest
 
 from experiments import study
 from experiments.recipes import __main__ as run_recipes
+from experiments.recipes import batch_norm
 from experiments.recipes.recipes import DENSITIES, FRESH_SEEDS, MEASURED
 from experiments.recipes.recipes import STUDY as RECIPES
 from experiments.systems import __main__ as run_systems
@@ -16,9 +17,14 @@ from experiments.systems.rows import STUDY as SYSTEMS
 from fairgrape_jax import config
 from fairgrape_jax.methods import METHODS
 
-STUDIES = {"recipes": RECIPES, "systems": SYSTEMS, "structures": STRUCTURES}
+STUDIES = {
+    "recipes": RECIPES,
+    "batch norm": batch_norm.STUDY,
+    "systems": SYSTEMS,
+    "structures": STRUCTURES,
+}
 COMMANDS = {
-    "recipes": (run_recipes, {RECIPES}),
+    "recipes": (run_recipes, {RECIPES, batch_norm.STUDY}),
     "systems": (run_systems, {SYSTEMS, STRUCTURES}),
 }
 ALL_ROWS = [(name, row) for name, one in STUDIES.items() for row in one.rows]
