@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
     groups = getattr(load(Writers()), split).groups
     needed = options.recipes if options.confirm else [STUDY.base]
     print(comparison.tables(STUDY, done, groups, options.bases, needed))
-    print(comparison.tables(batch_norm.STUDY, read_done(beside), groups))
+    if whole:
+        print(comparison.tables(batch_norm.STUDY, read_done(beside), groups))
     if options.confirm:
         pairs = list(itertools.product(CONFIRMED, AGAINST))
         share, densities = options.shares[0], ("0.005", "0.002")
