@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments import comparison
+from experiments.faces import thresholds
 from experiments.faces.pictures import arrays
 from experiments.faces.rows import COMPARISONS, FOLDER, SEEDS, Comparison
 from experiments.study import (
@@ -123,30 +124,39 @@ def write_json_of(cell: Cell, directory: Path, code: str) -> None:
     before = layout.read_record(place)
     pruned = {}
     for density, stage, record in measured_rounds(cell.study, directory, cell.row):
-        right = pack(right_by_group(stage, record)[0])
-        pruned[density] = {"density": record["density"], "right": right}
+        right, _, after = right_by_group(stage, record)
+        pruned[density] = {"density": record["density"], "right": pack(right)}
+        if after is not None:
+            pruned[density]["by_threshold"] = pack(after)
     if before is None or len(pruned) < len(cell.study.measured):
         raise UsageError(f"{directory}: {cell.row} is not finished")
-    dense, groups = right_by_group(place, before)
+    dense, groups, _ = right_by_group(place, before)
     cell.path.parent.mkdir(exist_ok=True, parents=True)
     content = {"row": cell.row, "seed": cell.seed, "split": cell.split, "groups": groups}
     results = {"dense": pack(dense), "pruned": pruned, "code": code}
     write_json(cell.path, content | results | {"experiment": described(cell)})
 
 
-def right_by_group(place: Path, record: dict) -> tuple[np.ndarray, dict[str, int]]:
-    """Which samples a stage reads right, in the order of their groups, and the sizes of these.
+def right_by_group(
+    place: Path, record: dict
+) -> tuple[np.ndarray, dict[str, int], np.ndarray | None]:
+    """Which samples a stage reads right, in the order of their groups.
 
     Args:
         place: of the stage.
         record: of it.
+
+    Returns:
+        (N,) bool, the sizes of the groups, and (N,) bool with thresholds by group where it has any.
     """
     tasks = [(name, tuple(classes)) for name, classes in record["tasks"]]
     predicted = read_predictions(place / "predictions.csv", tuple(record["groups"]), tasks)
     order = np.argsort(predicted.groups, kind="stable")
     right = (predicted.predictions == predicted.labels).all(axis=1)
     sizes = np.bincount(predicted.groups, minlength=len(record["groups"]))
-    return right[order], dict(zip(record["groups"], sizes.tolist(), strict=True))
+    after = thresholds.right_by_threshold(predicted, record)
+    groups = dict(zip(record["groups"], sizes.tolist(), strict=True))
+    return right[order], groups, None if after is None else after[order]
 
 
 def tables(name: str, seeds: list[int]) -> str:
@@ -170,8 +180,9 @@ def tables(name: str, seeds: list[int]) -> str:
         comparison.differences(
             about, done, 1.0, groups, pairs=compared.pairs, densities=densities, outcomes=OUTCOMES
         ),
+        thresholds.tables(about, done, groups),
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
 if __name__ == "__main__":

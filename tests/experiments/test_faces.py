@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from experiments import study
 from experiments.faces import __main__ as faces
 from experiments.faces.rows import COMPARISONS
 from fairgrape_jax.config import Stage, check
@@ -58,6 +59,13 @@ def test_a_seed_is_run_its_cells_are_read_back_and_make_the_tables(tmp_path, mon
     assert len(cells) == len(small.experiment.methods)
     sizes = json.loads(cells[0].read_text())["groups"]
     assert sum(sizes.values()) == 40
+    for path in cells:  # right by thresholds as often as the run's record says
+        content = json.loads(path.read_text())
+        for number, value in enumerate(content["pruned"].values(), 1):
+            stage = tmp_path / "out" / "gender-by-race-0" / "seed_0" / content["row"]
+            record = json.loads((stage / f"round_{number:02d}" / "metrics.json").read_text())
+            after = study.unpack(value["by_threshold"], 40)
+            assert 100 * after.mean() == pytest.approx(record["thresholds_by_group"]["accuracy"])
 
     def not_again(*_):
         raise AssertionError
@@ -67,3 +75,4 @@ def test_a_seed_is_run_its_cells_are_read_back_and_make_the_tables(tmp_path, mon
     printed = faces.tables("gender-by-race", [0])
     assert all(f"| {row} |" in printed for row in small.experiment.methods)
     assert "students" not in printed
+    assert "| accuracy | fairgrape, thresholds | fairgrape | " in printed
