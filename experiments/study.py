@@ -214,7 +214,7 @@ def run_cell(cell: Cell, out: Path) -> None:
         train_dense(experiment, dense, cell.seed)
     dataset = load(experiment.data)
     devices = parallel.local_devices(1)
-    write_config(experiment, directory, dataset, devices)
+    write_config(experiment, directory, dataset, devices, config.used_rows(experiment))
     stage = layout.stage_directory(directory, cell.seed)
     if not layout.is_complete(stage):
         shutil.copytree(layout.stage_directory(dense, cell.seed), stage, dirs_exist_ok=True)
