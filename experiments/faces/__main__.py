@@ -3,7 +3,8 @@
 Command:  python -m experiments.faces --data DATA           (goes on from the committed cells)
           python -m experiments.faces --tables              (prints what came out; runs nothing)
 DATA holds utkface/ and celeb_a_attributes/ (`fairgrape data prepare celeb_a_attributes`);
-`docs/results/faces.md` says how to get them. A GPU is wanted: two cores would take a day.
+`docs/results/faces.md` says how to get them. A GPU is wanted: two cores take two hours for a seed
+of two tasks.
 """
 
 from __future__ import annotations
