@@ -42,17 +42,17 @@ def main(arguments: list[str] | None = None) -> None:
     seeds = options.seeds or (FRESH_SEEDS if options.confirm else STUDY.seeds)
     planned = list(STUDY.cells(options.recipes, options.shares, seeds, split))
     whole = not options.confirm and options.recipes == list(RECIPES)
-    beside = list(batch_norm.STUDY.cells((), options.shares, seeds)) if whole else []
+    normed = list(batch_norm.STUDY.cells((), options.shares, seeds)) if whole else []
     if not options.tables:
         run_left(planned, options.out)
-        run_left(beside, options.out / "batch_norm")  # its dense networks are others
+        run_left(normed, options.out / "batch_norm")  # its dense networks are others
         return
     done = read_done(planned)
     groups = getattr(load(Writers()), split).groups
     needed = options.recipes if options.confirm else [STUDY.base]
     print(comparison.tables(STUDY, done, groups, options.bases, needed))
     if whole:
-        print(comparison.tables(batch_norm.STUDY, read_done(beside), groups))
+        print(comparison.tables(batch_norm.STUDY, read_done(normed), groups))
     if options.confirm:
         pairs = list(itertools.product(CONFIRMED, AGAINST))
         share, densities = options.shares[0], ("0.005", "0.002")
