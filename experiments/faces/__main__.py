@@ -33,6 +33,7 @@ from fairgrape_jax.runner import layout
 from fairgrape_jax.runner import run as runner
 from fairgrape_jax.runner.predictions import read_predictions
 from fairgrape_jax.storage.files import write_json
+from fairgrape_jax.training.evaluate import Predictions
 
 OUTCOMES = comparison.MEASURES[1:3]
 
@@ -125,39 +126,52 @@ def write_json_of(cell: Cell, directory: Path, code: str) -> None:
     before = layout.read_record(place)
     pruned = {}
     for density, stage, record in measured_rounds(cell.study, directory, cell.row):
-        right, _, after = right_by_group(stage, record)
-        pruned[density] = {"density": record["density"], "right": pack(right)}
+        predicted = predictions_of(stage, record)
+        right = pack_by_group(right_of(predicted), predicted)
+        pruned[density] = {"density": record["density"], "right": right}
+        after = thresholds.right_by_threshold(predicted, record)
         if after is not None:
-            pruned[density]["by_threshold"] = pack(after)
+            pruned[density]["by_threshold"] = pack_by_group(after, predicted)
     if before is None or len(pruned) < len(cell.study.measured):
         raise UsageError(f"{directory}: {cell.row} is not finished")
-    dense, groups, _ = right_by_group(place, before)
+    predicted = predictions_of(place, before)
+    sizes = np.bincount(predicted.groups, minlength=len(before["groups"])).tolist()
+    groups = dict(zip(before["groups"], sizes, strict=True))
+    dense = pack_by_group(right_of(predicted), predicted)
     cell.path.parent.mkdir(exist_ok=True, parents=True)
     content = {"row": cell.row, "seed": cell.seed, "split": cell.split, "groups": groups}
-    results = {"dense": pack(dense), "pruned": pruned, "code": code}
+    results = {"dense": dense, "pruned": pruned, "code": code}
     write_json(cell.path, content | results | {"experiment": described(cell)})
 
 
-def right_by_group(
-    place: Path, record: dict
-) -> tuple[np.ndarray, dict[str, int], np.ndarray | None]:
-    """Which samples a stage reads right, in the order of their groups.
+def predictions_of(place: Path, record: dict) -> Predictions:
+    """What a stage says of the test split.
 
     Args:
         place: of the stage.
         record: of it.
-
-    Returns:
-        (N,) bool, the sizes of the groups, and (N,) bool with thresholds by group where it has any.
     """
     tasks = [(name, tuple(classes)) for name, classes in record["tasks"]]
-    predicted = read_predictions(place / "predictions.csv", tuple(record["groups"]), tasks)
-    order = np.argsort(predicted.groups, kind="stable")
-    right = (predicted.predictions == predicted.labels).all(axis=1)
-    sizes = np.bincount(predicted.groups, minlength=len(record["groups"]))
-    after = thresholds.right_by_threshold(predicted, record)
-    groups = dict(zip(record["groups"], sizes.tolist(), strict=True))
-    return right[order], groups, None if after is None else after[order]
+    return read_predictions(place / "predictions.csv", tuple(record["groups"]), tasks)
+
+
+def right_of(predicted: Predictions) -> np.ndarray:
+    """Which samples are right in all tasks: (N,) bool.
+
+    Args:
+        predicted: of N samples.
+    """
+    return (predicted.predictions == predicted.labels).all(axis=1)
+
+
+def pack_by_group(right: np.ndarray, predicted: Predictions) -> str:
+    """Which samples are right as text, in the order of their groups.
+
+    Args:
+        right: (N,) bool.
+        predicted: with the groups of the samples.
+    """
+    return pack(right[np.argsort(predicted.groups, kind="stable")])
 
 
 def tables(name: str, seeds: list[int]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments import comparison
 from experiments.study import Cell, Study
-from fairgrape_jax.metrics.thresholds import LARGEST, decide, logits_of
+from fairgrape_jax.metrics.thresholds import LARGEST, answer
 from fairgrape_jax.training.evaluate import Predictions
 
 SUFFIX = ", thresholds"
@@ -30,12 +30,9 @@ def right_by_threshold(predicted: Predictions, record: Mapping[str, Any]) -> np.
     limits = record.get("thresholds_by_group", {}).get("thresholds", {})
     if not limits or predicted.scores is None or np.abs([*limits.values()]).max() > LARGEST:
         return None
-    right = np.ones(len(predicted.labels), bool)
-    for number, (name, _) in enumerate(record["tasks"]):
-        logits = logits_of(predicted.scores[:, 2 * number : 2 * number + 2])
-        answers = decide(logits, predicted.groups, np.asarray(limits[name]))
-        right &= answers == predicted.labels[:, number]
-    return right
+    thresholds = np.array([limits[name] for name, _ in record["tasks"]])
+    answers = answer(predicted.scores, predicted.groups, thresholds)
+    return (answers == predicted.labels).all(axis=1)
 
 
 def tables(study: Study, done: Mapping[Cell, dict[str, Any]], groups: np.ndarray) -> str:
@@ -43,7 +40,7 @@ def tables(study: Study, done: Mapping[Cell, dict[str, Any]], groups: np.ndarray
 
     Args:
         study: of the cells.
-        done: the cells; one seed of a row counts where all rows have it with thresholds.
+        done: the cells; a seed counts where every row has it, with thresholds and without.
         groups: (N,) of the samples.
     """
     both: dict[Cell, dict[str, Any]] = {}

@@ -86,3 +86,31 @@ def decide(
     known = (groups >= 0) & (groups < len(thresholds))
     of_sample = np.where(known, thresholds[np.where(known, groups, 0)], 0.0)
     return (logits > of_sample).astype(np.int32)
+
+
+def answer(
+    scores: Float[np.ndarray, "sample two_per_task"],
+    groups: Int[np.ndarray, " sample"],
+    thresholds: Float[np.ndarray, "task group"],
+) -> Int[np.ndarray, "sample task"]:
+    """The answers to all questions by the thresholds of each sample's group.
+
+    Args:
+        scores: (N, 2 T) probabilities of no and yes for each of T questions.
+        groups: (N,) the group of each sample, outside 0..G-1 for none.
+        thresholds: (T, G) logits of yes.
+
+    Returns:
+        (N, T) int32, 1 for yes.
+
+    Example:
+        >>> scores = np.array([[0.4, 0.6, 0.1, 0.9], [0.4, 0.6, 0.9, 0.1]])
+        >>> answer(scores, np.array([0, 1]), np.array([[0.0, 1.0], [0.0, 0.0]])).tolist()
+        [[1, 1], [0, 0]]
+    """
+    pairs = np.split(np.asarray(scores), len(thresholds), axis=1)
+    columns = [
+        decide(logits_of(pair), groups, limits)
+        for pair, limits in zip(pairs, thresholds, strict=True)
+    ]
+    return np.stack(columns, axis=1)

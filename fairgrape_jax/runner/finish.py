@@ -169,14 +169,15 @@ def thresholds_by_group(
     scores = validated.scores, tested.scores
     if any(len(task.classes) != 2 for task in tasks) or any(each is None for each in scores):
         return {}
-    limits, answers = {}, np.array(tested.predictions)
+    limits = {}
     for number, task in enumerate(tasks):
         columns = slice(2 * number, 2 * number + 2)
-        before, after = (thresholds.logits_of(np.asarray(each)[:, columns]) for each in scores)
+        logits = thresholds.logits_of(np.asarray(validated.scores)[:, columns])
         labels, groups = validated.labels[:, number], validated.groups
-        limit = thresholds.group_thresholds(before, labels, groups, count)
-        limits[task.name] = limit.tolist()
-        answers[:, number] = thresholds.decide(after, tested.groups, limit)
+        limits[task.name] = thresholds.group_thresholds(logits, labels, groups, count).tolist()
+    answers = thresholds.answer(
+        np.asarray(tested.scores), tested.groups, np.array([*limits.values()])
+    )
     decided = dataclasses.replace(tested, predictions=answers)
     names = ("accuracy", "worst_group", "rho_change", "group_accuracy")
     measured = metrics.evaluate_all(tally(session.dataset, decided), dense_counts, count, names)
