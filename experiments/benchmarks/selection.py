@@ -32,6 +32,7 @@ import numpy as np
 
 from experiments.benchmarks import timing
 from fairgrape_jax import masks, models
+from fairgrape_jax.methods.base import Problem
 from fairgrape_jax.methods.pruning import prune_layers
 from fairgrape_jax.selection import descending, select_greedy, solve_tree
 from fairgrape_jax.selection.maxmin import maxmin_tree
@@ -137,7 +138,7 @@ def measure(model: str, groups: int, density: float, options: argparse.Namespace
     sizes = [leaf.size for leaf in jax.tree.leaves(full)]
     keeps = sum(masks.kept(n, density) for n in sizes)
     works = {
-        "greedy": lambda: prune_layers(full, importance, density, select_greedy),
+        "greedy": lambda: prune_layers(Problem(None, full), importance, density, select_greedy),
         "threshold": lambda: solve_tree(importance, full, density)[0],
         "threshold, none": lambda: solve_tree(importance, full, density, finish="none")[0],
     }
