@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
@@ -40,7 +41,7 @@ class NormedCNN(nn.Module):
             train: whether batch norm takes the statistics of the batch.
 
         Returns:
-            (B, num_classes).
+            (B, num_classes) float32.
         """
         for index, features in enumerate((16, 32), 1):
             x = nn.Conv(features, (3, 3), use_bias=False, dtype=self.dtype, name=f"conv{index}")(x)
@@ -53,7 +54,8 @@ class NormedCNN(nn.Module):
             )
             x = halve(nn.relu(norm(x)))
         x = nn.relu(nn.Dense(128, dtype=self.dtype, name="fc1")(x.reshape(x.shape[0], -1)))
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="fc2")(x)
+        logits = nn.Dense(self.num_classes, dtype=self.dtype, name="fc2")(x)
+        return logits.astype(jnp.promote_types(self.dtype, jnp.float32))
 
 
 fg.register("model", MODEL, NormedCNN)

@@ -56,7 +56,7 @@ class Recorded:
         other = predicted != self.predictions
         if self.scores is None:
             return int(other.sum()), float("nan")
-        heads = losses.split_heads(jax.numpy.asarray(logits, "float32"), self.classes)
+        heads = losses.split_heads(logits, self.classes)
         scores = np.concatenate([np.asarray(jax.nn.softmax(head)) for head in heads], axis=-1)
         begins = np.cumsum([0, *self.classes[:-1]])
         rows = np.arange(len(predicted))[:, None]

@@ -17,21 +17,21 @@ SampleLosses = Float[jax.Array, " sample"]
 
 
 def split_heads(logits: Logits, classes: Sequence[int]) -> list[Float[jax.Array, "*batch _class"]]:
-    """Cut the logits of all tasks into those of each.
+    """Cut the logits of all tasks into those of each, in float32 whatever a network gives.
 
     Args:
-        logits: (B, sum of classes).
+        logits: (B, sum of classes), of any floating point type.
         classes: how many classes each task has.
 
     Returns:
-        (B, classes[t]) of each task.
+        (B, classes[t]) float32 of each task.
 
     Example:
         >>> [head.shape for head in split_heads(jnp.zeros((5, 6)), (2, 4))]
         [(5, 2), (5, 4)]
     """
     edges = [sum(classes[: t + 1]) for t in range(len(classes) - 1)]
-    return jnp.split(logits, edges, axis=-1)
+    return jnp.split(jnp.asarray(logits, jnp.float32), edges, axis=-1)
 
 
 def cross_entropy(
@@ -54,7 +54,7 @@ def cross_entropy(
         >>> cross_entropy(jnp.zeros((1, 4)), jnp.array([[0, 1]]), (2, 2)).round(3)
         Array([0.693], dtype=float32)
     """
-    heads = split_heads(logits.astype(jnp.float32), classes)
+    heads = split_heads(logits, classes)
     losses = [
         optax.softmax_cross_entropy_with_integer_labels(head, labels[:, t])
         for t, head in enumerate(heads)

@@ -77,7 +77,7 @@ def make_evaluate_step(module: nn.Module, dataset: Dataset) -> Callable[..., tup
 
 def _scores(logits: jax.Array, dataset: Dataset) -> jax.Array:
     """Probabilities (B, K) float32, of what `dataset.score_columns` says."""
-    heads = losses.split_heads(logits.astype(jnp.float32), dataset.classes)
+    heads = losses.split_heads(logits, dataset.classes)
     each = [jax.nn.softmax(head) for head in heads]
     if sum(dataset.classes) > MOST_SCORES:
         return jnp.stack([head.max(axis=-1) for head in each], axis=-1)

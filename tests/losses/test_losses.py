@@ -72,6 +72,28 @@ def test_distillation_and_performance_weights_are_torchs():
         np.testing.assert_allclose(gradient, g[f"{name}.gradient"], rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda own, dense, labels: losses.cross_entropy(own, labels, (3, 2)),
+        lambda own, dense, labels: losses.distillation(own, dense, (3, 2), 4.0),
+        lambda own, dense, labels: losses.performance_cross_entropy(
+            own, dense, labels, (3, 2), Performance(weights=True, labels=True)
+        ),
+    ],
+    ids=["cross_entropy", "distillation", "performance_cross_entropy"],
+)
+def test_losses_of_narrow_logits_are_computed_in_float32(loss, dtype):
+    """A network of somebody else's may give what it computed in: none of it is lost any further."""
+    rng = np.random.default_rng(4)
+    narrow = jnp.asarray(3 * rng.normal(size=(2, 64, 5)), dtype)
+    labels = jnp.asarray(rng.integers(0, [3, 2], (64, 2)))
+    each = loss(*narrow, labels)
+    assert each.dtype == jnp.float32
+    np.testing.assert_array_equal(each, loss(*narrow.astype(jnp.float32), labels))
+
+
 def test_distillation_at_a_high_temperature_compares_logits():
     """T^2 KL -> half the mean squared difference of centred logits (Hinton et al., 2015)."""
     rng = np.random.default_rng(0)
