@@ -63,6 +63,7 @@ fg.register("model", MODEL, NormedCNN)
 ROWS = {
     "batch norm": ("baseline", Remedy()),
     "recalibrated": ("retraining", Remedy(recalibrate=40)),
+    "recalibrated after": ("retraining", Remedy(recalibrate_after=40)),
     "rewound rates": ("retraining", Remedy(rewind_rates=2)),
 }
 

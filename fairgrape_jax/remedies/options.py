@@ -43,7 +43,10 @@ class Remedy:
     """The last layer stays as it was, and the features before it are matched with this weight,
     alike for every group (DeTT)."""
     recalibrate: int = 0
-    """Batches over which running statistics of batch norm are taken anew after each choice."""
+    """Batches over which running statistics of batch norm are taken anew after each choice, before
+    retraining."""
+    recalibrate_after: int = 0
+    """The same after each round's retraining, before the round is evaluated."""
     rewind_rates: int = 0
     """Retrain in each round at the learning rates of so many last epochs of the dense training, in
     place of `retrain`; 0 for `retrain`."""
@@ -58,7 +61,7 @@ class Remedy:
             yield "", "all its weights are zero; give --remedy.ce 1"
         if self.temperature <= 0:
             yield "temperature", f"{self.temperature} is not positive"
-        for name in ("dro", "transplant", "recalibrate", "rewind_rates"):
+        for name in ("dro", "transplant", "recalibrate", "recalibrate_after", "rewind_rates"):
             if getattr(self, name) < 0:
                 yield name, f"{getattr(self, name)} is negative"
 

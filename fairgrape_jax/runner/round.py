@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,6 @@ import jax
 import numpy as np
 
 from fairgrape_jax import config, masks, parallel
-from fairgrape_jax.data import batches
 from fairgrape_jax.masks import Tree
 from fairgrape_jax.methods import Method
 from fairgrape_jax.progress import say
@@ -32,7 +30,7 @@ from fairgrape_jax.storage import checkpoint, resumable
 from fairgrape_jax.storage.resumable import Passes
 from fairgrape_jax.storage.slots import Slots
 from fairgrape_jax.systems.quantised import restart
-from fairgrape_jax.training.state import Carry, State
+from fairgrape_jax.training.state import State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,32 +197,6 @@ def prune(this: Round, network: Network, chosen: Tree, origin: State | None = No
     if this.session.experiment.reset_optimizer or origin is not None:
         state = state._replace(opt_state=this.session.steps.optimizer.init(state.params))
     return place_on_devices(this.session, Network(state, chosen))
-
-
-def recalibrate(this: Round, network: Network) -> Network:
-    """The network with running statistics of batch norm taken from pictures as it sees them now.
-
-    Parameters, optimizer and counters stay as they are: steps at a rate of zero, of which nothing
-    else is kept.
-
-    Args:
-        this: the round.
-        network: with its new masks.
-    """
-    session, state = this.session, network.state
-    split, batch, devices = session.dataset.train, session.experiment.batch, session.devices
-    count = session.experiment.remedy.recalibrate
-    if not count or not jax.tree.leaves(state.batch_stats):
-        return network
-    epochs = -(-count // batches.steps_per_epoch(len(split), batch))
-    place = parallel.process_index_and_count()
-    samples = batches.train_batches(split, batch, this.draw, 0, part=place, epochs=epochs)
-    rows = (parallel.split_batch(each, devices) for each in itertools.islice(samples, count))
-    copy = jax.tree.map(lambda x: x.copy(), state)
-    carry = Carry(copy, parallel.replicate(np.True_, devices))
-    for placed in parallel.prefetch_to_devices(rows, devices):
-        carry, _ = session.steps.train(carry, network.masks, placed, np.float32(0))
-    return Network(state._replace(batch_stats=carry.state.batch_stats), network.masks)
 
 
 def restore(session: Session, directory: Path, like: Network) -> Network:

@@ -36,7 +36,8 @@ from fairgrape_jax.runner.finish import finish
 from fairgrape_jax.runner.pace import Pace, Place, epochs_of
 from fairgrape_jax.runner.preparation import forget_hidden, keep_hidden, prepare_choice
 from fairgrape_jax.runner.prepare import prepare
-from fairgrape_jax.runner.round import Round, choose, prune, recalibrate, restore, time_into
+from fairgrape_jax.runner.recalibrate import recalibrate_pruned, recalibrate_retrained
+from fairgrape_jax.runner.round import Round, choose, prune, restore, time_into
 from fairgrape_jax.runner.train import approach, train
 from fairgrape_jax.storage import clusters
 from fairgrape_jax.training.state import State
@@ -287,10 +288,10 @@ def one_round(
     keep_hidden(this, network, chosen)
     network = prune(this, network, chosen, origin)
     stages = [retrain, experiment.final] if last else [retrain]
-    network = recalibrate(this, network)
+    network = recalibrate_pruned(this, network)
     with time_into(seconds, "train"):
         place = train(this, network, stages, dense=dense.network, scored=scored)
-    network = Network(place.state, network.masks)
+    network = recalibrate_retrained(this, Network(place.state, network.masks), dense.network)
     finish(
         this,
         network,
