@@ -1,6 +1,7 @@
 """The recipes that were confirmed on handwriting, and structures, on faces: test split.
 
 Command:  python -m experiments.faces --data DATA           (goes on from the committed cells)
+          python -m experiments.faces --recalibrate --data DATA   (and looks at finished runs anew)
           python -m experiments.faces --tables              (prints what came out; runs nothing)
 DATA holds utkface/ and celeb_a_attributes/ (`fairgrape data prepare celeb_a_attributes`);
 `docs/results/faces.md` says how to get them. A GPU is wanted: two cores take two hours for a seed
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments import comparison
-from experiments.faces import thresholds
+from experiments.faces import afterwards, recalibrated, thresholds
 from experiments.faces.pictures import arrays
 from experiments.faces.rows import COMPARISONS, FOLDER, SEEDS, Comparison
 from experiments.study import (
@@ -28,6 +29,7 @@ from experiments.study import (
     read_done,
     source_digest,
 )
+from fairgrape_jax.config import Experiment
 from fairgrape_jax.errors import UsageError
 from fairgrape_jax.runner import layout
 from fairgrape_jax.runner import run as runner
@@ -50,6 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/faces"))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--tables", action="store_true", help="print what came out, run nothing")
+    parser.add_argument(
+        "--recalibrate", action="store_true", help="look again at runs that are finished"
+    )
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.names if name not in COMPARISONS]:
         parser.error(f"{unknown[0]}: give of {', '.join(COMPARISONS)}")
@@ -61,6 +66,8 @@ def main(arguments: list[str] | None = None) -> None:
             continue
         for seed in options.seeds:
             run_seed(name, seed, options.data, options.out)
+            if options.recalibrate:
+                recalibrate_seed(name, seed, options.data, options.out)
 
 
 def study(name: str) -> Study:
@@ -104,14 +111,48 @@ def run_seed(name: str, seed: int, folder: Path, out: Path) -> None:
     cells = list(study(name).cells(seeds=[seed], split="test"))
     if all(cell.read() for cell in cells):
         return
-    compared, code = COMPARISONS[name], source_digest()
-    directory = out / f"{name}-{seed}"
-    experiment = dataclasses.replace(
-        compared.experiment, seeds=(seed,), data=arrays(compared.task, folder)
-    )
-    runner.run(experiment, directory)
+    code, directory = source_digest(), out / f"{name}-{seed}"
+    runner.run(experiment_of(name, seed, folder), directory)
     for cell in cells:
         write_json_of(cell, directory, code)
+
+
+def experiment_of(name: str, seed: int, folder: Path) -> Experiment:
+    """All rows of a comparison with one seed, on its pictures.
+
+    Args:
+        name: of COMPARISONS.
+        seed: of the run.
+        folder: of the pictures.
+    """
+    compared = COMPARISONS[name]
+    data = arrays(compared.task, folder)
+    return dataclasses.replace(compared.experiment, seeds=(seed,), data=data)
+
+
+def recalibrate_seed(name: str, seed: int, folder: Path, out: Path) -> None:
+    """Add to the cells of a seed what their networks say with statistics taken anew.
+
+    Args:
+        name: of COMPARISONS.
+        seed: of the run.
+        folder: of the pictures.
+        out: the folder of the run directories.
+    """
+    directory, key = out / f"{name}-{seed}", recalibrated.CHANGE.key
+    about = study(name)
+    density = f"{about.measured[-1]:g}"
+    cells = {cell.row: cell for cell in about.cells(seeds=[seed], split="test")}
+    contents = {row: content for row, cell in cells.items() if (content := cell.read())}
+    rows = [row for row, content in contents.items() if key not in content["pruned"][density]]
+    if rows and not directory.is_dir():
+        raise UsageError(f"{directory}: is not here, and its networks are needed; give --out")
+    experiment = experiment_of(name, seed, folder)
+    for row, predicted in recalibrated.predictions(experiment, directory, rows) if rows else ():
+        right = right_of(predicted)
+        contents[row]["pruned"][density][key] = pack_by_group(right, predicted)
+        write_json(cells[row].path, contents[row])
+        print(f"{name}, seed {seed}, {row}: {100 * right.mean():.2f} % right", flush=True)
 
 
 def write_json_of(cell: Cell, directory: Path, code: str) -> None:
@@ -195,7 +236,8 @@ def tables(name: str, seeds: list[int]) -> str:
         comparison.differences(
             about, done, 1.0, groups, pairs=compared.pairs, densities=densities, outcomes=OUTCOMES
         ),
-        thresholds.tables(about, done, groups),
+        afterwards.tables(about, done, groups, thresholds.CHANGE),
+        afterwards.tables(about, done, groups, recalibrated.CHANGE, compared.pairs),
     ]
     return "\n\n".join(part for part in parts if part)
 

@@ -11,6 +11,7 @@ from experiments.faces import __main__ as faces
 from experiments.faces.rows import COMPARISONS
 from fairgrape_jax.config import Stage, check
 from fairgrape_jax.data.builders.in_memory import from_arrays
+from fairgrape_jax.errors import UsageError
 from tests.helpers.experiments import TINY
 
 
@@ -76,3 +77,17 @@ def test_a_seed_is_run_its_cells_are_read_back_and_make_the_tables(tmp_path, mon
     assert all(f"| {row} |" in printed for row in small.experiment.methods)
     assert "students" not in printed
     assert "| accuracy | fairgrape, thresholds | fairgrape | " in printed
+    assert "Running statistics" not in printed
+    with pytest.raises(UsageError, match="its networks are needed"):
+        faces.main([*command[:3], "--seeds", "0", "--recalibrate", "--out", str(tmp_path / "no")])
+    before = {path: json.loads(path.read_text()) for path in cells}
+    faces.main([*command, "--seeds", "0", "--recalibrate"])
+    for path, content in before.items():
+        after = json.loads(path.read_text())
+        # The network has no batch norm: what is right stays as it is.
+        assert after["pruned"]["0.2"].pop("recalibrated") == content["pruned"]["0.2"]["right"]
+        assert after == content
+    printed = faces.tables("gender-by-race", [0])
+    row = "fairgrape-balanced, recalibrated | fairgrape, recalibrated"
+    assert f"| 20 % | worst group | {row} | " in printed
+    assert "| 20 % | accuracy | fairgrape, recalibrated | fairgrape | +0.00 ± 0.00 |" in printed
