@@ -100,7 +100,7 @@ def kind(compared: Comparison, row: str) -> str:
 
 
 def run_seed(name: str, seed: int, folder: Path, out: Path) -> None:
-    """Do all rows of a comparison with a seed, and write their cells.
+    """Do the rows of a comparison that a seed lacks, and write their cells.
 
     Args:
         name: of COMPARISONS.
@@ -109,11 +109,17 @@ def run_seed(name: str, seed: int, folder: Path, out: Path) -> None:
         out: a folder for run directories, which stay.
     """
     cells = list(study(name).cells(seeds=[seed], split="test"))
-    if all(cell.read() for cell in cells):
+    left = [cell for cell in cells if cell.read() is None]
+    if not left:
         return
-    code, directory = source_digest(), out / f"{name}-{seed}"
-    runner.run(experiment_of(name, seed, folder), directory)
-    for cell in cells:
+    code, experiment = source_digest(), experiment_of(name, seed, folder)
+    directory = out / f"{name}-{seed}"
+    if len(left) < len(cells):  # the others were made elsewhere
+        rows = tuple(cell.row for cell in left)
+        experiment = dataclasses.replace(experiment, methods=rows)
+        directory = out / "-".join([directory.name, *rows])
+    runner.run(experiment, directory)
+    for cell in left:
         write_json_of(cell, directory, code)
 
 

@@ -68,6 +68,18 @@ def test_a_seed_is_run_its_cells_are_read_back_and_make_the_tables(tmp_path, mon
             after = study.unpack(value["by_threshold"], 40)
             assert 100 * after.mean() == pytest.approx(record["thresholds_by_group"]["accuracy"])
 
+    # What is lacking is done alone, on a dense network of its own.
+    lacking = tmp_path / "cells" / "gender-by-race" / "importance_balanced-0-test.json"
+    before = lacking.read_bytes()
+    lacking.unlink()
+    faces.main([*command, "--seeds", "0"])
+    assert lacking.read_bytes() == before
+    alone = tmp_path / "out" / "gender-by-race-0-importance-balanced" / "seed_0"
+    assert sorted(path.name for path in alone.iterdir() if path.is_dir()) == [
+        "dense",
+        "importance-balanced",
+    ]
+
     def not_again(*_):
         raise AssertionError
 
