@@ -6,7 +6,6 @@ wrong at the last density is statistics of batch norm that lag behind the weight
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +13,9 @@ from experiments.faces.afterwards import Change
 from fairgrape_jax import parallel
 from fairgrape_jax.config import Experiment
 from fairgrape_jax.data import load
-from fairgrape_jax.remedies import Remedy
 from fairgrape_jax.rounds.predict import predict
 from fairgrape_jax.rounds.session import initial_network, open_session
-from fairgrape_jax.runner.recalibrate import recalibrate_retrained
+from fairgrape_jax.runner.recalibrate import recalibrate
 from fairgrape_jax.runner.round import restore
 from fairgrape_jax.runner.run import rounds_of
 from fairgrape_jax.training.evaluate import Predictions
@@ -43,11 +41,5 @@ def predictions(
     for row in rows:
         last = rounds_of(session, directory, seed, row)[-1]
         network = restore(last.session, last.directory, like)
-        changed = dataclasses.replace(
-            last.session.experiment, remedy=Remedy(recalibrate_after=BATCHES)
-        )
-        last = dataclasses.replace(
-            last, session=dataclasses.replace(last.session, experiment=changed)
-        )
-        network = recalibrate_retrained(last, network, like)
+        network = recalibrate(last, network, BATCHES, last.session.steps.train)
         yield row, predict(last.session, network, "test")
